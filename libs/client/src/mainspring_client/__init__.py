@@ -1,0 +1,1 @@
+"""Mainspring's public Python client, the command `mainspring`, and the local stack."""

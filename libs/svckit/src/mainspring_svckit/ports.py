@@ -1,0 +1,55 @@
+"""Ports that the use cases of every service need. Pure; composition roots give them the real things, tests the fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from mainspring_svckit.values import ArtifactRef
+
+
+class Transactions(Protocol):
+    """Makes changes commit together."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """Joins the ambient transaction, or begins one."""
+        ...
+
+
+class Work(Protocol):
+    """Queues long work; joins the ambient transaction."""
+
+    async def enqueue(
+        self, kind: str, key: str, payload: Mapping[str, Any] | None = None, *, priority: int = 0, delay_s: float = 0
+    ) -> None:
+        """Adds an item; one of that kind and key that is there already is made ready again, as new."""
+        ...
+
+    async def cancel(self, kind: str, key: str) -> None:
+        """Takes an item out; a worker that has it loses its lease."""
+        ...
+
+
+class Notifier(Protocol):
+    """Wakes those who watch; joins the ambient transaction."""
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Wakes them once the transaction commits."""
+        ...
+
+
+class Artifacts(Protocol):
+    """Small files in the content-addressed store."""
+
+    async def put_bytes(self, project: str, data: bytes, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        """Stores bytes."""
+        ...
+
+    async def read(self, project: str, artifact: ArtifactRef) -> bytes:
+        """Reads them back, verified."""
+        ...
+
+    async def exists(self, project: str, artifact: ArtifactRef) -> bool:
+        """Whether the store holds them."""
+        ...

@@ -1,0 +1,1 @@
+"""Real servers, fixtures and tiny models for tests."""

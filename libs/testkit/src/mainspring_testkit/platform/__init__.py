@@ -1,0 +1,1 @@
+"""A service package that has nothing but the tables of the chassis; for tests of svckit and eventkit."""

@@ -1,0 +1,94 @@
+"""The pytest plug-in: fixtures over real servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from mainspring_eventkit.bus import Bus
+from mainspring_svckit.auth import LocalIssuer, TokenVerifier
+from mainspring_svckit.database import Database
+from mainspring_testkit.servers import NatsServer, PostgresServer, scratch_folder
+
+DatabaseFor = Callable[[str], Awaitable[Database]]
+Token = Callable[..., str]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres() -> AsyncIterator[PostgresServer]:
+    """One Postgres server for the session."""
+    async with scratch_folder("postgres") as folder:
+        server = PostgresServer(folder)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def nats_server() -> AsyncIterator[NatsServer]:
+    """A NATS server of the test's own, with the whole topology."""
+    async with scratch_folder("nats") as folder:
+        server = NatsServer(folder)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    """A connection to the test's NATS server."""
+    connected = await Bus.connect(nats_server.url, name="test")
+    try:
+        yield connected
+    finally:
+        await connected.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database_for(postgres: PostgresServer) -> AsyncIterator[DatabaseFor]:
+    """Makes an empty database, migrated for a service's package."""
+    opened: list[Database] = []
+
+    async def make(package: str) -> Database:
+        database = Database(await postgres.new_database(package), service="test")
+        opened.append(database)
+        return database
+
+    yield make
+    for database in opened:
+        await database.close()
+
+
+@pytest.fixture(scope="session")
+def issuer() -> LocalIssuer:
+    """Issues callers' tokens."""
+    return LocalIssuer.create()
+
+
+@pytest.fixture(scope="session")
+def verifier(issuer: LocalIssuer) -> TokenVerifier:
+    """Verifies them."""
+    return TokenVerifier(issuer.jwks(), "mainspring-local")
+
+
+@pytest.fixture(scope="session")
+def token(issuer: LocalIssuer) -> Token:
+    """A caller's token: `token("viewer")`, `token("admin", project="p")`."""
+
+    def make(*roles: str, project: str = "p", subject: str = "tester", lifetime_s: float = 600) -> str:
+        return issuer.issue(subject, [project], roles, lifetime_s)
+
+    return make
+
+
+@pytest.fixture
+def artifact_url(tmp_path: Path) -> str:
+    """An empty artifact store."""
+    return f"file://{tmp_path / 'artifacts'}"
