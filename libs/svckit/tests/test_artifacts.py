@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from mainspring_svckit import artifacts
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InsufficientStorage, NotFound, PreconditionFailed, QuotaExceeded
 from mainspring_svckit.values import ArtifactRef
@@ -76,7 +75,7 @@ async def test_f9_a_full_disk_has_a_name(store: ArtifactStore, tmp_path: Path, m
     async def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(artifacts.obstore, "put_async", full)
+    monkeypatch.setattr("obstore.put_async", full)
     with pytest.raises(InsufficientStorage):
         await store.put_bytes("p", b"hello")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from importlib import import_module
 from typing import Any
 
 import grpc
@@ -22,6 +23,19 @@ from mainspring_svckit.ids import new_id
 from mainspring_svckit.status import from_rpc_error
 from mainspring_testkit.plugin import DatabaseFor, Token
 from mainspring_testkit.waiting import eventually
+
+SERVICES = {
+    "mainspring.data.v1.DataService": "data_service",
+    "mainspring.training.v1.TrainingService": "training_service",
+    "mainspring.evaluation.v1.EvaluationService": "evaluation_service",
+    "mainspring.registry.v1.RegistryService": "registry_service",
+    "mainspring.embedding.v1.EmbeddingService": "embedding_service",
+    "mainspring.inference.v1.InferenceService": "inference_service",
+    "mainspring.inference.v1.DeploymentService": "deployment_service",
+    "mainspring.feedback.v1.FeedbackService": "feedback_service",
+}
+for service_name, file_name in SERVICES.items():
+    import_module(f"{service_name.rpartition('.')[0]}.{file_name}_pb2")
 
 
 class Servicer(pb_grpc.DataServiceServicer):
@@ -106,7 +120,7 @@ async def service(database_for: DatabaseFor, verifier: TokenVerifier):  # type: 
     database = await database_for("mainspring_testkit.platform")
     health = Health({"database": database.ping})
     server = GrpcServer(verifier=verifier, health=health, database=database, default_deadline_s=1)
-    servicer = Servicer(database)
+    servicer = Servicer(database)  # pyright: ignore[reportAbstractUsage] - the RPCs that no test calls.
     server.add("mainspring.data.v1.DataService", pb_grpc.add_DataServiceServicer_to_server, servicer)
     port = await server.start("127.0.0.1", 0)
     channel = open_channel(f"127.0.0.1:{port}")
@@ -295,32 +309,16 @@ async def test_a_caller_tries_again_only_what_may_be_repeated(service: Fixture, 
 
 def test_a1_every_rpc_declares_a_role_and_a_tenant() -> None:
     """A new RPC without them would be closed to everybody; this says so before anybody calls it."""
-    import mainspring.embedding.v1.embedding_service_pb2
-    import mainspring.evaluation.v1.evaluation_service_pb2
-    import mainspring.feedback.v1.feedback_service_pb2
-    import mainspring.inference.v1.deployment_service_pb2
-    import mainspring.inference.v1.inference_service_pb2
-    import mainspring.registry.v1.registry_service_pb2
-    import mainspring.training.v1.training_service_pb2  # noqa: F401 - importing registers the services.
-
-    names = [
-        "mainspring.data.v1.DataService",
-        "mainspring.training.v1.TrainingService",
-        "mainspring.evaluation.v1.EvaluationService",
-        "mainspring.registry.v1.RegistryService",
-        "mainspring.embedding.v1.EmbeddingService",
-        "mainspring.inference.v1.InferenceService",
-        "mainspring.inference.v1.DeploymentService",
-        "mainspring.feedback.v1.FeedbackService",
-    ]
-    for name in names:
+    for name in SERVICES:
         for method in Default().FindServiceByName(name).methods:
             rpc = rpc_of(f"/{name}/{method.name}")
             assert rpc is not None
             assert rpc.required_role, rpc.name
             fields = {field.name: field for field in method.input_type.fields}
             if method.name.startswith("Update"):
-                assert "name" in next(iter(fields.values())).message_type.fields_by_name, rpc.name
+                resource = next(iter(fields.values())).message_type
+                assert resource is not None
+                assert "name" in resource.fields_by_name, rpc.name
             else:
                 assert fields.keys() & {"name", "parent"}, rpc.name
             verb = method.name.startswith(("Get", "List", "Watch", "Search", "Embed", "Generate", "Stream", "Upload"))

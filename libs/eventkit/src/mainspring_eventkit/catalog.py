@@ -65,5 +65,5 @@ def subject_of(project: str, event_type: str) -> str:
 
 
 def filter_of(event_type: str) -> str:
-    """The subject filter for one event type in all projects; `mainspring.>` stands for all types."""
+    """The subject filter for an event type, or for a pattern that ends in `>`, in all projects."""
     return f"mainspring.events.*.{event_type.removeprefix(PREFIX)}"

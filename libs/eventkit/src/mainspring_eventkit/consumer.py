@@ -158,7 +158,7 @@ class Consumer:
             event = decode(message.headers, message.data)
             self._check_type(event)
         except UndecodableEvent as err:
-            if err.reason == "UNKNOWN_TYPE" and self._spec.takes_all:
+            if err.reason == "UNKNOWN_TYPE" and self._spec.takes_unknown:
                 await message.ack()  # A newer release tells something that this one has never heard of.
             else:
                 await self._bury(message, err.reason, str(err))
@@ -195,8 +195,8 @@ class Consumer:
             telemetry.detach(token)
 
     def _check_type(self, event: Event) -> None:
-        if not self._spec.takes_all and event.type != self._spec.event:
-            raise UndecodableEvent("WRONG_TYPE", f"{event.type} came on the subject of {self._spec.event}")
+        if not self._spec.takes_unknown and event.type not in self._spec.events:
+            raise UndecodableEvent("WRONG_TYPE", f"{event.type} came on the subject of {', '.join(self._spec.events)}")
 
     async def _once(self, event: Event) -> str:
         """The effect and its mark, in one transaction; nothing when the mark is there already."""

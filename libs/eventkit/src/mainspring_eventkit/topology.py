@@ -17,7 +17,7 @@ from mainspring_svckit.errors import Unavailable
 EVENTS_STREAM = "MAINSPRING_EVENTS"
 DLQ_STREAM = "MAINSPRING_DLQ"
 ROUTING_BUCKET = "mainspring-routing"
-ACK_WAIT_S = 30.0
+ACK_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,19 @@ class ConsumerSpec:
     """A durable consumer: the inbox of one reaction, shared by all replicas."""
 
     name: str
-    event: str
+    events: tuple[str, ...]
     attempts: int = 8
     max_ack_pending: int = 256
 
     @property
-    def takes_all(self) -> bool:
-        """Whether it gets events of every type."""
-        return self.event == "mainspring.>"
+    def filters(self) -> list[str]:
+        """The subjects that it gets."""
+        return [filter_of(event) for event in self.events]
+
+    @property
+    def takes_unknown(self) -> bool:
+        """Whether it gets types by pattern, so that a newer release may send it some that this one does not know."""
+        return any(event.endswith(">") for event in self.events)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def load(replicas: int = 1) -> Topology:
         api.KeyValueConfig(bucket=bucket["name"], history=1, storage=api.StorageType.FILE, replicas=replicas)
         for bucket in declared["buckets"]
     )
-    consumers = {spec["name"]: ConsumerSpec(**spec) for spec in declared["consumers"]}
+    consumers = {spec["name"]: ConsumerSpec(spec["name"], tuple(spec["events"])) for spec in declared["consumers"]}
     return Topology(streams, buckets, consumers)
 
 
@@ -104,14 +109,16 @@ async def verify(js: JetStreamContext, spec: ConsumerSpec) -> None:
         info = await js.consumer_info(EVENTS_STREAM, spec.name)
     except NotFoundError as err:
         raise _missing(spec.name, "is missing") from err
-    if info.config.filter_subject != filter_of(spec.event):
-        raise _missing(spec.name, f"filters {info.config.filter_subject!r}, not {filter_of(spec.event)!r}")
+    present = info.config.filter_subjects or [info.config.filter_subject]
+    if present != spec.filters:
+        raise _missing(spec.name, f"filters {present}, not {spec.filters}")
 
 
 def _consumer_config(spec: ConsumerSpec) -> api.ConsumerConfig:
     return api.ConsumerConfig(
         durable_name=spec.name,
-        filter_subject=filter_of(spec.event),
+        filter_subject=spec.filters[0] if len(spec.filters) == 1 else None,
+        filter_subjects=spec.filters if len(spec.filters) > 1 else None,
         deliver_policy=api.DeliverPolicy.ALL,
         ack_policy=api.AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_S,

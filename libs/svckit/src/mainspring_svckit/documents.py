@@ -87,8 +87,8 @@ class Documents(Generic[E]):
         if etag:
             row = (
                 await self._execute(
-                    f"UPDATE {self._table} SET body = cast(:body AS jsonb), revision = revision + 1, update_time = now()"
-                    " WHERE name = :name AND cast(revision AS text) = :etag RETURNING *",
+                    f"UPDATE {self._table} SET body = cast(:body AS jsonb), revision = revision + 1,"
+                    " update_time = now() WHERE name = :name AND cast(revision AS text) = :etag RETURNING *",
                     **self._values(value),
                     etag=etag,
                 )
@@ -98,8 +98,8 @@ class Documents(Generic[E]):
             return self._stored(row)
         rows = await self._execute(
             f"INSERT INTO {self._table} AS t (name, parent, sort_key, body) VALUES (:name, :parent, :sort_key,"
-            " cast(:body AS jsonb)) ON CONFLICT (name) DO UPDATE SET body = excluded.body, revision = t.revision + 1,"
-            " update_time = now() RETURNING *",
+            " cast(:body AS jsonb)) ON CONFLICT (name) DO UPDATE SET body = excluded.body,"
+            " revision = t.revision + 1, update_time = now() RETURNING *",
             **self._values(value),
         )
         return self._stored(rows.one())
@@ -120,14 +120,11 @@ class Documents(Generic[E]):
 
     async def find(self, field: str, value: str) -> Sequence[E]:
         order = "DESC" if self._newest_first else "ASC"
-        rows = await self._execute(
-            f"SELECT * FROM {self._table} WHERE body ->> '{field}' = :value ORDER BY parent, sort_key {order}",
-            value=value,
-        )
+        query = f"SELECT * FROM {self._table} WHERE body ->> '{field}' = :value ORDER BY parent, sort_key {order}"
+        rows = await self._execute(query, value=value)
         return [self._stored(row).value for row in rows.all()]
 
     async def _execute(self, statement: str, **values: Any) -> Any:
-        # Every statement is put together from constants of this class and of its composition root; values are bound.
         return await self._database.connection().execute(text(statement), values)
 
     def _values(self, value: E) -> dict[str, Any]:

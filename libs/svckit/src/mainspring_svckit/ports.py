@@ -1,4 +1,4 @@
-"""Ports that the use cases of every service need. Pure; composition roots give them the real things, tests the fakes."""
+"""Ports that the use cases of every service need. Pure; composition roots give them the real things, tests fakes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ class Work(Protocol):
 
     async def cancel(self, kind: str, key: str) -> None:
         """Takes an item out; a worker that has it loses its lease."""
+        ...
+
+
+class Claim(Protocol):
+    """What a worker holds while it works on an item; `mainspring_svckit.work.Lease` is the real one."""
+
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """A transaction that commits only while the item is ours; raises `LeaseLost` otherwise."""
+        ...
+
+    def complete(self) -> AbstractAsyncContextManager[None]:
+        """As `transaction`, and the item is done when it commits."""
         ...
 
 

@@ -31,3 +31,49 @@ class Progress:
     unit: str = ""
     phase: str = ""
     remaining_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    confidence_level: float
+
+
+@dataclass(frozen=True)
+class ScorerResult:
+    """What one scorer says of a candidate and of the baseline that it is compared with; higher is better.
+
+    Attributes:
+        scorer: For example `rouge_l`.
+        signature: Everything needed to compute it again.
+        candidate: The candidate's score.
+        baseline: The baseline's; None without one.
+        difference: Candidate minus baseline, paired over items; None without a baseline.
+        p_value: Two-sided, for "no difference"; 0 without a baseline.
+    """
+
+    scorer: str
+    signature: str
+    candidate: Estimate
+    baseline: Estimate | None = None
+    difference: Estimate | None = None
+    p_value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close the serving engine comes to the reference implementation in fp32, over the positions of a fixed text.
+
+    Attributes:
+        mean_kl_nats: Mean KL(reference || engine) of next-token distributions.
+        top1_agreement: Share of positions at which both put the same token first.
+        positions: Positions compared.
+    """
+
+    mean_kl_nats: float
+    top1_agreement: float
+    positions: int

@@ -11,7 +11,9 @@ import pytest_asyncio
 from mainspring_eventkit.bus import Bus
 from mainspring_svckit.auth import LocalIssuer, TokenVerifier
 from mainspring_svckit.database import Database
+from mainspring_testkit.events import EventTap
 from mainspring_testkit.servers import NatsServer, PostgresServer, scratch_folder
+from mainspring_testkit.service import Surroundings
 
 DatabaseFor = Callable[[str], Awaitable[Database]]
 Token = Callable[..., str]
@@ -86,6 +88,26 @@ def token(issuer: LocalIssuer) -> Token:
         return issuer.issue(subject, [project], roles, lifetime_s)
 
     return make
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def event_tap(bus: Bus) -> EventTap:
+    """Hears every event of the test."""
+    tap = EventTap()
+    await tap.listen(bus)
+    return tap
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def surroundings(
+    tmp_path: Path, issuer: LocalIssuer, nats_server: NatsServer, artifact_url: str
+) -> AsyncIterator[Surroundings]:
+    """What a service needs around it; stops every replica that the test made."""
+    made = Surroundings(tmp_path / "services", issuer, nats_server.url, artifact_url)
+    try:
+        yield made
+    finally:
+        await made.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,94 @@
+"""The registry's repositories on Postgres."""
+
+from __future__ import annotations
+
+from mainspring_registry.domain.catalogue import Model, ModelVersion
+from mainspring_registry.domain.cycles import Cycle
+from mainspring_registry.domain.gate import GateDecision, ReleasePolicy
+from mainspring_registry.domain.imports import ModelImport
+from mainspring_registry.domain.releases import Release
+from mainspring_svckit.database import Database
+from mainspring_svckit.documents import Documents
+from mainspring_svckit.names import CycleName, GateDecisionName, ProjectName, project_of
+
+
+def _project(name: str) -> str:
+    project = project_of(name)
+    assert project is not None
+    return str(ProjectName(project))
+
+
+def _padded(number: int | str) -> str:
+    return f"{int(number):012}"
+
+
+def models(database: Database) -> Documents[Model]:
+    """Models, listed by name."""
+    return Documents(database, "model", Model, parent=lambda m: _project(m.name), sort_key=lambda m: m.name)
+
+
+def versions(database: Database) -> Documents[ModelVersion]:
+    """Versions of a model, newest first."""
+    return Documents(
+        database,
+        "model_version",
+        ModelVersion,
+        parent=lambda v: v.model,
+        sort_key=lambda v: _padded(v.number),
+        newest_first=True,
+    )
+
+
+def imports(database: Database) -> Documents[ModelImport]:
+    """Imports, newest first; their ids go by time."""
+    return Documents(
+        database,
+        "model_import",
+        ModelImport,
+        parent=lambda i: _project(i.name),
+        sort_key=lambda i: i.name,
+        newest_first=True,
+    )
+
+
+def policies(database: Database) -> Documents[ReleasePolicy]:
+    """Policies, listed by name."""
+    return Documents(
+        database, "release_policy", ReleasePolicy, parent=lambda p: _project(p.name), sort_key=lambda p: p.name
+    )
+
+
+def decisions(database: Database) -> Documents[GateDecision]:
+    """Decisions on a model, newest first."""
+    return Documents(
+        database,
+        "gate_decision",
+        GateDecision,
+        parent=lambda d: d.model,
+        sort_key=lambda d: _padded(GateDecisionName.parse(d.name).decision),
+        newest_first=True,
+    )
+
+
+def releases(database: Database) -> Documents[Release]:
+    """Releases of a model, newest first."""
+    return Documents(
+        database,
+        "release",
+        Release,
+        parent=lambda r: r.model,
+        sort_key=lambda r: _padded(r.number),
+        newest_first=True,
+    )
+
+
+def cycles(database: Database) -> Documents[Cycle]:
+    """Turns of the loop, newest first; their ids go by time."""
+    return Documents(
+        database,
+        "cycle",
+        Cycle,
+        parent=lambda c: _project(c.name),
+        sort_key=lambda c: CycleName.parse(c.name).cycle,
+        newest_first=True,
+    )

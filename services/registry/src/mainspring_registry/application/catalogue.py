@@ -1,0 +1,161 @@
+"""Use cases of the catalogue: reading, registering what was trained, aliases."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mainspring_registry.application.ports import Ports
+from mainspring_registry.domain.catalogue import (
+    CHAMPION,
+    Lineage,
+    Model,
+    ModelKind,
+    ModelVersion,
+    ServingSpec,
+    manifest_bytes,
+)
+from mainspring_svckit.errors import InvalidInput, PreconditionFailed
+from mainspring_svckit.names import ModelAliasName, ModelName, ModelVersionName
+from mainspring_svckit.repository import require
+from mainspring_svckit.values import ArtifactRef
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """What a training run that succeeded made."""
+
+    model: str
+    base_model_version: str
+    artifacts: Mapping[str, ArtifactRef]
+    lineage: Lineage
+    cycle: str
+
+
+class Catalogue:
+    """Use cases of models and versions."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def version(self, name: str) -> ModelVersion:
+        """A version by number or by alias.
+
+        Raises:
+            NotFound: There is no such version, model or alias.
+        """
+        async with self._ports.transactions.transaction():
+            if ModelAliasName.matches(name):
+                alias = ModelAliasName.parse(name)
+                model = await require(self._ports.models, "Model", str(ModelName(alias.project, alias.model)))
+                name = model.value.version_of(alias.alias) or name
+            return (await require(self._ports.versions, "ModelVersion", name)).value
+
+    async def register_adapter(self, trained: TrainedAdapter) -> ModelVersion:
+        """Makes a version of a training run's result; the same run again gives the same version.
+
+        Raises:
+            PreconditionFailed: ARTIFACTS_MISSING, a file is not in the store, so no half version becomes visible.
+            NotFound: The foundation model is not in the catalogue.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            model = await self.ensure_model(trained.model, ModelKind.ADAPTER)
+            known = await ports.versions.find("training_run", trained.lineage.training_run)
+            if known:
+                return known[0]
+            base = (await require(ports.versions, "ModelVersion", trained.base_model_version)).value
+            project = ModelName.parse(trained.model).project
+            missing = [role for role, file in trained.artifacts.items() if not await ports.files.exists(project, file)]
+            if missing:
+                message = f"the store lacks {', '.join(missing)} of {trained.lineage.training_run}"
+                raise PreconditionFailed("ARTIFACTS_MISSING", message, {"roles": ",".join(missing)})
+            return await self.add_version(
+                model,
+                artifacts=trained.artifacts,
+                serving=base.serving,
+                lineage=trained.lineage,
+                licence=base.licence,
+                base=base,
+                cycle=trained.cycle,
+            )
+
+    async def ensure_model(self, name: str, kind: ModelKind) -> Model:
+        """The model, locked; made when it is missing. Joins the ambient transaction.
+
+        Raises:
+            PreconditionFailed: It exists and is for something else.
+        """
+        found = await self._ports.models.get(name, lock=True)
+        if found is None:
+            ModelName.parse(name, "model")
+            return (await self._ports.models.add(Model(name, kind, self._ports.clock.now()))).value
+        found.value.require_kind(kind)
+        return found.value
+
+    async def add_version(
+        self,
+        model: Model,
+        *,
+        artifacts: Mapping[str, ArtifactRef],
+        serving: ServingSpec,
+        lineage: Lineage,
+        licence: str,
+        base: ModelVersion | None = None,
+        cycle: str = "",
+    ) -> ModelVersion:
+        """Numbers, describes and announces a version of a locked model. Joins the ambient transaction."""
+        ports = self._ports
+        model, name = model.with_version()
+        base_digest = base.manifest.sha256 if base is not None else ""
+        manifest = manifest_bytes(name, model.kind, base_digest, artifacts, serving, lineage, licence)
+        version = ModelVersion(
+            name=name,
+            model=model.name,
+            kind=model.kind,
+            base_model_version=base.name if base is not None else "",
+            artifacts=artifacts,
+            manifest=ArtifactRef(
+                hashlib.sha256(manifest).hexdigest(), len(manifest), "application/json", "manifest.json"
+            ),
+            serving=serving,
+            lineage=lineage,
+            licence=licence,
+            create_time=ports.clock.now(),
+            cycle=cycle,
+            training_run=lineage.training_run,
+        )
+        project = ModelName.parse(model.name).project
+        await ports.files.put_bytes(project, manifest, media_type="application/json", filename="manifest.json")
+        await ports.models.put(model)
+        await ports.versions.add(version)
+        await ports.announcements.version_registered(version)
+        return version
+
+    async def set_alias(self, model: str, alias: str, version: str) -> Model:
+        """Points an alias of people's own at a version.
+
+        Raises:
+            InvalidInput: The alias is `champion`, which follows roll-outs, or the version is another model's.
+            NotFound: The model or the version does not exist.
+        """
+        if alias == CHAMPION:
+            message = "the alias champion follows roll-outs; release a version, or revoke the release, to move it"
+            raise InvalidInput(message, reason="ALIAS_RESERVED")
+        return await self.move_alias(model, alias, version)
+
+    async def move_alias(self, model: str, alias: str, version: str) -> Model:
+        """Points any alias at a version.
+
+        Raises:
+            InvalidInput: The version is another model's.
+            NotFound: The model or the version does not exist.
+        """
+        named = ModelVersionName.parse(version, "model_version")
+        if str(ModelName(named.project, named.model)) != model:
+            raise InvalidInput(f"{version} is not a version of {model}", reason="MODEL_DIFFERS")
+        async with self._ports.transactions.transaction():
+            found = await require(self._ports.models, "Model", model, lock=True)
+            await require(self._ports.versions, "ModelVersion", version)
+            return (await self._ports.models.put(found.value.with_alias(alias, version))).value

@@ -1,0 +1,99 @@
+"""What the registry's use cases need from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mainspring_registry.domain.catalogue import Model, ModelVersion, ServingSpec
+from mainspring_registry.domain.cycles import Cycle
+from mainspring_registry.domain.gate import GateDecision, ReleasePolicy
+from mainspring_registry.domain.imports import ModelImport
+from mainspring_registry.domain.releases import Release
+from mainspring_svckit.clock import Clock
+from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
+from mainspring_svckit.repository import Repository
+from mainspring_svckit.values import ArtifactRef
+
+
+class Announcements(Protocol):
+    """Tells other services what happened; joins the ambient transaction."""
+
+    async def version_registered(self, version: ModelVersion) -> None:
+        """The catalogue has a new version."""
+        ...
+
+    async def released(self, release: Release, version: ModelVersion, decision: GateDecision) -> None:
+        """A version may serve from now on. Announcements of one model go out in the order in which they are made."""
+        ...
+
+    async def release_revoked(self, release: Release, reason: str, restored: Release | None) -> None:
+        """A release was taken back; `restored` is active again."""
+        ...
+
+    async def release_refused(
+        self, version: str, model: str, decision: str, reasons: tuple[str, ...], cycle: str
+    ) -> None:
+        """The gate did not let a version through."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImportedFiles:
+    """What an importer made of a source.
+
+    Attributes:
+        folder: Holds the files; the caller removes it.
+        files: File below `folder` by role.
+        serving: How to serve the model.
+        licence: SPDX expression, or empty when the source names none.
+        origin: Where it came from, in words.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+    serving: ServingSpec
+    licence: str
+    origin: str
+
+
+class ModelImporter(Protocol):
+    """Reads, checks and converts a model's files, in a process of its own."""
+
+    async def run(self, work: ModelImport) -> ImportedFiles:
+        """Makes the files of a version.
+
+        Raises:
+            InvalidInput: The source is not a model that may come in; the reason says why.
+            Unavailable: It could not be tried now.
+        """
+        ...
+
+
+class FileStore(Artifacts, Protocol):
+    """The artifact store, files included."""
+
+    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        """Stores a file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything the use cases need; made once, in `main.py`."""
+
+    transactions: Transactions
+    models: Repository[Model]
+    versions: Repository[ModelVersion]
+    imports: Repository[ModelImport]
+    policies: Repository[ReleasePolicy]
+    decisions: Repository[GateDecision]
+    releases: Repository[Release]
+    cycles: Repository[Cycle]
+    announcements: Announcements
+    files: FileStore
+    work: Work
+    notifier: Notifier
+    clock: Clock

@@ -1,0 +1,1 @@
+"""Entities, state machines and rules; no I/O."""

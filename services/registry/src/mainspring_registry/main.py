@@ -1,0 +1,83 @@
+"""Wires the registry."""
+
+from __future__ import annotations
+
+from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
+from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
+from mainspring_eventkit.service import Events
+from mainspring_registry.adapters import postgres
+from mainspring_registry.adapters.announcements import OutboxAnnouncements
+from mainspring_registry.adapters.importer import ChildImporter
+from mainspring_registry.application.catalogue import Catalogue
+from mainspring_registry.application.cycles import Cycles
+from mainspring_registry.application.imports import WORK_KIND, Imports
+from mainspring_registry.application.ports import Ports
+from mainspring_registry.application.releases import Releases
+from mainspring_registry.settings import RegistrySettings
+from mainspring_registry.transport.events import Reactions
+from mainspring_registry.transport.grpc import NAME, RegistryServicer
+from mainspring_svckit import watching, work
+from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.clock import SystemClock
+from mainspring_svckit.lifecycle import Process, run_main
+from mainspring_svckit.mapping import failure_of
+from mainspring_svckit.work import Lease, Worker, WorkQueue
+
+PACKAGE = "mainspring_registry"
+
+
+async def serve(process: Process, settings: RegistrySettings) -> int:
+    """Builds everything and serves until told to stop."""
+    database = await process.database(PACKAGE)
+    listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
+    events = await Events.connect(process, database, listener)
+    ports = Ports(
+        transactions=database,
+        models=postgres.models(database),
+        versions=postgres.versions(database),
+        imports=postgres.imports(database),
+        policies=postgres.policies(database),
+        decisions=postgres.decisions(database),
+        releases=postgres.releases(database),
+        cycles=postgres.cycles(database),
+        announcements=OutboxAnnouncements(events.outbox),
+        files=ArtifactStore(settings.artifact_url),
+        work=WorkQueue(database),
+        notifier=database,
+        clock=SystemClock(),
+    )
+    importer = ChildImporter(
+        settings.modelfiles_python, settings.import_roots, settings.scratch_dir, settings.import_timeout_s
+    )
+    catalogue = Catalogue(ports)
+    imports, releases = Imports(ports, catalogue, importer), Releases(ports, catalogue)
+
+    async def do_import(lease: Lease) -> None:
+        await imports.run(lease.item.key, lease)
+
+    async def give_up_import(lease: Lease, error: Exception) -> None:
+        await imports.give_up(lease.item.key, *failure_of(error))
+
+    worker = Worker(database, listener, WORK_KIND, do_import, on_exhausted=give_up_import, max_attempts=3)
+    process.intake(worker.run(), "model imports")
+
+    reactions = Reactions(catalogue, releases, Cycles(ports))
+    events.consume("registry-runs", reactions.on_run_succeeded)
+    events.consume("registry-evaluations", reactions.on_evaluation_completed)
+    events.consume("registry-evaluation-failures", reactions.on_evaluation_failed)
+    events.consume("registry-promotions", reactions.on_promoted)
+    events.consume("registry-rollbacks", reactions.on_rolled_back)
+    events.consume("registry-cycles", reactions.on_any)
+
+    servicer = RegistryServicer(ports, catalogue, imports, releases, listener)
+    process.grpc_server(database).add(NAME, pb_grpc.add_RegistryServiceServicer_to_server, servicer)
+    return await process.run()
+
+
+def main() -> None:
+    """The command `mainspring-registry`."""
+    run_main("registry", PACKAGE, RegistrySettings, serve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What the registry reacts to; one function per durable consumer."""
+
+from __future__ import annotations
+
+from mainspring.events.v1 import evaluation_events_pb2, inference_events_pb2, training_events_pb2
+from mainspring_eventkit.cloudevents import Event
+from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
+from mainspring_registry.application.cycles import Cycles
+from mainspring_registry.application.releases import Releases
+from mainspring_registry.domain.catalogue import Lineage
+from mainspring_registry.domain.cycles import CycleStep
+from mainspring_registry.domain.gate import Evidence
+from mainspring_svckit.mapping import artifact_from_proto, fidelity_from_proto, scorer_result_from_proto
+
+
+class Reactions:
+    """Translates events and calls one use case each."""
+
+    def __init__(self, catalogue: Catalogue, releases: Releases, cycles: Cycles) -> None:
+        self._catalogue, self._releases, self._cycles = catalogue, releases, cycles
+
+    async def on_run_succeeded(self, event: Event) -> None:
+        """A run made an adapter: it becomes a version."""
+        data = event.data
+        assert isinstance(data, training_events_pb2.TrainingRunSucceeded)
+        await self._catalogue.register_adapter(
+            TrainedAdapter(
+                model=data.model,
+                base_model_version=data.base_model_version,
+                artifacts={role: artifact_from_proto(artifact) for role, artifact in data.artifacts.items()},
+                lineage=Lineage(
+                    training_run=data.training_run,
+                    dataset_version=data.dataset_version,
+                    dataset_root_sha256=data.dataset_root_sha256,
+                    recipe_sha256=data.recipe_sha256,
+                    parent_model_version=data.parent_model_version,
+                    origin=f"trained by {data.tuning_recipe}",
+                ),
+                cycle=event.cycle,
+            )
+        )
+
+    async def on_evaluation_completed(self, event: Event) -> None:
+        """A version was measured: the gate decides."""
+        data = event.data
+        assert isinstance(data, evaluation_events_pb2.EvaluationRunCompleted)
+        evidence = Evidence(
+            evaluation_run=data.evaluation_run,
+            candidate_manifest_sha256=data.candidate_manifest_sha256,
+            baseline=data.baseline,
+            results=tuple(scorer_result_from_proto(result) for result in data.results),
+            items=data.items,
+            fidelity=fidelity_from_proto(data.fidelity),
+        )
+        await self._releases.apply_gate(data.candidate, data.evaluation_suite, evidence, event.cycle)
+
+    async def on_evaluation_failed(self, event: Event) -> None:
+        """A version could not be measured: it is not released."""
+        data = event.data
+        assert isinstance(data, evaluation_events_pb2.EvaluationRunFailed)
+        reason = f"evaluation failed: {data.reason}: {data.message}"
+        await self._releases.refuse_unmeasured(data.candidate, reason, event.cycle)
+
+    async def on_promoted(self, event: Event) -> None:
+        """A release gets all traffic: its version is the champion."""
+        data = event.data
+        assert isinstance(data, inference_events_pb2.RolloutPromoted)
+        await self._releases.promoted(data.release, data.model_version)
+
+    async def on_rolled_back(self, event: Event) -> None:
+        """A release's roll-out failed: the release before is active again."""
+        data = event.data
+        assert isinstance(data, inference_events_pb2.RolloutRolledBack)
+        await self._releases.rolled_back(data.release, data.reason)
+
+    async def on_any(self, event: Event) -> None:
+        """Something happened in a turn of the loop: it is drawn."""
+        step = CycleStep(event.type, event.subject, event.id, event.time)
+        await self._cycles.record(event.project, event.cycle, step)

@@ -1,0 +1,317 @@
+"""Use cases over fakes: what is stored, what is announced."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring.events.v1 import registry_events_pb2 as events
+from mainspring_registry.adapters.announcements import OutboxAnnouncements
+from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
+from mainspring_registry.application.cycles import Cycles
+from mainspring_registry.application.imports import CreateModelImport, Imports
+from mainspring_registry.application.ports import ImportedFiles, Ports
+from mainspring_registry.application.releases import Releases
+from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ModelVersion, ServingSpec
+from mainspring_registry.domain.cycles import CycleStep
+from mainspring_registry.domain.gate import Evidence, Outcome, ReleasePolicy
+from mainspring_registry.domain.imports import ImportState, ModelImport
+from mainspring_registry.domain.releases import ReleaseState
+from mainspring_svckit.errors import EtagMismatch, IllegalTransition, InvalidInput, NotFound, PreconditionFailed
+from mainspring_svckit.names import GateDecisionName, project_of
+from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, ScorerResult
+from mainspring_testkit.fakes import (
+    FakeArtifacts,
+    FakeClock,
+    FakeNotifier,
+    FakeOutbox,
+    FakeRepository,
+    FakeTransactions,
+    FakeWork,
+)
+
+BASE = "projects/p/models/base/versions/1"
+MODEL = "projects/p/models/m"
+SUITE = "projects/p/evaluationSuites/s"
+POLICY = ReleasePolicy("projects/p/releasePolicies/r", MODEL, SUITE, "rouge_l")
+
+
+class FakeFiles(FakeArtifacts):
+    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        return await self.put_bytes(project, path.read_bytes(), media_type=media_type, filename=filename or path.name)
+
+
+class FakeImporter:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.failure: Exception | None = None
+
+    async def run(self, work: ModelImport) -> ImportedFiles:
+        if self.failure is not None:
+            raise self.failure
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "w").write_bytes(b"weights")
+        return ImportedFiles(self.folder, {"gguf": self.folder / "w"}, ServingSpec(2048), "MIT", "somewhere")
+
+
+def by_name(value: Any) -> str:
+    return value.name
+
+
+def project(value: Any) -> str:
+    return f"projects/{project_of(value.name)}"
+
+
+@dataclass
+class World:
+    ports: Ports
+    catalogue: Catalogue
+    releases: Releases
+    imports: Imports
+    outbox: FakeOutbox
+    files: FakeFiles
+    work: FakeWork
+    importer: FakeImporter
+
+    def said(self, kind: Any) -> list[Any]:
+        return [message for message in self.outbox.emitted if isinstance(message, kind)]
+
+    async def base(self) -> ModelVersion:
+        model = await self.catalogue.ensure_model("projects/p/models/base", ModelKind.FOUNDATION)
+        return await self.catalogue.add_version(
+            model, artifacts={}, serving=ServingSpec(2048, "template"), lineage=Lineage(), licence="MIT"
+        )
+
+    async def version(self, run: str = "r") -> ModelVersion:
+        if not await self.ports.versions.get(BASE):
+            await self.base()
+        return await self.catalogue.register_adapter(await self.trained(run))
+
+    async def trained(self, run: str) -> TrainedAdapter:
+        artifact = await self.files.put_bytes("p", run.encode())
+        lineage = Lineage(training_run=f"projects/p/trainingRuns/{run}", recipe_sha256="rr")
+        return TrainedAdapter(MODEL, BASE, {"adapter.gguf": artifact}, lineage, "cycle")
+
+    async def measure(self, version: ModelVersion, low: float, *, baseline: str = BASE, suite: str = SUITE) -> Any:
+        return await self.releases.apply_gate(version.name, suite, evidence(version, low, baseline), "cycle")
+
+
+def evidence(version: ModelVersion, low: float, baseline: str) -> Evidence:
+    estimate = Estimate(0.5, 0.4, 0.6, 0.95)
+    scored = ScorerResult("rouge_l", "sig", estimate, estimate, Estimate(low + 0.1, low, low + 0.2, 0.95))
+    fidelity = Fidelity(0.01, 0.97, 64)
+    return Evidence("projects/p/evaluationRuns/e", version.manifest.sha256, baseline, (scored,), 100, fidelity)
+
+
+class FakeLease:
+    """A lease that is never lost."""
+
+    transaction = complete = staticmethod(FakeTransactions().transaction)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    outbox, files, work = FakeOutbox(), FakeFiles(), FakeWork()
+
+    def repository(parent: Any, key: Any = by_name, newest_first: bool = False) -> Any:
+        return FakeRepository(parent=parent, sort_key=key, newest_first=newest_first)
+
+    ports = Ports(
+        transactions=FakeTransactions(),
+        models=repository(project),
+        versions=repository(lambda v: v.model, lambda v: f"{v.number:09}", True),
+        imports=repository(project),
+        policies=repository(project),
+        decisions=repository(lambda d: d.model, lambda d: GateDecisionName.parse(d.name).decision.zfill(9), True),
+        releases=repository(lambda r: r.model, lambda r: f"{r.number:09}", True),
+        cycles=repository(project),
+        announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
+        files=files,
+        work=work,
+        notifier=FakeNotifier(),
+        clock=FakeClock(),
+    )
+    catalogue, importer = Catalogue(ports), FakeImporter(tmp_path / "import")
+    imports = Imports(ports, catalogue, importer)
+    return World(ports, catalogue, Releases(ports, catalogue), imports, outbox, files, work, importer)
+
+
+async def test_a_run_becomes_one_version_however_often_it_is_told(world: World) -> None:
+    first, again, other = await world.version("r1"), await world.version("r1"), await world.version("r2")
+    assert first == again
+    assert [first.name, other.name] == [f"{MODEL}/versions/1", f"{MODEL}/versions/2"]
+    assert first.serving == ServingSpec(2048, "template")
+    assert [event.model_version for event in world.said(events.ModelVersionRegistered)] == [
+        BASE,
+        first.name,
+        other.name,
+    ]
+
+
+async def test_i5_a_version_without_all_its_files_does_not_appear(world: World) -> None:
+    await world.base()
+    trained = replace(await world.trained("r"), artifacts={"adapter.gguf": ArtifactRef("0" * 64, 3)})
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.catalogue.register_adapter(trained)
+    assert caught.value.reason == "ARTIFACTS_MISSING"
+    assert len(world.said(events.ModelVersionRegistered)) == 1
+
+
+async def test_a_foundation_models_name_cannot_take_adapters(world: World) -> None:
+    await world.base()
+    trained = replace(await world.trained("r"), model="projects/p/models/base")
+    with pytest.raises(PreconditionFailed, match="choose another name"):
+        await world.catalogue.register_adapter(trained)
+
+
+async def test_i7_good_evidence_releases_and_bad_refuses_with_the_reason(world: World) -> None:
+    version = await world.version()
+    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    decision = await world.measure(version, -0.1)
+    assert decision.outcome is Outcome.REFUSED
+    (refused,) = world.said(events.ReleaseRefused)
+    assert refused.reasons[0].startswith("primary:rouge_l")
+    decision = await world.measure(version, 0.1)
+    assert decision.outcome is Outcome.ALLOWED
+    (released,) = world.said(events.ModelReleased)
+    assert (released.release_number, released.model_version) == (1, version.name)
+    assert released.manifest.sha256 == version.manifest.sha256
+    assert set(world.outbox.cycles[-2:]) == {"cycle"}
+
+
+async def test_a_suite_that_no_policy_asks_for_decides_nothing(world: World) -> None:
+    version = await world.version()
+    assert await world.measure(version, 0.1) is None
+    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    assert await world.measure(version, 0.1, suite="projects/p/evaluationSuites/other") is None
+    assert world.said(events.ModelReleased) == []
+
+
+async def test_i3_a_second_release_takes_the_place_of_the_first(world: World) -> None:
+    first, second = await world.version("r1"), await world.version("r2")
+    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.measure(first, 0.1)
+    stale = await world.measure(second, 0.1)
+    assert stale.outcome is Outcome.REFUSED  # It was compared with the foundation model, but the first serves now.
+    await world.measure(second, 0.1, baseline=first.name)
+    states = {name: row.value.state for name, row in world.ports.releases.rows.items()}  # type: ignore[attr-defined]
+    assert states == {f"{MODEL}/releases/1": ReleaseState.SUPERSEDED, f"{MODEL}/releases/2": ReleaseState.ACTIVE}
+    assert [event.release_number for event in world.said(events.ModelReleased)] == [1, 2]
+
+
+async def test_i7_a_release_by_hand_needs_a_decision_for_these_files_against_what_serves(world: World) -> None:
+    version = await world.version()
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.releases.create(MODEL, version.name)
+    assert caught.value.reason == "RELEASE_NOT_ALLOWED"
+    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.measure(version, 0.1)
+    with pytest.raises(PreconditionFailed, match="already"):
+        await world.releases.create(MODEL, version.name)
+    await world.releases.revoke(f"{MODEL}/releases/1", "test")
+    assert (await world.releases.create(MODEL, version.name)).number == 2
+
+
+async def test_revoking_restores_the_newest_that_was_not_taken_back(world: World) -> None:
+    versions = [await world.version(f"r{n}") for n in range(3)]
+    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    baseline = BASE
+    for version in versions:
+        await world.measure(version, 0.1, baseline=baseline)
+        baseline = version.name
+    await world.releases.revoke(f"{MODEL}/releases/3", "worse")
+    await world.releases.revoke(f"{MODEL}/releases/2", "worse too")
+    revoked = world.said(events.ReleaseRevoked)
+    assert [event.restored_release for event in revoked] == [f"{MODEL}/releases/2", f"{MODEL}/releases/1"]
+    model = await world.ports.models.get(MODEL)
+    assert model is not None
+    assert model.value.active_release == f"{MODEL}/releases/1"
+    assert model.value.version_of("champion") == versions[0].name
+    with pytest.raises(IllegalTransition):
+        await world.releases.revoke(f"{MODEL}/releases/3", "again")
+    await world.releases.revoke(f"{MODEL}/releases/1", "all bad")
+    model = await world.ports.models.get(MODEL)
+    assert model is not None
+    assert model.value.active_release == ""
+
+
+async def test_roll_outs_move_the_champion_and_failed_ones_restore_it(world: World) -> None:
+    first, second = await world.version("r1"), await world.version("r2")
+    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.measure(first, 0.1)
+    await world.releases.promoted(f"{MODEL}/releases/1", first.name)
+    assert (await world.catalogue.version(f"{MODEL}@champion")).name == first.name
+    await world.measure(second, 0.1, baseline=first.name)
+    await world.releases.rolled_back(f"{MODEL}/releases/2", "errors")
+    await world.releases.rolled_back(f"{MODEL}/releases/2", "errors")  # A repeat changes nothing.
+    await world.releases.promoted(f"{MODEL}/releases/2", second.name)  # Late news about a release that is over.
+    assert (await world.catalogue.version(f"{MODEL}@champion")).name == first.name
+    assert len(world.said(events.ReleaseRevoked)) == 1
+
+
+async def test_a_model_has_one_policy_and_its_etag_guards_it(world: World) -> None:
+    stored = await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.releases.put_policy(replace(POLICY, min_gain=0.1), etag=stored.etag, allow_missing=False)
+    with pytest.raises(EtagMismatch):
+        await world.releases.put_policy(POLICY, etag=stored.etag, allow_missing=False)
+    other = replace(POLICY, name="projects/p/releasePolicies/other")
+    with pytest.raises(NotFound):
+        await world.releases.put_policy(other, etag="", allow_missing=False)
+    with pytest.raises(PreconditionFailed, match="change that one"):
+        await world.releases.put_policy(other, etag="", allow_missing=True)
+
+
+async def test_people_cannot_set_the_champion(world: World) -> None:
+    version = await world.version()
+    with pytest.raises(InvalidInput, match="roll-outs"):
+        await world.catalogue.set_alias(MODEL, "champion", version.name)
+    with pytest.raises(InvalidInput, match="not a version of"):
+        await world.catalogue.set_alias("projects/p/models/base", "stable", version.name)
+    model = await world.catalogue.set_alias(MODEL, "stable", version.name)
+    assert model.version_of("stable") == version.name
+    with pytest.raises(NotFound):
+        await world.catalogue.version(f"{MODEL}@nobody")
+
+
+async def test_an_import_becomes_a_version_and_a_repeat_finds_it(world: World) -> None:
+    for number in (1, 2):
+        command = CreateModelImport("p", f"i{number}", "projects/p/models/base", ModelKind.FOUNDATION, package="x")
+        work = await world.imports.create(command)
+        assert ("model-import", work.name) in world.work.queued
+        await world.imports.run(work.name, FakeLease())
+        done = await world.ports.imports.get(work.name)
+        assert done is not None
+        assert (done.value.state, done.value.model_version) == (ImportState.SUCCEEDED, BASE)
+    assert not world.importer.folder.exists()
+    version = await world.catalogue.version(BASE)
+    assert (version.licence, version.lineage.origin) == ("MIT", "somewhere")
+
+
+async def test_a_failed_import_says_why(world: World) -> None:
+    world.importer.failure = InvalidInput("no", reason="PICKLE_REFUSED")
+    command = CreateModelImport("p", "i", "projects/p/models/base", ModelKind.FOUNDATION, path="/x")
+    work = await world.imports.create(command)
+    with pytest.raises(InvalidInput):
+        await world.imports.run(work.name, FakeLease())
+    await world.imports.give_up(work.name, "PICKLE_REFUSED", "no")
+    failed = await world.ports.imports.get(work.name)
+    assert failed is not None
+    assert (failed.value.state, failed.value.error_reason) == (ImportState.FAILED, "PICKLE_REFUSED")
+
+
+async def test_a_turn_of_the_loop_is_drawn_from_its_events(world: World) -> None:
+    cycles = Cycles(world.ports)
+    step = CycleStep("mainspring.x.v1", "projects/p/x/1", "e", FakeClock().now())
+    await cycles.record("p", "c", step)
+    await cycles.record("p", "c", replace(step, event_id="f"))
+    await cycles.record("p", "", step)
+    (found,) = world.ports.cycles.rows.values()  # type: ignore[attr-defined]
+    assert [drawn.event_id for drawn in found.value.steps] == ["e", "f"]
+
+
+def test_a_model_is_for_one_thing() -> None:
+    model = Model("projects/p/models/m", ModelKind.EMBEDDING, FakeClock().now())
+    model.require_kind(ModelKind.EMBEDDING)
+    with pytest.raises(PreconditionFailed):
+        model.require_kind(ModelKind.ADAPTER)
