@@ -196,7 +196,9 @@ class DatasetVersion(_message.Message):
     name: _builtins.str
     """Identifier. Format: `projects/{project}/datasets/{dataset}/versions/{version}`; versions count from 1 without gaps."""
     root_sha256: _builtins.str
-    """Output only. SHA-256 over the digests of its shards in order; equal digests mean equal rows in equal splits."""
+    """Output only. SHA-256 over the rows of all shards in order, whatever the encoding of the files; equal digests mean equal rows in equal
+    splits.
+    """
     ingestion_recipe: _builtins.str
     """Output only. The recipe that made it. Format: `projects/{project}/ingestionRecipes/{recipe}`."""
     recipe_sha256: _builtins.str
