@@ -242,3 +242,43 @@ async def test_work_put_in_a_transaction_that_rolls_back_is_not_there(bench: Ben
             await bench.queue.enqueue("job", "k")
             raise ZeroDivisionError
     assert await bench.state("k") == "None"
+
+
+async def test_work_asked_for_while_it_is_done_is_done_again_after_that(bench: Bench) -> None:
+    first_runs, finish_first = asyncio.Event(), asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        first_runs.set()
+        await finish_first.wait()
+        async with lease.complete():
+            await bench.write(str(lease.item.payload["n"]))
+
+    await bench.enqueue("k", n=1)
+    bench.worker(handle)
+    bench.worker(handle)
+    await first_runs.wait()
+    async with bench.database.transaction():
+        await bench.queue.enqueue("job", "k", {"n": 2}, coalesce=True)
+    finish_first.set()
+
+    async def both() -> bool:
+        return await bench.effects() == ["1", "2"]
+
+    await eventually(both)
+
+
+async def test_work_that_asks_for_itself_again_is_done_again(bench: Bench) -> None:
+    async def handle(lease: Lease) -> None:
+        number = lease.item.payload["n"]
+        async with lease.complete():
+            await bench.write(str(number))
+            if number < 3:
+                await bench.queue.enqueue("job", "k", {"n": number + 1}, coalesce=True)
+
+    await bench.enqueue("k", n=1)
+    bench.worker(handle)
+
+    async def all_three() -> bool:
+        return await bench.effects() == ["1", "2", "3"] and await bench.state("k") == "done"
+
+    await eventually(all_three)

@@ -63,7 +63,8 @@ class Documents(Generic[E]):
             newest_first: Whether lists go from the highest key down.
         """
         self._database, self._table, self._kind = database, table, kind
-        self._parent, self._sort_key, self._newest_first = parent, sort_key, newest_first
+        self._parent, self._sort_key = parent, sort_key
+        self._comparison, self._order = ("<", "DESC") if newest_first else (">", "ASC")
         self._adapter: TypeAdapter[E] = TypeAdapter(kind)
 
     async def get(self, name: str, *, lock: bool = False) -> Stored[E] | None:
@@ -104,12 +105,19 @@ class Documents(Generic[E]):
         )
         return self._stored(rows.one())
 
+    async def remove(self, name: str) -> None:
+        await self._execute(f"DELETE FROM {self._table} WHERE name = :name", name=name)
+
+    async def all(self) -> Sequence[E]:
+        rows = await self._execute(f"SELECT * FROM {self._table} ORDER BY parent, sort_key {self._order}")
+        return [self._stored(row).value for row in rows.all()]
+
     async def list(self, parent: str, page: Page) -> Listed[E]:
-        comparison, order = ("<", "DESC") if self._newest_first else (">", "ASC")
-        after = f" AND sort_key {comparison} :after" if page.after is not None else ""
+        after = f" AND sort_key {self._comparison} :after" if page.after is not None else ""
         rows = (
             await self._execute(
-                f"SELECT * FROM {self._table} WHERE parent = :parent{after} ORDER BY sort_key {order} LIMIT :limit",
+                f"SELECT * FROM {self._table} WHERE parent = :parent{after}"
+                f" ORDER BY sort_key {self._order} LIMIT :limit",
                 parent=parent,
                 limit=page.size + 1,
                 **({"after": page.after} if page.after is not None else {}),
@@ -119,8 +127,8 @@ class Documents(Generic[E]):
         return Listed([self._stored(row) for row in shown], shown[-1].sort_key if len(rows) > page.size else None)
 
     async def find(self, field: str, value: str) -> Sequence[E]:
-        order = "DESC" if self._newest_first else "ASC"
-        query = f"SELECT * FROM {self._table} WHERE body ->> '{field}' = :value ORDER BY parent, sort_key {order}"
+        order = f"ORDER BY parent, sort_key {self._order}"
+        query = f"SELECT * FROM {self._table} WHERE body ->> '{field}' = :value {order}"
         rows = await self._execute(query, value=value)
         return [self._stored(row).value for row in rows.all()]
 

@@ -21,9 +21,19 @@ class Work(Protocol):
     """Queues long work; joins the ambient transaction."""
 
     async def enqueue(
-        self, kind: str, key: str, payload: Mapping[str, Any] | None = None, *, priority: int = 0, delay_s: float = 0
+        self,
+        kind: str,
+        key: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0,
+        coalesce: bool = False,
     ) -> None:
-        """Adds an item; one of that kind and key that is there already is made ready again, as new."""
+        """Adds an item; one of that kind and key that is there already is made ready again, as new.
+
+        With `coalesce` a worker that has it may end what it does first.
+        """
         ...
 
     async def cancel(self, kind: str, key: str) -> None:

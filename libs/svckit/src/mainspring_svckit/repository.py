@@ -77,6 +77,14 @@ class Repository(Protocol[E]):
         """
         ...
 
+    async def remove(self, name: str) -> None:
+        """Forgets an entity; one that is not there is fine."""
+        ...
+
+    async def all(self) -> Sequence[E]:
+        """Every entity; only for kinds of which there are few."""
+        ...
+
     async def list(self, parent: str, page: Page) -> Listed[E]:
         """The entities of a parent, a page at a time."""
         ...

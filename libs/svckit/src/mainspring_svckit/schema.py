@@ -28,6 +28,7 @@ V1 = (
         lease_owner text,
         lease_token bigint NOT NULL DEFAULT 0,
         lease_expires_at timestamptz,
+        again boolean NOT NULL DEFAULT false,
         last_error text,
         create_time timestamptz NOT NULL DEFAULT now(),
         end_time timestamptz,

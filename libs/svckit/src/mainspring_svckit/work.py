@@ -64,16 +64,39 @@ class WorkQueue:
         self._database = database
 
     async def enqueue(
-        self, kind: str, key: str, payload: Mapping[str, Any] | None = None, *, priority: int = 0, delay_s: float = 0
+        self,
+        kind: str,
+        key: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0,
+        coalesce: bool = False,
     ) -> None:
-        """Adds an item. An item of that kind and key that is there already is made ready again, as new."""
+        """Adds an item. An item of that kind and key that is there already is made ready again, as new.
+
+        Args:
+            kind: What is to be done.
+            key: Name of the resource that is worked on.
+            payload: What the worker needs beyond the resource.
+            priority: Higher goes first.
+            delay_s: Wait before it may be claimed.
+            coalesce: Whether a worker that has the item may end what it does, and the item is ready again after that;
+                without it the worker loses its lease at once.
+        """
         await self._database.connection().execute(
             text(
                 "INSERT INTO work (id, kind, key, payload, priority, run_after)"
                 " VALUES (:id, :kind, :key, cast(:payload AS jsonb), :priority, now() + make_interval(secs => :delay))"
                 " ON CONFLICT (kind, key) DO UPDATE SET state = 'ready', payload = excluded.payload,"
-                " priority = excluded.priority, run_after = excluded.run_after, attempt = 0, end_time = NULL,"
-                " last_error = NULL, lease_token = work.lease_token + 1, lease_expires_at = NULL"
+                " priority = excluded.priority, run_after = excluded.run_after, end_time = NULL, last_error = NULL,"
+                " again = :coalesce AND work.state = 'ready' AND coalesce(work.lease_expires_at > now(), false),"
+                " (attempt, lease_token, lease_expires_at) = (SELECT"
+                " CASE WHEN held THEN work.attempt ELSE 0 END,"
+                " CASE WHEN held THEN work.lease_token ELSE work.lease_token + 1 END,"
+                " CASE WHEN held THEN work.lease_expires_at END"
+                " FROM (SELECT :coalesce AND work.state = 'ready'"
+                " AND coalesce(work.lease_expires_at > now(), false) AS held) AS lease)"
             ),
             {
                 "id": new_id(),
@@ -82,6 +105,7 @@ class WorkQueue:
                 "payload": json.dumps(dict(payload or {})),
                 "priority": priority,
                 "delay": float(delay_s),
+                "coalesce": coalesce,
             },
         )
         await self._database.notify(CHANNEL, kind)
@@ -129,9 +153,14 @@ class Lease:
         """As `transaction`, and the item is done when it commits."""
         async with self.transaction():
             yield
+            # An item that the block itself made ready anew has another token by now, and stays ready.
             await self._database.connection().execute(
-                text("UPDATE work SET state = 'done', end_time = now(), last_error = NULL WHERE id = :id"),
-                {"id": self.item.id},
+                text(
+                    "UPDATE work SET state = CASE WHEN again THEN 'ready' ELSE 'done' END, again = false, attempt = 0,"
+                    " end_time = now(), last_error = NULL, lease_expires_at = NULL"
+                    " WHERE id = :id AND lease_token = :token"
+                ),
+                {"id": self.item.id, "token": self.item.token},
             )
         self.completed = True
 

@@ -42,6 +42,12 @@ class FakeRepository(Generic[E]):
         self.rows[value.name] = Stored(value, str(revision), datetime.now(UTC))
         return self.rows[value.name]
 
+    async def remove(self, name: str) -> None:
+        self.rows.pop(name, None)
+
+    async def all(self) -> Sequence[E]:
+        return [row.value for row in sorted(self._ordered(), key=lambda row: self._parent(row.value))]
+
     async def list(self, parent: str, page: Page) -> Listed[E]:
         rows = [row for row in self._ordered() if self._parent(row.value) == parent and self._follows(row, page.after)]
         shown = rows[: page.size]
@@ -75,9 +81,16 @@ class FakeWork:
         self.queued: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     async def enqueue(
-        self, kind: str, key: str, payload: Mapping[str, Any] | None = None, *, priority: int = 0, delay_s: float = 0
+        self,
+        kind: str,
+        key: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0,
+        coalesce: bool = False,
     ) -> None:
-        del priority, delay_s
+        del priority, delay_s, coalesce
         self.queued[kind, key] = dict(payload or {})
 
     async def cancel(self, kind: str, key: str) -> None:

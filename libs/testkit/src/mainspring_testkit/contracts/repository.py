@@ -118,6 +118,15 @@ class RepositoryContract:
             assert [value.number for value in await repository.find("label", "a")] == [1, 3]
             assert await repository.find("label", "'; DROP TABLE thing; --") == []
 
+    async def test_all_gives_all_and_remove_forgets(self, repository: Repository[Thing], transaction: Any) -> None:
+        async with transaction():
+            for value in (thing(2), thing(1), thing(3, parent="projects/a")):
+                await repository.add(value)
+            assert [value.number for value in await repository.all()] == [3, 1, 2]
+            await repository.remove(thing(1).name)
+            await repository.remove(thing(1).name)
+            assert [value.number for value in await repository.all()] == [3, 2]
+
     async def test_changes_one_after_the_other_are_all_kept(
         self, repository: Repository[Thing], transaction: Any
     ) -> None:

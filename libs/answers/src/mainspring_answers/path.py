@@ -1,0 +1,199 @@
+"""The one way from a question to an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+
+from mainspring_answers.domain import (
+    Answer,
+    Citation,
+    Delta,
+    FinishReason,
+    Message,
+    Question,
+    Route,
+    check_question,
+    choose_route,
+    model_of,
+    with_context,
+)
+from mainspring_answers.ports import Chunk, Context, Engine, Ledger, Routes, Templates
+from mainspring_svckit.clock import Clock
+from mainspring_svckit.errors import MainspringError, Unavailable
+from mainspring_svckit.ids import new_id
+from mainspring_svckit.names import AnswerName
+
+MAX_IN_FLIGHT = 256
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A question with everything decided but the engine's words."""
+
+    answer: str
+    route: Route
+    prompt: str
+    citations: tuple[Citation, ...]
+
+
+class AnswerPath:
+    """Answers questions; one per process, used by all calls of a door at once."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        routes: Routes,
+        templates: Templates,
+        context: Context,
+        ledger: Ledger,
+        clock: Clock,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        self._engine, self._routes, self._templates = engine, routes, templates
+        self._context, self._ledger, self._clock = context, ledger, clock
+        self._free = max_in_flight
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def generate(self, question: Question) -> Answer:
+        """Answers in one piece, when the answer is recorded.
+
+        Raises:
+            InvalidInput: The question cannot be answered as it is.
+            NotFound: The model is not served.
+            Unavailable: The engine, the context or the ledger is away, or too many questions are being answered.
+        """
+        async with aclosing(self._events(question, stream=False)) as events:
+            async for event in events:
+                if isinstance(event, Answer):
+                    return event
+        raise AssertionError("unreachable: the path ends with an answer or an error")
+
+    async def stream(self, question: Question) -> AsyncGenerator[Delta | Answer]:
+        """Answers as text comes, and ends with the whole answer when it is recorded; closing it stops the generation.
+
+        Raises:
+            MainspringError: As `generate`; after text was sent the answer is cut short by it.
+        """
+        async with aclosing(self._events(question, stream=True)) as events:
+            async for event in events:
+                yield event
+
+    async def _events(self, question: Question, *, stream: bool) -> AsyncGenerator[Delta | Answer]:
+        check_question(question)
+        if self._free <= 0:
+            raise Unavailable("OVERLOADED", "too many questions are being answered; try again in a moment")
+        self._free -= 1
+        try:
+            async with aclosing(self._answer(question, stream=stream)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._free += 1
+
+    async def _answer(self, question: Question, *, stream: bool) -> AsyncGenerator[Delta | Answer]:
+        started, arrived = time.monotonic(), self._clock.now()
+        plan = await self._plan(question)
+        text, first_token_s, last = "", 0.0, Chunk("")
+        blank = Answer(
+            name=plan.answer,
+            text="",
+            finish_reason=FinishReason.ERROR,
+            model_version=plan.route.model_version,
+            release=plan.route.release,
+            input_tokens=0,
+            output_tokens=0,
+            citations=plan.citations,
+            create_time=arrived,
+            first_token_latency_s=0.0,
+            latency_s=0.0,
+        )
+        ended = FinishReason.CANCELLED
+        try:
+            async with aclosing(self._chunks(question, plan, stream=stream)) as chunks:
+                async for chunk in chunks:
+                    first_token_s = first_token_s or time.monotonic() - started
+                    text += chunk.text
+                    last = chunk
+                    if chunk.text and stream:
+                        yield Delta(chunk.text)
+            if last.finish_reason is None:
+                raise Unavailable("TRITON_UNAVAILABLE", "the engine broke off the answer")
+            ended = last.finish_reason
+        except MainspringError:
+            ended = FinishReason.ERROR
+            raise
+        finally:
+            answer = replace(
+                blank,
+                text=text,
+                finish_reason=ended,
+                input_tokens=last.input_tokens,
+                output_tokens=last.output_tokens,
+                first_token_latency_s=first_token_s,
+                latency_s=time.monotonic() - started,
+                first_token_logprobs=last.first_token_logprobs,
+            )
+            if ended in {FinishReason.ERROR, FinishReason.CANCELLED}:
+                # Worth a record, since roll-outs count errors; but nobody waits for it.
+                self._record_later(question, answer)
+        await self._ledger.record(question, answer)
+        yield answer
+
+    def _record_later(self, question: Question, answer: Answer) -> None:
+        async def record() -> None:
+            with suppress(MainspringError):
+                await self._ledger.record(question, answer)
+
+        task = asyncio.create_task(record(), name="record of a failed answer")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _plan(self, question: Question) -> _Plan:
+        answer = str(AnswerName(question.project, new_id()))
+        route = self._route(question, answer)
+        messages, citations = question.messages, tuple[Citation, ...]()
+        if question.context is not None:
+            query = question.messages[-1].content
+            passages = await self._context.search(question.context.collection, query, question.context.top_k)
+            messages, citations = with_context(question.messages, passages)
+        return _Plan(answer, route, self._prompt(question, route, messages), citations)
+
+    def _route(self, question: Question, answer: str) -> Route:
+        table = self._routes.table(model_of(question.model))
+        return choose_route(table, question.model, question.session or answer)
+
+    def _prompt(self, question: Question, route: Route, messages: tuple[Message, ...]) -> str:
+        return self._templates.render(route, messages) if messages else question.raw_prompt
+
+    async def _chunks(self, question: Question, plan: _Plan, *, stream: bool) -> AsyncGenerator[Chunk]:
+        """The engine's words. A model that left memory between the look at the table and the call is asked for anew."""
+        route = plan.route
+        for attempt in range(_TRIES):
+            sent = False
+            try:
+                chunks = self._engine.generate(
+                    route.triton_model,
+                    plan.prompt,
+                    question.sampling,
+                    stream=stream,
+                    top_logprobs=question.top_logprobs,
+                )
+                async with aclosing(chunks) as open_chunks:
+                    async for chunk in open_chunks:
+                        sent = True
+                        yield chunk
+            except Unavailable as err:
+                fresh = self._route(question, plan.answer)
+                # The prompt was made for this version; another one may want another.
+                moved = fresh.triton_model != route.triton_model and fresh.chat_template == route.chat_template
+                if sent or err.reason != "MODEL_NOT_READY" or not moved or attempt == _TRIES - 1:
+                    raise
+                route = fresh
+            else:
+                return

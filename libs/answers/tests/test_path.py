@@ -1,0 +1,244 @@
+"""The path over fakes: what is sent, what is recorded, what is cancelled."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from mainspring_answers.domain import (
+    Answer,
+    ContextWish,
+    Delta,
+    FinishReason,
+    Message,
+    Passage,
+    Question,
+    Route,
+    RoutingTable,
+    Sampling,
+)
+from mainspring_answers.path import AnswerPath
+from mainspring_answers.ports import Chunk
+from mainspring_answers.templates import JinjaTemplates
+from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, Unavailable
+from mainspring_testkit.fakes import FakeClock
+from mainspring_testkit.waiting import eventually
+
+MODEL = "projects/p/models/m"
+TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
+ROUTE = Route(f"{MODEL}/versions/1", f"{MODEL}/releases/1", 100, "first", chat_template=TEMPLATE)
+LAST = Chunk("", FinishReason.STOP, 7, 2, ((5, -0.1),))
+QUESTION = Question("p", MODEL, "ann", (Message("user", "hi"),))
+
+Script = Callable[[str], AsyncIterator[Chunk]]
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Sampling, bool, int]] = []
+        self.closed = 0
+        self.script: Script = self.says("Hel", "lo")
+
+    def says(self, *texts: str, failure: MainspringError | None = None, end: bool = True) -> Script:
+        async def script(_: str) -> AsyncIterator[Chunk]:
+            for text in texts:
+                yield Chunk(text)
+            if failure is not None:
+                raise failure
+            if end:
+                yield LAST
+
+        return script
+
+    async def generate(
+        self, model: str, prompt: str, sampling: Sampling, *, stream: bool, top_logprobs: int
+    ) -> AsyncGenerator[Chunk]:
+        self.asked.append((model, prompt, sampling, stream, top_logprobs))
+        try:
+            async for chunk in self.script(model):
+                yield chunk
+        finally:
+            self.closed += 1
+
+
+class FakeRoutes:
+    def __init__(self, *routes: Route) -> None:
+        self.routes = routes
+        self.looks = 0
+        self.after: tuple[Route, ...] | None = None
+
+    def table(self, model: str) -> RoutingTable | None:
+        self.looks += 1
+        routes = self.after if self.after is not None and self.looks > 1 else self.routes
+        return RoutingTable(MODEL, self.looks, routes) if model == MODEL else None
+
+
+class FakeContext:
+    async def search(self, collection: str, query: str, top_k: int) -> Sequence[Passage]:
+        return [Passage(f"{collection}/{query}/{n}", "T", "", "text", 0.5) for n in range(top_k)]
+
+
+class FakeLedger:
+    def __init__(self) -> None:
+        self.records: list[tuple[Question, Answer]] = []
+        self.failure: MainspringError | None = None
+
+    async def record(self, question: Question, answer: Answer) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.records.append((question, answer))
+
+
+class World:
+    def __init__(self) -> None:
+        self.engine, self.routes, self.ledger = FakeEngine(), FakeRoutes(ROUTE), FakeLedger()
+        self.path = self.make()
+
+    def make(self, max_in_flight: int = 8) -> AnswerPath:
+        return AnswerPath(
+            engine=self.engine,
+            routes=self.routes,
+            templates=JinjaTemplates(),
+            context=FakeContext(),
+            ledger=self.ledger,
+            clock=FakeClock(),
+            max_in_flight=max_in_flight,
+        )
+
+    async def stream(self, question: Question = QUESTION) -> list[Delta | Answer]:
+        return [event async for event in self.path.stream(question)]
+
+    async def recorded(self, reason: FinishReason) -> Answer:
+        async def found() -> Answer | None:
+            return next((answer for _, answer in self.ledger.records if answer.finish_reason is reason), None)
+
+        answer = await eventually(found, what=f"a record of {reason}")
+        assert answer is not None
+        return answer
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_question_is_answered_and_recorded(world: World) -> None:
+    answer = await world.path.generate(replace(QUESTION, top_logprobs=3))
+    assert (answer.text, answer.finish_reason) == ("Hello", FinishReason.STOP)
+    assert (answer.model_version, answer.release) == (ROUTE.model_version, ROUTE.release)
+    assert (answer.input_tokens, answer.output_tokens) == (7, 2)
+    assert answer.first_token_logprobs == ((5, -0.1),)
+    assert answer.name.startswith("projects/p/answers/")
+    assert world.engine.asked == [("first", "user:hi;", Sampling(), False, 3)]
+    assert [(question.caller, kept) for question, kept in world.ledger.records] == [("ann", answer)]
+
+
+async def test_i12_a_stream_ends_with_the_whole_answer_after_its_record(world: World) -> None:
+    events = await world.stream()
+    assert events[:-1] == [Delta("Hel"), Delta("lo")]
+    assert isinstance(events[-1], Answer)
+    assert events[-1].text == "Hello"
+    assert world.ledger.records[0][1] == events[-1]
+
+
+async def test_nothing_is_handed_out_without_a_record(world: World) -> None:
+    world.ledger.failure = Unavailable("LEDGER_UNAVAILABLE", "away")
+    with pytest.raises(Unavailable, match="away"):
+        await world.path.generate(QUESTION)
+    seen: list[Delta | Answer] = []
+    with pytest.raises(Unavailable, match="away"):
+        async for event in world.path.stream(QUESTION):
+            seen.append(event)
+    assert not any(isinstance(event, Answer) for event in seen)
+
+
+async def test_i12_an_answer_that_breaks_off_is_an_error_and_is_recorded_as_one(world: World) -> None:
+    world.engine.script = world.engine.says("Hel", failure=Unavailable("TRITON_UNAVAILABLE", "died"))
+    seen: list[Delta | Answer] = []
+    with pytest.raises(Unavailable, match="died"):
+        async for event in world.path.stream(QUESTION):
+            seen.append(event)
+    assert seen == [Delta("Hel")]
+    assert (await world.recorded(FinishReason.ERROR)).text == "Hel"
+    world.engine.script = world.engine.says("Hel", end=False)
+    with pytest.raises(Unavailable, match="broke off"):
+        await world.path.generate(QUESTION)
+
+
+async def test_f18_a_caller_that_leaves_stops_the_engine(world: World) -> None:
+    async def endless(_: str) -> AsyncIterator[Chunk]:
+        yield Chunk("Hel")
+        await asyncio.Event().wait()
+
+    world.engine.script = endless
+    async with aclosing(world.path.stream(QUESTION)) as events:
+        assert await anext(events) == Delta("Hel")
+    assert world.engine.closed == 1
+    assert (await world.recorded(FinishReason.CANCELLED)).text == "Hel"
+    task = asyncio.create_task(world.path.generate(QUESTION))
+    await eventually(lambda: asyncio.sleep(0, len(world.engine.asked) == 2))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.engine.closed == 2
+
+
+async def test_a_model_that_left_memory_is_asked_for_anew(world: World) -> None:
+    def script(model: str) -> AsyncIterator[Chunk]:
+        gone = Unavailable("MODEL_NOT_READY", "gone")
+        return (world.engine.says(failure=gone) if model == "first" else world.engine.says("new"))(model)
+
+    world.engine.script = script
+    world.routes.after = (replace(ROUTE, triton_model="second", model_version=f"{MODEL}/versions/2"),)
+    answer = await world.path.generate(QUESTION)
+    assert answer.text == "new"
+    assert [asked[0] for asked in world.engine.asked] == ["first", "second"]
+
+
+async def test_a_model_that_is_gone_for_good_is_unavailable(world: World) -> None:
+    world.engine.script = world.engine.says(failure=Unavailable("MODEL_NOT_READY", "gone"))
+    with pytest.raises(Unavailable, match="gone"):
+        await world.path.generate(QUESTION)
+    assert len(world.engine.asked) == 1
+
+
+async def test_context_is_cited(world: World) -> None:
+    wish = ContextWish("projects/p/collections/c", 2)
+    answer = await world.path.generate(replace(QUESTION, context=wish))
+    assert [citation.number for citation in answer.citations] == [1, 2]
+    assert "[2] T\ntext" in world.engine.asked[0][1]
+    assert world.ledger.records[0][0].messages == QUESTION.messages  # The record holds what the person asked.
+
+
+async def test_raw_prompts_go_as_they_are(world: World) -> None:
+    await world.path.generate(Question("p", MODEL, raw_prompt="x <|im_end|>"))
+    assert world.engine.asked[0][1] == "x <|im_end|>"
+
+
+async def test_what_is_not_served_is_not_found(world: World) -> None:
+    with pytest.raises(NotFound):
+        await world.path.generate(replace(QUESTION, model="projects/p/models/other"))
+    with pytest.raises(InvalidInput):
+        await world.path.generate(replace(QUESTION, messages=(Message("assistant", "x"),)))
+    assert world.ledger.records == []
+
+
+async def test_i10_load_is_shed_before_it_piles_up(world: World) -> None:
+    gate = asyncio.Event()
+
+    async def slow(_: str) -> AsyncIterator[Chunk]:
+        await gate.wait()
+        yield LAST
+
+    world.engine.script = slow
+    world.path = world.make(max_in_flight=2)
+    running = [asyncio.create_task(world.path.generate(QUESTION)) for _ in range(2)]
+    await eventually(lambda: asyncio.sleep(0, len(world.engine.asked) == 2))
+    with pytest.raises(Unavailable) as caught:
+        await world.path.generate(QUESTION)
+    assert caught.value.reason == "OVERLOADED"
+    gate.set()
+    await asyncio.gather(*running)
+    assert (await world.path.generate(QUESTION)).finish_reason is FinishReason.STOP
