@@ -35,6 +35,7 @@ async def follower(bus: Bus) -> AsyncIterator[RoutingFollower]:
     await asyncio.wait_for(follower.loaded.wait(), 10)
     yield follower
     running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def revision(follower: RoutingFollower) -> int:

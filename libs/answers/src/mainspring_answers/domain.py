@@ -126,9 +126,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Delta:
-    """Text to append to what was sent before."""
+    """Text to append to what was sent before, and the name of the answer that it belongs to."""
 
     text: str
+    answer: str = ""
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class AnswerPath:
                     text += chunk.text
                     last = chunk
                     if chunk.text and stream:
-                        yield Delta(chunk.text)
+                        yield Delta(chunk.text, plan.answer)
             if last.finish_reason is None:
                 raise Unavailable("TRITON_UNAVAILABLE", "the engine broke off the answer")
             ended = last.finish_reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 
 import nats.errors
 import nats.js.errors
@@ -113,7 +114,10 @@ class RoutingFollower:
                 else:
                     self.loaded.set()  # The bucket's present content has been read.
         finally:
-            await watcher.stop()
+            # On a connection that is gone this could wait for ever, and nothing is lost by leaving it.
+            with suppress(nats.errors.Error, TimeoutError):
+                async with asyncio.timeout(1):
+                    await watcher.stop()
 
     def _take(self, entry: KeyValue.Entry) -> None:
         if entry.operation is not None or entry.value is None:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import obstore
@@ -130,6 +130,15 @@ class ArtifactStore:
         """Whether the store holds an object of that digest and size; the bytes are verified when they are read."""
         with _translated(artifact.sha256):
             return await self._has(project, artifact.sha256, artifact.size_bytes)
+
+    async def discard(self, project: str, artifact: ArtifactRef) -> None:
+        """Removes the bytes; an artifact that is not there is fine.
+
+        Only for files that their owner alone can have referred to, such as a run's checkpoints: whoever else stored the
+        same bytes refers to the same object.
+        """
+        with _translated(artifact.sha256), suppress(FileNotFoundError):
+            await obstore.delete_async(self._store, _key(project, artifact.sha256))
 
     async def _has(self, project: str, digest: str, size: int) -> bool:
         try:

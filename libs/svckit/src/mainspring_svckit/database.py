@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from mainspring_svckit.errors import ConcurrentChange, InsufficientStorage, Unavailable
+from mainspring_svckit.errors import ConcurrentChange, InsufficientStorage, InvalidInput, Unavailable
 from mainspring_svckit.logs import get_logger
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ log = get_logger(__name__)
 _CONFLICTS = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _AWAY = {"53300", "57P01", "57P02", "57P03", "25006", "57014"}  # full, shutting down, starting, read-only, timed out
 _DISK_FULL = "53100"
+_NUL = {"22P05", "22021"}  # a NUL in JSON or in text; the only text that Postgres cannot hold
 _CONFLICT_TRIES = 4
 
 _ambient: ContextVar[tuple[AsyncConnection, asyncio.Task[Any] | None] | None] = ContextVar("ambient", default=None)
@@ -153,6 +154,8 @@ def translated_errors() -> Iterator[None]:
             raise ConcurrentChange("TRANSACTION_CONFLICT", "another change was in the way; try again") from err
         if state == _DISK_FULL:
             raise InsufficientStorage("the database") from err
+        if state in _NUL:
+            raise InvalidInput("text must not hold NUL characters; remove them", reason="NUL_CHARACTER") from err
         lost = isinstance(err, (OperationalError, InterfaceError, PoolTimeoutError, OSError, asyncpg.InterfaceError))
         if lost or state in _AWAY or state.startswith("08") or getattr(err, "connection_invalidated", False):
             log.warning("database_unavailable", error=type(err).__name__, sqlstate=state)

@@ -1,0 +1,1 @@
+"""The HTTP door: OpenAI's API on the answer path, and feedback."""

@@ -1,0 +1,1 @@
+"""What OpenAI's names mean here; pure."""

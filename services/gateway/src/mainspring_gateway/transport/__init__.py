@@ -1,0 +1,1 @@
+"""HTTP: translate, call the answer path or a service, translate back."""

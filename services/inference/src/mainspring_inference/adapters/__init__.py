@@ -1,0 +1,1 @@
+"""The ports on Postgres, Triton, the registry and the routing bucket."""

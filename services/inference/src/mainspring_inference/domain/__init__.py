@@ -1,0 +1,1 @@
+"""Deployments, roll-outs and traffic; no I/O."""
