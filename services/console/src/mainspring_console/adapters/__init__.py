@@ -1,0 +1,1 @@
+"""The services behind the page, by gRPC, in the name of the person who looks."""

@@ -1,0 +1,373 @@
+"""The pages. Every text that people or models wrote is shown as text, never as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nicegui import background_tasks, ui
+from starlette.requests import Request
+
+from mainspring.data.v1 import dataset_pb2
+from mainspring.evaluation.v1 import run_pb2 as evaluation_run_pb2
+from mainspring.inference.v1 import rollout_pb2
+from mainspring.registry.v1 import release_pb2
+from mainspring.training.v1 import run_pb2
+from mainspring_console.adapters.services import Services, View
+from mainspring_console.domain.wording import moment, project_of_token, short, state, step_title, with_interval
+from mainspring_console.transport.frame import page, shown, table
+from mainspring_console.transport.session import PROJECT_COOKIE, caller_of
+from mainspring_svckit.auth import TokenVerifier
+from mainspring_svckit.errors import MainspringError
+
+
+def register(services: Services, verifier: TokenVerifier) -> None:
+    """Makes the pages known to NiceGUI."""
+
+    def view_of(request: Request) -> View:
+        principal, token = caller_of(request, verifier)
+        wanted = request.cookies.get(PROJECT_COOKIE, "")
+        return View(services, token, project_of_token(principal.projects, wanted))
+
+    _register_overview(view_of)
+    _register_data(view_of)
+    _register_runs(view_of)
+    _register_evaluations(view_of)
+    _register_releases(view_of)
+    _register_playground(view_of)
+    _register_feedback(view_of)
+
+
+ViewOf = Callable[[Request], View]
+
+
+def _register_overview(view_of: ViewOf) -> None:
+    @ui.page("/")
+    async def overview(request: Request) -> None:
+        view = view_of(request)
+        with page("Overview", view.project):
+
+            async def services() -> None:
+                health = await view.services.health()
+                table(("Service", "State"), list(health.items()), empty="")
+
+            async def cycles() -> None:
+                ui.label("Turns of the loop").classes("text-xl")
+                turns = await view.cycles()
+                if not turns:
+                    ui.label("The loop has not turned yet: import data with 'mainspring flywheel run'.")
+                for turn in turns:
+                    title = f"{moment(turn.start_time.ToDatetime())} · {len(turn.steps)} steps"
+                    with ui.expansion(title, value=turn is turns[0]).classes("w-full"):
+                        rows = [
+                            (moment(step.time.ToDatetime()), step_title(step.event_type), short(step.subject))
+                            for step in turn.steps
+                        ]
+                        table(("When", "What", "About"), rows, empty="")
+
+            await shown(services)
+            await shown(cycles)
+
+
+def _register_data(view_of: ViewOf) -> None:
+    @ui.page("/data")
+    async def data(request: Request) -> None:
+        view = view_of(request)
+        with page("Data", view.project):
+
+            async def datasets() -> None:
+                found = await view.datasets()
+                if not found:
+                    ui.label("There are no datasets yet: 'mainspring datasets import FILE' makes one.")
+                for dataset in found:
+                    ui.label(short(dataset.name)).classes("text-xl")
+                    for version in await view.dataset_versions(dataset.name):
+                        await _version(view, version)
+
+            await shown(datasets)
+
+
+async def _version(view: View, version: dataset_pb2.DatasetVersion) -> None:
+    kept = {state(dataset_pb2.Split.Name(split.split)): split.rows for split in version.splits}
+    refused = sum(refusal.rows for refusal in version.refusals)
+    counts = ", ".join(f"{rows} {name}" for name, rows in kept.items())
+    title = f"version {version.name.rsplit('/', 1)[-1]}: {version.input_rows} rows in, {counts}, {refused} refused"
+    with ui.expansion(title).classes("w-full"):
+        ui.label(f"root digest {version.root_sha256}").classes("font-mono text-sm break-all")
+        reasons = [(state(dataset_pb2.RefusalReason.Name(r.reason)[8:]), r.rows) for r in version.refusals]
+        table(("Refused because", "Rows"), reasons, empty="No row was refused.")
+
+        async def show_refused() -> None:
+            rows = [
+                (row.line, state(dataset_pb2.RefusalReason.Name(row.reason)[8:]), row.detail, row.excerpt)
+                for row in await view.refused_rows(version.name)
+            ]
+            refused_rows.clear()
+            with refused_rows:
+                table(("Line", "Reason", "Detail", "Excerpt"), rows, empty="None.")
+
+        if refused:
+            ui.button("Show refused rows", on_click=show_refused).props("outline")
+        refused_rows = ui.column().classes("w-full")
+
+
+def _register_runs(view_of: ViewOf) -> None:
+    @ui.page("/runs")
+    async def runs(request: Request) -> None:
+        view = view_of(request)
+        with page("Training", view.project):
+
+            async def listed() -> None:
+                rows = [
+                    (
+                        run.name.rsplit("/", 1)[-1],
+                        state(run_pb2.TrainingRun.State.Name(run.state)),
+                        short(run.dataset_version),
+                        f"{run.progress.done}/{run.progress.total}",
+                        f"{run.latest_metric.train_loss:.4f}",
+                        run.error.message,
+                    )
+                    for run in await view.runs()
+                ]
+                columns = ("Run", "State", "Data", "Steps", "Loss", "Error")
+                table(columns, rows, empty="No run yet; a published dataset version starts one.", link="/runs/{}")
+
+            await shown(listed)
+
+    @ui.page("/runs/{run}")
+    async def run_page(run: str, request: Request) -> None:
+        view = view_of(request)
+        with page("Training", view.project):
+            about = ui.label()
+            series: dict[str, list[tuple[int, float]]] = {"train": [], "validation": []}
+            chart = ui.echart(
+                {
+                    "tooltip": {"trigger": "axis"},
+                    "legend": {},
+                    "xAxis": {"type": "value", "name": "step"},
+                    "yAxis": {"type": "value", "name": "loss (nats per token)", "scale": True},
+                    "series": [
+                        {"name": name, "type": "line", "data": points, "showSymbol": name == "validation"}
+                        for name, points in series.items()
+                    ],
+                }
+            ).classes("w-full h-96")
+
+            async def follow() -> None:
+                try:
+                    async for update in view.watch_run(f"projects/{view.project}/trainingRuns/{run}"):
+                        _draw(update, about, chart, series)
+                except MainspringError as err:
+                    about.set_text(err.message)
+
+            background_tasks.create(follow())
+
+
+def _draw(update: Any, about: ui.label, chart: ui.echart, series: dict[str, list[tuple[int, float]]]) -> None:
+    run = update.training_run
+    speed = f"{run.latest_metric.tokens_per_second:.0f} tokens/s" if run.latest_metric.step else ""
+    about.set_text(
+        f"{state(run_pb2.TrainingRun.State.Name(run.state))}, step {run.progress.done} of {run.progress.total}"
+        f" {run.progress.phase} {speed} {run.error.message}"
+    )
+    for metric in update.metrics:
+        series["train"].append((metric.step, metric.train_loss))
+        if metric.HasField("validation_loss"):
+            series["validation"].append((metric.step, metric.validation_loss))
+    for index, points in enumerate(series.values()):
+        chart.options["series"][index]["data"] = points
+    chart.update()
+
+
+def _register_evaluations(view_of: ViewOf) -> None:
+    @ui.page("/evaluations")
+    async def evaluations(request: Request) -> None:
+        view = view_of(request)
+        with page("Evaluations", view.project):
+
+            async def listed() -> None:
+                rows = [
+                    (
+                        run.name.rsplit("/", 1)[-1],
+                        state(evaluation_run_pb2.EvaluationRun.State.Name(run.state)),
+                        short(run.candidate),
+                        short(run.baseline),
+                        run.items,
+                        run.error.message,
+                    )
+                    for run in await view.evaluations()
+                ]
+                columns = ("Run", "State", "Candidate", "Baseline", "Items", "Error")
+                table(
+                    columns, rows, empty="No evaluation yet; a registered version starts one.", link="/evaluations/{}"
+                )
+
+            await shown(listed)
+
+    @ui.page("/evaluations/{run}")
+    async def evaluation_page(run: str, request: Request) -> None:
+        view = view_of(request)
+        name = f"projects/{view.project}/evaluationRuns/{run}"
+        with page("Evaluations", view.project):
+
+            async def results() -> None:
+                found = await view.evaluation(name)
+                ui.label(f"{short(found.candidate)} against {short(found.baseline)}, {found.items} items")
+                rows = [
+                    (
+                        result.scorer,
+                        f"{result.baseline.value:.4f}",
+                        f"{result.candidate.value:.4f}",
+                        with_interval(
+                            result.difference.value, result.difference.low, result.difference.high, signed=True
+                        ),
+                        f"{result.p_value:.4f}",
+                    )
+                    for result in found.results
+                ]
+                table(("Scorer", "Baseline", "Candidate", "Difference", "p"), rows, empty="No results yet.")
+                if found.fidelity.positions:
+                    ui.label(
+                        f"serving engine against reference: mean KL {found.fidelity.mean_kl_nats:.4f} nats,"
+                        f" top-1 agreement {found.fidelity.top1_agreement:.0%}"
+                    )
+
+            async def items() -> None:
+                for item in await view.items(name):
+                    with ui.card().classes("w-full"):
+                        ui.label(item.messages[-1].content).classes("whitespace-pre-wrap opacity-80 text-sm")
+                        rows = [
+                            ("reference", "\n".join(item.references)),
+                            ("baseline", item.baseline_text),
+                            ("candidate", item.candidate_text),
+                        ]
+                        table(("", "Text"), rows, empty="")
+
+            await shown(results)
+            await shown(items)
+
+
+def _register_releases(view_of: ViewOf) -> None:
+    @ui.page("/releases")
+    async def releases(request: Request) -> None:
+        view = view_of(request)
+        with page("Releases", view.project):
+
+            async def per_model() -> None:
+                for model in await view.models():
+                    decisions = await view.decisions(model.name)
+                    ui.label(short(model.name)).classes("text-xl")
+                    aliases = ", ".join(f"{alias} → {version}" for alias, version in model.aliases.items())
+                    ui.label(f"{short(model.latest_version) or 'no version'}; {aliases or 'no alias'}")
+                    for release in await view.releases(model.name):
+                        _release(view, release)
+                    for decision in decisions:
+                        _decision(decision)
+
+            async def rollouts() -> None:
+                ui.label("Roll-outs").classes("text-xl")
+                rows = [
+                    (
+                        short(rollout.release),
+                        state(rollout_pb2.Rollout.State.Name(rollout.state)),
+                        f"{rollout.percent} %",
+                        rollout.reason,
+                    )
+                    for rollout in await view.rollouts()
+                ]
+                table(("Release", "State", "Traffic", "Reason"), rows, empty="No roll-out yet.")
+
+            await shown(per_model)
+            await shown(rollouts)
+
+
+def _release(view: View, release: release_pb2.Release) -> None:
+    words = state(release_pb2.Release.State.Name(release.state))
+    with ui.row().classes("items-center"):
+        ui.label(f"{short(release.name)}: {short(release.model_version)}, {words} {release.end_reason}")
+        if release.state == release_pb2.Release.STATE_ACTIVE:
+
+            async def revoke() -> None:
+                try:
+                    await view.revoke(release.name, "revoked in the console")
+                    ui.notify("Revoked; the release before serves again.")
+                except MainspringError as err:
+                    ui.notify(err.message, type="negative")
+
+            ui.button("Revoke", on_click=revoke).props("outline color=negative")
+
+
+def _decision(decision: release_pb2.GateDecision) -> None:
+    words = state(release_pb2.GateDecision.Outcome.Name(decision.outcome))
+    with ui.expansion(f"gate: {short(decision.model_version)} {words}").classes("w-full"):
+        rows = [("kept" if rule.passed else "broken", rule.rule, rule.explanation) for rule in decision.rules]
+        table(("", "Rule", "Reasoning"), rows, empty="")
+
+
+def _register_playground(view_of: ViewOf) -> None:
+    @ui.page("/playground")
+    async def playground(request: Request) -> None:
+        view = view_of(request)
+        with page("Playground", view.project):
+
+            async def form() -> None:
+                served = [model.model for model in await view.served()]
+                if not served:
+                    ui.label("Nothing is served yet; a release changes that.")
+                    return
+                choice = ui.select({name: short(name) for name in served}, value=served[0], label="Model")
+                prompt = ui.textarea("Message").classes("w-full")
+                answer = ui.label().classes("whitespace-pre-wrap")
+                judged = ui.row()
+
+                async def ask() -> None:
+                    answer.set_text("")
+                    judged.clear()
+                    try:
+                        async for event in view.stream_answer(str(choice.value), str(prompt.value or "")):
+                            answer.set_text(answer.text + event.delta)
+                            if event.HasField("answer"):
+                                _judging(view, event.answer.name, judged)
+                    except MainspringError as err:
+                        ui.notify(err.message, type="negative")
+
+                ui.button("Ask", on_click=ask)
+
+            await shown(form)
+
+
+def _judging(view: View, answer: str, place: ui.row) -> None:
+    async def send(**judgement: Any) -> None:
+        try:
+            await view.judge(answer, **judgement)
+            ui.notify("Thank you.")
+        except MainspringError as err:
+            ui.notify(err.message, type="negative")
+
+    with place:
+        ui.button("👍", on_click=lambda: send(thumb=True)).props("flat").tooltip("good")
+        ui.button("👎", on_click=lambda: send(thumb=False)).props("flat").tooltip("bad")
+        better = ui.input("How it should have been").classes("w-96")
+        ui.button("Correct", on_click=lambda: send(correction=str(better.value))).props("outline")
+
+
+def _register_feedback(view_of: ViewOf) -> None:
+    @ui.page("/feedback")
+    async def feedback(request: Request) -> None:
+        view = view_of(request)
+        with page("Feedback", view.project):
+
+            async def listed() -> None:
+                rows = [
+                    (
+                        moment(item.create_time.ToDatetime()),
+                        item.WhichOneof("judgement") or "",
+                        str(getattr(item, item.WhichOneof("judgement") or "comment")),
+                        item.author,
+                        short(item.model_version),
+                    )
+                    for item in await view.feedback()
+                ]
+                table(("When", "Kind", "Value", "By", "About"), rows, empty="Nobody has said anything yet.")
+
+            await shown(listed)

@@ -1,0 +1,109 @@
+"""Who looks: a token in a cookie that scripts cannot read."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mainspring_svckit.auth import Principal, TokenVerifier
+from mainspring_svckit.errors import Unauthenticated
+
+COOKIE = "mainspring_token"
+PROJECT_COOKIE = "mainspring_project"
+_OPEN = ("/login", "/readyz")
+_HEADERS = (
+    (b"x-frame-options", b"DENY"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"frame-ancestors 'none'; form-action 'self'; object-src 'none'; base-uri 'self'"),
+)
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mainspring</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{{font:16px system-ui;max-width:34rem;margin:15vh auto;padding:0 1rem}}input,button{{font:inherit;
+padding:.5rem;width:100%;box-sizing:border-box;margin:.3rem 0 1rem}}p.error{{color:#b00020}}</style></head><body>
+<h1>Mainspring</h1>{error}<form method="post" action="/login"><label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="off" required autofocus>
+<label for="project">Project</label><input id="project" name="project" value="{project}">
+<button type="submit">Enter</button></form>
+<p>The first token of a local installation lies in its data folder (<code>admin-token</code>); others are made by
+<code>mainspring token create</code>.</p></body></html>"""
+
+
+def login_router(verifier: TokenVerifier, *, secure: bool) -> APIRouter:
+    """The login page.
+
+    Args:
+        verifier: Verifies tokens.
+        secure: Whether the cookie is for HTTPS only.
+    """
+    router = APIRouter()
+
+    @router.get("/login")
+    async def show(project: str = "") -> Response:
+        return HTMLResponse(_PAGE.format(error="", project=escape(project)))
+
+    @router.post("/login")
+    async def enter(token: Annotated[str, Form(max_length=8000)], project: Annotated[str, Form()] = "") -> Response:
+        try:
+            verifier.verify(token.strip())
+        except Unauthenticated as err:
+            page = _PAGE.format(error=f'<p class="error">{escape(err.message)}</p>', project=escape(project))
+            return HTMLResponse(page, 401)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, token.strip(), httponly=True, samesite="strict", secure=secure, max_age=12 * 3600)
+        answer.set_cookie(PROJECT_COOKIE, project[:100], httponly=True, samesite="strict", secure=secure)
+        return answer
+
+    @router.post("/logout")
+    async def leave() -> Response:
+        answer = RedirectResponse("/login", 303)
+        answer.delete_cookie(COOKIE)
+        return answer
+
+    return router
+
+
+class OnlyForCallers:
+    """Lets nobody past without a valid token, neither to pages nor to their sockets."""
+
+    def __init__(self, app: ASGIApp, verifier: TokenVerifier) -> None:
+        self._app, self._verifier = app, verifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"} or scope["path"] in _OPEN:
+            await self._app(scope, receive, send)
+            return
+        request = Request({**scope, "type": "http"})
+        try:
+            caller_of(request, self._verifier)
+        except Unauthenticated:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 4401})
+                return
+            query = urlencode({"project": request.cookies.get(PROJECT_COOKIE, "")})
+            await RedirectResponse(f"/login?{query}", 303)(scope, receive, send)
+            return
+
+        async def with_headers(message: object) -> None:
+            assert isinstance(message, dict)
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def caller_of(request: Request, verifier: TokenVerifier) -> tuple[Principal, str]:
+    """Who looks, and with which token.
+
+    Raises:
+        Unauthenticated: There is no valid token.
+    """
+    token = request.cookies.get(COOKIE, "")
+    return verifier.verify(token), token
