@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 
-from mainspring_answers.triton import TritonClient
-
 from mainspring_answers.context import EmbedderContext
 from mainspring_answers.ledger import OutboxLedger
 from mainspring_answers.path import AnswerPath
 from mainspring_answers.routing import RoutingFollower
 from mainspring_answers.templates import JinjaTemplates
+from mainspring_answers.triton import TritonClient
 from mainspring_eventkit.bus import Bus
 from mainspring_eventkit.outbox import Outbox
 from mainspring_gateway.adapters.services import EmbedderClient, FeedbackClient

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractContextManager
 
-from mainspring_answers.triton import TritonClient
-
 from mainspring.inference.v1 import deployment_service_pb2_grpc, inference_service_pb2_grpc
 from mainspring_answers.context import EmbedderContext
 from mainspring_answers.ledger import OutboxLedger
 from mainspring_answers.path import AnswerPath
 from mainspring_answers.routing import RoutingFollower, RoutingPublisher
 from mainspring_answers.templates import JinjaTemplates
+from mainspring_answers.triton import TritonClient
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
 from mainspring_eventkit.service import Events
 from mainspring_inference.adapters import postgres

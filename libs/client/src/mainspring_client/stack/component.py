@@ -109,7 +109,8 @@ class Running:
 async def start(component: Component) -> Running:
     """Starts a component in a process group of its own."""
     component.log.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(component.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # Logs may quote what people asked; they are nobody else's business.
+    log = os.open(component.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = await asyncio.create_subprocess_exec(
             *component.command,
@@ -139,9 +140,12 @@ def kill_group(pgid: int) -> None:
 
 
 def same_process(pid: int, create_time: float) -> bool:
-    """Whether `pid` is still the process that was started at `create_time` (seconds since the epoch)."""
+    """Whether `pid` is still the process that was started at `create_time` (seconds since the epoch), and not a
+    zombie.
+    """
     try:
-        return abs(psutil.Process(pid).create_time() - create_time) < 1.0
+        process = psutil.Process(pid)
+        return abs(process.create_time() - create_time) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

@@ -14,12 +14,15 @@ from mainspring_client.stack.component import Component, ComponentFailed, port_o
 
 @dataclass(frozen=True)
 class NatsUser:
-    """Who may connect, and which subjects are theirs; empty lists mean everything."""
+    """Who may connect, and which subjects are theirs; empty lists mean everything. What `never_publish` names is
+    forbidden although `publish` would allow it.
+    """
 
     name: str
     password: str
     publish: Sequence[str] = ()
     subscribe: Sequence[str] = ()
+    never_publish: Sequence[str] = ()
 
 
 def nats_component(folder: Path, port: int, users: Sequence[NatsUser], *, name: str = "nats") -> Component:
@@ -83,7 +86,10 @@ def _config(store: Path, port: int, users: Sequence[NatsUser]) -> str:
         if user.publish or user.subscribe:
             lines += [
                 "      permissions: {",
-                f"        publish: {_list(user.publish)}",
+                "        publish: {",
+                f"          allow: {_list(user.publish)}",
+                *([f"          deny: {_list(user.never_publish)}"] if user.never_publish else []),
+                "        }",
                 f"        subscribe: {_list(user.subscribe)}",
                 "      }",
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
@@ -103,14 +104,17 @@ async def ensure_database(port: int, admin_password: str, name: str, password: s
 
 
 def _initialise(programs: Path, data: Path, password: str, uid: int | None) -> None:
-    data.mkdir(mode=0o700)
+    """Makes the cluster beside its place first, so that a start that is killed midway leaves nothing half-made."""
+    partial = data.with_name("data.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700)
     secret = data.parent / ".admin-password"
     secret.touch(mode=0o600)
     secret.write_text(password)
     if uid is not None:
-        os.chown(data, uid, -1)
+        os.chown(partial, uid, -1)
         os.chown(secret, uid, -1)
-    command = [str(programs / "initdb"), "-D", str(data), "-U", ADMIN, "--auth=scram-sha-256", "--encoding=UTF8"]
+    command = [str(programs / "initdb"), "-D", str(partial), "-U", ADMIN, "--auth=scram-sha-256", "--encoding=UTF8"]
     command += ["--locale=C.UTF-8", f"--pwfile={secret}", "--no-sync"]
     done = subprocess.run(
         command, env=_environment(), cwd="/", user=uid, capture_output=True, text=True, check=False, timeout=120
@@ -118,6 +122,7 @@ def _initialise(programs: Path, data: Path, password: str, uid: int | None) -> N
     secret.unlink()
     if done.returncode != 0:
         raise ComponentFailed(f"initdb failed with status {done.returncode}\n{done.stderr[-2000:]}")
+    partial.rename(data)
 
 
 def _options(port: int) -> list[str]:

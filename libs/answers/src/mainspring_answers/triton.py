@@ -1,0 +1,375 @@
+"""Triton's client: generates, embeds, loads and unloads models, and tells whether they really answer.
+
+Speaks Triton's protocol over `grpc.aio` with bytes as they are on the wire; no numpy. Every wait has a deadline, and
+every failure is an error of `mainspring_svckit.errors`:
+
+| reason | |
+|---|---|
+| TRITON_UNAVAILABLE | the server cannot be reached, did not answer in time, or broke off |
+| MODEL_NOT_READY | the server is there, the model is not loaded or its process died |
+| MODEL_LOAD_FAILED | the server refused to load a model |
+| TRITON_RESPONSE_INVALID | the server sent something that is no answer of this model |
+| CONTEXT_LENGTH_EXCEEDED, INVALID_SAMPLING, INVALID_PROMPT | the request can never work as it is |
+| OVERLOADED | the model's queue is full |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import struct
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import grpc
+
+from mainspring_answers.domain import FinishReason, Sampling
+from mainspring_answers.ports import Chunk
+from mainspring_answers.triton_protocol import SERVICE, messages
+from mainspring_svckit.errors import InvalidInput, MainspringError, PreconditionFailed, Unavailable
+from mainspring_svckit.grpc_client import open_channel
+
+_UNARY = ("ServerReady", "ModelMetadata", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
+_ENGINE_ERROR = re.compile(
+    r"(CONTEXT_LENGTH_EXCEEDED|INVALID_SAMPLING|INVALID_PROMPT|OVERLOADED|ENGINE_FAILED): (.{1,500})", re.DOTALL
+)
+_NOT_READY = re.compile(
+    r"unknown model|not found|not ready|not healthy|no available|unavailable|is not loaded", re.IGNORECASE
+)
+_FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
+# A model that answered this recently needs no probe.
+_FRESH_S = 1.0
+_PROBE = "."
+_GONE_POLL_S = 0.05
+
+
+class TritonClient:
+    """One channel to one Triton; used by all calls of a process at once. Implements `ports.Engine`."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        generate_timeout_s: float = 300.0,
+        embed_timeout_s: float = 60.0,
+        probe_timeout_s: float = 2.0,
+    ) -> None:
+        """Takes the server's `host:port` and the longest waits; connects when it is first used."""
+        self._channel = open_channel(address)
+        self._generate_timeout_s, self._embed_timeout_s = generate_timeout_s, embed_timeout_s
+        self._probe_timeout_s = probe_timeout_s
+        self._calls: dict[str, Any] = {name: self._unary(name) for name in _UNARY}
+        self._infer: Any = self._channel.stream_stream(
+            SERVICE + "ModelStreamInfer",
+            request_serializer=messages["ModelInferRequest"].SerializeToString,
+            response_deserializer=messages["ModelStreamInferResponse"].FromString,
+        )
+        self._answered_at: dict[str, float] = {}
+        self._embeds: dict[str, bool] = {}
+
+    async def close(self) -> None:
+        """Ends all calls and closes the channel."""
+        await self._channel.close()
+
+    async def generate(
+        self, model: str, prompt: str, sampling: Sampling, *, stream: bool = True, top_logprobs: int = 0
+    ) -> AsyncGenerator[Chunk]:
+        """Continues a prompt; closing the iterator stops the generation. As `ports.Engine.generate`.
+
+        Raises:
+            InvalidInput: CONTEXT_LENGTH_EXCEEDED, INVALID_SAMPLING or INVALID_PROMPT.
+            Unavailable: TRITON_UNAVAILABLE, MODEL_NOT_READY, OVERLOADED or TRITON_RESPONSE_INVALID.
+        """
+        parameters = _sampling(sampling, top_logprobs)
+        inputs = {"text_input": [prompt], "sampling_parameters": [json.dumps(parameters)]}
+        flags = {"stream": stream, "exclude_input_in_output": True, "return_logprobs": top_logprobs > 0}
+        flags |= dict.fromkeys(("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"), True)
+        request = _request(model, inputs, flags)
+        output_tokens, first_token = 0, tuple[tuple[int, float], ...]()
+        responses = self._responses(request, self._generate_timeout_s)
+        try:
+            async for outputs, final in responses:
+                self._answered_at[model] = time.monotonic()
+                output_tokens += outputs.number("num_output_tokens")
+                first_token = first_token or outputs.first_token()
+                finish = _FINISH.get(outputs.text("finish_reason"))
+                text = outputs.text("text_output")
+                if not final:
+                    yield Chunk(text)
+                    continue
+                if finish is None:
+                    raise _invalid_response("its last response says no finish_reason")
+                yield Chunk(text, finish, outputs.number("num_input_tokens"), output_tokens, first_token)
+        finally:
+            await responses.aclose()
+
+    async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[tuple[float, ...]], int]:
+        """Vectors of texts in their order, of unit length, and the tokens that were read.
+
+        Raises:
+            InvalidInput: CONTEXT_LENGTH_EXCEEDED, a text is too long; INVALID_PROMPT.
+            Unavailable: As `generate`.
+        """
+        if not texts:
+            return [], 0
+        responses = self._responses(_request(model, {"text_input": texts}, {}), self._embed_timeout_s)
+        try:
+            async for outputs, _ in responses:
+                vectors = outputs.vectors("embedding", len(texts))
+                self._answered_at[model] = time.monotonic()
+                return vectors, outputs.number("num_input_tokens")
+        finally:
+            await responses.aclose()
+        raise _invalid_response("it ended without a vector")
+
+    async def load(self, model: str, *, timeout_s: float = 120.0) -> None:
+        """Loads a model from its folder, or loads it anew; returns when the server holds it.
+
+        Raises:
+            PreconditionFailed: MODEL_LOAD_FAILED, the message says why.
+            Unavailable: TRITON_UNAVAILABLE.
+        """
+        self._forget(model)
+        await self._call("RepositoryModelLoad", timeout_s, model_name=model)
+
+    async def unload(self, model: str, *, timeout_s: float = 30.0) -> None:
+        """Takes a model out of memory and waits until it is gone; one that is not there is fine.
+
+        Raises:
+            Unavailable: TRITON_UNAVAILABLE, or it was not gone in time.
+        """
+        self._forget(model)
+        ends = time.monotonic() + timeout_s
+        # The server refuses to unload what it has never heard of; the index tells whether that was it.
+        with suppress(PreconditionFailed):
+            await self._call("RepositoryModelUnload", timeout_s, model_name=model)
+        while (await self.index()).get(model, "") not in {"", "UNAVAILABLE"}:
+            if time.monotonic() > ends:
+                message = f"Triton still holds {model} after {timeout_s:.0f} s; restart it if this stays so"
+                raise Unavailable("TRITON_UNAVAILABLE", message)
+            await asyncio.sleep(_GONE_POLL_S)
+
+    async def index(self) -> Mapping[str, str]:
+        """State of every model in the repository: READY, LOADING, UNLOADING, UNAVAILABLE, or empty when never loaded.
+
+        Raises:
+            Unavailable: TRITON_UNAVAILABLE.
+        """
+        answer = await self._call("RepositoryIndex", self._probe_timeout_s)
+        return {model.name: model.state for model in answer.models}
+
+    async def is_ready(self, model: str) -> bool:
+        """Whether a real inference works now. A server that says so of a model whose process died is not believed."""
+        if time.monotonic() - self._answered_at.get(model, float("-inf")) < _FRESH_S:
+            return True
+        try:
+            async with asyncio.timeout(self._probe_timeout_s):
+                if await self._embeds_texts(model):
+                    await self.embed(model, [_PROBE])
+                else:
+                    async for _ in self.generate(model, _PROBE, Sampling(1, 0.0), stream=False):
+                        pass
+        except (MainspringError, TimeoutError):
+            return False
+        return True
+
+    async def check_server(self) -> None:
+        """Returns when the server takes requests; says nothing about models.
+
+        Raises:
+            Unavailable: TRITON_UNAVAILABLE.
+        """
+        answer = await self._call("ServerReady", self._probe_timeout_s)
+        if not answer.ready:
+            raise Unavailable("TRITON_UNAVAILABLE", "Triton is starting or stopping; try again in a moment")
+
+    async def check(self, model: str) -> None:
+        """Returns when a real inference of a model works.
+
+        Raises:
+            Unavailable: MODEL_NOT_READY.
+        """
+        if not await self.is_ready(model):
+            raise _not_ready(model)
+
+    def _forget(self, model: str) -> None:
+        self._answered_at.pop(model, None)
+        self._embeds.pop(model, None)
+
+    async def _embeds_texts(self, model: str) -> bool:
+        if model not in self._embeds:
+            answer = await self._call("ModelMetadata", self._probe_timeout_s, name=model)
+            self._embeds[model] = any(tensor.name == "embedding" for tensor in answer.outputs)
+        return self._embeds[model]
+
+    async def _responses(self, request: Any, timeout_s: float) -> AsyncGenerator[tuple[_Outputs, bool]]:
+        """The responses to one request, each with whether it is the last; closing this early cancels the request.
+
+        The last response, or the error, is handed out only when the server has ended the call: a call that is
+        cancelled between the two is never let go by Triton 2.51, and its model can then not be unloaded.
+        """
+        call = self._infer(timeout=timeout_s)
+        last: _Outputs | None = None
+        failure: MainspringError | None = None
+        ended = False
+        try:
+            await call.write(request)
+            await call.done_writing()
+            async for response in call:
+                if response.error_message:
+                    failure = failure or _engine_error(request.model_name, response.error_message)
+                elif response.infer_response.parameters["triton_final_response"].bool_param:
+                    last = _Outputs(response.infer_response)
+                else:
+                    yield _Outputs(response.infer_response), False
+            ended = True
+        except grpc.RpcError as err:
+            ended = True
+            raise _rpc_error(request.model_name, err) from err
+        except asyncio.InvalidStateError as err:
+            # What grpc.aio raises for a write after the call has failed.
+            ended = True
+            raise Unavailable("TRITON_UNAVAILABLE", "Triton cannot be reached; it is restarted if it died") from err
+        finally:
+            if not ended:
+                call.cancel()
+        if failure is None and last is None:
+            failure = Unavailable("TRITON_UNAVAILABLE", "Triton broke off in the middle of an answer; try again")
+        if failure is not None:
+            raise failure
+        assert last is not None
+        yield last, True
+
+    def _unary(self, name: str) -> Any:
+        return self._channel.unary_unary(
+            SERVICE + name,
+            request_serializer=messages[f"{name}Request"].SerializeToString,
+            response_deserializer=messages[f"{name}Response"].FromString,
+        )
+
+    async def _call(self, method: str, timeout_s: float, /, **fields: str) -> Any:
+        try:
+            return await self._calls[method](messages[f"{method}Request"](**fields), timeout=timeout_s)
+        except grpc.RpcError as err:
+            raise _rpc_error(fields.get("model_name") or fields.get("name", ""), err) from err
+
+
+class _Outputs:
+    """Tensors of one response, read with care: what comes from another process may be anything."""
+
+    def __init__(self, response: Any) -> None:
+        if len(response.outputs) != len(response.raw_output_contents):
+            raise _invalid_response("it has tensors without contents")
+        pairs = zip(response.outputs, response.raw_output_contents, strict=True)
+        self._tensors: dict[str, tuple[Any, bytes]] = {tensor.name: (tensor, raw) for tensor, raw in pairs}
+
+    def text(self, name: str) -> str:
+        """A text tensor's first text; empty when there is no such tensor."""
+        if name not in self._tensors:
+            return ""
+        tensor, raw = self._tensors[name]
+        if tensor.datatype != "BYTES" or len(raw) < 4 or len(raw) - 4 != int.from_bytes(raw[:4], "little"):
+            raise _invalid_response(f"{name} is not one text")
+        try:
+            return raw[4:].decode()
+        except UnicodeDecodeError as err:
+            raise _invalid_response(f"{name} is not UTF-8") from err
+
+    def number(self, name: str) -> int:
+        """A count; 0 when there is no such tensor."""
+        if name not in self._tensors:
+            return 0
+        tensor, raw = self._tensors[name]
+        if tensor.datatype != "UINT32" or len(raw) != 4:
+            raise _invalid_response(f"{name} is not one count")
+        return int.from_bytes(raw, "little")
+
+    def first_token(self) -> tuple[tuple[int, float], ...]:
+        """Token ids and log-probabilities of the first position that this response tells of."""
+        try:
+            positions = json.loads(self.text("logprobs") or "null")
+            found = {int(token): float(entry["logprob"]) for token, entry in positions[0].items()} if positions else {}
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as err:
+            raise _invalid_response("logprobs is not a list of positions") from err
+        return tuple(sorted(found.items(), key=lambda pair: -pair[1]))
+
+    def vectors(self, name: str, count: int) -> list[tuple[float, ...]]:
+        """A matrix of `count` rows."""
+        tensor, raw = self._tensors.get(name, (None, b""))
+        shape = [] if tensor is None else list(tensor.shape)
+        if tensor is None or tensor.datatype != "FP32" or len(shape) != 2 or shape[0] != count:
+            raise _invalid_response(f"{name} is not {count} vectors")
+        if shape[1] <= 0 or len(raw) != count * shape[1] * 4:
+            raise _invalid_response(f"{name} has not the bytes of its shape")
+        return list(struct.iter_unpack(f"<{shape[1]}f", raw))
+
+
+def _sampling(sampling: Sampling, top_logprobs: int) -> dict[str, Any]:
+    wish: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_output_tokens,
+    }
+    if sampling.seed is not None:
+        wish["seed"] = sampling.seed
+    if sampling.stop:
+        wish["stop"] = list(sampling.stop)
+    if top_logprobs:
+        wish["logprobs"] = top_logprobs
+    return wish
+
+
+def _request(model: str, texts: Mapping[str, Sequence[str]], flags: Mapping[str, bool]) -> Any:
+    request = messages["ModelInferRequest"](model_name=model)
+    # Without this the server tells of a last response only when it is not empty.
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    for name, values in texts.items():
+        request.inputs.add(name=name, datatype="BYTES", shape=[len(values)])
+        # A lone surrogate cannot be encoded; the engine's tokenizer would see a replacement character anyway.
+        encoded = [value.encode(errors="replace") for value in values]
+        request.raw_input_contents.append(b"".join(struct.pack("<I", len(text)) + text for text in encoded))
+    for name, value in flags.items():
+        request.inputs.add(name=name, datatype="BOOL", shape=[1])
+        request.raw_input_contents.append(bytes([value]))
+    return request
+
+
+def _engine_error(model: str, text: str) -> MainspringError:
+    known = _ENGINE_ERROR.search(text)
+    if known is not None:
+        reason, message = known.groups()
+        if reason == "OVERLOADED":
+            return Unavailable(reason, message)
+        if reason == "ENGINE_FAILED":
+            return Unavailable("TRITON_UNAVAILABLE", f"the engine failed: {message}")
+        return InvalidInput(message, reason=reason)
+    if _NOT_READY.search(text):
+        return _not_ready(model)
+    return Unavailable("TRITON_UNAVAILABLE", f"Triton failed: {text[:200]}")
+
+
+def _rpc_error(model: str, error: grpc.RpcError) -> MainspringError:
+    call: Any = error
+    code, details = call.code(), str(call.details() or "")
+    if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED} and not _NOT_READY.search(details):
+        return Unavailable("TRITON_UNAVAILABLE", "Triton cannot be reached; it is restarted if it died")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Unavailable("TRITON_UNAVAILABLE", "Triton did not answer in time; it may be busy or stuck")
+    if "load" in details and code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT}:
+        # What follows the first line is a stack.
+        message = f"Triton cannot load {model}: {details.splitlines()[0][:500]}"
+        return PreconditionFailed("MODEL_LOAD_FAILED", message, {"model": model})
+    return _engine_error(model, details)
+
+
+def _not_ready(model: str) -> Unavailable:
+    message = f"{model} is not loaded, or its process died; it is loaded again if a deployment holds it"
+    return Unavailable("MODEL_NOT_READY", message, metadata={"model": model})
+
+
+def _invalid_response(what: str) -> Unavailable:
+    message = f"Triton sent a response that is none: {what}; the model must be one of Mainspring's"
+    return Unavailable("TRITON_RESPONSE_INVALID", message)

@@ -1,0 +1,349 @@
+"""`datasets` and `collections`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
+
+if TYPE_CHECKING:
+    from mainspring.data.v1 import dataset_pb2, ingestion_pb2
+    from mainspring_client.client import Mainspring
+
+File = Annotated[Path, typer.Argument(help="JSONL or CSV file.", exists=True, dir_okay=False)]
+Column = Annotated[str, typer.Option(show_default=False)]
+
+datasets = group("Files in, immutable dataset versions out, with an account of every row.")
+collections = group("Collections of documents that answers can cite.")
+
+
+@datasets.command()
+def upload(file: File, project: Project = DEFAULT_PROJECT, data: Data = None, json_: Json = False) -> None:
+    """Stores a file and prints the artifact that names it."""
+    from mainspring_client.cli.output import print_fields, print_json
+    from mainspring_client.cli.run import with_client
+
+    artifact = with_client(data, lambda mainspring: mainspring.data.upload(project, file))
+    if json_:
+        print_json(artifact)
+    else:
+        print_fields({"sha256": artifact.sha256, "bytes": artifact.size_bytes})
+
+
+@datasets.command("import")
+def import_(
+    file: File,
+    dataset: Annotated[str, typer.Option(help="Dataset id; the ingestion recipe is called the same.")],
+    input_column: Annotated[str, typer.Option(help="Column with the text that the model is given.")] = "",
+    target_column: Annotated[str, typer.Option(help="Column with the text that it should answer.")] = "",
+    messages_column: Annotated[str, typer.Option(help="Column with a list of chat messages, instead of the two.")] = "",
+    group_column: Annotated[str, typer.Option(help="Column whose value keeps rows in one split.")] = "",
+    prompt_template: Annotated[str, typer.Option(help="User message, with {input} where the input goes.")] = "",
+    system_prompt: Annotated[str, typer.Option(help="System message before each example.")] = "",
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Uploads a file, writes the recipe that the options describe, and makes a dataset version of it.
+
+    Without column options the recipe that is there already is used.
+    """
+    from mainspring_client.cli.output import Ticker, print_json
+    from mainspring_client.cli.run import with_client
+
+    columns = {
+        key: value
+        for key, value in {
+            "input_column": input_column,
+            "target_column": target_column,
+            "messages_column": messages_column,
+            "group_column": group_column,
+        }.items()
+        if value
+    }
+    recipe = {"columns": columns, "prompt_template": prompt_template, "system_prompt": system_prompt}
+
+    async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
+        with Ticker(quiet=json_) as ticker:
+            return await _import(mainspring, project, dataset, file, recipe if columns else None, ticker.tell)
+
+    version = with_client(data, body)
+    if json_:
+        print_json(version)
+    else:
+        _print_version(version)
+
+
+async def _import(
+    mainspring: Mainspring, project: str, dataset: str, file: Path, recipe: dict[str, Any] | None, tell: Any
+) -> dataset_pb2.DatasetVersion:
+    from mainspring.data.v1 import ingestion_pb2
+    from mainspring_client.cli.output import progress_text
+    from mainspring_client.configuration import Configuration
+    from mainspring_client.data import format_of
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import IngestionRecipeName
+
+    if recipe is not None:
+        section = {"id": dataset, "dataset": dataset, **recipe}
+        await mainspring.apply(Configuration.parse({"project": project, "ingestion_recipe": section}))
+    file_format = format_of(file)
+    tell(f"uploading {file.name}")
+    source = ingestion_pb2.Source(artifact=await mainspring.data.upload(project, file), format=file_format)
+    ingestion = await mainspring.data.ingest(expand(IngestionRecipeName, project, dataset, "dataset"), [source])
+    async for update in mainspring.data.watch_ingestion(ingestion.name):
+        tell(progress_text(update))
+        ingestion = update
+    _require_success(ingestion)
+    return await mainspring.data.version(ingestion.dataset_version)
+
+
+def _require_success(ingestion: ingestion_pb2.Ingestion) -> None:
+    from mainspring.data.v1 import ingestion_pb2
+    from mainspring_client.cli.output import state_of
+    from mainspring_svckit.errors import PreconditionFailed
+    from mainspring_svckit.status import error_info
+
+    if ingestion.state != ingestion_pb2.Ingestion.STATE_SUCCEEDED:
+        reason = error_info(ingestion.error).reason or f"INGESTION_{state_of(ingestion)}"
+        raise PreconditionFailed(reason, ingestion.error.message or f"{ingestion.name} was cancelled")
+
+
+@datasets.command("list")
+def list_datasets(
+    project: Project = DEFAULT_PROJECT, limit: Limit = 50, data: Data = None, json_: Json = False
+) -> None:
+    """Lists datasets by name."""
+    from mainspring_client.cli.output import print_json, print_table, short, when
+    from mainspring_client.cli.run import collect, with_client
+
+    found = with_client(data, lambda mainspring: collect(mainspring.data.datasets(project), limit))
+    if json_:
+        print_json(found)
+        return
+    print_table(
+        found,
+        {
+            "dataset": lambda d: short(d.name),
+            "newest version": lambda d: short(d.latest_version),
+            "made": lambda d: when(d.create_time),
+        },
+        f"no datasets in {project}; 'mainspring datasets import FILE --dataset ID' makes one",
+    )
+
+
+@datasets.command()
+def show(
+    dataset: Annotated[str, typer.Argument(help="DATASET for all versions, DATASET/VERSION for one.")],
+    project: Project = DEFAULT_PROJECT,
+    limit: Limit = 20,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Shows a dataset's versions, or one version with its account of every row."""
+    from mainspring_client.cli.output import print_json, print_table, short, when
+    from mainspring_client.cli.run import collect, with_client
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import DatasetName, DatasetVersionName
+
+    if "/versions/" in dataset or (not dataset.startswith("projects/") and "/" in dataset):
+        name = expand(DatasetVersionName, project, dataset, "dataset")
+        version = with_client(data, lambda mainspring: mainspring.data.version(name))
+        if json_:
+            print_json(version)
+        else:
+            _print_version(version)
+        return
+    name = expand(DatasetName, project, dataset, "dataset")
+    versions = with_client(data, lambda mainspring: collect(mainspring.data.versions(name), limit))
+    if json_:
+        print_json(versions)
+        return
+    print_table(
+        versions,
+        {
+            "version": lambda v: short(v.name),
+            "rows in": lambda v: v.input_rows,
+            "kept": lambda v: sum(split.rows for split in v.splits),
+            "refused": lambda v: sum(refusal.rows for refusal in v.refusals),
+            "digest": lambda v: v.root_sha256[:12],
+            "published": lambda v: when(v.create_time),
+        },
+        f"no versions of {name}",
+    )
+
+
+@datasets.command()
+def refused(
+    version: Annotated[str, typer.Argument(help="DATASET/VERSION.")],
+    project: Project = DEFAULT_PROJECT,
+    limit: Limit = 50,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Lists the input rows that a version refused, with the line and the reason."""
+    from mainspring.data.v1 import dataset_pb2
+    from mainspring_client.cli.output import enum_name, print_json, print_table
+    from mainspring_client.cli.run import collect, with_client
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import DatasetVersionName
+
+    name = expand(DatasetVersionName, project, version, "version")
+    found = with_client(data, lambda mainspring: collect(mainspring.data.refused_rows(name), limit))
+    if json_:
+        print_json(found)
+        return
+    reasons = dataset_pb2.RefusalReason.DESCRIPTOR
+    print_table(
+        found,
+        {
+            "file": lambda row: row.source_index,
+            "line": lambda row: row.line,
+            "reason": lambda row: enum_name(reasons, row.reason, "REFUSAL_REASON_"),
+            "detail": lambda row: row.detail,
+            "record": lambda row: row.excerpt[:80],
+        },
+        "no row was refused",
+    )
+
+
+def _print_version(version: dataset_pb2.DatasetVersion) -> None:
+    from mainspring.data.v1 import dataset_pb2
+    from mainspring_client.cli.output import enum_name, print_fields, when
+
+    splits, reasons = dataset_pb2.Split.DESCRIPTOR, dataset_pb2.RefusalReason.DESCRIPTOR
+    print_fields(
+        {
+            "version": version.name,
+            "published": when(version.create_time),
+            "rows in": version.input_rows,
+            **{f"  {enum_name(splits, count.split, 'SPLIT_')}": count.rows for count in version.splits},
+            **{
+                f"  refused, {enum_name(reasons, count.reason, 'REFUSAL_REASON_').replace('_', ' ')}": count.rows
+                for count in version.refusals
+            },
+            "digest": version.root_sha256,
+            "cycle": version.cycle,
+        }
+    )
+
+
+@collections.command()
+def create(
+    collection: Annotated[str, typer.Argument(help="Collection id.")],
+    embedding_model: Annotated[str, typer.Option(help="MODEL/VERSION that makes the vectors.")],
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Makes an empty collection."""
+    from mainspring_client.cli.output import print_json
+    from mainspring_client.cli.run import with_client
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import CollectionName, ModelVersionName
+
+    name = expand(CollectionName, project, collection, "collection")
+    model = expand(ModelVersionName, project, embedding_model, "embedding-model")
+    made = with_client(data, lambda mainspring: mainspring.embedding.create_collection(name, model))
+    if json_:
+        print_json(made)
+    else:
+        print(f"made {made.name}; 'mainspring collections index {collection} FILE' fills it")
+
+
+@collections.command("list")
+def list_collections(
+    project: Project = DEFAULT_PROJECT, limit: Limit = 50, data: Data = None, json_: Json = False
+) -> None:
+    """Lists collections by name."""
+    from mainspring_client.cli.output import print_json, print_table, short
+    from mainspring_client.cli.run import collect, with_client
+
+    found = with_client(data, lambda mainspring: collect(mainspring.embedding.collections(project), limit))
+    if json_:
+        print_json(found)
+        return
+    print_table(
+        found,
+        {
+            "collection": lambda c: short(c.name),
+            "model": lambda c: short(c.embedding_model_version),
+            "documents": lambda c: c.document_count,
+            "chunks": lambda c: c.chunk_count,
+            "index": lambda c: c.active_index or "none yet",
+        },
+        f"no collections in {project}",
+    )
+
+
+@collections.command()
+def index(
+    collection: Annotated[str, typer.Argument(help="Collection id.")],
+    documents: Annotated[
+        Path, typer.Argument(help="JSONL file of documents {id, title, uri, text}.", exists=True, dir_okay=False)
+    ],
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Builds a new index over documents; it takes the place of the one before when it is whole."""
+    from mainspring.embedding.v1 import collection_pb2
+    from mainspring_client.cli.output import Ticker, print_json, progress_text
+    from mainspring_client.cli.run import with_client
+    from mainspring_client.resources import expand
+    from mainspring_svckit.errors import PreconditionFailed
+    from mainspring_svckit.names import CollectionName
+
+    name = expand(CollectionName, project, collection, "collection")
+
+    async def body(mainspring: Mainspring) -> collection_pb2.IndexBuild:
+        with Ticker(quiet=json_) as ticker:
+            ticker.tell(f"uploading {documents.name}")
+            build = await mainspring.embedding.index(name, await mainspring.data.upload(project, documents))
+            async for update in mainspring.embedding.watch_build(build.name):
+                ticker.tell(progress_text(update))
+                build = update
+        return build
+
+    build = with_client(data, body)
+    if build.state != collection_pb2.IndexBuild.STATE_SUCCEEDED:
+        raise PreconditionFailed("INDEX_BUILD_FAILED", build.error.message)
+    if json_:
+        print_json(build)
+    else:
+        print(f"index {build.index} of {name} is searched from now on")
+
+
+@collections.command()
+def search(
+    collection: Annotated[str, typer.Argument(help="Collection id.")],
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    top_k: Annotated[int, typer.Option(min=1, max=100, help="Most passages.")] = 5,
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Finds the passages that are nearest in meaning to a query."""
+    from mainspring_client.cli.output import print_json, print_table
+    from mainspring_client.cli.run import with_client
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import CollectionName
+
+    name = expand(CollectionName, project, collection, "collection")
+    found = with_client(data, lambda mainspring: mainspring.embedding.search(name, query, top_k))
+    if json_:
+        print_json(list(found))
+        return
+    print_table(
+        found,
+        {
+            "score": lambda p: f"{p.score:.3f}",
+            "document": lambda p: p.document_id,
+            "title": lambda p: p.title,
+            "text": lambda p: p.text[:300],
+        },
+        "nothing was found",
+    )

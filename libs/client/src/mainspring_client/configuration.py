@@ -1,0 +1,268 @@
+"""`flywheel.yaml`: a project's part of each service, in one document.
+
+    project: demo
+    ingestion_recipe:
+      id: summaries
+      dataset: summaries
+      columns: {input_column: code, target_column: summary}
+    tuning_recipe: {id: summaries, dataset: summaries, base_model_version: smollm2/1, model: summaries, ...}
+
+Each section is the JSON form of a message of the contracts; names may be short. Every section is optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from mainspring.data.v1 import data_service_pb2, data_service_pb2_grpc, recipe_pb2
+from mainspring.evaluation.v1 import evaluation_service_pb2, evaluation_service_pb2_grpc, suite_pb2
+from mainspring.feedback.v1 import feedback_pb2, feedback_service_pb2, feedback_service_pb2_grpc
+from mainspring.inference.v1 import deployment_service_pb2, deployment_service_pb2_grpc, rollout_pb2
+from mainspring.registry.v1 import registry_service_pb2, registry_service_pb2_grpc, release_pb2
+from mainspring.training.v1 import recipe_pb2 as tuning_pb2
+from mainspring.training.v1 import training_service_pb2, training_service_pb2_grpc
+from mainspring_client.connection import Connection
+from mainspring_client.resources import expand_fields, is_output_only, without_output_only
+from mainspring_svckit.errors import FieldViolation, InvalidInput, MainspringError, NotFound
+from mainspring_svckit.ids import new_id
+from mainspring_svckit.names import is_id
+
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Which message a section holds, and which service keeps it under which RPCs."""
+
+    message: type[Message]
+    service: str
+    requests: Any
+    stub: Any
+
+    @property
+    def rpc(self) -> str:
+        return self.message.DESCRIPTOR.name
+
+
+# In the order in which they are applied: what others name comes first.
+_SECTIONS: dict[str, _Section] = {
+    "ingestion_recipe": _Section(
+        recipe_pb2.IngestionRecipe, "data-ingest", data_service_pb2, data_service_pb2_grpc.DataServiceStub
+    ),
+    "tuning_recipe": _Section(
+        tuning_pb2.TuningRecipe, "trainer", training_service_pb2, training_service_pb2_grpc.TrainingServiceStub
+    ),
+    "evaluation_suite": _Section(
+        suite_pb2.EvaluationSuite,
+        "evaluator",
+        evaluation_service_pb2,
+        evaluation_service_pb2_grpc.EvaluationServiceStub,
+    ),
+    "release_policy": _Section(
+        release_pb2.ReleasePolicy, "registry", registry_service_pb2, registry_service_pb2_grpc.RegistryServiceStub
+    ),
+    "rollout_policy": _Section(
+        rollout_pb2.RolloutPolicy,
+        "inference",
+        deployment_service_pb2,
+        deployment_service_pb2_grpc.DeploymentServiceStub,
+    ),
+    "retraining_trigger": _Section(
+        feedback_pb2.RetrainingTrigger,
+        "feedback",
+        feedback_service_pb2,
+        feedback_service_pb2_grpc.FeedbackServiceStub,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A project's configuration, checked for its form; the services check the rest.
+
+    Attributes:
+        project: Project id.
+        sections: Message by section, with full resource names.
+    """
+
+    project: str
+    sections: Mapping[str, Message] = field(default_factory=dict[str, Message])
+
+    @classmethod
+    def load(cls, path: Path) -> Configuration:
+        """Reads a file.
+
+        Raises:
+            InvalidInput: It cannot be read, or is wrong; the violations name the keys.
+        """
+        try:
+            if path.stat().st_size > _MAX_BYTES:
+                raise InvalidInput(f"{path} is larger than 1 MiB; is it the right file?", reason="FILE_UNREADABLE")
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as err:
+            raise InvalidInput(f"{path} cannot be read: {err}", reason="FILE_UNREADABLE") from err
+        try:
+            document = yaml.load(text, _Loader)  # noqa: S506 - a safe loader, made stricter.
+        except (yaml.YAMLError, RecursionError) as err:
+            raise InvalidInput(f"{path} is not YAML: {err}", reason="CONFIGURATION_INVALID") from err
+        return cls.parse(document)
+
+    @classmethod
+    def parse(cls, document: Any) -> Configuration:
+        """Reads a document that was loaded already.
+
+        Raises:
+            InvalidInput: CONFIGURATION_INVALID; the violations name the keys, all at once.
+        """
+        if not isinstance(document, dict):
+            raise _invalid([FieldViolation("", "the document must be a mapping with 'project' and sections")])
+        given = cast("dict[str, Any]", document)
+        violations = [
+            FieldViolation(str(key), f"is not known; there are project, {', '.join(_SECTIONS)}")
+            for key in given
+            if key != "project" and key not in _SECTIONS
+        ]
+        project = given.get("project", "")
+        if not isinstance(project, str) or not is_id(project.removeprefix("projects/")):
+            violations.append(FieldViolation("project", "must be 1 to 63 lower-case letters, digits and hyphens"))
+            raise _invalid(violations)
+        project = project.removeprefix("projects/")
+        sections: dict[str, Message] = {}
+        for name, section in _SECTIONS.items():
+            if given.get(name) is None:
+                continue
+            try:
+                sections[name] = _read_section(name, section, project, given[name])
+            except InvalidInput as err:
+                violations += err.violations
+        if violations:
+            raise _invalid(violations)
+        return cls(project, sections)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What applying did to one resource: `created`, `changed` or `unchanged`."""
+
+    section: str
+    name: str
+    outcome: str
+
+
+async def apply(connection: Connection, configuration: Configuration) -> list[Change]:
+    """Writes every section; what is there already is left alone.
+
+    Raises:
+        MainspringError: What a service said; a note names the section. Sections before it stay written.
+    """
+    changes: list[Change] = []
+    async for change in _apply_each(connection, configuration):
+        changes.append(change)
+    return changes
+
+
+async def _apply_each(connection: Connection, configuration: Configuration) -> AsyncIterator[Change]:
+    for name, wanted in configuration.sections.items():
+        try:
+            outcome = await _apply_one(connection, _SECTIONS[name], name, wanted)
+        except MainspringError as err:
+            err.add_note(f"while applying {name}")
+            raise
+        yield Change(name, getattr(wanted, "name"), outcome)  # noqa: B009 - every section's message has a name.
+
+
+async def _apply_one(connection: Connection, section: _Section, field: str, wanted: Any) -> str:
+    stub, requests, rpc = section.stub(connection.channel(section.service)), section.requests, section.rpc
+    try:
+        read = await connection.caller.unary(
+            getattr(stub, f"Get{rpc}"),
+            getattr(requests, f"Get{rpc}Request")(name=wanted.name),
+            getattr(requests, f"Get{rpc}Response"),
+            timeout_s=30,
+        )
+        present = getattr(read, field)
+    except NotFound:
+        present = None
+    message = type(wanted)()
+    message.CopyFrom(wanted)
+    if present is not None:
+        if without_output_only(present) == without_output_only(wanted):
+            return "unchanged"
+        message.etag = wanted.etag or present.etag
+    written = await connection.caller.unary(
+        getattr(stub, f"Update{rpc}"),
+        getattr(requests, f"Update{rpc}Request")(**{field: message}, allow_missing=True, request_id=new_id()),
+        getattr(requests, f"Update{rpc}Response"),
+        timeout_s=30,
+    )
+    if present is None:
+        return "created"
+    # A service fills in defaults, so the comparison that counts is of what it keeps.
+    same = without_output_only(getattr(written, field)) == without_output_only(present)
+    return "unchanged" if same else "changed"
+
+
+def _read_section(name: str, section: _Section, project: str, given: Any) -> Message:
+    if not isinstance(given, dict):
+        raise _invalid([FieldViolation(name, "must be a mapping")])
+    values = dict(cast("dict[str, Any]", given))
+    if "id" in values:
+        if "name" in values:
+            raise _invalid([FieldViolation(f"{name}.id", "give either id or name")])
+        values["name"] = values.pop("id")
+    if not isinstance(values.get("name"), str):
+        raise _invalid([FieldViolation(f"{name}.id", "is missing; give the resource an id")])
+    if unknown := list(_unknown_keys(values, section.message.DESCRIPTOR, name)):
+        raise _invalid(unknown)
+    try:
+        message = json_format.ParseDict(values, section.message())
+    except json_format.ParseError as err:
+        raise _invalid([FieldViolation(name, str(err))]) from err
+    expand_fields(message, project, name)
+    return message
+
+
+def _unknown_keys(values: dict[str, Any], descriptor: Any, path: str) -> Iterator[FieldViolation]:
+    """Keys that the contract does not have, at any depth, each with those that it has."""
+    fields = {key: field for field in descriptor.fields for key in (field.name, field.json_name)}
+    for key, value in values.items():
+        if key not in fields:
+            known = ", ".join(field.name for field in descriptor.fields if not is_output_only(field))
+            yield FieldViolation(f"{path}.{key}", f"is not known; there are {known}")
+            continue
+        inner = fields[key].message_type
+        if inner is None or inner.GetOptions().map_entry:
+            continue
+        for element in cast("list[Any]", value if isinstance(value, list) else [value]):
+            if isinstance(element, dict):
+                yield from _unknown_keys(cast("dict[str, Any]", element), inner, f"{path}.{key}")
+
+
+def _invalid(violations: list[FieldViolation]) -> InvalidInput:
+    lines = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
+    message = f"the configuration is not valid: {lines}"
+    return InvalidInput(message, reason="CONFIGURATION_INVALID", violations=violations)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would keep the last without a word."""
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    twice = {key for key in keys if isinstance(key, Hashable) and keys.count(key) > 1}
+    if twice:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{', '.join(map(str, twice))} is given twice", node.start_mark
+        )
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

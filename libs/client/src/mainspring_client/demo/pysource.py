@@ -1,0 +1,161 @@
+"""Reads documented functions and classes from Python code.
+
+Nothing is imported or run: files are parsed. An entry is what an author wrote as the first sentence of a docstring, and
+what a reader sees of the code without it: the signature, and the rest of the docstring or, where there is none, the
+beginning of the body.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import sysconfig
+import textwrap
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_FILE_BYTES = 400_000
+MIN_WORDS, MAX_WORDS = 4, 20
+MIN_TOLD_CHARACTERS = 30
+"""With less than this there is nothing to summarise."""
+_SIGNATURE_CHARACTERS, _TEXT_CHARACTERS = 240, 420
+_SKIPPED = {
+    "__pycache__",
+    "_vendor",
+    "vendor",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "ensurepip",
+    "test",
+    "tests",
+    "testing",
+}
+_MARKUP = re.compile(r"[`*<>{}|\\]|::|:[a-z]+:|https?:|@|\bTODO\b|\bXXX\b|>>>|__\w+__")
+
+Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One documented function or class.
+
+    Attributes:
+        module: File, relative to its root; entries of one file belong together.
+        name: Qualified name inside the module.
+        text: What the model is given.
+        summary: What the author wrote.
+    """
+
+    module: str
+    name: str
+    text: str
+    summary: str
+
+
+def installed_roots() -> list[Path]:
+    """The standard library, and the packages beside the running interpreter."""
+    paths = sysconfig.get_paths()
+    return [Path(paths["stdlib"]), Path(paths["purelib"])]
+
+
+def read_entries(roots: list[Path]) -> Iterator[Entry]:
+    """All usable entries below the roots, file by file in a fixed order; files that cannot be parsed are passed over."""
+    for root in roots:
+        for path in sorted(root.rglob("*.py")):
+            relative = path.relative_to(root)
+            if not _skipped(relative):
+                yield from _file_entries(path, f"{root.name}/{relative}")
+
+
+def _skipped(path: Path) -> bool:
+    # `site-packages` lies inside the standard library's folder, and is a root of its own.
+    parts = {*path.parts, path.stem}
+    return bool(parts & {*_SKIPPED, "site-packages"}) or path.stem.endswith("_pb2") or path.stem.startswith("test_")
+
+
+def _file_entries(path: Path, module: str) -> Iterator[Entry]:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return
+        source = path.read_text(encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return
+    lines = source.splitlines()
+    for node, name in _documented(tree, ""):
+        docstring = ast.get_docstring(node)
+        entry = _entry(node, name, module, docstring, lines) if docstring else None
+        if entry is not None:
+            yield entry
+
+
+def _documented(node: ast.Module | Documented, prefix: str) -> Iterator[tuple[Documented, str]]:
+    for child in node.body:
+        if isinstance(child, Documented):
+            name = f"{prefix}{child.name}"
+            yield child, name
+            yield from _documented(child, f"{name}.")
+
+
+def _entry(node: Documented, name: str, module: str, docstring: str, lines: list[str]) -> Entry | None:
+    head, _, rest = docstring.strip().partition("\n\n")
+    head_lines = head.splitlines()
+    summary = " ".join(line.strip() for line in head_lines)
+    if len(head_lines) > 2 or not _is_sentence(summary):
+        return None
+    told = _cut(rest.strip() or _body(node, lines))
+    if len(told) < MIN_TOLD_CHARACTERS:
+        return None
+    return Entry(module, name, f"{_signature(node, lines)}\n{told}", summary)
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether a summary is one plain English sentence of a usual length."""
+    return (
+        MIN_WORDS <= len(text.split()) <= MAX_WORDS
+        and text.isascii()
+        and text[0].isupper()
+        and text.endswith(".")
+        and ". " not in text
+        and text.count("(") == text.count(")")
+        and _MARKUP.search(text) is None
+    )
+
+
+def _signature(node: Documented, lines: list[str]) -> str:
+    """The lines between `def` or `class` and the docstring, as one."""
+    head = " ".join(line.strip() for line in lines[node.lineno - 1 : node.body[0].lineno - 1])
+    return textwrap.shorten(head, _SIGNATURE_CHARACTERS, placeholder=" ...")
+
+
+def _body(node: Documented, lines: list[str]) -> str:
+    """The code after the docstring; of a class also the signatures of its methods, without their insides."""
+    statements = node.body[1:]
+    if isinstance(node, ast.ClassDef):
+        kept = [
+            lines[s.lineno - 1] if isinstance(s, Documented) else "\n".join(lines[s.lineno - 1 : s.end_lineno])
+            for s in statements
+        ]
+        return "\n".join(kept)
+    return "\n".join(lines[statements[0].lineno - 1 : node.end_lineno]) if statements else ""
+
+
+def _cut(text: str) -> str:
+    """The beginning of a text, at a line's or a word's end."""
+    text = textwrap.dedent(text).strip()
+    if len(text) <= _TEXT_CHARACTERS:
+        return text
+    head = text[:_TEXT_CHARACTERS]
+    at_line, at_word = head.rfind("\n"), head.rfind(" ")
+    return head[: at_line if at_line > _TEXT_CHARACTERS // 2 else at_word].rstrip()
+
+
+def default_source() -> str:
+    """What is read when the user names no folder, in words."""
+    return f"Python {sys.version_info.major}.{sys.version_info.minor}'s standard library and the packages beside it"

@@ -1,0 +1,94 @@
+"""Models, releases, turns of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from mainspring.registry.v1 import model_pb2, registry_service_pb2_grpc, release_pb2
+from mainspring.registry.v1 import registry_service_pb2 as pb
+from mainspring_client.connection import Area, Connection
+from mainspring_svckit.ids import new_id
+from mainspring_svckit.names import ProjectName
+
+
+class Registry(Area):
+    """Client of the registry; `stub` is the generated one."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.stub = registry_service_pb2_grpc.RegistryServiceStub(connection.channel("registry"))
+
+    async def import_model(self, wish: model_pb2.ModelImport, *, request_id: str = "") -> model_pb2.ModelImport:
+        """Asks for a foundation or embedding model; returns at once, follow it with `watch_import`."""
+        request = pb.CreateModelImportRequest(
+            parent="/".join(wish.model.split("/")[:2]), model_import=wish, request_id=request_id or new_id()
+        )
+        return (await self._unary(self.stub.CreateModelImport, request, pb.CreateModelImportResponse)).model_import
+
+    async def watch_import(self, name: str) -> AsyncIterator[model_pb2.ModelImport]:
+        """The import now and after each change, until it has ended."""
+        request = pb.WatchModelImportRequest(name=name)
+        async for response in self._watch(self.stub.WatchModelImport, request, pb.WatchModelImportResponse):
+            yield response.model_import
+
+    def models(self, project: str) -> AsyncIterator[model_pb2.Model]:
+        """A project's models by name."""
+        request = pb.ListModelsRequest(parent=str(ProjectName(project)))
+        return self._pages(self.stub.ListModels, request, pb.ListModelsResponse, lambda r: r.models)
+
+    async def model(self, name: str) -> model_pb2.Model:
+        """A model."""
+        return (await self._unary(self.stub.GetModel, pb.GetModelRequest(name=name), pb.GetModelResponse)).model
+
+    def versions(self, model: str) -> AsyncIterator[model_pb2.ModelVersion]:
+        """A model's versions, newest first."""
+        request = pb.ListModelVersionsRequest(parent=model)
+        return self._pages(
+            self.stub.ListModelVersions, request, pb.ListModelVersionsResponse, lambda r: r.model_versions
+        )
+
+    async def version(self, name: str) -> model_pb2.ModelVersion:
+        """A version, by number (`.../versions/3`) or by alias (`...@champion`)."""
+        request = pb.GetModelVersionRequest(name=name)
+        return (await self._unary(self.stub.GetModelVersion, request, pb.GetModelVersionResponse)).model_version
+
+    def releases(self, model: str) -> AsyncIterator[release_pb2.Release]:
+        """A model's releases, newest first."""
+        request = pb.ListReleasesRequest(parent=model)
+        return self._pages(self.stub.ListReleases, request, pb.ListReleasesResponse, lambda r: r.releases)
+
+    def decisions(self, model: str) -> AsyncIterator[release_pb2.GateDecision]:
+        """What the gate said of a model's versions, newest first."""
+        request = pb.ListGateDecisionsRequest(parent=model)
+        return self._pages(
+            self.stub.ListGateDecisions, request, pb.ListGateDecisionsResponse, lambda r: r.gate_decisions
+        )
+
+    async def release(self, model_version: str) -> release_pb2.Release:
+        """Releases a version by hand, on the evidence that the gate has allowed.
+
+        Raises:
+            PreconditionFailed: RELEASE_NOT_ALLOWED.
+        """
+        request = pb.CreateReleaseRequest(
+            parent=model_version.rsplit("/versions/", 1)[0], model_version=model_version, request_id=new_id()
+        )
+        return (await self._unary(self.stub.CreateRelease, request, pb.CreateReleaseResponse)).release
+
+    async def revoke_release(self, name: str, reason: str) -> release_pb2.Release:
+        """Takes an active release back; the one before becomes active again."""
+        request = pb.RevokeReleaseRequest(name=name, reason=reason, request_id=new_id())
+        return (await self._unary(self.stub.RevokeRelease, request, pb.RevokeReleaseResponse)).release
+
+    def cycles(self, project: str) -> AsyncIterator[release_pb2.Cycle]:
+        """A project's turns of the loop, newest first."""
+        request = pb.ListCyclesRequest(parent=str(ProjectName(project)), page_size=20)
+        return self._pages(self.stub.ListCycles, request, pb.ListCyclesResponse, lambda r: r.cycles)
+
+    async def cycle(self, name: str) -> release_pb2.Cycle:
+        """One turn of the loop with its steps.
+
+        Raises:
+            NotFound: The registry has not heard of it yet.
+        """
+        return (await self._unary(self.stub.GetCycle, pb.GetCycleRequest(name=name), pb.GetCycleResponse)).cycle

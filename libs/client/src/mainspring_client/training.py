@@ -1,0 +1,68 @@
+"""Training runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from mainspring.training.v1 import run_pb2, training_service_pb2_grpc
+from mainspring.training.v1 import training_service_pb2 as pb
+from mainspring_client.connection import Area, Connection
+from mainspring_svckit.ids import new_id
+from mainspring_svckit.names import ProjectName
+
+
+@dataclass(frozen=True)
+class RunUpdate:
+    """A run as it is now, with the metrics that are new since the update before."""
+
+    run: run_pb2.TrainingRun
+    metrics: list[run_pb2.TrainingMetric]
+
+
+class Training(Area):
+    """Client of the trainer; `stub` is the generated one."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.stub = training_service_pb2_grpc.TrainingServiceStub(connection.channel("trainer"))
+
+    async def start(self, recipe: str, dataset_version: str) -> run_pb2.TrainingRun:
+        """Asks for a run by hand; published dataset versions ask for theirs by themselves."""
+        project = "/".join(recipe.split("/")[:2])
+        request = pb.CreateTrainingRunRequest(
+            parent=project, tuning_recipe=recipe, dataset_version=dataset_version, request_id=new_id()
+        )
+        return (await self._unary(self.stub.CreateTrainingRun, request, pb.CreateTrainingRunResponse)).training_run
+
+    def runs(self, project: str) -> AsyncIterator[run_pb2.TrainingRun]:
+        """A project's runs, newest first."""
+        request = pb.ListTrainingRunsRequest(parent=str(ProjectName(project)))
+        return self._pages(self.stub.ListTrainingRuns, request, pb.ListTrainingRunsResponse, lambda r: r.training_runs)
+
+    async def run(self, name: str) -> run_pb2.TrainingRun:
+        """A run."""
+        request = pb.GetTrainingRunRequest(name=name)
+        return (await self._unary(self.stub.GetTrainingRun, request, pb.GetTrainingRunResponse)).training_run
+
+    async def watch(self, name: str) -> AsyncIterator[RunUpdate]:
+        """The run now and after each change, until it has ended; each metric once."""
+        seen = 0
+        request = pb.WatchTrainingRunRequest(name=name)
+        async for response in self._watch(self.stub.WatchTrainingRun, request, pb.WatchTrainingRunResponse):
+            # A watch that was begun anew tells everything again.
+            new = [metric for metric in response.metrics if metric.step > seen]
+            seen = max([seen, *(metric.step for metric in new)])
+            yield RunUpdate(response.training_run, new)
+
+    def metrics(self, run: str) -> AsyncIterator[run_pb2.TrainingMetric]:
+        """A run's metrics by step."""
+        request = pb.ListTrainingMetricsRequest(parent=run, page_size=500)
+        return self._pages(
+            self.stub.ListTrainingMetrics, request, pb.ListTrainingMetricsResponse, lambda r: r.training_metrics
+        )
+
+    async def cancel(self, name: str) -> run_pb2.TrainingRun:
+        """Cancels a run that has not ended."""
+        request = pb.CancelTrainingRunRequest(name=name, request_id=new_id())
+        return (await self._unary(self.stub.CancelTrainingRun, request, pb.CancelTrainingRunResponse)).training_run

@@ -1,0 +1,1 @@
+"""The ports on Postgres, the outbox, files and child processes."""

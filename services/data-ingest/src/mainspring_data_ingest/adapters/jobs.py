@@ -1,0 +1,40 @@
+"""What the service and its refining process tell each other; apart from both, since only the process needs Arrow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from mainspring_data_ingest.application.ports import Refined
+from mainspring_data_ingest.domain.ingestions import SourceFormat
+from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
+
+ROWS_PER_SHARD = 50_000
+"""Part of what a version is: another number would give the same rows another root digest."""
+REFUSED = 2
+"""Exit status with which the process says why it will never succeed."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A source on the local disk; `title` names it in messages."""
+
+    path: Path
+    title: str
+    format: SourceFormat
+    columns: ColumnMapping | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do."""
+
+    recipe: IngestionRecipe
+    sources: tuple[SourceFile, ...]
+    rows_per_shard: int = ROWS_PER_SHARD
+
+
+JOB = TypeAdapter(Job)
+RESULT = TypeAdapter(Refined)

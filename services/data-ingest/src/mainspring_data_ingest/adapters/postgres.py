@@ -1,0 +1,52 @@
+"""Data-ingest's repositories on Postgres."""
+
+from __future__ import annotations
+
+from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion
+from mainspring_data_ingest.domain.ingestions import Ingestion
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_svckit.database import Database
+from mainspring_svckit.documents import Documents
+from mainspring_svckit.names import ProjectName, project_of
+
+
+def _project(name: str) -> str:
+    project = project_of(name)
+    assert project is not None
+    return str(ProjectName(project))
+
+
+def recipes(database: Database) -> Documents[IngestionRecipe]:
+    """Recipes, listed by name."""
+    return Documents(
+        database, "ingestion_recipe", IngestionRecipe, parent=lambda r: _project(r.name), sort_key=lambda r: r.name
+    )
+
+
+def ingestions(database: Database) -> Documents[Ingestion]:
+    """Ingestions, newest first; their ids go by time."""
+    return Documents(
+        database,
+        "ingestion",
+        Ingestion,
+        parent=lambda i: _project(i.name),
+        sort_key=lambda i: i.name,
+        newest_first=True,
+    )
+
+
+def datasets(database: Database) -> Documents[Dataset]:
+    """Datasets, listed by name."""
+    return Documents(database, "dataset", Dataset, parent=lambda d: _project(d.name), sort_key=lambda d: d.name)
+
+
+def versions(database: Database) -> Documents[DatasetVersion]:
+    """Versions of a dataset, newest first."""
+    return Documents(
+        database,
+        "dataset_version",
+        DatasetVersion,
+        parent=lambda v: v.dataset,
+        sort_key=lambda v: f"{v.number:012}",
+        newest_first=True,
+    )

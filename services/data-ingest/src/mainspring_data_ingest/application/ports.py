@@ -1,0 +1,135 @@
+"""What data-ingest's use cases need from outside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion, Tally
+from mainspring_data_ingest.domain.ingestions import Ingestion
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.records import Record, RefusedRow
+from mainspring_data_ingest.domain.rows import Row
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_svckit.clock import Clock
+from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
+from mainspring_svckit.repository import Repository
+from mainspring_svckit.values import ArtifactRef, Progress
+
+
+class Announcements(Protocol):
+    """Tells other services what happened; joins the ambient transaction."""
+
+    async def version_published(self, version: DatasetVersion) -> None:
+        """A dataset has a new version. Announcements of one dataset go out in the order in which they are made."""
+        ...
+
+
+class FileStore(Artifacts, Protocol):
+    """The artifact store, large files included."""
+
+    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        """Stores a file."""
+        ...
+
+    async def put_stream(
+        self,
+        project: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        max_bytes: int,
+        media_type: str = "",
+        filename: str = "",
+    ) -> ArtifactRef:
+        """Stores a stream; raises `QuotaExceeded` when there are more than `max_bytes`, and keeps nothing then."""
+        ...
+
+    def stream(self, project: str, artifact: ArtifactRef) -> AsyncIterator[bytes]:
+        """Reads the bytes in order; raises after the last chunk when they are not those that the digest names."""
+        ...
+
+
+class SourceReader(Protocol):
+    """One open source."""
+
+    def records(self) -> Iterator[Record]:
+        """Its records, each once and in order, in memory that does not grow with the file.
+
+        Raises:
+            InvalidInput: The source as a whole cannot be read.
+        """
+        ...
+
+
+class RowSink(Protocol):
+    """Takes what became of each record, in input order."""
+
+    def keep(self, split: Split, row: Row) -> None:
+        """Writes a row."""
+        ...
+
+    def refuse(self, row: RefusedRow) -> None:
+        """Writes down why a record is not a row."""
+        ...
+
+
+@dataclass(frozen=True)
+class RefinedShard:
+    """A Parquet file, not stored yet; the attributes are those of `Shard`."""
+
+    split: Split
+    path: Path
+    rows: int
+    rows_sha256: str
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What a refiner made of an ingestion's sources.
+
+    Attributes:
+        shards: The rows, split by split.
+        refused: JSON lines, one a refused record; None when there is none.
+        tally: What became of the input rows.
+    """
+
+    shards: tuple[RefinedShard, ...]
+    refused: Path | None
+    tally: Tally
+
+
+OnProgress = Callable[[Progress], Awaitable[None]]
+
+
+class Refiner(Protocol):
+    """Reads sources and writes rows, in a process of its own."""
+
+    def refine(self, work: Ingestion, on_progress: OnProgress) -> AbstractAsyncContextManager[Refined]:
+        """The files made of an ingestion's sources; they are removed at the end of the block.
+
+        Raises:
+            InvalidInput: A source cannot be read, or nothing of it can be kept; the reason says why.
+            NotFound: The store lacks a source.
+            InsufficientStorage: The disk is full.
+            Unavailable: It could not be done now.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything the use cases need; made once, in `main.py`."""
+
+    transactions: Transactions
+    recipes: Repository[IngestionRecipe]
+    ingestions: Repository[Ingestion]
+    datasets: Repository[Dataset]
+    versions: Repository[DatasetVersion]
+    announcements: Announcements
+    files: FileStore
+    work: Work
+    notifier: Notifier
+    clock: Clock

@@ -1,0 +1,1 @@
+"""What a row is, where it goes, and what makes a version; no I/O."""

@@ -1,0 +1,157 @@
+"""Datasets, their immutable versions, and the manifest that describes one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from mainspring_data_ingest.domain.ingestions import Source
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_svckit.names import DatasetName, DatasetVersionName
+from mainspring_svckit.values import ArtifactRef
+
+MANIFEST_SCHEMA = "mainspring.dataset.v1"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named line of versions."""
+
+    name: str
+    create_time: datetime
+    versions: int = 0
+
+    @property
+    def latest_version(self) -> str:
+        """The newest version's name, or empty."""
+        return self._version(self.versions) if self.versions else ""
+
+    def with_version(self) -> tuple[Dataset, str]:
+        """The dataset with one version more, and that version's name."""
+        changed = replace(self, versions=self.versions + 1)
+        return changed, changed.latest_version
+
+    def _version(self, number: int) -> str:
+        name = DatasetName.parse(self.name)
+        return str(DatasetVersionName(name.project, name.dataset, str(number)))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a split.
+
+    Attributes:
+        split: The split.
+        artifact: The file.
+        rows: Rows in it.
+        rows_sha256: SHA-256 over its rows as canonical JSON lines, whatever the encoding of the file.
+    """
+
+    split: Split
+    artifact: ArtifactRef
+    rows: int
+    rows_sha256: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the input rows; each is counted once."""
+
+    splits: Mapping[Split, int]
+    refusals: Mapping[RefusalReason, int]
+
+    @property
+    def input_rows(self) -> int:
+        """Rows read."""
+        return sum(self.splits.values()) + sum(self.refusals.values())
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """An immutable, content-addressed set of rows."""
+
+    name: str
+    dataset: str
+    create_time: datetime
+    root_sha256: str
+    manifest: ArtifactRef
+    ingestion_recipe: str
+    recipe_sha256: str
+    sources: tuple[Source, ...]
+    tally: Tally
+    refused: ArtifactRef | None
+    cycle: str
+    ingestion: str
+
+    @property
+    def number(self) -> int:
+        """Its place in the line, from 1."""
+        return int(DatasetVersionName.parse(self.name).version)
+
+    def is_made_of(self, sources: Sequence[Source], recipe_sha256: str, root_sha256: str) -> bool:
+        """Whether the same sources and the same rules made it, and gave the same rows."""
+        same_sources = [_read(source) for source in self.sources] == [_read(source) for source in sources]
+        return same_sources and (self.recipe_sha256, self.root_sha256) == (recipe_sha256, root_sha256)
+
+
+def root_sha256(shards: Sequence[Shard]) -> str:
+    """The digest of a version's rows: over `<split> <rows_sha256>` lines, in the order of splits and shards."""
+    hasher = hashlib.sha256()
+    for split in Split:
+        for shard in shards:
+            if shard.split is split:
+                hasher.update(f"{split.value.lower()} {shard.rows_sha256}\n".encode())
+    return hasher.hexdigest()
+
+
+def manifest_bytes(
+    name: str,
+    recipe: IngestionRecipe,
+    sources: Sequence[Source],
+    shards: Sequence[Shard],
+    tally: Tally,
+    refused: ArtifactRef | None,
+) -> bytes:
+    """The manifest: canonical JSON (sorted keys, no spaces, UTF-8) of everything that makes the version what it is."""
+    body: dict[str, Any] = {
+        "schema": MANIFEST_SCHEMA,
+        "name": name,
+        "root_sha256": root_sha256(shards),
+        "splits": {
+            split.value.lower(): [
+                {**_address(shard.artifact), "rows": shard.rows, "rows_sha256": shard.rows_sha256}
+                for shard in shards
+                if shard.split is split
+            ]
+            for split in Split
+        },
+        "input_rows": tally.input_rows,
+        "refusals": {reason.value: rows for reason, rows in tally.refusals.items()},
+        "refused": _address(refused) if refused is not None else None,
+        "recipe": asdict(recipe),
+        "recipe_sha256": recipe.applied_sha256(),
+        "sources": [
+            {
+                **asdict(source.artifact),
+                "format": source.format.value,
+                "columns": asdict(source.columns) if source.columns is not None else None,
+            }
+            for source in sources
+        ],
+    }
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _address(artifact: ArtifactRef) -> dict[str, str | int]:
+    return {"sha256": artifact.sha256, "size_bytes": artifact.size_bytes}
+
+
+def _read(source: Source) -> tuple[Any, ...]:
+    """What of a source decides about rows; its file's name does not."""
+    return source.artifact.sha256, source.format, source.columns

@@ -1,0 +1,68 @@
+"""What readers make of a source's bytes, and what is kept of a record that is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+EXCERPT_CHARACTERS = 500
+EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS
+NOT_UTF8 = "is not UTF-8 text"
+"""The problem of a record with bytes that are not UTF-8; many of them mean that the whole file is encoded otherwise."""
+
+
+class RefusalReason(StrEnum):
+    """Why an input row is not in a version."""
+
+    UNREADABLE = "UNREADABLE"
+    MISSING_COLUMN = "MISSING_COLUMN"
+    NOT_TEXT = "NOT_TEXT"
+    EMPTY = "EMPTY"
+    EXACT_DUPLICATE = "EXACT_DUPLICATE"
+    TOO_LONG = "TOO_LONG"
+
+
+class RowRefused(Exception):
+    """A record cannot be a row; `detail` says what exactly is wrong."""
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a source.
+
+    Attributes:
+        line: Line of the source on which it begins, from 1.
+        raw: Its first bytes, for the excerpt.
+        values: Its fields by column; empty when it could not be read.
+        problem: Why it could not be read; empty when it could.
+    """
+
+    line: int
+    raw: bytes
+    values: Mapping[str, Any]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """One input row that is not in the version, with what a person needs to mend it."""
+
+    source_index: int
+    line: int
+    reason: RefusalReason
+    detail: str
+    excerpt: str
+
+
+def excerpt(raw: bytes) -> str:
+    """The beginning of a record for people: what is not printable is escaped, so that it cannot act on a screen."""
+    text = raw[:EXCERPT_BYTES].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS].rstrip("\r\n")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,81 @@
+"""Wires data-ingest."""
+
+from __future__ import annotations
+
+from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
+from mainspring_data_ingest.adapters import postgres
+from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
+from mainspring_data_ingest.adapters.refiner import ChildRefiner
+from mainspring_data_ingest.adapters.scratch import Scratch
+from mainspring_data_ingest.application.files import Uploads
+from mainspring_data_ingest.application.ingestions import WORK_KIND, Ingestions
+from mainspring_data_ingest.application.ports import Ports
+from mainspring_data_ingest.settings import DataIngestSettings
+from mainspring_data_ingest.transport.events import Reactions
+from mainspring_data_ingest.transport.grpc import NAME, DataServicer
+from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
+from mainspring_eventkit.service import Events
+from mainspring_svckit import watching, work
+from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.clock import SystemClock
+from mainspring_svckit.lifecycle import Process, run_main
+from mainspring_svckit.mapping import failure_of
+from mainspring_svckit.work import Lease, Worker, WorkQueue
+
+PACKAGE = "mainspring_data_ingest"
+
+
+async def serve(process: Process, settings: DataIngestSettings) -> int:
+    """Builds everything and serves until told to stop."""
+    database = await process.database(PACKAGE)
+    listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
+    events = await Events.connect(process, database, listener)
+    files = ArtifactStore(settings.artifact_url)
+    ports = Ports(
+        transactions=database,
+        recipes=postgres.recipes(database),
+        ingestions=postgres.ingestions(database),
+        datasets=postgres.datasets(database),
+        versions=postgres.versions(database),
+        announcements=OutboxAnnouncements(events.outbox),
+        files=files,
+        work=WorkQueue(database),
+        notifier=database,
+        clock=SystemClock(),
+    )
+    scratch = Scratch(settings.scratch_dir)
+    scratch.sweep()
+    ingestions = Ingestions(ports, ChildRefiner(files, scratch))
+
+    async def ingest(lease: Lease) -> None:
+        await ingestions.run(lease.item.key, lease)
+
+    async def give_up(lease: Lease, error: Exception) -> None:
+        await ingestions.give_up(lease.item.key, *failure_of(error))
+
+    worker = Worker(
+        database,
+        listener,
+        WORK_KIND,
+        ingest,
+        on_exhausted=give_up,
+        concurrency=settings.ingestion_workers,
+        lease_s=settings.work_lease_s,
+        poll_s=settings.work_lease_s / 6,
+    )
+    process.intake(worker.run(), "ingestions")
+    events.consume("data-ingest-preferences", Reactions(ingestions).on_preferences_ready)
+
+    uploads = Uploads(files, settings.max_upload_bytes)
+    servicer = DataServicer(ports, uploads, ingestions, listener)
+    process.grpc_server(database).add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
+    return await process.run()
+
+
+def main() -> None:
+    """The command `mainspring-data-ingest`."""
+    run_main("data-ingest", PACKAGE, DataIngestSettings, serve)
+
+
+if __name__ == "__main__":
+    main()

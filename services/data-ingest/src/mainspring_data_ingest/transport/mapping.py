@@ -1,0 +1,166 @@
+"""Between data-ingest's domain and `mainspring.data.v1`; pure functions."""
+
+from __future__ import annotations
+
+from mainspring.data.v1 import data_service_pb2, dataset_pb2, ingestion_pb2, recipe_pb2
+from mainspring_data_ingest.application.ingestions import CreateIngestion
+from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion
+from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
+from mainspring_data_ingest.domain.recipes import (
+    DEFAULT_MAX_FIELD_CHARACTERS,
+    DEFAULT_PROMPT_TEMPLATE,
+    ColumnMapping,
+    IngestionRecipe,
+    SplitShares,
+)
+from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_svckit.mapping import (
+    artifact_from_proto,
+    artifact_to_proto,
+    failure_to_proto,
+    progress_to_proto,
+    time_to_proto,
+)
+from mainspring_svckit.repository import Stored
+
+
+def recipe_from_proto(message: recipe_pb2.IngestionRecipe) -> IngestionRecipe:
+    """Reads a recipe, with defaults where nothing is said; output-only fields are passed over."""
+    split = message.split
+    return IngestionRecipe(
+        name=message.name,
+        dataset=message.dataset,
+        columns=_columns_from_proto(message.columns),
+        prompt_template=message.prompt_template or DEFAULT_PROMPT_TEMPLATE,
+        system_prompt=message.system_prompt,
+        split=SplitShares(split.train_percent, split.validation_percent, split.test_percent)
+        if message.HasField("split")
+        else SplitShares(),
+        max_field_characters=message.max_field_characters or DEFAULT_MAX_FIELD_CHARACTERS,
+    )
+
+
+def recipe_to_proto(stored: Stored[IngestionRecipe]) -> recipe_pb2.IngestionRecipe:
+    """Prints a recipe."""
+    recipe = stored.value
+    return recipe_pb2.IngestionRecipe(
+        name=recipe.name,
+        dataset=recipe.dataset,
+        columns=_columns_to_proto(recipe.columns),
+        prompt_template=recipe.prompt_template,
+        system_prompt=recipe.system_prompt,
+        split=recipe_pb2.SplitShares(
+            train_percent=recipe.split.train_percent,
+            validation_percent=recipe.split.validation_percent,
+            test_percent=recipe.split.test_percent,
+        ),
+        max_field_characters=recipe.max_field_characters,
+        update_time=time_to_proto(stored.update_time),
+        etag=stored.etag,
+    )
+
+
+def ingestion_from_proto(
+    project: str, ingestion_id: str, cycle: str, request: data_service_pb2.CreateIngestionRequest
+) -> CreateIngestion:
+    """Reads the wish for an ingestion."""
+    return CreateIngestion(
+        project=project,
+        ingestion_id=ingestion_id,
+        recipe=request.ingestion_recipe,
+        sources=tuple(
+            Source(
+                artifact_from_proto(source.artifact),
+                SourceFormat(ingestion_pb2.Source.Format.Name(source.format).removeprefix("FORMAT_")),
+                _columns_from_proto(source.columns) if source.HasField("columns") else None,
+            )
+            for source in request.sources
+        ),
+        cycle=cycle,
+    )
+
+
+def ingestion_to_proto(work: Ingestion) -> ingestion_pb2.Ingestion:
+    """Prints an ingestion."""
+    return ingestion_pb2.Ingestion(
+        name=work.name,
+        ingestion_recipe=work.recipe.name,
+        sources=[
+            ingestion_pb2.Source(
+                artifact=artifact_to_proto(source.artifact),
+                format=ingestion_pb2.Source.Format.Value(f"FORMAT_{source.format.value}"),
+                columns=_columns_to_proto(source.columns) if source.columns is not None else None,
+            )
+            for source in work.sources
+        ],
+        state=ingestion_pb2.Ingestion.State.Value(f"STATE_{work.state.value}"),
+        progress=progress_to_proto(work.progress),
+        error=failure_to_proto(work.error_reason, work.error_message),
+        dataset_version=work.dataset_version,
+        cycle=work.cycle,
+        create_time=time_to_proto(work.create_time),
+        start_time=time_to_proto(work.start_time),
+        end_time=time_to_proto(work.end_time),
+    )
+
+
+def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
+    """Prints a dataset."""
+    return dataset_pb2.Dataset(
+        name=dataset.name, create_time=time_to_proto(dataset.create_time), latest_version=dataset.latest_version
+    )
+
+
+def version_to_proto(version: DatasetVersion) -> dataset_pb2.DatasetVersion:
+    """Prints a version."""
+    return dataset_pb2.DatasetVersion(
+        name=version.name,
+        create_time=time_to_proto(version.create_time),
+        root_sha256=version.root_sha256,
+        manifest=artifact_to_proto(version.manifest),
+        ingestion_recipe=version.ingestion_recipe,
+        recipe_sha256=version.recipe_sha256,
+        sources=[artifact_to_proto(source.artifact) for source in version.sources],
+        input_rows=version.tally.input_rows,
+        splits=[
+            dataset_pb2.SplitCount(
+                split=dataset_pb2.Split.Value(f"SPLIT_{split.value}"), rows=version.tally.splits.get(split, 0)
+            )
+            for split in Split
+        ],
+        refusals=[
+            dataset_pb2.RefusalCount(reason=_reason_to_proto(reason), rows=rows)
+            for reason, rows in version.tally.refusals.items()
+        ],
+        cycle=version.cycle,
+        ingestion=version.ingestion,
+    )
+
+
+def refused_to_proto(row: RefusedRow) -> dataset_pb2.RefusedRow:
+    """Prints a refused row."""
+    return dataset_pb2.RefusedRow(
+        source_index=row.source_index,
+        line=row.line,
+        reason=_reason_to_proto(row.reason),
+        detail=row.detail,
+        excerpt=row.excerpt,
+    )
+
+
+def _columns_from_proto(message: recipe_pb2.ColumnMapping) -> ColumnMapping:
+    return ColumnMapping(message.input_column, message.target_column, message.messages_column, message.group_column)
+
+
+def _columns_to_proto(columns: ColumnMapping) -> recipe_pb2.ColumnMapping:
+    return recipe_pb2.ColumnMapping(
+        input_column=columns.input_column,
+        target_column=columns.target_column,
+        messages_column=columns.messages_column,
+        group_column=columns.group_column,
+    )
+
+
+def _reason_to_proto(reason: RefusalReason) -> dataset_pb2.RefusalReason.ValueType:
+    return dataset_pb2.RefusalReason.Value(f"REFUSAL_REASON_{reason.value}")

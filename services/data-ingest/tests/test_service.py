@@ -1,0 +1,418 @@
+"""Data-ingest as its users meet it: gRPC, events in and out, two replicas, real NATS and Postgres."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from mainspring.common.v1 import artifact_pb2
+from mainspring.data.v1 import data_service_pb2 as pb
+from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
+from mainspring.data.v1 import dataset_pb2, ingestion_pb2, recipe_pb2
+from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
+from mainspring.events.v1.feedback_events_pb2 import PreferencesReady
+from mainspring_eventkit.bus import Bus
+from mainspring_eventkit.topology import DLQ_STREAM
+from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed
+from mainspring_svckit.ids import new_id
+from mainspring_svckit.mapping import artifact_from_proto, artifact_to_proto
+from mainspring_svckit.status import error_info, from_rpc_error
+from mainspring_testkit.events import EventTap, publish
+from mainspring_testkit.plugin import Token
+from mainspring_testkit.servers import PostgresServer
+from mainspring_testkit.service import ServiceProcess, Surroundings
+from mainspring_testkit.waiting import eventually
+
+DATASET = "projects/p/datasets/d"
+RECIPE = "projects/p/ingestionRecipes/r"
+JSONL, CSV = ingestion_pb2.Source.FORMAT_JSONL, ingestion_pb2.Source.FORMAT_CSV
+ENDED = {
+    ingestion_pb2.Ingestion.STATE_SUCCEEDED,
+    ingestion_pb2.Ingestion.STATE_FAILED,
+    ingestion_pb2.Ingestion.STATE_CANCELLED,
+}
+LONG = 120_000
+"""Rows that take a few seconds, so that something can happen meanwhile."""
+
+
+def pairs(count: int, start: int = 0) -> bytes:
+    return b"".join(b'{"mr": "q%d", "ref": "a%d"}\n' % (number, number) for number in range(start, start + count))
+
+
+class DataIngest:
+    """Two replicas and somebody who calls them."""
+
+    def __init__(
+        self, surroundings: Surroundings, replicas: list[ServiceProcess], artifacts: ArtifactStore, token: Token
+    ) -> None:
+        self.replicas, self.artifacts, self.token = replicas, artifacts, token
+        self.caller = surroundings.caller("contributor")
+        self.turn = 0
+
+    async def call(self, method: str, **fields: Any) -> Any:
+        self.turn += 1
+        replica = self.replicas[self.turn % len(self.replicas)]
+        request = getattr(pb, f"{method}Request")(**fields)
+        stub: Any = pb_grpc.DataServiceStub(replica.channel)
+        return await self.caller.unary(getattr(stub, method), request, getattr(pb, f"{method}Response"))
+
+    async def upload(
+        self, data: bytes, filename: str = "x.jsonl", parent: str = "projects/p", chunk_bytes: int = 1 << 20
+    ) -> artifact_pb2.Artifact:
+        async def messages() -> AsyncIterator[pb.UploadArtifactRequest]:
+            yield pb.UploadArtifactRequest(parent=parent, filename=filename, chunk=data[:chunk_bytes])
+            for start in range(chunk_bytes, len(data), chunk_bytes):
+                yield pb.UploadArtifactRequest(chunk=data[start : start + chunk_bytes])
+
+        stub: Any = pb_grpc.DataServiceStub(self.replicas[0].channel)
+        metadata = (("authorization", f"Bearer {self.token('contributor')}"),)
+        try:
+            answer = await stub.UploadArtifact(messages(), metadata=metadata, timeout=30)
+        except grpc.RpcError as err:
+            raise from_rpc_error(err) from err
+        return answer.artifact
+
+    async def put_recipe(self, **fields: Any) -> Any:
+        columns = recipe_pb2.ColumnMapping(input_column="mr", target_column="ref")
+        recipe = recipe_pb2.IngestionRecipe(name=RECIPE, dataset=DATASET, columns=columns, **fields)
+        return await self.call("UpdateIngestionRecipe", ingestion_recipe=recipe, allow_missing=True)
+
+    async def start(self, *files: bytes, format: Any = JSONL, **fields: Any) -> ingestion_pb2.Ingestion:  # noqa: A002
+        sources = [ingestion_pb2.Source(artifact=await self.upload(data), format=format) for data in files]
+        wish = {"parent": "projects/p", "ingestion_recipe": RECIPE, "sources": sources, **fields}
+        return (await self.call("CreateIngestion", **wish)).ingestion
+
+    async def watch(
+        self, name: str, until: Callable[[ingestion_pb2.Ingestion], bool] = lambda _: False
+    ) -> ingestion_pb2.Ingestion:
+        stub: Any = pb_grpc.DataServiceStub(self.replicas[0].channel)
+        request = pb.WatchIngestionRequest(name=name)
+        found = ingestion_pb2.Ingestion()
+        async for answer in self.caller.stream(stub.WatchIngestion, request, pb.WatchIngestionResponse, timeout_s=60):
+            found = answer.ingestion
+            if until(found):
+                break
+        return found
+
+    async def ingest(self, *files: bytes, **options: Any) -> ingestion_pb2.Ingestion:
+        return await self.watch((await self.start(*files, **options)).name)
+
+    async def version(self, name: str) -> dataset_pb2.DatasetVersion:
+        return (await self.call("GetDatasetVersion", name=name)).dataset_version
+
+    async def version_names(self) -> list[str]:
+        listed = await self.call("ListDatasetVersions", parent=DATASET)
+        return [version.name.rsplit("/", 1)[-1] for version in listed.dataset_versions]
+
+    async def rows(self, version: dataset_pb2.DatasetVersion) -> list[dict[str, Any]]:
+        """All rows, read as a subscriber would: manifest, shards."""
+        manifest = json.loads(await self.artifacts.read("p", artifact_from_proto(version.manifest)))
+        rows: list[dict[str, Any]] = []
+        for split, shards in manifest["splits"].items():
+            for shard in shards:
+                address = artifact_pb2.Artifact(sha256=shard["sha256"], size_bytes=shard["size_bytes"])
+                data = await self.artifacts.read("p", artifact_from_proto(address))
+                rows += [{**row, "split": split} for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+        return rows
+
+
+@pytest.fixture
+async def ingest(
+    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, token: Token, tmp_path: Any
+) -> DataIngest:
+    database = await postgres.new_database("mainspring_data_ingest")
+    settings = {"scratch_dir": str(tmp_path / "scratch"), "max_upload_bytes": 16 << 20, "work_lease_s": 3}
+    replicas = [surroundings.replica("mainspring_data_ingest.main", database, **settings) for _ in range(2)]
+    await asyncio.gather(*(replica.start() for replica in replicas))
+    return DataIngest(surroundings, replicas, ArtifactStore(artifact_url), token)
+
+
+def preferences(examples: artifact_pb2.Artifact, recipe: str = RECIPE) -> PreferencesReady:
+    return PreferencesReady(
+        retraining_trigger="projects/p/retrainingTriggers/t",
+        model="projects/p/models/m",
+        ingestion_recipe=recipe,
+        examples=examples,
+        item_count=1,
+    )
+
+
+def example(prompt: str, answer: str) -> bytes:
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": messages}).encode() + b"\n"
+
+
+async def test_b9_a_file_becomes_a_version_and_every_row_is_accounted_for(
+    ingest: DataIngest, event_tap: EventTap
+) -> None:
+    await ingest.put_recipe(prompt_template="Describe {input}.")
+    bad = b'mr,ref\n"name[X]","fine row"\n"name[Y]","unterminated\nname[Z],too,many,columns\n\xff\x80broken,bytes\n'
+    done = await ingest.ingest(bad + b'"name[W]","fine row two"\n', format=CSV)
+    assert (done.state, done.dataset_version) == (ingestion_pb2.Ingestion.STATE_SUCCEEDED, f"{DATASET}/versions/1")
+    assert (done.progress.done, done.progress.total) == (5, 5)
+    version = await ingest.version(done.dataset_version)
+    assert (version.input_rows, sum(split.rows for split in version.splits)) == (5, 2)
+    assert {refusal.reason: refusal.rows for refusal in version.refusals} == {dataset_pb2.REFUSAL_REASON_UNREADABLE: 3}
+    rows = await ingest.rows(version)
+    assert sorted(row["messages"][1]["content"] for row in rows) == ["fine row", "fine row two"]
+    assert rows[0]["messages"][0]["content"].startswith("Describe name[")
+    first = await ingest.call("ListRefusedRows", parent=version.name, page_size=2)
+    rest = await ingest.call("ListRefusedRows", parent=version.name, page_size=2, page_token=first.next_page_token)
+    assert [row.line for row in [*first.refused_rows, *rest.refused_rows]] == [3, 4, 5]
+    assert rest.next_page_token == ""
+    (event,) = await event_tap.wait_for(DatasetVersionPublished)
+    assert (event.dataset_version, event.root_sha256, event.refused_rows) == (version.name, version.root_sha256, 3)
+    assert event_tap.events[-1].cycle == done.cycle == version.cycle
+    dataset = (await ingest.call("GetDataset", name=DATASET)).dataset
+    assert dataset.latest_version == version.name
+
+
+async def test_the_same_again_is_the_same_version(ingest: DataIngest, event_tap: EventTap) -> None:
+    await ingest.put_recipe()
+    first = await ingest.ingest(pairs(30))
+    again = await ingest.ingest(pairs(30))
+    assert again.name != first.name
+    assert again.dataset_version == first.dataset_version
+    more = await ingest.ingest(pairs(30), pairs(10, 30))
+    assert more.dataset_version == f"{DATASET}/versions/2"
+    before = {row["row_id"]: row["split"] for row in await ingest.rows(await ingest.version(first.dataset_version))}
+    after = {row["row_id"]: row["split"] for row in await ingest.rows(await ingest.version(more.dataset_version))}
+    assert (len(before), len(after)) == (30, 40)
+    assert before.items() <= after.items()
+    assert len(await event_tap.wait_for(DatasetVersionPublished, count=2)) == 2
+
+
+async def test_i2_preferences_are_added_once_however_often_they_are_told(
+    ingest: DataIngest, bus: Bus, event_tap: EventTap
+) -> None:
+    await ingest.put_recipe()
+    await ingest.ingest(pairs(20))
+    cycle = new_id()
+    examples = await ingest.upload(example("q3", "better") + example("new", "n"))
+    for _ in range(5):
+        await publish(bus, preferences(examples), cycle=cycle, event_id="ready-1")
+    _, event = await event_tap.wait_for(DatasetVersionPublished, count=2)
+    assert event_tap.events[-1].cycle == cycle
+    version = await ingest.version(event.dataset_version)
+    rows = await ingest.rows(version)
+    assert (version.input_rows, len(rows)) == (22, 22)
+    assert len({row["split"] for row in rows if row["messages"][0]["content"] == "q3"}) == 1
+    assert len((await ingest.call("ListIngestions", parent="projects/p")).ingestions) == 2
+    assert await ingest.version_names() == ["2", "1"]
+
+
+async def test_i2_preferences_that_come_together_are_all_in_the_newest_version(
+    ingest: DataIngest, bus: Bus, event_tap: EventTap
+) -> None:
+    await ingest.put_recipe()
+    await ingest.ingest(pairs(5))
+    for number in range(4):
+        await publish(bus, preferences(await ingest.upload(example(f"new {number}", "a"))), cycle=new_id())
+    events = await event_tap.wait_for(DatasetVersionPublished, count=5, within_s=60)
+    rows = await ingest.rows(await ingest.version(events[-1].dataset_version))
+    assert {f"new {number}" for number in range(4)} <= {row["messages"][0]["content"] for row in rows}
+    assert await ingest.version_names() == ["5", "4", "3", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "ingestion:after-claim",
+        "artifacts:before-rename",
+        "ingestion:mid-shards",
+        "artifacts:after-put",
+        "ingestion:before-commit",
+        "outbox:before-publish",
+        "outbox:after-publish",
+    ],
+)
+async def test_f1_killed_at_any_point_an_ingestion_gives_one_version(
+    ingest: DataIngest, event_tap: EventTap, point: str
+) -> None:
+    await ingest.put_recipe()
+    uploaded = await ingest.upload(pairs(20))
+    first, second = ingest.replicas
+    await second.stop()
+    await first.kill()
+    await first.start(ready=False, MAINSPRING_CRASH_AT=point)
+    ingest.replicas = [first]
+    await eventually(first.is_ready, within_s=30)
+    sources = [ingestion_pb2.Source(artifact=uploaded, format=JSONL)]
+    wish = {"parent": "projects/p", "ingestion_recipe": RECIPE, "sources": sources, "request_id": new_id()}
+    started = (await ingest.call("CreateIngestion", **wish)).ingestion
+    assert await first.wait() == 137
+    await second.start()
+    ingest.replicas = [second]
+    assert (await ingest.call("CreateIngestion", **wish)).ingestion == started  # I1, I2
+    done = await ingest.watch(started.name)
+    assert done.dataset_version == f"{DATASET}/versions/1"
+    assert await ingest.version_names() == ["1"]
+    assert len(await ingest.rows(await ingest.version(done.dataset_version))) == 20
+    assert len(await event_tap.wait_for(DatasetVersionPublished, within_s=45)) == 1
+
+
+async def test_f1_killed_with_its_preferences_a_replica_loses_none(
+    ingest: DataIngest, bus: Bus, event_tap: EventTap
+) -> None:
+    await ingest.put_recipe()
+    examples = await ingest.upload(example("new", "n"))
+    first, second = ingest.replicas
+    await second.stop()
+    await first.kill()
+    await first.start(ready=False, MAINSPRING_CRASH_AT="data-ingest-preferences:before-ack")
+    await publish(bus, preferences(examples), cycle=new_id())
+    assert await first.wait() == 137
+    await second.start()
+    ingest.replicas = [second]
+    await event_tap.wait_for(DatasetVersionPublished, within_s=45)
+    assert len((await ingest.call("ListIngestions", parent="projects/p")).ingestions) == 1
+
+
+def refining_processes(ingest: DataIngest) -> list[psutil.Process]:
+    replicas = [psutil.Process(replica.pid) for replica in ingest.replicas]
+    return [child for replica in replicas for child in replica.children(recursive=True)]
+
+
+def is_reading(work: ingestion_pb2.Ingestion) -> bool:
+    return work.progress.phase == "reading" or work.state in ENDED
+
+
+async def test_f1_a_killed_refining_process_costs_nothing_but_time(ingest: DataIngest) -> None:
+    await ingest.put_recipe()
+    started = await ingest.start(pairs(LONG))
+    assert (await ingest.watch(started.name, is_reading)).progress.phase == "reading"
+    (child,) = refining_processes(ingest)
+    child.kill()
+    done = await ingest.watch(started.name)
+    assert done.dataset_version == f"{DATASET}/versions/1"
+    assert (await ingest.version(done.dataset_version)).input_rows == LONG
+
+
+async def test_f20_a_stopping_replica_hands_its_ingestion_over(ingest: DataIngest, event_tap: EventTap) -> None:
+    await ingest.put_recipe()
+    started = await ingest.start(pairs(LONG))
+    assert (await ingest.watch(started.name, is_reading)).progress.phase == "reading"
+    (busy,) = [replica for replica in ingest.replicas if psutil.Process(replica.pid).children()]
+    assert await busy.stop() == 0
+    ingest.replicas = [replica for replica in ingest.replicas if replica is not busy]
+    done = await ingest.watch(started.name)
+    assert done.dataset_version == f"{DATASET}/versions/1"
+    assert len(await event_tap.wait_for(DatasetVersionPublished)) == 1
+
+
+async def test_a_running_ingestion_is_cancelled(ingest: DataIngest, tmp_path: Any) -> None:
+    await ingest.put_recipe()
+    started = await ingest.start(pairs(LONG))
+    assert (await ingest.watch(started.name, is_reading)).progress.phase == "reading"
+    cancelled = (await ingest.call("CancelIngestion", name=started.name)).ingestion
+    assert cancelled.state == ingestion_pb2.Ingestion.STATE_CANCELLED
+
+    async def nothing_is_left() -> bool:
+        return not refining_processes(ingest) and list((tmp_path / "scratch").iterdir()) == []
+
+    await eventually(nothing_is_left, within_s=20, what="the refining process and its files to be gone")
+    with pytest.raises(PreconditionFailed) as caught:
+        await ingest.call("CancelIngestion", name=started.name)
+    assert caught.value.reason == "ILLEGAL_STATE_TRANSITION"
+    with pytest.raises(NotFound):
+        await ingest.call("GetDataset", name=DATASET)
+    assert (await ingest.ingest(pairs(3))).dataset_version == f"{DATASET}/versions/1"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "SOURCE_EMPTY"),
+        (b"mr,ref\n", "SOURCE_HAS_NO_ROWS"),
+        (b"a,b\n1,2\n", "SOURCE_LACKS_COLUMN"),
+        ("mr,ref\né,ü\n".encode("latin-1"), "SOURCE_NOT_UTF8"),
+        (b"\x1f\x8b\x08\x00", "SOURCE_NOT_TEXT"),
+    ],
+)
+async def test_b9_files_that_cannot_be_read_fail_with_a_reason(ingest: DataIngest, data: bytes, reason: str) -> None:
+    await ingest.put_recipe()
+    failed = await ingest.ingest(data, format=CSV)
+    assert failed.state == ingestion_pb2.Ingestion.STATE_FAILED
+    assert error_info(failed.error).reason == reason
+    assert "'x.jsonl'" in failed.error.message
+    assert (await ingest.call("ListDatasets", parent="projects/p")).datasets == []
+
+
+async def test_two_datasets_first_versions_at_once_are_numbered_without_gaps(ingest: DataIngest) -> None:
+    await ingest.put_recipe()
+    started = [await ingest.start(pairs(5, start)) for start in (0, 100, 200)]
+    done = await asyncio.gather(*(ingest.watch(work.name) for work in started))
+    assert sorted(work.dataset_version.rsplit("/", 1)[-1] for work in done) == ["1", "2", "3"]
+
+
+async def test_f12_events_that_make_no_sense_are_put_aside(ingest: DataIngest, bus: Bus, event_tap: EventTap) -> None:
+    await ingest.put_recipe()
+    examples = await ingest.upload(example("new", "n"))
+    await publish(bus, preferences(examples, "projects/p/ingestionRecipes/gone"), cycle=new_id())
+    await publish(bus, preferences(examples, "projects/q/ingestionRecipes/r"), cycle=new_id())
+    await publish(bus, preferences(examples), cycle=new_id())
+    assert len(await event_tap.wait_for(DatasetVersionPublished)) == 1
+
+    async def both_are_dead_letters() -> bool:
+        return (await bus.stream(DLQ_STREAM)).last == 2
+
+    await eventually(both_are_dead_letters)
+
+
+async def test_f10_examples_that_are_not_there_fail_the_ingestion(ingest: DataIngest, bus: Bus) -> None:
+    await ingest.put_recipe()
+    gone = artifact_pb2.Artifact(sha256="0" * 64, size_bytes=5)
+    await publish(bus, preferences(gone), cycle=new_id())
+
+    async def failed() -> bool:
+        listed = (await ingest.call("ListIngestions", parent="projects/p")).ingestions
+        return [error_info(work.error).reason for work in listed] == ["ARTIFACT_NOT_FOUND"]
+
+    await eventually(failed)
+
+
+async def test_uploads_are_bounded_and_of_one_project(ingest: DataIngest) -> None:
+    stored = await ingest.upload(b"x" * 5_000_000, ["..", "evil.csv"][-1], chunk_bytes=1 << 20)
+    assert stored == artifact_to_proto(artifact_from_proto(stored))
+    assert (stored.size_bytes, stored.media_type) == (5_000_000, "text/csv")
+    failures: list[MainspringError] = []
+    for options in (
+        {"data": b"x" * (17 << 20)},
+        {"data": b"x", "parent": "projects/q"},
+        {"data": b"x", "parent": ""},
+        {"data": b"x", "filename": "../x"},
+        {"data": b"x" * (2 << 20), "chunk_bytes": 2 << 20},
+    ):
+        with pytest.raises(MainspringError) as caught:
+            await ingest.upload(**options)  # type: ignore[arg-type]
+        failures.append(caught.value)
+    assert [failure.reason for failure in failures[:2]] == ["UPLOAD_TOO_LARGE", "PROJECT_NOT_FOUND"]
+    assert all(isinstance(failure, InvalidInput) for failure in failures[2:])
+
+
+async def test_requests_are_checked_and_repeats_are_one(ingest: DataIngest) -> None:
+    recipe = (await ingest.put_recipe()).ingestion_recipe
+    assert (recipe.prompt_template, recipe.max_field_characters) == ("{input}", 20_000)
+    assert (recipe.split.train_percent, recipe.split.test_percent) == (80, 10)
+    with pytest.raises(InvalidInput) as caught:
+        await ingest.put_recipe(prompt_template="no place", split=recipe_pb2.SplitShares(train_percent=1))
+    assert {violation.field for violation in caught.value.violations} == {
+        "ingestion_recipe.prompt_template",
+        "ingestion_recipe.split",
+    }
+    with pytest.raises(InvalidInput):
+        await ingest.put_recipe(system_prompt="a\0b")
+    with pytest.raises(NotFound):
+        source = ingestion_pb2.Source(artifact=artifact_pb2.Artifact(sha256="0" * 64, size_bytes=1), format=CSV)
+        await ingest.call("CreateIngestion", parent="projects/p", ingestion_recipe=RECIPE, sources=[source])
+    request_id = new_id()
+    both = [await ingest.start(pairs(3), request_id=request_id) for _ in range(2)]
+    assert both[0] == both[1]
+    assert len((await ingest.call("ListIngestions", parent="projects/p")).ingestions) == 1

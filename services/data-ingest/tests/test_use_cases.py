@@ -1,0 +1,335 @@
+"""Use cases over fakes: what is stored, what is announced."""
+
+import hashlib
+import json
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
+from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
+from mainspring_data_ingest.application.files import RefusedRows, Uploads, refused_line
+from mainspring_data_ingest.application.ingestions import MESSAGES, WORK_KIND, CreateIngestion, Ingestions
+from mainspring_data_ingest.application.ports import OnProgress, Ports, Refined, RefinedShard
+from mainspring_data_ingest.application.recipes import Recipes
+from mainspring_data_ingest.domain.datasets import Tally
+from mainspring_data_ingest.domain.ingestions import Ingestion, IngestionState, Source, SourceFormat
+from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
+from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_svckit.errors import (
+    EtagMismatch,
+    IllegalTransition,
+    InsufficientStorage,
+    InvalidInput,
+    MainspringError,
+    NotFound,
+)
+from mainspring_svckit.names import project_of
+from mainspring_svckit.pagination import Page
+from mainspring_svckit.values import ArtifactRef, Progress
+from mainspring_testkit.fakes import (
+    FakeArtifacts,
+    FakeClock,
+    FakeNotifier,
+    FakeOutbox,
+    FakeRepository,
+    FakeTransactions,
+    FakeWork,
+)
+
+DATASET = "projects/p/datasets/d"
+RECIPE = IngestionRecipe("projects/p/ingestionRecipes/r", DATASET, ColumnMapping("in", "out"))
+
+
+class FakeFiles(FakeArtifacts):
+    chunk_bytes = 7
+    full = False
+
+    async def put_bytes(self, project: str, data: bytes, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        if self.full:
+            raise InsufficientStorage("the artifact store")
+        return await super().put_bytes(project, data, media_type=media_type, filename=filename)
+
+    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        return await self.put_bytes(project, path.read_bytes(), media_type=media_type, filename=filename or path.name)
+
+    async def put_stream(
+        self,
+        project: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        max_bytes: int,
+        media_type: str = "",
+        filename: str = "",
+    ) -> ArtifactRef:
+        data = b"".join([chunk async for chunk in chunks])
+        assert len(data) <= max_bytes
+        return await self.put_bytes(project, data, media_type=media_type, filename=filename)
+
+    async def stream(self, project: str, artifact: ArtifactRef) -> AsyncIterator[bytes]:
+        data = await self.read(project, artifact)
+        for start in range(0, len(data), self.chunk_bytes):
+            yield data[start : start + self.chunk_bytes]
+
+
+class FakeRefiner:
+    """Keeps one row a source."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.failure: Exception | None = None
+        self.seen: list[Ingestion] = []
+        self.meanwhile: Any = None
+
+    @asynccontextmanager
+    async def refine(self, work: Ingestion, on_progress: OnProgress) -> AsyncIterator[Refined]:
+        self.seen.append(work)
+        await on_progress(Progress(done=1, unit="rows", phase="reading"))
+        if self.failure is not None:
+            raise self.failure
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        shards: list[RefinedShard] = []
+        for number, source in enumerate(work.sources):
+            path = self.folder / f"train-{number}.parquet"
+            path.write_text(source.artifact.sha256)
+            shards.append(RefinedShard(Split.TRAIN, path, 1, hashlib.sha256(path.read_bytes()).hexdigest()))
+        refused = self.folder / "refused.jsonl"
+        refused.write_bytes(refused_line(RefusedRow(0, 2, RefusalReason.EMPTY, "empty", "x")))
+        yield Refined(tuple(shards), refused, Tally({Split.TRAIN: len(shards)}, {RefusalReason.EMPTY: 1}))
+
+
+class FakeLease:
+    """A lease that is never lost."""
+
+    transaction = complete = staticmethod(FakeTransactions().transaction)
+
+
+@dataclass
+class World:
+    ports: Ports
+    ingestions: Ingestions
+    refiner: FakeRefiner
+    files: FakeFiles
+    outbox: FakeOutbox
+    work: FakeWork
+    number: int = 0
+
+    async def source(self, text: str) -> Source:
+        return Source(await self.files.put_bytes("p", text.encode(), filename=f"{text}.jsonl"), SourceFormat.JSONL)
+
+    async def asked(self, *texts: str) -> Ingestion:
+        self.number += 1
+        sources = tuple([await self.source(text) for text in texts])
+        return await self.ingestions.create(
+            CreateIngestion("p", f"i{self.number}", RECIPE.name, sources, f"cycle-{self.number}")
+        )
+
+    async def added(self, text: str) -> Ingestion:
+        self.number += 1
+        examples = (await self.source(text)).artifact
+        return await self.ingestions.add_examples(RECIPE.name, examples, f"i{self.number}", f"cycle-{self.number}")
+
+    async def ran(self, work: Ingestion) -> Ingestion:
+        try:
+            await self.ingestions.run(work.name, FakeLease())
+        except MainspringError as err:
+            await self.ingestions.give_up(work.name, err.reason, err.message)
+        found = await self.ports.ingestions.get(work.name)
+        assert found is not None
+        return found.value
+
+    def published(self) -> list[str]:
+        return [event.dataset_version for event in self.outbox.emitted if isinstance(event, DatasetVersionPublished)]
+
+    async def texts(self, version: str) -> list[str]:
+        found = await self.ports.versions.get(version)
+        assert found is not None
+        return [source.artifact.filename.removesuffix(".jsonl") for source in found.value.sources]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    def repository(parent: Any, key: Any = lambda value: value.name, newest_first: bool = False) -> Any:
+        return FakeRepository(parent=parent, sort_key=key, newest_first=newest_first)
+
+    def project(value: Any) -> str:
+        return f"projects/{project_of(value.name)}"
+
+    outbox, files, work, refiner = FakeOutbox(), FakeFiles(), FakeWork(), FakeRefiner(tmp_path)
+    ports = Ports(
+        transactions=FakeTransactions(),
+        recipes=repository(project),
+        ingestions=repository(project),
+        datasets=repository(project),
+        versions=repository(lambda v: v.dataset, lambda v: f"{v.number:09}", True),
+        announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
+        files=files,
+        work=work,
+        notifier=FakeNotifier(),
+        clock=FakeClock(),
+    )
+    await ports.recipes.put(RECIPE)
+    return World(ports, Ingestions(ports, refiner), refiner, files, outbox, work)
+
+
+async def test_an_ingestion_publishes_a_version(world: World) -> None:
+    asked = await world.asked("a", "b")
+    assert (WORK_KIND, asked.name) in world.work.queued
+    done = await world.ran(asked)
+    assert (done.state, done.dataset_version) == (IngestionState.SUCCEEDED, f"{DATASET}/versions/1")
+    (event,) = world.outbox.emitted
+    assert isinstance(event, DatasetVersionPublished)
+    assert (event.train_rows, event.refused_rows, world.outbox.cycles) == (2, 1, ["cycle-1"])
+    found = await world.ports.versions.get(done.dataset_version)
+    assert found is not None
+    version = found.value
+    assert (version.tally.input_rows, version.ingestion, version.cycle) == (3, asked.name, "cycle-1")
+    manifest = json.loads(await world.files.read("p", version.manifest))
+    assert manifest["root_sha256"] == version.root_sha256 == event.root_sha256
+    assert [shard["rows"] for shard in manifest["splits"]["train"]] == [1, 1]
+    for shard in manifest["splits"]["train"]:
+        assert await world.files.exists("p", ArtifactRef(shard["sha256"], shard["size_bytes"]))
+
+
+async def test_the_same_sources_and_recipe_give_the_version_that_is_there(world: World) -> None:
+    first = await world.ran(await world.asked("a"))
+    again = await world.ran(await world.asked("a"))
+    assert again.dataset_version == first.dataset_version
+    assert again.state is IngestionState.SUCCEEDED
+    assert len(world.published()) == 1
+    other = await world.ran(await world.asked("b"))
+    assert other.dataset_version == f"{DATASET}/versions/2"
+    back = await world.ran(await world.asked("a"))  # No longer the newest, so it is a version again.
+    assert back.dataset_version == f"{DATASET}/versions/3"
+
+
+async def test_an_ingestion_keeps_the_recipe_as_it_stood(world: World) -> None:
+    asked = await world.asked("a")
+    await world.ports.recipes.put(replace(RECIPE, system_prompt="later"))
+    await world.ran(asked)
+    assert world.refiner.seen[0].recipe == RECIPE
+
+
+async def test_what_cannot_be_read_is_refused_at_once(world: World) -> None:
+    missing = Source(ArtifactRef("0" * 64, 1), SourceFormat.CSV)
+    with pytest.raises(NotFound):
+        await world.ingestions.create(CreateIngestion("p", "i", RECIPE.name, (missing,), "c"))
+    with pytest.raises(NotFound):
+        await world.ingestions.create(
+            CreateIngestion("p", "i", "projects/p/ingestionRecipes/x", (await world.source("a"),), "c")
+        )
+
+
+async def test_b9_a_useless_source_fails_with_its_reason(world: World) -> None:
+    world.refiner.failure = InvalidInput("source 0 is empty", reason="SOURCE_EMPTY")
+    failed = await world.ran(await world.asked("a"))
+    assert (failed.state, failed.error_reason) == (IngestionState.FAILED, "SOURCE_EMPTY")
+    assert world.outbox.emitted == []
+
+
+async def test_f9_a_full_store_fails_and_nothing_is_published(world: World) -> None:
+    asked = await world.asked("a")
+    world.files.full = True
+    failed = await world.ran(asked)
+    assert (failed.state, failed.error_reason) == (IngestionState.FAILED, "INSUFFICIENT_STORAGE")
+    assert world.outbox.emitted == []
+    assert await world.ports.datasets.get(DATASET) is None
+    world.files.full = False
+    assert (await world.ran(await world.asked("a"))).dataset_version == f"{DATASET}/versions/1"
+
+
+async def test_examples_are_added_to_the_newest_version(world: World) -> None:
+    await world.ran(await world.asked("a", "b"))
+    added = await world.added("c")
+    assert added.sources[-1].columns == MESSAGES
+    assert added.base_version == f"{DATASET}/versions/1"
+    done = await world.ran(added)
+    assert await world.texts(done.dataset_version) == ["a", "b", "c"]
+    assert world.outbox.cycles[-1] == "cycle-2"
+
+
+async def test_examples_for_an_empty_dataset_are_its_first_version(world: World) -> None:
+    done = await world.ran(await world.added("c"))
+    assert await world.texts(done.dataset_version) == ["c"]
+
+
+async def test_i2_examples_that_came_at_the_same_time_are_all_kept(world: World) -> None:
+    await world.ran(await world.asked("a"))
+    first, second, third = await world.added("x"), await world.added("y"), await world.added("z")
+
+    async def meanwhile() -> None:
+        await world.ran(third)
+
+    world.refiner.meanwhile = meanwhile
+    await world.ran(second)
+    done = await world.ran(first)
+    assert await world.texts(done.dataset_version) == ["a", "z", "y", "x"]
+    assert world.published() == [f"{DATASET}/versions/{number}" for number in (1, 2, 3, 4)]
+
+
+async def test_a_cancelled_ingestion_leaves_the_queue(world: World) -> None:
+    asked = await world.asked("a")
+    assert (await world.ingestions.cancel(asked.name)).state is IngestionState.CANCELLED
+    assert world.work.queued == {}
+    with pytest.raises(IllegalTransition):
+        await world.ingestions.cancel(asked.name)
+    with pytest.raises(NotFound):
+        await world.ingestions.cancel("projects/p/ingestions/none")
+
+
+async def test_recipes_are_written_under_their_etag(world: World) -> None:
+    recipes = Recipes(world.ports)
+    stored = await recipes.put(replace(RECIPE, system_prompt="s"), etag="", allow_missing=False)
+    with pytest.raises(EtagMismatch):
+        await recipes.put(RECIPE, etag="99", allow_missing=False)
+    assert (await recipes.put(RECIPE, etag=stored.etag, allow_missing=False)).value == RECIPE
+    new = replace(RECIPE, name="projects/p/ingestionRecipes/new")
+    with pytest.raises(NotFound):
+        await recipes.put(new, etag="", allow_missing=False)
+    assert (await recipes.put(new, etag="", allow_missing=True)).value == new
+    with pytest.raises(InvalidInput):
+        await recipes.put(replace(RECIPE, dataset="projects/p/datasets/UPPER"), etag="", allow_missing=True)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 20])
+async def test_refused_rows_are_read_by_page(world: World, chunk_bytes: int) -> None:
+    done = await world.ran(await world.asked("a"))
+    rows = [RefusedRow(0, number, RefusalReason.EMPTY, "é" * (number % 5), "\n") for number in range(1, 24)]
+    kept = await world.files.put_bytes("p", b"".join(map(refused_line, rows)))
+    found = await world.ports.versions.get(done.dataset_version)
+    assert found is not None
+    await world.ports.versions.put(replace(found.value, refused=kept))
+    world.files.chunk_bytes = chunk_bytes
+    seen: list[RefusedRow] = []
+    key: str | None = None
+    while True:
+        page, key = await RefusedRows(world.ports).page(done.dataset_version, Page(5, key))
+        seen += page
+        if key is None:
+            break
+        assert len(page) == 5
+    assert seen == rows
+
+
+@pytest.mark.parametrize("key", ["3", "-1", "x", "9" * 30, "²"])
+async def test_b1_tokens_that_we_did_not_give_are_refused(world: World, key: str) -> None:
+    done = await world.ran(await world.asked("a"))
+    with pytest.raises(InvalidInput, match="leave it empty"):
+        await RefusedRows(world.ports).page(done.dataset_version, Page(5, key))
+
+
+async def test_uploads_are_stored_with_their_kind(world: World) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"a"
+        yield b"b"
+
+    stored = await Uploads(world.files, 10).store("p", "x.csv", chunks())
+    assert (stored.filename, stored.media_type) == ("x.csv", "text/csv")
+    assert await world.files.read("p", stored) == b"ab"

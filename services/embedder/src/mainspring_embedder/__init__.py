@@ -1,0 +1,1 @@
+"""Turns text into vectors, and documents into collections that can be searched."""

@@ -1,0 +1,1 @@
+"""Documents, chunks, collections and builds; no I/O."""

@@ -1,0 +1,1 @@
+"""gRPC in: translate, call one use case, translate back."""

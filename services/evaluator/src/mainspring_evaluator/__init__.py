@@ -1,0 +1,1 @@
+"""Measures model versions through the plane that serves them."""

@@ -1,0 +1,1 @@
+"""The ports on Postgres, the outbox, other services and scoring libraries."""

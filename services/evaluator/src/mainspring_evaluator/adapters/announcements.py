@@ -1,0 +1,40 @@
+"""What the evaluator tells the others, as events in its outbox."""
+
+from __future__ import annotations
+
+from mainspring.events.v1 import evaluation_events_pb2 as events
+from mainspring_evaluator.domain.runs import EvaluationRun
+from mainspring_eventkit.outbox import Outbox
+from mainspring_svckit.mapping import fidelity_to_proto, scorer_result_to_proto
+
+
+class OutboxAnnouncements:
+    """`Announcements` in the outbox."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    async def completed(self, run: EvaluationRun) -> None:
+        assert run.subjects is not None
+        assert run.findings is not None
+        event = events.EvaluationRunCompleted(
+            evaluation_run=run.name,
+            evaluation_suite=run.suite.name,
+            suite_sha256=run.suite.sha256,
+            candidate=run.candidate,
+            candidate_manifest_sha256=run.subjects.candidate_manifest_sha256,
+            baseline=run.subjects.baseline,
+            baseline_manifest_sha256=run.subjects.baseline_manifest_sha256,
+            dataset_version=run.subjects.dataset_version,
+            dataset_root_sha256=run.subjects.dataset_root_sha256,
+            results=[scorer_result_to_proto(result) for result in run.findings.results],
+            items=run.findings.items,
+            fidelity=fidelity_to_proto(run.findings.fidelity),
+        )
+        await self._outbox.emit(event, cycle=run.cycle)
+
+    async def failed(self, run: EvaluationRun) -> None:
+        event = events.EvaluationRunFailed(
+            evaluation_run=run.name, candidate=run.candidate, reason=run.error_reason, message=run.error_message
+        )
+        await self._outbox.emit(event, cycle=run.cycle)

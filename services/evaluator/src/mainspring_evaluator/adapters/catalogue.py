@@ -1,0 +1,50 @@
+"""What the registry says of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from mainspring.registry.v1 import registry_service_pb2 as pb
+from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
+from mainspring_evaluator.application.ports import VersionInfo
+from mainspring_evaluator.domain.fidelity import PROBE_ROLE
+from mainspring_svckit.grpc_client import Caller
+from mainspring_svckit.mapping import artifact_from_proto
+from mainspring_svckit.names import ModelName, ModelVersionName
+
+
+class RegistryCatalogue:
+    """`ModelCatalogue` by way of `RegistryService`."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: Caller) -> None:
+        self._stub: Any = pb_grpc.RegistryServiceStub(channel)
+        self._caller = caller
+
+    async def version(self, name: str) -> VersionInfo:
+        request = pb.GetModelVersionRequest(name=name)
+        answer = await self._caller.unary(self._stub.GetModelVersion, request, pb.GetModelVersionResponse)
+        version = answer.model_version
+        parsed = ModelVersionName.parse(version.name)
+        probe = version.artifacts.get(PROBE_ROLE)
+        return VersionInfo(
+            name=version.name,
+            model=str(ModelName(parsed.project, parsed.model)),
+            base=version.base_model_version,
+            manifest_sha256=version.manifest.sha256,
+            dataset_version=version.lineage.dataset_version,
+            cycle=version.cycle,
+            probe=artifact_from_proto(probe) if probe is not None else None,
+        )
+
+    async def released_version(self, model: str) -> str:
+        # The active release and not the alias `champion`, which moves only at the end of a roll-out: what the gate
+        # compares with is what was released last.
+        request = pb.GetModelRequest(name=model)
+        found = (await self._caller.unary(self._stub.GetModel, request, pb.GetModelResponse)).model
+        if not found.active_release:
+            return ""
+        wanted = pb.GetReleaseRequest(name=found.active_release)
+        answer = await self._caller.unary(self._stub.GetRelease, wanted, pb.GetReleaseResponse)
+        return answer.release.model_version

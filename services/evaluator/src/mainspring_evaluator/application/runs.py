@@ -1,0 +1,144 @@
+"""Use cases of suites and of runs' beginning and end; `evaluation` does what lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mainspring_evaluator.application.ports import Ports
+from mainspring_evaluator.domain.items import EvaluationItem
+from mainspring_evaluator.domain.runs import EvaluationRun, Findings
+from mainspring_evaluator.domain.suites import EvaluationSuite
+from mainspring_svckit.errors import FieldViolation, InvalidInput
+from mainspring_svckit.names import (
+    DatasetVersionName,
+    EvaluationRunName,
+    EvaluationSuiteName,
+    ModelName,
+    ModelVersionName,
+)
+from mainspring_svckit.repository import Stored, require
+
+RUN_WORK = "evaluation-run"
+RELEASE_WORK = "evaluation-release"
+
+
+class Suites:
+    """Use cases of suites."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def put(self, suite: EvaluationSuite, *, etag: str, allow_missing: bool) -> Stored[EvaluationSuite]:
+        """Writes a suite.
+
+        Raises:
+            InvalidInput: UNKNOWN_SCORER, or a name is malformed.
+            NotFound: It is missing and `allow_missing` is not set.
+            EtagMismatch: Somebody wrote it since `etag` was read.
+        """
+        EvaluationSuiteName.parse(suite.name, "evaluation_suite.name")
+        ModelName.parse(suite.model, "evaluation_suite.model")
+        if suite.dataset_version:
+            DatasetVersionName.parse(suite.dataset_version, "evaluation_suite.dataset_version")
+        known = self._ports.scoring.names
+        unknown = [
+            FieldViolation(f"evaluation_suite.scorers[{index}]", f"there is no scorer {name!r}")
+            for index, name in enumerate(suite.scorers)
+            if name not in known
+        ]
+        if unknown:
+            message = f"{unknown[0].description}; there are {', '.join(known)}"
+            raise InvalidInput(message, reason="UNKNOWN_SCORER", violations=unknown)
+        async with self._ports.transactions.transaction():
+            if not allow_missing:
+                await require(self._ports.suites, "EvaluationSuite", suite.name)
+            return await self._ports.suites.put(suite, etag=etag)
+
+
+class Runs:
+    """Use cases that begin and end runs."""
+
+    def __init__(self, ports: Ports, *, cancel_release_delay_s: float) -> None:
+        """Takes the outside, and how long after a cancellation models are let go: a worker hears of it when it next
+        renews its lease, and until then might still ask for one.
+        """
+        self._ports, self._cancel_release_delay_s = ports, cancel_release_delay_s
+
+    async def create(self, suite: str, candidate: str, baseline: str = "") -> EvaluationRun:
+        """Queues a run that somebody asked for.
+
+        Raises:
+            NotFound: There is no such suite.
+            InvalidInput: A version's name is malformed.
+        """
+        ModelVersionName.parse(candidate, "candidate")
+        if baseline:
+            ModelVersionName.parse(baseline, "baseline")
+        async with self._ports.transactions.transaction():
+            found = await require(self._ports.suites, "EvaluationSuite", suite)
+            return await self._queue(found.value, candidate, wanted_baseline=baseline)
+
+    async def react(self, model: str, candidate: str, cycle: str) -> list[EvaluationRun]:
+        """Queues a run for each suite of a model that has a new version."""
+        async with self._ports.transactions.transaction():
+            suites = await self._ports.suites.find("model", model)
+            return [await self._queue(suite, candidate, cycle=cycle) for suite in suites]
+
+    async def cancel(self, name: str) -> EvaluationRun:
+        """Ends a run that nobody wants any more.
+
+        Raises:
+            NotFound: There is no such run.
+            IllegalTransition: It has ended.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            # The queue's row first and then the run's, as a worker does: else the two could wait for each other.
+            await ports.work.cancel(RUN_WORK, name)
+            run = (await require(ports.runs, "EvaluationRun", name, lock=True)).value.cancelled(ports.clock.now())
+            return await self._end(run, release_delay_s=self._cancel_release_delay_s)
+
+    async def succeed(self, name: str, findings: Findings, items: Sequence[EvaluationItem]) -> None:
+        """Records what a run found, and tells the others. Joins the ambient transaction."""
+        ports = self._ports
+        run = (await require(ports.runs, "EvaluationRun", name, lock=True)).value
+        await ports.items.add_all(items)
+        run = await self._end(run.succeeded(findings, ports.clock.now()))
+        await ports.announcements.completed(run)
+
+    async def give_up(self, name: str, reason: str, message: str) -> None:
+        """Records why a run cannot end, and tells the others. Joins the ambient transaction."""
+        now = self._ports.clock.now()
+        run = (await require(self._ports.runs, "EvaluationRun", name, lock=True)).value.started(now)
+        run = await self._end(run.failed(reason, message, now))
+        await self._ports.announcements.failed(run)
+
+    async def release(self, name: str) -> None:
+        """Lets go of the models that a run held; safe to repeat.
+
+        Raises:
+            Unavailable: The serving plane cannot be asked now.
+        """
+        await self._ports.inference.let_go(name)
+
+    async def _queue(
+        self, suite: EvaluationSuite, candidate: str, *, wanted_baseline: str = "", cycle: str = ""
+    ) -> EvaluationRun:
+        project = EvaluationSuiteName.parse(suite.name).project
+        run = EvaluationRun(
+            name=str(EvaluationRunName(project, self._ports.new_id())),
+            suite=suite,
+            candidate=candidate,
+            create_time=self._ports.clock.now(),
+            wanted_baseline=wanted_baseline,
+            cycle=cycle,
+        )
+        stored = await self._ports.runs.add(run)
+        await self._ports.work.enqueue(RUN_WORK, run.name)
+        return stored.value
+
+    async def _end(self, run: EvaluationRun, *, release_delay_s: float = 0.0) -> EvaluationRun:
+        await self._ports.runs.put(run)
+        await self._ports.work.enqueue(RELEASE_WORK, run.name, delay_s=release_delay_s)
+        await self._ports.notifier.notify("watch", run.name)
+        return run

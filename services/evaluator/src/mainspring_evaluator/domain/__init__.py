@@ -1,0 +1,1 @@
+"""Suites, runs, items and what can be said of them; no I/O."""

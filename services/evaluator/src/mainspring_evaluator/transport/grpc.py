@@ -1,0 +1,97 @@
+"""`mainspring.evaluation.v1.EvaluationService`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
+from mainspring.evaluation.v1 import evaluation_service_pb2_grpc as pb_grpc
+from mainspring_evaluator.application.ports import Ports
+from mainspring_evaluator.application.runs import Runs, Suites
+from mainspring_evaluator.domain.runs import RUN_STATES, EvaluationRun
+from mainspring_evaluator.transport import mapping
+from mainspring_svckit.database import Listener
+from mainspring_svckit.pagination import Page, next_page_token
+from mainspring_svckit.reading import Reader
+from mainspring_svckit.repository import require
+from mainspring_svckit.watching import follow
+
+NAME = "mainspring.evaluation.v1.EvaluationService"
+
+
+class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
+    """Translates; every decision is made in the use cases."""
+
+    def __init__(self, ports: Ports, suites: Suites, runs: Runs, listener: Listener) -> None:
+        self._ports, self._suites, self._runs, self._listener = ports, suites, runs, listener
+        self._reader = Reader(ports.transactions)
+
+    async def UpdateEvaluationSuite(
+        self, request: pb.UpdateEvaluationSuiteRequest, context: Any
+    ) -> pb.UpdateEvaluationSuiteResponse:
+        stored = await self._suites.put(
+            mapping.suite_from_proto(request.evaluation_suite),
+            etag=request.evaluation_suite.etag,
+            allow_missing=request.allow_missing,
+        )
+        return pb.UpdateEvaluationSuiteResponse(evaluation_suite=mapping.suite_to_proto(stored))
+
+    async def GetEvaluationSuite(
+        self, request: pb.GetEvaluationSuiteRequest, context: Any
+    ) -> pb.GetEvaluationSuiteResponse:
+        found = await self._reader.get(self._ports.suites, "EvaluationSuite", request.name)
+        return pb.GetEvaluationSuiteResponse(evaluation_suite=mapping.suite_to_proto(found))
+
+    async def ListEvaluationSuites(
+        self, request: pb.ListEvaluationSuitesRequest, context: Any
+    ) -> pb.ListEvaluationSuitesResponse:
+        listed, token = await self._reader.list(self._ports.suites, request)
+        return pb.ListEvaluationSuitesResponse(
+            evaluation_suites=[mapping.suite_to_proto(item) for item in listed.items], next_page_token=token
+        )
+
+    async def CreateEvaluationRun(
+        self, request: pb.CreateEvaluationRunRequest, context: Any
+    ) -> pb.CreateEvaluationRunResponse:
+        run = await self._runs.create(request.evaluation_suite, request.candidate, request.baseline)
+        return pb.CreateEvaluationRunResponse(evaluation_run=mapping.run_to_proto(run))
+
+    async def GetEvaluationRun(self, request: pb.GetEvaluationRunRequest, context: Any) -> pb.GetEvaluationRunResponse:
+        found = await self._reader.get(self._ports.runs, "EvaluationRun", request.name)
+        return pb.GetEvaluationRunResponse(evaluation_run=mapping.run_to_proto(found.value))
+
+    async def ListEvaluationRuns(
+        self, request: pb.ListEvaluationRunsRequest, context: Any
+    ) -> pb.ListEvaluationRunsResponse:
+        listed, token = await self._reader.list(self._ports.runs, request)
+        return pb.ListEvaluationRunsResponse(
+            evaluation_runs=[mapping.run_to_proto(item.value) for item in listed.items], next_page_token=token
+        )
+
+    async def CancelEvaluationRun(
+        self, request: pb.CancelEvaluationRunRequest, context: Any
+    ) -> pb.CancelEvaluationRunResponse:
+        run = await self._runs.cancel(request.name)
+        return pb.CancelEvaluationRunResponse(evaluation_run=mapping.run_to_proto(run))
+
+    async def WatchEvaluationRun(
+        self, request: pb.WatchEvaluationRunRequest, context: Any
+    ) -> AsyncIterator[pb.WatchEvaluationRunResponse]:
+        async def read() -> EvaluationRun:
+            return (await self._reader.get(self._ports.runs, "EvaluationRun", request.name)).value
+
+        async for run in follow(self._listener, request.name, read, lambda run: RUN_STATES.ended(run.state)):
+            yield pb.WatchEvaluationRunResponse(evaluation_run=mapping.run_to_proto(run))
+
+    async def ListEvaluationItems(
+        self, request: pb.ListEvaluationItemsRequest, context: Any
+    ) -> pb.ListEvaluationItemsResponse:
+        page = Page.of(request.page_size, request.page_token, request.parent)
+        async with self._ports.transactions.transaction():
+            await require(self._ports.runs, "EvaluationRun", request.parent)
+            listed = await self._ports.items.list(request.parent, page)
+        return pb.ListEvaluationItemsResponse(
+            evaluation_items=[mapping.item_to_proto(item.value) for item in listed.items],
+            next_page_token=next_page_token(listed.next_key, request.parent),
+        )

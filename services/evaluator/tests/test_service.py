@@ -1,0 +1,478 @@
+"""The evaluator as its users meet it: gRPC, events in and out, two replicas, real NATS, Postgres and gRPC around it."""
+
+import asyncio
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mainspring.common.v1 import statistics_pb2
+from mainspring.data.v1 import data_service_pb2, data_service_pb2_grpc, dataset_pb2
+from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
+from mainspring.evaluation.v1 import evaluation_service_pb2_grpc as pb_grpc
+from mainspring.evaluation.v1 import run_pb2, suite_pb2
+from mainspring.events.v1.evaluation_events_pb2 import EvaluationRunCompleted, EvaluationRunFailed
+from mainspring.events.v1.registry_events_pb2 import ModelVersionRegistered
+from mainspring.inference.v1 import (
+    answer_pb2,
+    deployment_pb2,
+    deployment_service_pb2,
+    deployment_service_pb2_grpc,
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+)
+from mainspring.registry.v1 import model_pb2, registry_service_pb2, registry_service_pb2_grpc, release_pb2
+from mainspring_eventkit.bus import Bus
+from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.auth import TokenVerifier
+from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed, Unavailable
+from mainspring_svckit.grpc_server import GrpcServer
+from mainspring_svckit.health import Health
+from mainspring_svckit.ids import new_id
+from mainspring_svckit.mapping import artifact_to_proto, duration_to_proto, failure_to_proto
+from mainspring_testkit.events import EventTap, publish
+from mainspring_testkit.servers import PostgresServer
+from mainspring_testkit.service import ServiceProcess, Surroundings
+from mainspring_testkit.waiting import eventually
+
+MODEL, BASE = "projects/p/models/m", "projects/p/models/base/versions/1"
+SUITE, DATA = "projects/p/evaluationSuites/s", "projects/p/datasets/d/versions/1"
+QUESTIONS = [f"question {number}" for number in range(24)]
+
+
+def version(number: int) -> str:
+    return f"{MODEL}/versions/{number}"
+
+
+def reference(question: str) -> str:
+    return f"this is the one right answer to {question} and to nothing else"
+
+
+class Plane:
+    """Registry, data-ingest and inference as the evaluator sees them, over real gRPC."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, model_pb2.ModelVersion] = {}
+        self.dataset = dataset_pb2.DatasetVersion(name=DATA)
+        self.released = ""
+        self.deployments: dict[str, deployment_pb2.Deployment] = {}
+        self.refused: set[str] = set()
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.stop_after = math.inf
+        self.away_for = 0
+
+    @property
+    def holders(self) -> set[str]:
+        return {holder for deployment in self.deployments.values() for holder in deployment.holders}
+
+    async def GetModelVersion(self, request: Any, context: Any) -> Any:
+        if request.name not in self.versions:
+            raise NotFound("ModelVersion", request.name)
+        return registry_service_pb2.GetModelVersionResponse(model_version=self.versions[request.name])
+
+    async def GetModel(self, request: Any, context: Any) -> Any:
+        release = f"{MODEL}/releases/1" if self.released else ""
+        return registry_service_pb2.GetModelResponse(model=model_pb2.Model(name=request.name, active_release=release))
+
+    async def GetRelease(self, request: Any, context: Any) -> Any:
+        release = release_pb2.Release(name=request.name, model_version=self.released)
+        return registry_service_pb2.GetReleaseResponse(release=release)
+
+    async def GetDatasetVersion(self, request: Any, context: Any) -> Any:
+        return data_service_pb2.GetDatasetVersionResponse(dataset_version=self.dataset)
+
+    async def AcquireDeployment(self, request: Any, context: Any) -> Any:
+        _, model, number = request.model_version.rsplit("/", 2)
+        name = f"projects/p/deployments/{model}-{number}-{request.model_version.split('/')[3]}"
+        blank = deployment_pb2.Deployment(name=name, model_version=request.model_version)
+        deployment = self.deployments.setdefault(name, blank)
+        if request.holder not in deployment.holders:
+            deployment.holders.append(request.holder)
+        return deployment_service_pb2.AcquireDeploymentResponse(deployment=deployment)
+
+    async def ReleaseDeployment(self, request: Any, context: Any) -> Any:
+        deployment = self.deployments[request.name]
+        deployment.holders.remove(request.holder)
+        if not deployment.holders:
+            del self.deployments[request.name]
+        return deployment_service_pb2.ReleaseDeploymentResponse(deployment=deployment)
+
+    async def ListDeployments(self, request: Any, context: Any) -> Any:
+        return deployment_service_pb2.ListDeploymentsResponse(deployments=self.deployments.values())
+
+    async def WatchDeployment(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        deployment = deployment_pb2.Deployment()
+        deployment.CopyFrom(self.deployments[request.name])
+        deployment.state = deployment_pb2.Deployment.STATE_LOADING
+        yield deployment_service_pb2.WatchDeploymentResponse(deployment=deployment)
+        deployment.state = deployment_pb2.Deployment.STATE_READY
+        if deployment.model_version in self.refused:
+            deployment.state = deployment_pb2.Deployment.STATE_FAILED
+            deployment.error.CopyFrom(failure_to_proto("TRITON_REFUSED", "bad weights"))  # type: ignore[arg-type]
+        yield deployment_service_pb2.WatchDeploymentResponse(deployment=deployment)
+        await asyncio.Event().wait()  # Until the caller leaves, as the contract says.
+
+    async def GenerateAnswer(self, request: Any, context: Any) -> Any:
+        if not any(d.model_version == request.model for d in self.deployments.values()):
+            raise NotFound("ServedModel", request.model)
+        if self.away_for:
+            self.away_for -= 1
+            raise Unavailable("TRITON_UNAVAILABLE", "away", retry_after_s=0.01)
+        answer = answer_pb2.Answer(latency=duration_to_proto(0.25), model_version=request.model)
+        if request.raw_prompt:
+            assert (request.sampling.max_output_tokens, request.top_logprobs) == (1, 200)
+            answer.first_token_probabilities.add(token_id=5, logprob=math.log(0.8))
+            answer.first_token_probabilities.add(token_id=6, logprob=math.log(0.1))
+            return inference_service_pb2.GenerateAnswerResponse(answer=answer)
+        if sum(self.asked.values()) >= self.stop_after:
+            await self.may_answer.wait()
+        question = request.messages[-1].content
+        self.asked[request.model, question] += 1
+        answer.text = reference(question) if request.model != BASE else "this is \x00 no answer at all"
+        return inference_service_pb2.GenerateAnswerResponse(answer=answer)
+
+
+class Evaluator:
+    """Two replicas, what they ask, and somebody who calls them."""
+
+    def __init__(self, surroundings: Surroundings, replicas: list[ServiceProcess], plane: Plane, store: Any) -> None:
+        self.replicas, self.plane, self.store = replicas, plane, store
+        self.caller, self.stranger = surroundings.caller("admin"), surroundings.caller("admin", project="q")
+        self.turn = 0
+
+    async def call(self, method: str, *, caller: Any = None, **fields: Any) -> Any:
+        self.turn += 1
+        replica = self.replicas[self.turn % len(self.replicas)]
+        request = getattr(pb, f"{method}Request")(**fields)
+        stub: Any = pb_grpc.EvaluationServiceStub(replica.channel)
+        return await (caller or self.caller).unary(getattr(stub, method), request, getattr(pb, f"{method}Response"))
+
+    async def put_suite(self, **changes: Any) -> suite_pb2.EvaluationSuite:
+        fields: dict[str, Any] = {"name": SUITE, "model": MODEL, "scorers": ["rouge_l", "bleu", "chrf"], **changes}
+        suite = suite_pb2.EvaluationSuite(bootstrap_resamples=200, **fields)
+        answer = await self.call("UpdateEvaluationSuite", evaluation_suite=suite, allow_missing=True)
+        return answer.evaluation_suite
+
+    async def create(self, candidate: str, **fields: Any) -> run_pb2.EvaluationRun:
+        answer = await self.call(
+            "CreateEvaluationRun", parent="projects/p", evaluation_suite=SUITE, candidate=candidate, **fields
+        )
+        return answer.evaluation_run
+
+    async def watch(self, name: str, replica: int = 0) -> list[run_pb2.EvaluationRun]:
+        stub: Any = pb_grpc.EvaluationServiceStub(self.replicas[replica].channel)
+        request = pb.WatchEvaluationRunRequest(name=name)
+        stream = self.caller.stream(stub.WatchEvaluationRun, request, pb.WatchEvaluationRunResponse, timeout_s=60)
+        return [answer.evaluation_run async for answer in stream]
+
+    async def register(self, number: int, *, probe: bytes = b"") -> ModelVersionRegistered:
+        """A version in the catalogue, and the event that tells of it."""
+        made = model_pb2.ModelVersion(name=version(number), base_model_version=BASE)
+        made.manifest.CopyFrom(artifact_to_proto(await self.store.put_bytes("p", f"manifest {number}".encode())))
+        made.lineage.dataset_version = DATA
+        if probe:
+            made.artifacts["fidelity_probe.json"].CopyFrom(artifact_to_proto(await self.store.put_bytes("p", probe)))
+        self.plane.versions[made.name] = made
+        return ModelVersionRegistered(
+            model_version=made.name, model=MODEL, kind="ADAPTER", base_model_version=BASE, manifest=made.manifest
+        )
+
+    async def put_dataset(self, shards: int = 2, *, damaged: bool = False) -> None:
+        """A dataset version whose test split has every question twice, over several shards."""
+        entries: list[dict[str, Any]] = []
+        for shard in range(shards):
+            rows = [
+                [{"role": "user", "content": question}, {"role": "assistant", "content": reference(question)}]
+                for question in QUESTIONS[shard::1]
+            ]
+            buffer = io.BytesIO()
+            pq.write_table(pa.table({"row_id": list(map(str, range(len(rows)))), "messages": rows}), buffer)
+            data = buffer.getvalue() if not damaged else b"PAR1 but not really"
+            artifact = await self.store.put_bytes("p", data)
+            entries.append({"sha256": artifact.sha256, "size_bytes": artifact.size_bytes, "rows": len(rows)})
+        manifest = {"schema": "mainspring.dataset.v1", "root_sha256": "ab" * 32, "splits": {"test": entries}}
+        stored = await self.store.put_bytes("p", json.dumps(manifest).encode())
+        self.plane.dataset.manifest.CopyFrom(artifact_to_proto(stored))
+
+
+@pytest.fixture
+async def plane(verifier: TokenVerifier) -> AsyncIterator[tuple[Plane, str]]:
+    """What the evaluator asks, on one port."""
+    made = Plane()
+    server = GrpcServer(verifier=verifier, health=Health(), database=None)
+    for package, adder in (
+        ("registry.v1.RegistryService", registry_service_pb2_grpc.add_RegistryServiceServicer_to_server),
+        ("data.v1.DataService", data_service_pb2_grpc.add_DataServiceServicer_to_server),
+        ("inference.v1.DeploymentService", deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server),
+        ("inference.v1.InferenceService", inference_service_pb2_grpc.add_InferenceServiceServicer_to_server),
+    ):
+        server.add(f"mainspring.{package}", adder, _Partly(made))
+    port = await server.start("127.0.0.1", 0)
+    try:
+        yield made, f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+class _Partly:
+    """A servicer that has the methods of `Plane`; the generated adders ask for all of a service's."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    def __getattr__(self, method: str) -> Any:
+        async def missing(request: Any, context: Any) -> Any:
+            raise AssertionError(f"the evaluator is not expected to call {method}")
+
+        return getattr(self._plane, method, missing)
+
+
+@pytest.fixture
+async def evaluator(
+    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, plane: tuple[Plane, str]
+) -> Evaluator:
+    made, address = plane
+    settings = {
+        "registry_address": address,
+        "data_ingest_address": address,
+        "inference_address": address,
+        "answer_retry_wait_s": 0.05,
+        "answer_tries": 3,
+        "run_attempts": 2,
+        "lease_s": 2,
+    }
+    database = await postgres.new_database("mainspring_evaluator")
+    replicas = [surroundings.replica("mainspring_evaluator.main", database, **settings) for _ in range(2)]
+    await asyncio.gather(*(replica.start() for replica in replicas))
+    evaluator = Evaluator(surroundings, replicas, made, ArtifactStore(artifact_url))
+    made.versions[BASE] = model_pb2.ModelVersion(name=BASE)
+    made.versions[BASE].manifest.sha256 = "cd" * 32
+    await evaluator.put_dataset()
+    return evaluator
+
+
+async def all_let_go(evaluator: Evaluator) -> None:
+    async def nobody_holds() -> bool:
+        return not evaluator.plane.holders
+
+    await eventually(nobody_holds, what="all models to be let go")
+
+
+async def test_a_registered_version_is_measured_once_and_the_result_is_told(
+    evaluator: Evaluator, bus: Bus, event_tap: EventTap
+) -> None:
+    suite = await evaluator.put_suite()
+    probe = {"schema": "mainspring.fidelity_probe.v1", "positions": [{"prefix": "a", "top": [[5, math.log(0.8)]]}]}
+    registered = await evaluator.register(1, probe=json.dumps(probe).encode())
+    cycle = new_id()
+    for _ in range(3):  # The bus delivers at least once; the effect is single.
+        await publish(bus, registered, cycle=cycle, event_id="registered-1")
+    (completed,) = await event_tap.wait_for(EvaluationRunCompleted, within_s=60)
+    assert (completed.evaluation_suite, completed.candidate, completed.baseline) == (SUITE, version(1), BASE)
+    assert completed.candidate_manifest_sha256 == registered.manifest.sha256
+    assert completed.baseline_manifest_sha256 == "cd" * 32
+    assert (completed.dataset_version, completed.dataset_root_sha256) == (DATA, "ab" * 32)
+    assert completed.items == len(QUESTIONS)
+    assert len(completed.suite_sha256) == 64
+    scores = {result.scorer: result for result in completed.results}
+    assert scores["rouge_l"].candidate.value == 1
+    assert scores["rouge_l"].difference.low > 0.3
+    assert scores["bleu"].candidate.value == pytest.approx(100)
+    assert completed.fidelity.mean_kl_nats == pytest.approx(0, abs=1e-9)
+    assert completed.fidelity.positions == 1
+    assert {event.cycle for event in event_tap.events if event.data == completed} == {cycle}
+
+    seen = await evaluator.watch(completed.evaluation_run)
+    run = seen[-1]
+    assert run.state == run_pb2.EvaluationRun.STATE_SUCCEEDED
+    assert (run.progress.done, run.progress.total, run.progress.unit) == (48, 48, "answers")
+    assert run.suite_sha256 == completed.suite_sha256
+    assert run.candidate_latency.p95.ToNanoseconds() == 250_000_000
+    assert run.cycle == cycle
+    runs = (await evaluator.call("ListEvaluationRuns", parent="projects/p")).evaluation_runs
+    assert [listed.name for listed in runs] == [run.name]
+    first = await evaluator.call("ListEvaluationItems", parent=run.name, page_size=20)
+    rest = await evaluator.call("ListEvaluationItems", parent=run.name, page_size=20, page_token=first.next_page_token)
+    items = [*first.evaluation_items, *rest.evaluation_items]
+    assert [item.index for item in items] == list(range(24))
+    assert items[0].baseline_text == "this is \ufffd no answer at all"
+    assert all(item.candidate_scores["rouge_l"] == 1 for item in items)
+    assert {len(item.references) for item in items} == {1, 2}
+    assert set(evaluator.plane.asked.values()) == {1}
+    await all_let_go(evaluator)
+    assert len(event_tap.of(EvaluationRunCompleted)) == 1
+    assert suite.bootstrap_resamples == 200
+
+
+async def test_i2_the_champions_answers_are_not_generated_again(evaluator: Evaluator) -> None:
+    await evaluator.put_suite()
+    await evaluator.register(1)
+    await evaluator.register(2)
+    first = (await evaluator.watch((await evaluator.create(version(1))).name))[-1]
+    evaluator.plane.asked.clear()
+    evaluator.plane.released = version(1)
+    second = (await evaluator.watch((await evaluator.create(version(2))).name))[-1]
+    assert second.baseline == version(1)
+    assert {asked for asked, _ in evaluator.plane.asked} == {version(2)}
+    assert second.results[0].baseline == first.results[0].candidate
+    assert second.results[0].p_value == 1
+
+
+async def test_f1_a_killed_replicas_run_goes_on_where_it_was(evaluator: Evaluator, event_tap: EventTap) -> None:
+    await evaluator.put_suite()
+    await evaluator.register(1)
+    plane, (first, second) = evaluator.plane, evaluator.replicas
+    await second.stop()
+    evaluator.replicas = [first]
+    plane.stop_after = 30
+    plane.may_answer.clear()
+    run = await evaluator.create(version(1), request_id=new_id())
+
+    async def stuck() -> bool:
+        found = await evaluator.call("GetEvaluationRun", name=run.name)
+        return sum(plane.asked.values()) >= 30 and found.evaluation_run.progress.done > 0
+
+    await eventually(stuck, within_s=30, what="the run to be in the midst of the baseline")
+    await first.kill()
+    plane.stop_after = math.inf
+    plane.may_answer.set()
+    await second.start()
+    evaluator.replicas = [second]
+    done = (await evaluator.watch(run.name))[-1]
+    assert done.state == run_pb2.EvaluationRun.STATE_SUCCEEDED
+    assert len(plane.asked) == 48
+    # The candidate's answers were all kept; of the baseline's only those in flight at the kill were asked for twice.
+    assert all(plane.asked[version(1), question] == 1 for question in QUESTIONS)
+    assert sum(plane.asked.values()) <= 48 + 16
+    await event_tap.wait_for(EvaluationRunCompleted)
+    await all_let_go(evaluator)
+    assert len(event_tap.of(EvaluationRunCompleted)) == 1
+
+
+@pytest.mark.parametrize("point", ["evaluator-versions:before-commit", "evaluator-versions:before-ack"])
+async def test_f1_killed_while_it_hears_of_a_version_it_still_starts_one_run(
+    evaluator: Evaluator, bus: Bus, event_tap: EventTap, point: str
+) -> None:
+    await evaluator.put_suite()
+    registered = await evaluator.register(1)
+    first, second = evaluator.replicas
+    await second.stop()
+    await first.kill()
+    await first.start(ready=False, MAINSPRING_CRASH_AT=point)
+    await publish(bus, registered)
+    assert await first.wait() == 137
+    await second.start()
+    evaluator.replicas = [second]
+    await event_tap.wait_for(EvaluationRunCompleted, within_s=60)
+    runs = (await evaluator.call("ListEvaluationRuns", parent="projects/p")).evaluation_runs
+    assert len(runs) == 1
+
+
+async def test_f16_the_engine_away_for_a_while_costs_time_and_not_the_run(evaluator: Evaluator) -> None:
+    await evaluator.put_suite()
+    await evaluator.register(1)
+    evaluator.plane.away_for = 40
+    done = (await evaluator.watch((await evaluator.create(version(1))).name))[-1]
+    assert done.state == run_pb2.EvaluationRun.STATE_SUCCEEDED, done.error.message
+
+
+async def test_a_cancelled_run_ends_at_once_and_lets_go(evaluator: Evaluator, event_tap: EventTap) -> None:
+    await evaluator.put_suite()
+    await evaluator.register(1)
+    evaluator.plane.stop_after = 5
+    evaluator.plane.may_answer.clear()
+    run = await evaluator.create(version(1))
+
+    async def stuck() -> bool:
+        return sum(evaluator.plane.asked.values()) >= 5
+
+    await eventually(stuck, what="answers to be asked for")
+    cancelled = await evaluator.call("CancelEvaluationRun", name=run.name)
+    assert cancelled.evaluation_run.state == run_pb2.EvaluationRun.STATE_CANCELLED
+    await all_let_go(evaluator)
+    with pytest.raises(PreconditionFailed) as caught:
+        await evaluator.call("CancelEvaluationRun", name=run.name)
+    assert caught.value.reason == "ILLEGAL_STATE_TRANSITION"
+    evaluator.plane.may_answer.set()
+    evaluator.plane.stop_after = math.inf
+    other = await evaluator.watch((await evaluator.create(version(1))).name)
+    assert other[-1].state == run_pb2.EvaluationRun.STATE_SUCCEEDED
+    assert [event.evaluation_run for event in await event_tap.wait_for(EvaluationRunCompleted)] == [other[-1].name]
+    assert event_tap.of(EvaluationRunFailed) == []
+
+
+async def test_b9_f10_f16_a_run_that_cannot_end_says_why_and_lets_go(evaluator: Evaluator, event_tap: EventTap) -> None:
+    await evaluator.put_suite()
+    await evaluator.register(1)
+    plane = evaluator.plane
+
+    async def fails_with(reason: str, baseline: str = "") -> None:
+        before = len(event_tap.of(EvaluationRunFailed))
+        run = (await evaluator.watch((await evaluator.create(version(1), baseline=baseline)).name))[-1]
+        assert run.state == run_pb2.EvaluationRun.STATE_FAILED
+        failed = (await event_tap.wait_for(EvaluationRunFailed, count=before + 1))[-1]
+        assert (failed.evaluation_run, failed.candidate, failed.reason) == (run.name, version(1), reason)
+        assert failed.message == run.error.message
+        await all_let_go(evaluator)
+
+    await fails_with("MODEL_VERSION_NOT_FOUND", baseline=version(9))
+    await evaluator.put_dataset(shards=0)
+    await fails_with("NO_TEST_ROWS")
+    await evaluator.put_dataset(damaged=True)
+    await fails_with("DATASET_UNREADABLE")
+    plane.dataset.manifest.sha256 = "ef" * 32
+    await fails_with("DATASET_UNREADABLE")
+    await evaluator.put_dataset()
+    plane.refused.add(version(1))
+    await fails_with("DEPLOYMENT_FAILED")
+    plane.refused.clear()
+    plane.away_for = 1_000_000
+    await fails_with("INFERENCE_FAILED")
+    plane.away_for = 0
+    done = (await evaluator.watch((await evaluator.create(version(1))).name))[-1]
+    assert done.state == run_pb2.EvaluationRun.STATE_SUCCEEDED, done.error.message
+
+
+async def test_requests_are_checked_and_a3_other_projects_are_not_seen(evaluator: Evaluator) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await evaluator.put_suite(scorers=["bleu", "guesswork"])
+    assert caught.value.reason == "UNKNOWN_SCORER"
+    with pytest.raises(InvalidInput):
+        await evaluator.put_suite(scorers=[])
+    with pytest.raises(NotFound):
+        await evaluator.create(version(1))
+    stored = await evaluator.put_suite()
+    assert (await evaluator.call("GetEvaluationSuite", name=SUITE)).evaluation_suite == stored
+    listed = await evaluator.call("ListEvaluationSuites", parent="projects/p")
+    assert list(listed.evaluation_suites) == [stored]
+    await evaluator.register(1)
+    request_id = new_id()
+    both = [await evaluator.create(version(1), request_id=request_id) for _ in range(2)]
+    assert both[0] == both[1]
+    for method, fields in (
+        ("GetEvaluationRun", {"name": both[0].name}),
+        ("ListEvaluationItems", {"parent": both[0].name}),
+        ("CancelEvaluationRun", {"name": both[0].name}),
+        ("GetEvaluationSuite", {"name": SUITE}),
+    ):
+        with pytest.raises(NotFound):
+            await evaluator.call(method, caller=evaluator.stranger, **fields)
+    done = (await evaluator.watch(both[0].name))[-1]
+    assert statistics_pb2.Fidelity() == done.fidelity
+
+
+async def test_f23_without_its_settings_it_says_what_is_missing(
+    surroundings: Surroundings, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    replica = surroundings.replica("mainspring_evaluator.main", await postgres.new_database("mainspring_evaluator"))
+    with pytest.raises(RuntimeError, match="registry_address"):
+        await replica.start()

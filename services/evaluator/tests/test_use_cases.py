@@ -1,0 +1,479 @@
+"""Use cases over fakes: what is measured, what is stored, what is announced."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from mainspring.events.v1.evaluation_events_pb2 import EvaluationRunCompleted, EvaluationRunFailed
+from mainspring_evaluator.adapters.announcements import OutboxAnnouncements
+from mainspring_evaluator.adapters.postgres import PostgresAnswers
+from mainspring_evaluator.adapters.scoring import ThreadScoring
+from mainspring_evaluator.application.evaluation import Evaluation
+from mainspring_evaluator.application.generation import Generation
+from mainspring_evaluator.application.ports import AnswerCache, Ports, TestSplit, VersionInfo
+from mainspring_evaluator.application.runs import RELEASE_WORK, RUN_WORK, Runs, Suites
+from mainspring_evaluator.domain.fidelity import PROBE_SCHEMA, Distribution
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, Message, Prompt
+from mainspring_evaluator.domain.runs import EvaluationRun, RunState
+from mainspring_evaluator.domain.suites import EvaluationSuite, Sampling
+from mainspring_evaluator.transport import mapping
+from mainspring_svckit.database import Database
+from mainspring_svckit.errors import (
+    EtagMismatch,
+    IllegalTransition,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+)
+from mainspring_svckit.names import project_of
+from mainspring_svckit.work import LeaseLost
+from mainspring_testkit.fakes import (
+    FakeArtifacts,
+    FakeClock,
+    FakeNotifier,
+    FakeOutbox,
+    FakeRepository,
+    FakeTransactions,
+    FakeWork,
+)
+from mainspring_testkit.plugin import DatabaseFor
+
+MODEL, BASE = "projects/p/models/m", "projects/p/models/base/versions/1"
+FIRST, SECOND = f"{MODEL}/versions/1", f"{MODEL}/versions/2"
+DATA = "projects/p/datasets/d/versions/1"
+SUITE = EvaluationSuite("projects/p/evaluationSuites/s", MODEL, ("rouge_l", "bleu"), bootstrap_resamples=100)
+ROWS = [
+    ("red", "all of the roses are red"),
+    ("blue", "all of the violets are blue"),
+    ("blue", "so very blue is the sky"),
+    ("green", "all of the grass is green"),
+]
+
+
+class FakeCatalogue:
+    def __init__(self) -> None:
+        self.versions = {
+            BASE: VersionInfo(BASE, "projects/p/models/base", "", "mb", "", ""),
+            FIRST: VersionInfo(FIRST, MODEL, BASE, "m1", DATA, "cycle-of-1"),
+            SECOND: VersionInfo(SECOND, MODEL, BASE, "m2", DATA, ""),
+        }
+        self.released = ""
+
+    async def version(self, name: str) -> VersionInfo:
+        if name not in self.versions:
+            raise NotFound("ModelVersion", name)
+        return self.versions[name]
+
+    async def released_version(self, model: str) -> str:
+        return self.released if model == MODEL else ""
+
+
+class FakeDatasets:
+    def __init__(self) -> None:
+        self.rows = [[Message("user", question), Message("assistant", answer)] for question, answer in ROWS]
+        self.asked: list[str] = []
+
+    async def test_split(self, dataset_version: str) -> TestSplit:
+        self.asked.append(dataset_version)
+
+        async def batches() -> AsyncIterator[Sequence[Sequence[Message]]]:
+            yield self.rows
+
+        return TestSplit("root", batches())
+
+
+class FakeInference:
+    """Answers with a reference for versions of the model, and with one word for the base."""
+
+    def __init__(self) -> None:
+        self.held: set[tuple[str, str]] = set()
+        self.asked: list[tuple[str, str]] = []
+        self.failures: dict[str, list[Exception]] = {}
+        self.tokens: dict[str, Distribution] = {}
+        self.sampling: Sampling | None = None
+
+    async def hold(self, version: str, holder: str) -> None:
+        self.held.add((version, holder))
+
+    async def let_go(self, holder: str) -> None:
+        self.held = {(version, by) for version, by in self.held if by != holder}
+
+    async def answer(self, version: str, prompt: Prompt, sampling: Sampling) -> Answer:
+        assert any(version == held for held, _ in self.held), f"{version} is not held"
+        self.sampling = sampling
+        question = prompt[-1].content
+        if self.failures.get(question):
+            raise self.failures[question].pop()
+        self.asked.append((version, question))
+        text = next(answer for asked, answer in ROWS if asked == question) if version != BASE else f"{question}\x00"
+        return Answer(text, float(len(self.asked)))
+
+    async def next_tokens(self, version: str, prefix: str, top: int) -> Distribution:
+        assert (version, top) == (FIRST, 200)
+        return self.tokens[prefix]
+
+
+class FakeAnswers:
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Answer] = {}
+
+    async def known(self, project: str, keys: Sequence[str]) -> Mapping[str, Answer]:
+        return {key: self.rows[project, key] for key in keys if (project, key) in self.rows}
+
+    async def put(self, project: str, key: str, answer: Answer) -> None:
+        self.rows.setdefault((project, key), answer)
+
+
+class FakeItems(FakeRepository[EvaluationItem]):
+    def __init__(self) -> None:
+        super().__init__(parent=lambda i: i.run, sort_key=lambda i: f"{i.index:09}")
+
+    async def add_all(self, items: Sequence[EvaluationItem]) -> None:
+        for item in items:
+            await self.add(item)
+
+
+@dataclass
+class FakeLease:
+    """A lease that can be lost."""
+
+    lost: bool = False
+    completed: bool = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        if self.lost:
+            raise LeaseLost("run")
+        yield
+
+    @asynccontextmanager
+    async def complete(self) -> AsyncIterator[None]:
+        async with self.transaction():
+            yield
+        self.completed = True
+
+
+def project(value: Any) -> str:
+    return f"projects/{project_of(value.name)}"
+
+
+@dataclass
+class World:
+    catalogue: FakeCatalogue = field(default_factory=FakeCatalogue)
+    datasets: FakeDatasets = field(default_factory=FakeDatasets)
+    inference: FakeInference = field(default_factory=FakeInference)
+    answers: FakeAnswers = field(default_factory=FakeAnswers)
+    items: FakeItems = field(default_factory=FakeItems)
+    files: FakeArtifacts = field(default_factory=FakeArtifacts)
+    outbox: FakeOutbox = field(default_factory=FakeOutbox)
+    work: FakeWork = field(default_factory=FakeWork)
+    notifier: FakeNotifier = field(default_factory=FakeNotifier)
+
+    def __post_init__(self) -> None:
+        ids = iter(f"run-{number}" for number in range(100))
+        self.ports = Ports(
+            transactions=FakeTransactions(),
+            suites=FakeRepository[EvaluationSuite](parent=project, sort_key=lambda s: s.name),
+            runs=FakeRepository[EvaluationRun](parent=project, sort_key=lambda r: r.name, newest_first=True),
+            items=self.items,
+            answers=self.answers,
+            catalogue=self.catalogue,
+            datasets=self.datasets,
+            inference=self.inference,
+            scoring=ThreadScoring(),
+            files=self.files,
+            announcements=OutboxAnnouncements(self.outbox),  # type: ignore[arg-type]
+            work=self.work,
+            notifier=self.notifier,
+            clock=FakeClock(),
+            new_id=lambda: next(ids),
+        )
+        self.suites, self.runs = Suites(self.ports), Runs(self.ports, cancel_release_delay_s=1)
+        generation = Generation(self.ports, concurrency=2, tries=3, retry_wait_s=0)
+        self.evaluation = Evaluation(self.ports, self.runs, generation)
+
+    async def run(self, candidate: str = FIRST, suite: EvaluationSuite = SUITE, baseline: str = "") -> EvaluationRun:
+        """Writes the suite, asks for a run by hand and does it."""
+        await self.suites.put(suite, etag="", allow_missing=True)
+        run = await self.runs.create(suite.name, candidate, baseline)
+        lease = FakeLease()
+        await self.evaluation.run(run.name, lease)
+        assert lease.completed
+        return await self.stored(run.name)
+
+    async def stored(self, name: str) -> EvaluationRun:
+        found = await self.ports.runs.get(name)
+        assert found is not None
+        return found.value
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_version_is_measured_against_its_foundation_and_the_others_are_told(world: World) -> None:
+    run = await world.run()
+    assert (run.state, run.start_time is not None, run.end_time is not None) == (RunState.SUCCEEDED, True, True)
+    assert (run.progress.done, run.progress.total, run.progress.unit) == (6, 6, "answers")
+    assert run.findings is not None
+    assert run.findings.items == 3
+    rouge, bleu = run.findings.results
+    assert (rouge.scorer, rouge.candidate.value, bleu.candidate.value) == ("rouge_l", 1.0, pytest.approx(100))
+    assert rouge.difference is not None
+    assert rouge.difference.low > 0
+    assert run.findings.fidelity is None
+    assert (run.findings.latency.p50_s, run.findings.latency.p95_s) == (2.0, 3.0)
+    (event,) = world.outbox.emitted
+    assert isinstance(event, EvaluationRunCompleted)
+    assert (event.candidate_manifest_sha256, event.baseline, event.baseline_manifest_sha256) == ("m1", BASE, "mb")
+    assert (event.dataset_version, event.dataset_root_sha256, event.items) == (DATA, "root", 3)
+    assert event.suite_sha256 == SUITE.sha256
+    assert not event.HasField("fidelity")
+    assert world.outbox.cycles == ["cycle-of-1"], "a run by hand joins the turn of its candidate"
+    assert ("watch", run.name) in world.notifier.sent
+
+
+async def test_items_hold_both_texts_their_scores_and_all_references(world: World) -> None:
+    run = await world.run()
+    items = sorted((stored.value for stored in world.items.rows.values()), key=lambda item: item.index)
+    assert [item.index for item in items] == [0, 1, 2]
+    blue = next(item for item in items if item.prompt[0].content == "blue")
+    assert (blue.run, blue.references) == (run.name, ("all of the violets are blue", "so very blue is the sky"))
+    assert (blue.candidate_text, blue.baseline_text) == ("all of the violets are blue", "blue\ufffd")
+    assert blue.candidate_scores["rouge_l"] == 1.0
+    assert set(blue.baseline_scores) == {"rouge_l", "bleu"}
+    assert mapping.item_to_proto(blue).messages[0].content == "blue"
+
+
+async def test_a_registered_version_starts_one_run_for_each_suite_of_its_model(world: World) -> None:
+    for suite in (
+        SUITE,
+        replace(SUITE, name="projects/p/evaluationSuites/t"),
+        replace(SUITE, name="projects/p/evaluationSuites/other", model="projects/p/models/n"),
+    ):
+        await world.suites.put(suite, etag="", allow_missing=True)
+    runs = await world.runs.react(MODEL, FIRST, "turn")
+    assert [run.suite.name.rsplit("/", 1)[-1] for run in runs] == ["s", "t"]
+    assert {run.cycle for run in runs} == {"turn"}
+    assert set(world.work.queued) == {(RUN_WORK, run.name) for run in runs}
+    await world.evaluation.run(runs[0].name, FakeLease())
+    assert world.outbox.cycles == ["turn"]
+
+
+async def test_the_baseline_is_the_wish_else_what_is_released_else_the_foundation(world: World) -> None:
+    world.catalogue.released = FIRST
+    released = await world.run(SECOND)
+    wished = await world.run(SECOND, baseline=BASE)
+    assert released.subjects is not None
+    assert wished.subjects is not None
+    assert (released.subjects.baseline, wished.subjects.baseline) == (FIRST, BASE)
+    alone = await world.run(BASE, replace(SUITE, dataset_version=DATA))
+    assert alone.subjects is not None
+    assert alone.findings is not None
+    assert alone.subjects.baseline == ""
+    assert [(r.baseline, r.difference, r.p_value) for r in alone.findings.results] == [(None, None, 0)] * 2
+
+
+async def test_what_was_answered_is_never_generated_again(world: World) -> None:
+    first = await world.run(FIRST)
+    world.inference.asked.clear()
+    world.inference.held.clear()
+    world.catalogue.released = FIRST
+    second = await world.run(SECOND)
+    assert {version for version, _ in world.inference.asked} == {SECOND}
+    assert {version for version, _ in world.inference.held} == {SECOND}, "a baseline that is known needs no memory"
+    assert second.findings is not None
+    assert first.findings is not None
+    assert second.findings.results[0].baseline == first.findings.results[0].candidate
+
+
+async def test_f1_a_run_goes_on_with_what_it_was_about_and_asks_only_for_what_is_missing(world: World) -> None:
+    await world.suites.put(SUITE, etag="", allow_missing=True)
+    run = await world.runs.create(SUITE.name, SECOND)
+    world.inference.failures["red"] = [Unavailable("X", "away")] * 3
+    with pytest.raises(Unavailable) as caught:
+        await world.evaluation.run(run.name, FakeLease())
+    assert caught.value.reason == "INFERENCE_FAILED"
+    done = len(world.inference.asked)
+    world.catalogue.released = FIRST  # Something was released meanwhile; the run compares with what it began with.
+    await world.evaluation.run(run.name, FakeLease())
+    stored = await world.stored(run.name)
+    assert stored.subjects is not None
+    assert stored.subjects.baseline == BASE
+    assert len(world.inference.asked) == len(set(world.inference.asked)) == 6
+    assert done < 6
+
+
+async def test_a_passing_trouble_is_sat_out_and_a_refusal_is_not(world: World) -> None:
+    world.inference.failures["blue"] = [Unavailable("X", "away")] * 2
+    assert (await world.run()).state is RunState.SUCCEEDED
+    world.answers.rows.clear()
+    world.inference.failures["red"] = [InvalidInput("too long", reason="CONTEXT_LENGTH_EXCEEDED")]
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.run()
+    assert (caught.value.reason, caught.value.metadata) == ("INFERENCE_FAILED", {"cause": "CONTEXT_LENGTH_EXCEEDED"})
+
+
+async def test_f13_a_worker_without_its_lease_writes_nothing(world: World) -> None:
+    await world.suites.put(SUITE, etag="", allow_missing=True)
+    run = await world.runs.create(SUITE.name, FIRST)
+    with pytest.raises(LeaseLost):
+        await world.evaluation.run(run.name, FakeLease(lost=True))
+    assert await world.stored(run.name) == run
+    assert world.outbox.emitted == []
+
+
+@pytest.mark.parametrize("cause", ["no rows", "no dataset"])
+async def test_b9_without_test_rows_a_run_cannot_end(world: World, cause: str) -> None:
+    if cause == "no rows":
+        world.datasets.rows = []
+    else:
+        world.catalogue.versions[FIRST] = replace(world.catalogue.versions[FIRST], dataset_version="")
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.run()
+    assert caught.value.reason == "NO_TEST_ROWS"
+
+
+async def test_a_failed_run_says_why_lets_go_and_tells_the_others(world: World) -> None:
+    await world.suites.put(SUITE, etag="", allow_missing=True)
+    (run,) = await world.runs.react(MODEL, FIRST, "turn")
+    await world.runs.give_up(run.name, "NO_TEST_ROWS", "none")
+    stored = await world.stored(run.name)
+    assert (stored.state, stored.error_reason) == (RunState.FAILED, "NO_TEST_ROWS")
+    (event,) = world.outbox.emitted
+    assert isinstance(event, EvaluationRunFailed)
+    assert (event.candidate, event.reason, event.message) == (FIRST, "NO_TEST_ROWS", "none")
+    assert world.outbox.cycles == ["turn"]
+    assert (RELEASE_WORK, run.name) in world.work.queued
+    shown = mapping.run_to_proto(stored)
+    assert shown.error.message == "none"
+
+
+async def test_models_are_let_go_however_often_it_is_asked(world: World) -> None:
+    run = await world.run()
+    assert (RELEASE_WORK, run.name) in world.work.queued
+    world.inference.held.add((BASE, "somebody else"))
+    for _ in range(2):
+        await world.runs.release(run.name)
+    assert world.inference.held == {(BASE, "somebody else")}
+
+
+async def test_a_cancelled_run_leaves_the_queue_and_cannot_be_cancelled_again(world: World) -> None:
+    await world.suites.put(SUITE, etag="", allow_missing=True)
+    run = await world.runs.create(SUITE.name, FIRST)
+    assert (await world.runs.cancel(run.name)).state is RunState.CANCELLED
+    assert set(world.work.queued) == {(RELEASE_WORK, run.name)}
+    assert world.outbox.emitted == []
+    with pytest.raises(IllegalTransition):
+        await world.runs.cancel(run.name)
+
+
+async def test_fidelity_is_measured_with_the_candidates_probe(world: World) -> None:
+    probe = {"schema": PROBE_SCHEMA, "positions": [{"prefix": p, "top": [[1, -0.1], [2, -3.0]]} for p in "ab"]}
+    file = await world.files.put_bytes("p", json.dumps(probe).encode())
+    world.catalogue.versions[FIRST] = replace(world.catalogue.versions[FIRST], probe=file)
+    world.inference.tokens = {"a": {1: -0.1, 2: -3.0}, "b": {2: -0.1, 1: -3.0}}
+    run = await world.run()
+    assert run.findings is not None
+    assert run.findings.fidelity is not None
+    assert (run.findings.fidelity.top1_agreement, run.findings.fidelity.positions) == (0.5, 2)
+    assert run.findings.fidelity.mean_kl_nats > 0.5
+    world.inference.tokens = {"a": {}, "b": {}}
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.run()
+    assert caught.value.reason == "INFERENCE_FAILED"
+
+
+async def test_a_suite_is_applied_as_it_stood_when_the_run_was_asked_for(world: World) -> None:
+    await world.suites.put(SUITE, etag="", allow_missing=True)
+    run = await world.runs.create(SUITE.name, FIRST)
+    await world.suites.put(replace(SUITE, scorers=("chrf",), max_items=1), etag="", allow_missing=False)
+    await world.evaluation.run(run.name, FakeLease())
+    findings = (await world.stored(run.name)).findings
+    assert findings is not None
+    assert [result.scorer for result in findings.results] == ["rouge_l", "bleu"]
+    assert findings.items == 3
+
+
+async def test_max_items_and_sampling_are_those_of_the_suite(world: World) -> None:
+    run = await world.run(suite=replace(SUITE, max_items=2, sampling=Sampling(17, 0.5, 3)))
+    assert run.findings is not None
+    assert run.findings.items == 2
+    assert world.inference.sampling == Sampling(17, 0.5, 3)
+
+
+async def test_a_suite_that_cannot_be_is_refused(world: World) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await world.suites.put(replace(SUITE, scorers=("bleu", "meteor")), etag="", allow_missing=True)
+    assert caught.value.reason == "UNKNOWN_SCORER"
+    assert [violation.field for violation in caught.value.violations] == ["evaluation_suite.scorers[1]"]
+    with pytest.raises(NotFound):
+        await world.suites.put(SUITE, etag="", allow_missing=False)
+    stored = await world.suites.put(SUITE, etag="", allow_missing=True)
+    await world.suites.put(SUITE, etag=stored.etag, allow_missing=False)
+    with pytest.raises(EtagMismatch):
+        await world.suites.put(SUITE, etag=stored.etag, allow_missing=False)
+
+
+async def test_a_suite_survives_the_wire(world: World) -> None:
+    suite = replace(SUITE, dataset_version=DATA, max_items=7, sampling=Sampling(9, 0.25, 4), confidence_level=0.9)
+    stored = await world.suites.put(suite, etag="", allow_missing=True)
+    message = mapping.suite_to_proto(stored)
+    assert mapping.suite_from_proto(message) == suite
+    assert message.etag == stored.etag
+    message.ClearField("sampling")
+    message.ClearField("bootstrap_resamples")
+    message.ClearField("confidence_level")
+    defaults = mapping.suite_from_proto(message)
+    assert (defaults.sampling, defaults.bootstrap_resamples) == (Sampling(128, 0.0, 0), 1000)
+    assert defaults.confidence_level == 0.95
+
+
+class AnswerCacheContract:
+    """What every cache of answers does. Subclasses give `cache` and `transaction`."""
+
+    async def test_what_was_kept_is_known_in_its_project_only(self, cache: AnswerCache, transaction: Any) -> None:
+        odd = Answer('"\\\x00\U0001f600 é\n', 0.25)
+        async with transaction():
+            await cache.put("p", "a", odd)
+            await cache.put("p", "b", Answer("", 1.5))
+        async with transaction():
+            assert await cache.known("p", ["a", "b", "c"]) == {"a": odd, "b": Answer("", 1.5)}
+            assert await cache.known("q", ["a"]) == {}
+            assert await cache.known("p", []) == {}
+
+    async def test_the_first_answer_stays(self, cache: AnswerCache, transaction: Any) -> None:
+        async with transaction():
+            await cache.put("p", "a", Answer("first", 1))
+            await cache.put("p", "a", Answer("second", 2))
+            assert await cache.known("p", ["a"]) == {"a": Answer("first", 1)}
+
+
+class TestFakeAnswers(AnswerCacheContract):
+    @pytest.fixture
+    def cache(self) -> AnswerCache:
+        return FakeAnswers()
+
+    @pytest.fixture
+    def transaction(self) -> Any:
+        return FakeTransactions().transaction
+
+
+class TestPostgresAnswers(AnswerCacheContract):
+    @pytest.fixture
+    async def database(self, database_for: DatabaseFor) -> Database:
+        return await database_for("mainspring_evaluator")
+
+    @pytest.fixture
+    def cache(self, database: Database) -> AnswerCache:
+        return PostgresAnswers(database)
+
+    @pytest.fixture
+    def transaction(self, database: Database) -> Any:
+        return database.transaction

@@ -1,0 +1,286 @@
+"""Use cases over fakes: what is stored, what is announced."""
+
+import json
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from mainspring.events.v1.feedback_events_pb2 import FeedbackItemRecorded, PreferencesReady
+from mainspring_feedback.adapters.announcements import OutboxAnnouncements
+from mainspring_feedback.application.examples import Examples
+from mainspring_feedback.application.items import CreateFeedbackItem, Items
+from mainspring_feedback.application.ports import Ports
+from mainspring_feedback.application.triggers import WORK_KIND, PutTrigger, Triggers, lesson_key
+from mainspring_feedback.domain.answers import Answer, Turn
+from mainspring_feedback.domain.judgements import FeedbackItem, Judgement, Kind
+from mainspring_feedback.domain.triggers import Firing, RetrainingTrigger
+from mainspring_svckit.errors import EtagMismatch, InvalidInput, NotFound, Unavailable
+from mainspring_svckit.mapping import artifact_from_proto
+from mainspring_svckit.names import project_of
+from mainspring_svckit.pagination import Page
+from mainspring_svckit.values import ArtifactRef
+from mainspring_testkit.fakes import (
+    FakeArtifacts,
+    FakeClock,
+    FakeOutbox,
+    FakeRepository,
+    FakeTransactions,
+    FakeWork,
+)
+
+MODEL = "projects/p/models/m"
+TRIGGER = PutTrigger("projects/p/retrainingTriggers/t", MODEL, "projects/p/ingestionRecipes/r", 3, "", True)
+
+
+class FakeFiles(FakeArtifacts):
+    async def put_stream(
+        self,
+        project: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        max_bytes: int,
+        media_type: str = "",
+        filename: str = "",
+    ) -> ArtifactRef:
+        data = b"".join([chunk async for chunk in chunks])
+        assert len(data) <= max_bytes
+        return await self.put_bytes(project, data, media_type=media_type, filename=filename)
+
+
+class FakeLease:
+    """A lease that is never lost."""
+
+    transaction = complete = staticmethod(FakeTransactions().transaction)
+
+
+@dataclass
+class World:
+    ports: Ports
+    items: Items
+    triggers: Triggers
+    examples: Examples
+    files: FakeFiles
+    outbox: FakeOutbox
+    work: FakeWork
+    clock: FakeClock
+    ids: int = 0
+
+    async def answer(self, answer_id: str, prompt: str = "q", **changes: Any) -> str:
+        answer = Answer(
+            f"projects/p/answers/{answer_id}",
+            MODEL,
+            f"{MODEL}/versions/1",
+            f"{MODEL}/releases/1",
+            (Turn("system", "s"), Turn("user", prompt)),
+            f"{answer_id} said",
+            self.clock.now(),
+        )
+        await self.items.heard_of(replace(answer, **changes))
+        return answer.name
+
+    async def judge(self, answer: str, kind: Kind, value: float = 0, **judgement: str) -> FeedbackItem:
+        self.ids += 1
+        return await self.items.create(
+            CreateFeedbackItem("p", f"i{self.ids:03}", answer, Judgement(kind, value, **judgement), "", "me")
+        )
+
+    async def correct(self, answer: str, text: str = "better") -> FeedbackItem:
+        return await self.judge(answer, Kind.CORRECTION, correction=text)
+
+    async def trigger(self) -> RetrainingTrigger:
+        found = await self.ports.triggers.get(TRIGGER.name)
+        assert found is not None
+        return found.value
+
+    def firings(self) -> list[Firing]:
+        return [Firing(**payload) for (kind, _), payload in self.work.queued.items() if kind == WORK_KIND]
+
+    async def taught(self, firing: Firing) -> list[list[dict[str, str]]]:
+        """The conversations of the file that a firing gives."""
+        await self.examples.run(firing, FakeLease())
+        event = self.outbox.emitted[-1]
+        assert isinstance(event, PreferencesReady)
+        assert self.outbox.cycles[-1] == firing.cycle
+        lines = (await self.files.read("p", artifact_from_proto(event.examples))).decode().splitlines()
+        assert event.item_count == len(lines)
+        return [json.loads(line)["messages"] for line in lines]
+
+
+@pytest.fixture
+def world() -> World:
+    def repository(parent: Any, key: Any = lambda value: value.name, newest_first: bool = False) -> Any:
+        return FakeRepository(parent=parent, sort_key=key, newest_first=newest_first)
+
+    def project(value: Any) -> str:
+        return f"projects/{project_of(value.name)}"
+
+    outbox, files, work, clock = FakeOutbox(), FakeFiles(), FakeWork(), FakeClock()
+    numbers = iter(range(1, 1000))
+    ports = Ports(
+        transactions=FakeTransactions(),
+        answers=repository(project),
+        items=repository(project, newest_first=True),
+        lessons=repository(lambda lesson: lesson.model, lambda lesson: lesson_key(lesson.number)),
+        judged_models=repository(project),
+        triggers=repository(project),
+        announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
+        files=files,
+        work=work,
+        clock=clock,
+        new_id=lambda: f"cycle-{next(numbers)}",
+    )
+    triggers = Triggers(ports)
+    return World(ports, Items(ports, triggers), triggers, Examples(ports), files, outbox, work, clock)
+
+
+async def test_a_judgement_is_kept_with_its_version_and_told_without_text(world: World) -> None:
+    item = await world.judge(await world.answer("a"), Kind.SCORE, 0.5)
+    assert (item.author, item.model_version) == ("me", f"{MODEL}/versions/1")
+    (event,) = world.outbox.emitted
+    assert event == FeedbackItemRecorded(
+        feedback_item=item.name,
+        answer="projects/p/answers/a",
+        model_version=f"{MODEL}/versions/1",
+        release=f"{MODEL}/releases/1",
+        kind="SCORE",
+        value=0.5,
+    )
+
+
+async def test_an_answer_stays_as_it_was_first_told(world: World) -> None:
+    name = await world.answer("a")
+    await world.answer("a", "another prompt")
+    found = await world.ports.answers.get(name)
+    assert found is not None
+    assert found.value.messages[-1].content == "q"
+
+
+async def test_an_answer_that_may_be_on_its_way_is_worth_another_try(world: World) -> None:
+    milliseconds = int(world.clock.now().timestamp() * 1000)
+    young = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7000-8000-000000000000"
+    with pytest.raises(Unavailable) as caught:
+        await world.correct(f"projects/p/answers/{young}")
+    assert (caught.value.reason, caught.value.retry_after_s) == ("ANSWER_NOT_KNOWN_YET", 0.5)
+    world.clock.advance(61)
+    with pytest.raises(NotFound):
+        await world.correct(f"projects/p/answers/{young}")
+    with pytest.raises(NotFound):
+        await world.judge(await world.answer("a"), Kind.PREFERENCE, 1, rejected_answer=f"projects/p/answers/{young}")
+
+
+async def test_a_preference_needs_two_answers_to_the_same_messages(world: World) -> None:
+    first, other = await world.answer("a"), await world.answer("b", "another prompt")
+    for rejected in (first, other):
+        with pytest.raises(InvalidInput):
+            await world.judge(first, Kind.PREFERENCE, 1, rejected_answer=rejected)
+    assert world.outbox.emitted == []
+
+
+async def test_enough_lessons_turn_the_loop_once(world: World) -> None:
+    await world.triggers.put(TRIGGER)
+    answers = [await world.answer(str(number), f"q{number}") for number in range(5)]
+    await world.judge(answers[4], Kind.THUMB, 1)  # No lesson.
+    await world.correct(answers[0], "first try")
+    await world.correct(answers[1])
+    await world.correct(answers[0], "second try")
+    assert ((await world.trigger()).pending_items, world.firings()) == (2, [])
+    rejected = await world.answer("rejected", "q2")
+    await world.judge(answers[2], Kind.PREFERENCE, 1, rejected_answer=rejected)
+    trigger = await world.trigger()
+    assert (trigger.pending_items, trigger.taken, trigger.last_fire_time) == (0, 4, world.clock.now())
+    (firing,) = world.firings()
+    chats = await world.taught(firing)
+    assert [chat[-1] for chat in chats] == [
+        {"role": "assistant", "content": text} for text in ("second try", "better", "2 said")
+    ]
+    assert chats[0][:-1] == [{"role": "system", "content": "s"}, {"role": "user", "content": "q0"}]
+
+
+async def test_a_firing_takes_its_own_lessons_only(world: World) -> None:
+    await world.triggers.put(replace(TRIGGER, min_items=2))
+    for number in range(4):
+        await world.correct(await world.answer(str(number), f"q{number}"), f"c{number}")
+    await world.correct("projects/p/answers/0", "later")
+    first, second = world.firings()
+    assert first.cycle != second.cycle
+    assert [chat[-1]["content"] for chat in await world.taught(first)] == ["c0", "c1"]
+    assert [chat[-1]["content"] for chat in await world.taught(second)] == ["c2", "c3"]
+    assert (await world.trigger()).pending_items == 1
+
+
+async def test_many_lessons_are_read_in_pages(world: World) -> None:
+    await world.triggers.put(replace(TRIGGER, min_items=1201))
+    for number in range(1201):
+        await world.correct(await world.answer(f"a{number}"), f"c{number}")
+    await world.correct(await world.answer("later"), "not taken")
+    (firing,) = world.firings()
+    assert [chat[-1]["content"] for chat in await world.taught(firing)] == [f"c{number}" for number in range(1201)]
+
+
+async def test_a_new_trigger_counts_what_is_there(world: World) -> None:
+    for number in range(2):
+        await world.correct(await world.answer(str(number)))
+    await world.correct("projects/p/answers/0")
+    stored = await world.triggers.put(TRIGGER)
+    assert stored.value.pending_items == 2
+    stored = await world.triggers.put(replace(TRIGGER, min_items=2, etag=stored.etag))
+    assert (stored.value.pending_items, stored.value.firings) == (0, 1)
+    assert len(world.firings()) == 1
+    stored = await world.triggers.put(replace(TRIGGER, min_items=2))
+    assert stored.value.firings == 1
+
+
+async def test_every_trigger_of_the_model_counts_for_itself(world: World) -> None:
+    await world.triggers.put(replace(TRIGGER, min_items=1))
+    await world.triggers.put(replace(TRIGGER, name="projects/p/retrainingTriggers/u", min_items=2))
+    await world.triggers.put(
+        replace(TRIGGER, name="projects/p/retrainingTriggers/v", model="projects/p/models/other", min_items=1)
+    )
+    for number in range(2):
+        await world.correct(await world.answer(str(number)))
+    assert [(firing.trigger[-1], firing.after, firing.until) for firing in world.firings()] == [
+        ("t", 0, 1),
+        ("t", 1, 2),
+        ("u", 0, 2),
+    ]
+
+
+async def test_what_the_project_does_not_keep_is_no_lesson(world: World) -> None:
+    await world.triggers.put(replace(TRIGGER, min_items=1))
+    await world.correct(await world.answer("a", messages=(), text=""))
+    assert ((await world.trigger()).pending_items, world.firings()) == (0, [])
+
+
+async def test_triggers_are_written_under_their_etag(world: World) -> None:
+    with pytest.raises(NotFound):
+        await world.triggers.put(replace(TRIGGER, allow_missing=False))
+    stored = await world.triggers.put(TRIGGER)
+    await world.triggers.put(replace(TRIGGER, min_items=5, etag=stored.etag))
+    with pytest.raises(EtagMismatch):
+        await world.triggers.put(replace(TRIGGER, etag=stored.etag))
+    with pytest.raises(InvalidInput):
+        await world.triggers.put(replace(TRIGGER, model="projects/p/models/UPPER"))
+
+
+async def test_f9_a_firing_that_cannot_be_done_is_tried_again_later(world: World) -> None:
+    await world.triggers.put(replace(TRIGGER, min_items=1))
+    await world.correct(await world.answer("a"))
+    (firing,) = world.firings()
+    world.work.queued.clear()
+    await world.examples.postpone(firing)
+    assert world.firings() == [firing]
+
+
+async def test_items_are_listed_newest_first_by_project_and_by_answer(world: World) -> None:
+    first, second = await world.answer("a"), await world.answer("b")
+    made = [await world.correct(first if number % 2 else second) for number in range(7)]
+    whole, key = await world.items.page("projects/p", "", Page(5, None))
+    rest, end = await world.items.page("projects/p", "", Page(5, key))
+    assert [*whole, *rest] == made[::-1]
+    assert end is None
+    seen, key = await world.items.page("projects/p", first, Page(2, None))
+    more, end = await world.items.page("projects/p", first, Page(2, key))
+    assert [*seen, *more] == [item for item in made[::-1] if item.answer == first]
+    assert end is None

@@ -1,0 +1,213 @@
+"""llama.cpp as an engine, in this process, through xllamacpp.
+
+One server object computes all requests of a model together (continuous batching). It also opens an HTTP door that
+nobody needs; it gets a socket in a folder of our own and a random key, so no port is open.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mainspring_engine import door
+from mainspring_engine.engine import Cancelled, Embedded, EngineError, FinishReason, Generated, OnText, Reason, Sampling
+from mainspring_engine.spec import Kind, ModelSpec
+
+# With more threads than free cores, a spinning thread keeps the one that it waits for from running.
+_SPIN_COUNT = "3000"
+# Tokens of a prompt that are computed in one go. After each the engine can be told to stop, and other requests get
+# their turn.
+_BATCH_TOKENS = 256
+_CANCEL_CHECK_S = 0.1
+# The largest seed means "random" to llama.cpp.
+_SEEDS = (1 << 32) - 1
+# How llama.cpp says that a text to embed does not fit; it has no type of its own.
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large to process.*current batch size: (\d+)", re.DOTALL)
+
+
+class LlamaCppEngine:
+    """One model, with or without an adapter, in memory until the process ends."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Loads the model; takes about a quarter of a second for 145 MB that were read before.
+
+        Raises:
+            EngineError: ENGINE_FAILED, llama.cpp cannot load the files.
+        """
+        for path in filter(None, (spec.gguf, spec.adapter)):
+            if not Path(path).is_file():
+                raise EngineError(Reason.ENGINE_FAILED, f"{path} does not exist; fetch the model's files again")
+        # Read by the OpenMP runtime when it is loaded, which importing xllamacpp does.
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
+        llama: Any = importlib.import_module("xllamacpp")
+        folder = Path(tempfile.mkdtemp(prefix="mainspring-engine-"))
+        # llama.cpp takes a host for a socket by this ending.
+        address, key = folder / "door.sock", secrets.token_hex(32)
+        try:
+            self._server = llama.Server(_parameters(llama, spec, address, key))
+            self._bos = door.text_put_before_prompts(address, key) if spec.kind is Kind.GENERATE else ""
+        except (RuntimeError, OSError) as err:
+            message = f"llama.cpp cannot load {Path(spec.gguf).name} ({err}); what it says stands in Triton's log"
+            raise EngineError(Reason.ENGINE_FAILED, message) from err
+        finally:
+            # An open socket needs no name once nobody is to connect to it any more.
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def generate(self, prompt: str, sampling: Sampling, on_text: OnText, cancelled: Cancelled) -> Generated:
+        if not prompt:
+            raise EngineError(Reason.INVALID_PROMPT, "the prompt is empty; send at least one character")
+        if self._bos and prompt.startswith(self._bos):
+            prompt = prompt.removeprefix(self._bos)  # The tokenizer puts it there again.
+        first_token = self._first_token(prompt, sampling.logprobs) if sampling.logprobs else ()
+        watch = _Watch(on_text, cancelled)
+        self._server.handle_completions({"prompt": prompt, **_request(sampling)}, watch.take)
+        return watch.result(first_token)
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        answer = self._server.handle_embeddings({"input": list(texts), "encoding_format": "base64"})
+        _raise_error(answer)
+        rows = sorted(answer["data"], key=lambda row: row["index"])
+        vectors = tuple(base64.b64decode(row["embedding"]) for row in rows)
+        return Embedded(vectors, answer["usage"]["prompt_tokens"])
+
+    def _first_token(self, prompt: str, count: int) -> tuple[tuple[int, float], ...]:
+        """The most probable first tokens.
+
+        Asked for on its own: with the generation, every token would be sorted out, and a first token that is part of a
+        code point would be reported without its probabilities. The bias makes llama.cpp pick a whole letter; what it
+        reports is untouched by it. The prompt stays in the slot's memory, so the generation does not read it again.
+        """
+        wish = {"prompt": prompt, "n_predict": 1, "n_probs": count, "logit_bias": [["a", 1000.0]], "temperature": 0.0}
+        answer = self._server.handle_completions({**wish, "cache_prompt": True})
+        _raise_error(answer)
+        content = (answer["choices"][0]["logprobs"] or {}).get("content") or ()
+        if not content:
+            raise EngineError(Reason.ENGINE_FAILED, "llama.cpp reported no probabilities of the first token")
+        return tuple((int(token["id"]), float(token["logprob"])) for token in content[0]["top_logprobs"])
+
+
+class _Watch:
+    """Takes what llama.cpp says about one request."""
+
+    def __init__(self, on_text: OnText, cancelled: Cancelled) -> None:
+        self._on_text, self._cancelled = on_text, cancelled
+        self._input_tokens = self._output_tokens = 0
+        self._finish: FinishReason | None = None
+        self._next_check = 0.0
+        self._failure: BaseException | None = None
+
+    def take(self, message: Mapping[str, Any]) -> bool:
+        """True ends the generation."""
+        try:
+            return self._take(message)
+        except BaseException as err:  # noqa: BLE001 - the caller is C++; the exception is raised again by `result`.
+            self._failure = err
+            return True
+
+    def _take(self, message: Mapping[str, Any]) -> bool:
+        _raise_error(message)
+        progress = message.get("prompt_progress")
+        if progress is not None:
+            self._input_tokens = progress["total"]
+        choice = message["choices"][0]
+        if choice["text"]:
+            self._output_tokens += 1
+            self._on_text(choice["text"])
+        if choice["finish_reason"] is not None:
+            self._finish = FinishReason(choice["finish_reason"])
+            usage = message["usage"]
+            self._input_tokens, self._output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+            return False
+        now = time.monotonic()
+        if now < self._next_check:
+            return False
+        self._next_check = now + _CANCEL_CHECK_S
+        if self._cancelled():
+            self._finish = FinishReason.CANCELLED
+            return True
+        return False
+
+    def result(self, first_token: tuple[tuple[int, float], ...]) -> Generated:
+        """What came of it.
+
+        Raises:
+            EngineError: llama.cpp refused or failed.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._finish is None:
+            raise EngineError(Reason.ENGINE_FAILED, "llama.cpp ended the generation without saying why; try again")
+        return Generated(self._finish, self._input_tokens, self._output_tokens, first_token)
+
+
+def _parameters(llama: Any, spec: ModelSpec, socket: Path, key: str) -> Any:
+    made = llama.CommonParams()
+    made.model.path = spec.gguf
+    if spec.adapter:
+        adapter = llama.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = spec.adapter, 1.0
+        made.lora_adapters = [adapter]
+    made.n_parallel = spec.slots
+    made.n_ctx = spec.slots * spec.context_tokens
+    made.kv_unified = False  # Each slot has its context for itself; a long prompt cannot push out another.
+    made.fit_params = False  # Never takes less than asked for in silence.
+    made.n_batch = made.n_ubatch = _BATCH_TOKENS
+    made.cpuparams.n_threads = made.cpuparams_batch.n_threads = spec.threads
+    made.cache_ram_mib = 0
+    made.hostnames, made.api_keys = [str(socket)], [key]
+    made.n_threads_http = 1
+    made.ui = made.endpoint_slots = False
+    made.verbosity = 1
+    if spec.kind is Kind.EMBED:
+        made.embedding = True
+        made.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        # Every text must fit into one batch, since each of its tokens looks at all others.
+        made.n_batch = made.n_ubatch = max(512, spec.context_tokens)
+    return made
+
+
+def _request(sampling: Sampling) -> dict[str, Any]:
+    wish: dict[str, Any] = {
+        "stream": True,
+        "return_progress": True,  # A message before the prompt is read and after each batch of it.
+        "cache_prompt": True,
+        "n_predict": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        # Nothing but what was asked for, in the order of the OpenAI API; llama.cpp would do more by itself.
+        "samplers": ["temperature", "top_p"],
+        "stop": list(sampling.stop),
+        "ignore_eos": sampling.ignore_eos,
+    }
+    if sampling.seed is not None:
+        wish["seed"] = sampling.seed % _SEEDS
+    return wish
+
+
+def _raise_error(message: Mapping[str, Any]) -> None:
+    error = message.get("error")
+    if error is None:
+        return
+    text = str(error.get("message", "no message"))
+    if error.get("type") == "exceed_context_size_error":
+        has, limit = error["n_prompt_tokens"], error["n_ctx"]
+        told = f"the prompt has {has} tokens, the model takes {limit} for prompt and answer together; shorten it"
+        raise EngineError(Reason.CONTEXT_LENGTH_EXCEEDED, told)
+    too_large = _TOO_LARGE.match(text)
+    if too_large is not None:
+        has, limit = too_large.groups()
+        raise EngineError(
+            Reason.CONTEXT_LENGTH_EXCEEDED, f"a text has {has} tokens, the model takes {limit}; shorten it"
+        )
+    if error.get("code") == 400:
+        raise EngineError(Reason.INVALID_PROMPT, text)
+    raise EngineError(Reason.ENGINE_FAILED, text)

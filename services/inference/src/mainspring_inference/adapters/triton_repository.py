@@ -1,0 +1,124 @@
+"""Writes the folder of a model in Triton's repository: `config.pbtxt` and a `model.py` of one import.
+
+What `model.py` imports lives in the engine's environment; what it must know stands in the configuration, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from mainspring_svckit.errors import InvalidInput
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
+_MODEL_PY = "from mainspring_engine.triton_model import TritonPythonModel as TritonPythonModel\n"
+# Name, type, dims, optional; the tensors of Triton's vLLM backend.
+_GENERATE_INPUTS = (
+    ("text_input", "TYPE_STRING", "[ 1 ]", False),
+    ("stream", "TYPE_BOOL", "[ 1 ]", True),
+    ("sampling_parameters", "TYPE_STRING", "[ 1 ]", True),
+    ("exclude_input_in_output", "TYPE_BOOL", "[ 1 ]", True),
+    ("return_finish_reason", "TYPE_BOOL", "[ 1 ]", True),
+    ("return_num_input_tokens", "TYPE_BOOL", "[ 1 ]", True),
+    ("return_num_output_tokens", "TYPE_BOOL", "[ 1 ]", True),
+    ("return_logprobs", "TYPE_BOOL", "[ 1 ]", True),
+)
+_GENERATE_OUTPUTS = (
+    ("text_output", "TYPE_STRING", "[ -1 ]"),
+    ("finish_reason", "TYPE_STRING", "[ -1 ]"),
+    ("num_input_tokens", "TYPE_UINT32", "[ -1 ]"),
+    ("num_output_tokens", "TYPE_UINT32", "[ -1 ]"),
+    ("logprobs", "TYPE_STRING", "[ -1 ]"),
+)
+_EMBED_INPUTS = (("text_input", "TYPE_STRING", "[ -1 ]", False),)
+_EMBED_OUTPUTS = (("embedding", "TYPE_FP32", "[ -1, -1 ]"), ("num_input_tokens", "TYPE_UINT32", "[ 1 ]"))
+
+
+class ModelUse(StrEnum):
+    """What a model is for."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+
+
+@dataclass(frozen=True)
+class TritonModel:
+    """What Triton must know of a model.
+
+    Attributes:
+        kind: What it is for.
+        gguf: File of the foundation or embedding model, on Triton's machine.
+        context_tokens: Longest prompt and answer together; llama.cpp rounds it up to a multiple of 256.
+        adapter: File of a LoRA on it, or None.
+        slots: How many requests are computed together.
+        threads: Threads that compute.
+    """
+
+    kind: ModelUse
+    gguf: Path
+    context_tokens: int
+    adapter: Path | None = None
+    slots: int = 8
+    threads: int = 2
+
+
+def write(repository: Path, name: str, model: TritonModel) -> Path:
+    """Writes a model's folder and returns it; the same model gives the same bytes, and repeats change nothing.
+
+    Args:
+        repository: Triton's model repository.
+        name: The model's name in Triton, which is its folder's.
+        model: What to serve.
+
+    Raises:
+        InvalidInput: TRITON_NAME_INVALID, the name is no folder's name.
+    """
+    if not _NAME.fullmatch(name):
+        message = f"{name!r} cannot name a model in Triton; use letters, digits, '.', '_' and '-'"
+        raise InvalidInput(message, reason="TRITON_NAME_INVALID", metadata={"name": name})
+    folder = repository / name
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    _replace(folder / "1" / "model.py", _MODEL_PY)
+    # Last, since a folder without it is no model.
+    _replace(folder / "config.pbtxt", config(name, model))
+    return folder
+
+
+def config(name: str, model: TritonModel) -> str:
+    """The text of config.pbtxt."""
+    values = {
+        "adapter": str(model.adapter or ""),
+        "context_tokens": model.context_tokens,
+        "gguf": str(model.gguf),
+        "kind": model.kind.value,
+        "slots": model.slots,
+        "threads": model.threads,
+    }
+    generates = model.kind is ModelUse.GENERATE
+    inputs = _GENERATE_INPUTS if generates else _EMBED_INPUTS
+    outputs = _GENERATE_OUTPUTS if generates else _EMBED_OUTPUTS
+    lines = [f"name: {_quoted(name)}", 'backend: "python"', "max_batch_size: 0"]
+    lines += ["model_transaction_policy { decoupled: true }", "instance_group [ { count: 1, kind: KIND_CPU } ]"]
+    for tensor, kind, dims, optional in inputs:
+        extra = ", optional: true" if optional else ""
+        lines.append(f"input [ {{ name: {_quoted(tensor)}, data_type: {kind}, dims: {dims}{extra} }} ]")
+    lines += [f"output [ {{ name: {_quoted(t)}, data_type: {kind}, dims: {dims} }} ]" for t, kind, dims in outputs]
+    described = json.dumps(values, sort_keys=True)
+    lines.append(f'parameters {{ key: "mainspring", value: {{ string_value: {_quoted(described)} }} }}')
+    return "\n".join([*lines, ""])
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text format; the texts here are ASCII, for which JSON writes the same."""
+    return json.dumps(text)
+
+
+def _replace(path: Path, text: str) -> None:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

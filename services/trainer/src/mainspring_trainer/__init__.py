@@ -1,0 +1,1 @@
+"""Tunes models: recipes, runs, and the child processes that compute."""

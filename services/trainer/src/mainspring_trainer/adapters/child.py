@@ -1,0 +1,268 @@
+"""Training processes: started with the least they need, watched, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
+from mainspring_svckit.logs import get_logger
+from mainspring_trainer.application.ports import Told
+
+MODULE = "mainspring_training_worker"
+_LINE_BYTES = 1 << 20
+_TAIL_CHUNKS = 8
+_CHUNK = 8 << 10
+_LAST_WORDS_S = 2.0
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a training process may do to its machine.
+
+    Attributes:
+        silence_s: Longest time without a line; then it hangs.
+        output_bytes: Most that it may write to its standard output and error together.
+        file_bytes: Largest file that it may write.
+        memory_bytes: Most memory for its data; 0 for no limit.
+        stop_s: Longest time to write a checkpoint when asked to stop.
+    """
+
+    silence_s: float
+    output_bytes: int
+    file_bytes: int
+    memory_bytes: int
+    stop_s: float
+
+
+class ChildProcesses:
+    """`Children` by way of `python -m mainspring_training_worker`, in an environment with torch."""
+
+    def __init__(self, python: str, scratch: Path | None, limits: Limits) -> None:
+        """Takes how to run them.
+
+        Args:
+            python: Interpreter of the environment that has the worker.
+            scratch: Folder for a run's files while it runs; the system's when None.
+            limits: What a process may do.
+        """
+        self._python, self._scratch, self._limits = python, scratch, limits
+
+    @asynccontextmanager
+    async def start(self, name: str, spec: Mapping[str, Any]) -> AsyncIterator[ChildProcess]:
+        folder = Path(tempfile.mkdtemp(prefix="mainspring-training-", dir=self._scratch))
+        try:
+            child = ChildProcess(name, folder, self._limits)
+            try:
+                await child.start(self._python, spec)
+                yield child
+            finally:
+                await child.end()
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+class ChildProcess:
+    """`Child`: one process in a process group of its own."""
+
+    def __init__(self, name: str, folder: Path, limits: Limits) -> None:
+        self._name, self._folder, self._limits = name, folder, limits
+        self._process: asyncio.subprocess.Process | None = None
+        self._transports: list[asyncio.BaseTransport] = []
+        self._lines, self._printed = asyncio.StreamReader(limit=_LINE_BYTES), asyncio.StreamReader()
+        self._tail: deque[bytes] = deque(maxlen=_TAIL_CHUNKS)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timers: list[asyncio.TimerHandle] = []
+        self._stopping = self._flooded = False
+
+    @property
+    def output(self) -> Path:
+        return self._folder / "output"
+
+    async def start(self, python: str, spec: Mapping[str, Any]) -> None:
+        """Starts the process."""
+        self.output.mkdir()
+        # Both pipes are our own: asyncio would not see the process end while something else holds one of its pipes.
+        telling, printing = await self._pipe(self._lines), await self._pipe(self._printed)
+        try:
+            described = {**spec, "output": str(self.output), "progress_fd": telling, "parent_pid": os.getpid()}
+            path = self._folder / "spec.json"
+            path.write_text(json.dumps(described))
+            self._process = await asyncio.create_subprocess_exec(
+                python,
+                "-m",
+                MODULE,
+                str(path),
+                cwd=self._folder,
+                env=self._environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=printing,
+                stderr=printing,
+                pass_fds=(telling,),
+                start_new_session=True,
+            )
+        except OSError as err:
+            message = f"the training worker cannot be started with {python}: {err.strerror}; set worker_python"
+            raise PreconditionFailed("WORKER_NOT_INSTALLED", message) from err
+        finally:
+            os.close(telling)
+            os.close(printing)
+        self._yield_to_others()
+        self._tasks = [asyncio.create_task(self._drain()), asyncio.create_task(self._reap())]
+        log.info("training_process_started", run=self._name, pid=self._process.pid)
+
+    async def told(self) -> AsyncIterator[Told]:
+        refusal: MainspringError | None = None
+        while line := await self._line():
+            told = self._parsed(line)
+            if told["type"] == "failed":
+                refusal = PreconditionFailed(str(told["reason"]), str(told["message"]))
+            elif told["type"] != "tick":
+                yield told
+        process = self._running()
+        status = await process.wait()
+        await asyncio.gather(*self._tasks)
+        if refusal is not None:
+            raise refusal
+        if status != 0 and not self._stopping:
+            raise self._death(status)
+
+    async def stop(self) -> None:
+        self._stopping = True
+        with suppress(ProcessLookupError):
+            self._running().terminate()
+        self._later(self._limits.stop_s, self._kill)
+
+    async def end(self) -> None:
+        """Kills what is left of the process group and frees everything."""
+        if self._process is not None:
+            self._kill()
+            await self._process.wait()
+        for transport in self._transports:
+            transport.close()
+        await asyncio.gather(*self._tasks)
+        for timer in self._timers:
+            timer.cancel()
+
+    async def _pipe(self, reader: asyncio.StreamReader) -> int:
+        """A pipe that `reader` reads; returns the end that is written to."""
+        reading, writing = os.pipe()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+        )
+        self._transports.append(transport)
+        return writing
+
+    def _environment(self) -> dict[str, str]:
+        # Nothing of the service's own environment, where its secrets stand, is handed on.
+        given = {key: os.environ[key] for key in ("PATH", "LANG", "MAINSPRING_CRASH_AT") if key in os.environ}
+        # Waiting threads sleep instead of spinning, so that serving on the same cores does not starve.
+        return {
+            **given,
+            "HOME": str(self._folder),
+            "TMPDIR": str(self._folder),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+
+    def _yield_to_others(self) -> None:
+        """Lets everything else on the machine go first, and bounds what the process may take.
+
+        This runs while the interpreter starts, long before it makes the threads that compute; those inherit it.
+        """
+        pid = self._running().pid
+        bounds = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, self._limits.file_bytes)]
+        if self._limits.memory_bytes:
+            bounds.append((resource.RLIMIT_DATA, self._limits.memory_bytes))
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, pid, 19)
+            if sys.platform == "linux":
+                with suppress(PermissionError):
+                    os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+                for kind, value in bounds:
+                    resource.prlimit(pid, kind, (value, value))
+
+    async def _line(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._limits.silence_s):
+                return await self._lines.readline()
+        except TimeoutError as err:
+            self._kill()
+            message = f"the training process said nothing for {self._limits.silence_s:.0f} s and was killed"
+            raise Unavailable("WORKER_HUNG", message) from err
+        except ValueError as err:
+            raise self._garbage("a line without end") from err
+
+    def _parsed(self, line: bytes) -> Told:
+        try:
+            told = json.loads(line)
+        except (ValueError, RecursionError) as err:
+            raise self._garbage(f"{line[:80]!r}") from err
+        if not isinstance(told, dict) or not isinstance(told.get("type"), str):
+            raise self._garbage(f"{line[:80]!r}")
+        return told
+
+    def _garbage(self, what: str) -> PreconditionFailed:
+        self._kill()
+        message = f"the training process told {what} instead of its progress; reinstall the training worker"
+        return PreconditionFailed("WORKER_UNKNOWN", message)
+
+    def _death(self, status: int) -> MainspringError:
+        """Why a process ended that should not have."""
+        if self._flooded:
+            message = f"the training process wrote more than {self._limits.output_bytes} bytes of output and was killed"
+            return PreconditionFailed("WORKER_OUTPUT_TOO_LARGE", message)
+        lines = [line for line in b"".join(self._tail).decode(errors="replace").splitlines() if line.strip()]
+        log.warning("training_process_died", run=self._name, status=status, output="\n".join(lines[-40:])[-4000:])
+        last = " | ".join(lines[-3:])[-500:] or "no output"
+        if "No module named" in last and MODULE in last:
+            message = "the training worker is not installed for worker_python; install mainspring-training-worker there"
+            return PreconditionFailed("WORKER_NOT_INSTALLED", message)
+        if status in (-signal.SIGKILL, 128 + signal.SIGKILL) or "MemoryError" in last:
+            message = (
+                "the training process was killed, most often by the system for lack of memory; lower"
+                " max_sequence_tokens, or give the machine more memory"
+            )
+            return Unavailable("OUT_OF_MEMORY", message)
+        ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        return Unavailable("WORKER_CRASHED", f"the training process ended with {ended}: {last}")
+
+    async def _drain(self) -> None:
+        """Reads the output, so that the process never waits for us, and keeps its end."""
+        total = 0
+        while chunk := await self._printed.read(_CHUNK):
+            total += len(chunk)
+            self._tail.append(chunk)
+            if total > self._limits.output_bytes and not self._flooded:
+                self._flooded = True
+                self._kill()
+
+    async def _reap(self) -> None:
+        """Kills what the process has started once it has ended, and stops listening to what has fled from its group."""
+        await self._running().wait()
+        self._kill()
+        for transport in self._transports:
+            self._later(_LAST_WORDS_S, transport.close)
+
+    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, action))
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._running().pid, signal.SIGKILL)
+
+    def _running(self) -> asyncio.subprocess.Process:
+        assert self._process is not None
+        return self._process

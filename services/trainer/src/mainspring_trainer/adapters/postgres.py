@@ -1,0 +1,41 @@
+"""The trainer's repositories on Postgres."""
+
+from __future__ import annotations
+
+from mainspring_svckit.database import Database
+from mainspring_svckit.documents import Documents
+from mainspring_svckit.names import ProjectName, project_of
+from mainspring_trainer.domain.recipes import TuningRecipe
+from mainspring_trainer.domain.runs import TrainingMetric, TrainingRun, metric_key
+
+
+def _project(name: str) -> str:
+    project = project_of(name)
+    assert project is not None
+    return str(ProjectName(project))
+
+
+def recipes(database: Database) -> Documents[TuningRecipe]:
+    """Recipes, listed by name."""
+    return Documents(
+        database, "tuning_recipe", TuningRecipe, parent=lambda r: _project(r.name), sort_key=lambda r: r.name
+    )
+
+
+def runs(database: Database) -> Documents[TrainingRun]:
+    """Runs, newest first; their ids go by time."""
+    return Documents(
+        database,
+        "training_run",
+        TrainingRun,
+        parent=lambda r: _project(r.name),
+        sort_key=lambda r: r.name,
+        newest_first=True,
+    )
+
+
+def metrics(database: Database) -> Documents[TrainingMetric]:
+    """Metrics of a run, by step."""
+    return Documents(
+        database, "training_metric", TrainingMetric, parent=lambda m: m.run, sort_key=lambda m: metric_key(m.step)
+    )

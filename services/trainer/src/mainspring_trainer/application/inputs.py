@@ -1,0 +1,151 @@
+"""What a run works on, looked up at the services that own it and brought to this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mainspring_svckit.errors import NotFound, PreconditionFailed
+from mainspring_svckit.names import ModelAliasName, ModelName, TrainingRunName
+from mainspring_svckit.values import ArtifactRef
+from mainspring_trainer.application.ports import ModelVersion, Ports
+from mainspring_trainer.domain.manifests import TRAIN, VALIDATION, Manifest, Shard, read_manifest
+from mainspring_trainer.domain.recipes import LoraConfig, StartFrom
+from mainspring_trainer.domain.runs import Dataset, Inputs, Parent, TrainingRun
+
+SPEC_SCHEMA = "mainspring.training_spec.v1"
+_HF = "hf/"
+_CONFIG, _WEIGHTS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
+_CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How this trainer computes.
+
+    Attributes:
+        threads: Threads of a matrix product.
+        precision: `fp32`, `bf16`, or `auto`.
+        micro_batch_tokens: Padded tokens that go through the model at once; bounds memory.
+        max_validation_rows: More are not looked at.
+    """
+
+    threads: int
+    precision: str
+    micro_batch_tokens: int
+    max_validation_rows: int
+
+
+async def look_up(ports: Ports, run: TrainingRun) -> Inputs:
+    """Everything that the run needs, by digest.
+
+    Raises:
+        PreconditionFailed: DATASET_UNKNOWN, BASE_MODEL_UNKNOWN, BASE_MODEL_UNUSABLE.
+        Unavailable: Another service could not be asked.
+    """
+    dataset = run.dataset or await ports.datasets.version(run.dataset_version)
+    if dataset is None:
+        message = f"{run.dataset_version} does not exist; publish it, then create the run again"
+        raise PreconditionFailed("DATASET_UNKNOWN", message, {"datasetVersion": run.dataset_version})
+    base_name = run.recipe.base_model_version
+    base = await ports.models.version(base_name)
+    if base is None:
+        message = f"{base_name} does not exist; import the foundation model or mend {run.recipe.name}"
+        raise PreconditionFailed("BASE_MODEL_UNKNOWN", message, {"baseModelVersion": base_name})
+    files = {role.removeprefix(_HF): file for role, file in base.files.items() if role.startswith(_HF)}
+    if base.kind != "FOUNDATION" or "config.json" not in files:
+        message = f"{base_name} is no foundation model with Hugging Face files; import one and name it in the recipe"
+        raise PreconditionFailed("BASE_MODEL_UNUSABLE", message, {"baseModelVersion": base_name})
+    return Inputs(base_files=files, dataset=dataset, parent=await _parent(ports, run))
+
+
+async def _parent(ports: Ports, run: TrainingRun) -> Parent | None:
+    """The champion, when the recipe asks for it and a run can go on from it."""
+    recipe = run.recipe
+    if recipe.start_from is not StartFrom.CHAMPION:
+        return None
+    model = ModelName.parse(recipe.model)
+    champion = await ports.models.version(str(ModelAliasName(model.project, model.model, _CHAMPION)))
+    if champion is None or champion.base_model_version != recipe.base_model_version:
+        return None
+    if not {_CONFIG, _WEIGHTS} <= set(champion.files) or not champion.dataset_version:
+        return None
+    if not await _same_shape(ports, model.project, champion, recipe.lora):
+        return None
+    dataset = await ports.datasets.version(champion.dataset_version)
+    if dataset is None:
+        return None
+    return Parent(champion.name, champion.files[_CONFIG], champion.files[_WEIGHTS], dataset)
+
+
+async def _same_shape(ports: Ports, project: str, champion: ModelVersion, lora: LoraConfig) -> bool:
+    """Whether the champion's adapter has the rank and scale that the recipe asks for; another needs a fresh start."""
+    config = json.loads(await ports.files.read(project, champion.files[_CONFIG]))
+    return (config.get("r"), config.get("lora_alpha")) == (lora.rank, lora.alpha)
+
+
+async def fetch(ports: Ports, run: TrainingRun, inputs: Inputs, compute: Compute) -> dict[str, Any]:
+    """Brings the files here and describes the run for its process.
+
+    Raises:
+        PreconditionFailed: DATASET_MISMATCH, NO_TRAINING_ROWS, or a file is damaged.
+        NotFound: A file is not in the store.
+        Unavailable: The store could not be reached.
+    """
+    project = TrainingRunName.parse(run.name).project
+    manifest = await _manifest(ports, project, inputs.dataset)
+    if not manifest.rows(TRAIN):
+        message = f"{run.dataset_version} has no rows in its train split; ingest more rows"
+        raise PreconditionFailed("NO_TRAINING_ROWS", message, {"datasetVersion": run.dataset_version})
+    recipe = run.recipe
+    return {
+        "schema": SPEC_SCHEMA,
+        "run": run.name,
+        "base_model_version": recipe.base_model_version,
+        "base_model": await _folder(ports, project, inputs.base_files),
+        "train": await _shards(ports, project, manifest, TRAIN),
+        "validation": await _shards(ports, project, manifest, VALIDATION),
+        "parent": await _parent_files(ports, project, inputs.parent),
+        "replay_ratio": recipe.replay_ratio,
+        "lora": asdict(recipe.lora),
+        "optimization": asdict(recipe.optimization),
+        "resume_from": await _checkpoint(ports, project, run),
+        "precision": run.precision if run.precision != "auto" else compute.precision,
+        "threads": compute.threads,
+        "micro_batch_tokens": compute.micro_batch_tokens,
+        "max_validation_rows": compute.max_validation_rows,
+    }
+
+
+async def _manifest(ports: Ports, project: str, dataset: Dataset) -> Manifest:
+    return read_manifest(dataset, await ports.files.read(project, dataset.manifest))
+
+
+async def _parent_files(ports: Ports, project: str, parent: Parent | None) -> dict[str, Any] | None:
+    if parent is None:
+        return None
+    manifest = await _manifest(ports, project, parent.dataset)
+    files = {"adapter_config.json": parent.adapter_config, "adapter_model.safetensors": parent.adapter_weights}
+    known = [item for split in manifest.splits for item in await _shards(ports, project, manifest, split)]
+    return {"adapter": await _folder(ports, project, files), "known": known}
+
+
+async def _shards(ports: Ports, project: str, manifest: Manifest, split: str) -> list[dict[str, Any]]:
+    shards: tuple[Shard, ...] = manifest.splits.get(split, ())
+    return [{"path": str(await ports.files.fetch(project, shard.file)), "rows": shard.rows} for shard in shards]
+
+
+async def _folder(ports: Ports, project: str, files: Mapping[str, ArtifactRef]) -> str:
+    return str(await ports.files.fetch_folder(project, files))
+
+
+async def _checkpoint(ports: Ports, project: str, run: TrainingRun) -> str | None:
+    """The newest checkpoint that is whole, or None: then the run begins again."""
+    for checkpoint in run.checkpoints:
+        try:
+            return str(await ports.files.fetch(project, checkpoint.file))
+        except (NotFound, PreconditionFailed):
+            continue
+    return None

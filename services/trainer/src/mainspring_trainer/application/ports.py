@@ -1,0 +1,152 @@
+"""What the trainer's use cases need from outside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mainspring_svckit.clock import Clock
+from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
+from mainspring_svckit.repository import Repository
+from mainspring_svckit.values import ArtifactRef
+from mainspring_trainer.domain.recipes import TuningRecipe
+from mainspring_trainer.domain.runs import Dataset, TrainingMetric, TrainingRun
+
+Told = Mapping[str, Any]
+"""One line of a training process: its `type` and what belongs to it."""
+
+
+class Announcements(Protocol):
+    """Tells other services what happened; joins the ambient transaction."""
+
+    async def run_succeeded(self, run: TrainingRun) -> None:
+        """A run made an adapter."""
+        ...
+
+    async def run_failed(self, run: TrainingRun) -> None:
+        """A run cannot end."""
+        ...
+
+    async def run_cancelled(self, run: TrainingRun) -> None:
+        """Somebody cancelled a run."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """What the trainer needs to know of a model version.
+
+    Attributes:
+        name: Its own name, also when it was asked for by an alias.
+        kind: `FOUNDATION` or `ADAPTER`, for example.
+        base_model_version: Foundation model of an adapter, or empty.
+        dataset_version: Data that it learned from, or empty.
+        files: Its files by role.
+    """
+
+    name: str
+    kind: str
+    base_model_version: str
+    dataset_version: str
+    files: Mapping[str, ArtifactRef]
+
+
+class Models(Protocol):
+    """The catalogue of models."""
+
+    async def version(self, name: str) -> ModelVersion | None:
+        """A version by number or alias; None when there is none.
+
+        Raises:
+            Unavailable: The catalogue could not be asked.
+        """
+        ...
+
+
+class Datasets(Protocol):
+    """The catalogue of datasets."""
+
+    async def version(self, name: str) -> Dataset | None:
+        """A version; None when there is none.
+
+        Raises:
+            Unavailable: The catalogue could not be asked.
+        """
+        ...
+
+
+class Files(Artifacts, Protocol):
+    """The artifact store, with a cache of files on this machine."""
+
+    async def fetch(self, project: str, artifact: ArtifactRef) -> Path:
+        """A local file with these bytes, verified; not to be written to."""
+        ...
+
+    async def fetch_folder(self, project: str, files: Mapping[str, ArtifactRef]) -> Path:
+        """A local folder with these files by name; not to be written to."""
+        ...
+
+    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        """Stores a file."""
+        ...
+
+    async def discard(self, project: str, artifact: ArtifactRef) -> None:
+        """Removes a file that nothing refers to any more; one that is not there is fine."""
+        ...
+
+
+class Child(Protocol):
+    """A training process."""
+
+    @property
+    def output(self) -> Path:
+        """The folder with the files that it names; it is removed with the child."""
+        ...
+
+    def told(self) -> AsyncIterator[Told]:
+        """What it tells, line by line, until it has ended.
+
+        Raises:
+            MainspringError: It refused, or ended in another way than with a result; the reason says which.
+                `Unavailable` when another try may help.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Asks it to write a checkpoint and end; `told` then ends without an error."""
+        ...
+
+
+class Children(Protocol):
+    """Starts training processes."""
+
+    def start(self, name: str, spec: Mapping[str, Any]) -> AbstractAsyncContextManager[Child]:
+        """A process for a specification; leaving the block kills what is left of it.
+
+        Args:
+            name: The run's resource name.
+            spec: What to do; where to write and whom to tell is added.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything the use cases need; made once, in `main.py`."""
+
+    transactions: Transactions
+    recipes: Repository[TuningRecipe]
+    runs: Repository[TrainingRun]
+    metrics: Repository[TrainingMetric]
+    announcements: Announcements
+    models: Models
+    datasets: Datasets
+    files: Files
+    children: Children
+    work: Work
+    notifier: Notifier
+    clock: Clock
+    new_id: Callable[[], str]

@@ -1,0 +1,124 @@
+"""Use cases of asking for runs and of ending them."""
+
+from __future__ import annotations
+
+from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.names import DatasetName, DatasetVersionName, ProjectName, TrainingRunName, TuningRecipeName
+from mainspring_svckit.pagination import MAX_PAGE_SIZE, Page
+from mainspring_svckit.ports import Claim
+from mainspring_svckit.repository import require
+from mainspring_trainer.application.ports import Ports
+from mainspring_trainer.domain.recipes import TuningRecipe
+from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, TrainingRun, metric_key
+
+WORK_KIND = "training-run"
+TIDY_KIND = "training-checkpoints"
+WATCH = "watch"
+
+
+class Runs:
+    """Use cases of training runs."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def create(self, project: str, recipe_name: str, dataset_version: str) -> TrainingRun:
+        """Queues a run that somebody asked for; it begins a new turn of the loop.
+
+        Raises:
+            InvalidInput: DATASET_DIFFERS, the version is not one of the recipe's dataset; or the names do not fit.
+            NotFound: There is no such recipe.
+        """
+        if TuningRecipeName.parse(recipe_name, "tuning_recipe").project != project:
+            message = f"tuning_recipe must be of {ProjectName(project)}; name one of that project"
+            raise InvalidInput(message, reason="PROJECT_DIFFERS")
+        version = DatasetVersionName.parse(dataset_version, "dataset_version")
+        async with self._ports.transactions.transaction():
+            recipe = (await require(self._ports.recipes, "TuningRecipe", recipe_name)).value
+            if str(DatasetName(version.project, version.dataset)) != recipe.dataset:
+                message = f"{dataset_version} is not a version of {recipe.dataset}, which {recipe_name} learns from"
+                raise InvalidInput(message, reason="DATASET_DIFFERS")
+            return await self._add(recipe, dataset_version, self._ports.new_id(), None)
+
+    async def dataset_published(self, dataset: str, version: Dataset, cycle: str) -> list[TrainingRun]:
+        """Queues a run for each recipe of the dataset, unless that turn of the loop has one for this version."""
+        ports = self._ports
+        async with ports.transactions.transaction():
+            known = await ports.runs.find("dataset_version", version.name)
+            done = {(run.recipe.name, run.cycle) for run in known}
+            cycle = cycle or ports.new_id()
+            return [
+                await self._add(recipe, version.name, cycle, version)
+                for recipe in await ports.recipes.find("dataset", dataset)
+                if (recipe.name, cycle) not in done
+            ]
+
+    async def cancel(self, name: str) -> TrainingRun:
+        """Ends a run that nobody wants any more; its trainer loses the lease and kills the process.
+
+        Raises:
+            NotFound: There is no such run.
+            IllegalTransition: It has ended.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            run = (await require(ports.runs, "TrainingRun", name, lock=True)).value.cancelled(ports.clock.now())
+            await ports.work.cancel(WORK_KIND, name)
+            await self._end(run)
+            await ports.announcements.run_cancelled(run)
+        return run
+
+    async def metrics_after(self, name: str, step: int) -> list[TrainingMetric]:
+        """A run's metrics of later steps than `step`, in order."""
+        found: list[TrainingMetric] = []
+        after: str | None = metric_key(step)
+        async with self._ports.transactions.transaction():
+            while after is not None:
+                listed = await self._ports.metrics.list(name, Page(MAX_PAGE_SIZE, after))
+                found += [item.value for item in listed.items]
+                after = listed.next_key
+        return found
+
+    async def give_up(self, name: str, reason: str, message: str) -> None:
+        """Records why a run cannot end. Joins the ambient transaction."""
+        ports = self._ports
+        run = (await require(ports.runs, "TrainingRun", name, lock=True)).value
+        if run.state is RunState.CANCELLED:
+            return
+        run = run.failed(reason, message, ports.clock.now())
+        await self._end(run)
+        await ports.announcements.run_failed(run)
+
+    async def tidy(self, name: str, lease: Claim) -> None:
+        """Removes the checkpoints of a run that has ended."""
+        ports = self._ports
+        async with ports.transactions.transaction():
+            run = (await require(ports.runs, "TrainingRun", name)).value
+        project = TrainingRunName.parse(name).project
+        for checkpoint in run.checkpoints:
+            await ports.files.discard(project, checkpoint.file)
+        async with lease.complete():
+            latest = (await require(ports.runs, "TrainingRun", name, lock=True)).value
+            await ports.runs.put(latest.tidied())
+
+    async def _add(
+        self, recipe: TuningRecipe, dataset_version: str, cycle: str, dataset: Dataset | None
+    ) -> TrainingRun:
+        ports = self._ports
+        project = TuningRecipeName.parse(recipe.name).project
+        run = TrainingRun(
+            name=str(TrainingRunName(project, ports.new_id())),
+            recipe=recipe,
+            dataset_version=dataset_version,
+            cycle=cycle,
+            create_time=ports.clock.now(),
+            dataset=dataset,
+        )
+        await ports.runs.add(run)
+        await ports.work.enqueue(WORK_KIND, run.name)
+        return run
+
+    async def _end(self, run: TrainingRun) -> None:
+        await self._ports.runs.put(run)
+        await self._ports.work.enqueue(TIDY_KIND, run.name)
+        await self._ports.notifier.notify(WATCH, run.name)

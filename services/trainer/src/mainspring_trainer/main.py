@@ -1,0 +1,111 @@
+"""Wires the trainer."""
+
+from __future__ import annotations
+
+from mainspring.training.v1 import training_service_pb2_grpc as pb_grpc
+from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
+from mainspring_eventkit.service import Events
+from mainspring_svckit import watching, work
+from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.clock import SystemClock
+from mainspring_svckit.database import Database, Listener
+from mainspring_svckit.ids import new_id
+from mainspring_svckit.lifecycle import Process, run_main
+from mainspring_svckit.logs import get_logger
+from mainspring_svckit.mapping import failure_of
+from mainspring_svckit.work import Lease, Worker, WorkQueue
+from mainspring_trainer.adapters import postgres
+from mainspring_trainer.adapters.announcements import OutboxAnnouncements
+from mainspring_trainer.adapters.catalogues import IngestedDatasets, RegistryModels
+from mainspring_trainer.adapters.child import ChildProcesses, Limits
+from mainspring_trainer.adapters.files import CachedFiles
+from mainspring_trainer.application.inputs import Compute
+from mainspring_trainer.application.ports import Ports
+from mainspring_trainer.application.recipes import Recipes
+from mainspring_trainer.application.runs import TIDY_KIND, WORK_KIND, Runs
+from mainspring_trainer.application.training import Training
+from mainspring_trainer.settings import TrainerSettings
+from mainspring_trainer.transport.events import Reactions
+from mainspring_trainer.transport.grpc import NAME, TrainingServicer
+
+PACKAGE = "mainspring_trainer"
+log = get_logger(__name__)
+
+
+async def serve(process: Process, settings: TrainerSettings) -> int:
+    """Builds everything and serves until told to stop."""
+    database = await process.database(PACKAGE)
+    listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
+    events = await Events.connect(process, database, listener)
+    ports = Ports(
+        transactions=database,
+        recipes=postgres.recipes(database),
+        runs=postgres.runs(database),
+        metrics=postgres.metrics(database),
+        announcements=OutboxAnnouncements(events.outbox),
+        models=RegistryModels(process.channel(settings.registry_address), process.caller),
+        datasets=IngestedDatasets(process.channel(settings.data_ingest_address), process.caller),
+        files=CachedFiles(ArtifactStore(settings.artifact_url), settings.cache_dir, settings.cache_max_bytes),
+        children=ChildProcesses(settings.worker_python, settings.scratch_dir, _limits(settings)),
+        work=WorkQueue(database),
+        notifier=database,
+        clock=SystemClock(),
+        new_id=new_id,
+    )
+    runs = Runs(ports)
+    _do_work(process, settings, database, listener, ports, runs)
+    events.consume("trainer-datasets", Reactions(runs).on_dataset_version_published)
+    servicer = TrainingServicer(ports, Recipes(ports), runs, listener)
+    process.grpc_server(database).add(NAME, pb_grpc.add_TrainingServiceServicer_to_server, servicer)
+    return await process.run()
+
+
+def _do_work(
+    process: Process, settings: TrainerSettings, database: Database, listener: Listener, ports: Ports, runs: Runs
+) -> None:
+    """Takes runs, one at a time, and removes the checkpoints of those that have ended."""
+    training = Training(
+        ports,
+        Compute(
+            threads=settings.threads,
+            precision=settings.precision,
+            micro_batch_tokens=settings.micro_batch_tokens,
+            max_validation_rows=settings.max_validation_rows,
+        ),
+    )
+
+    async def do_run(lease: Lease) -> None:
+        await training.run(lease.item.key, lease)
+
+    async def give_up_run(lease: Lease, error: Exception) -> None:
+        await runs.give_up(lease.item.key, *failure_of(error))
+
+    async def do_tidy(lease: Lease) -> None:
+        await runs.tidy(lease.item.key, lease)
+
+    async def give_up_tidy(lease: Lease, error: Exception) -> None:
+        log.warning("checkpoints_left_behind", run=lease.item.key, error=str(error))
+
+    runner = Worker(database, listener, WORK_KIND, do_run, on_exhausted=give_up_run, max_attempts=settings.run_attempts)
+    process.intake(runner.run(), "training runs")
+    tidier = Worker(database, listener, TIDY_KIND, do_tidy, on_exhausted=give_up_tidy)
+    process.intake(tidier.run(), "checkpoint removal")
+
+
+def _limits(settings: TrainerSettings) -> Limits:
+    return Limits(
+        silence_s=settings.worker_silence_s,
+        output_bytes=settings.worker_output_max_bytes,
+        file_bytes=settings.worker_file_max_bytes,
+        memory_bytes=settings.worker_memory_max_bytes,
+        stop_s=settings.checkpoint_grace_s,
+    )
+
+
+def main() -> None:
+    """The command `mainspring-trainer`."""
+    run_main("trainer", PACKAGE, TrainerSettings, serve)
+
+
+if __name__ == "__main__":
+    main()

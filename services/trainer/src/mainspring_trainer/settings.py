@@ -1,0 +1,41 @@
+"""The trainer's own settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import Field
+
+from mainspring_svckit.settings import ServiceSettings
+
+
+class TrainerSettings(ServiceSettings):
+    """What the trainer needs beyond what every service needs."""
+
+    registry_address: str = Field(description="The registry, as host:port; base models and champions are asked for.")
+    data_ingest_address: str = Field(description="data-ingest, as host:port; dataset versions are asked for.")
+    worker_python: str = Field(
+        sys.executable, description="Interpreter of an environment with mainspring-training-worker."
+    )
+    cache_dir: Path = Field(description="Folder for files from the artifact store; replicas of a machine may share it.")
+    cache_max_bytes: int = Field(20 << 30, ge=1 << 20, description="Size at which the cache forgets what is oldest.")
+    scratch_dir: Path | None = Field(None, description="Folder for a run's files; the system's when unset.")
+    torch_threads: int = Field(0, ge=0, le=1024, description="Threads of a run; 0 takes the processors there are.")
+    precision: str = Field("auto", pattern="^(auto|fp32|bf16)$", description="Weights of the base while tuning.")
+    micro_batch_tokens: int = Field(1024, ge=16, le=1 << 20, description="Tokens through the model at once.")
+    max_validation_rows: int = Field(128, ge=1, description="Validation rows that a run looks at; more are left out.")
+    run_attempts: int = Field(5, ge=1, le=100, description="Tries before a run whose process dies is given up.")
+    run_lease_s: float = Field(30, gt=0, le=3600, description="A trainer that is silent for so long has lost its run.")
+    worker_silence_s: float = Field(900, gt=0, description="Longest silence of a run's process before it is killed.")
+    worker_output_max_bytes: int = Field(64 << 20, ge=1, description="Most that a process may print.")
+    worker_file_max_bytes: int = Field(64 << 30, ge=1, description="Largest file that a process may write.")
+    worker_memory_max_bytes: int = Field(0, ge=0, description="Most memory for a process's data; 0 for no limit.")
+    checkpoint_grace_s: float = Field(12, gt=0, description="Time for a last checkpoint when stopping.")
+    stop_grace_s: float = Field(18.0, gt=0, le=600, description="Time for everything in flight when stopping.")
+
+    @property
+    def threads(self) -> int:
+        """Threads of a run."""
+        return self.torch_threads or len(os.sched_getaffinity(0))

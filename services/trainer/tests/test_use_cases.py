@@ -1,0 +1,523 @@
+"""Use cases over fakes: what is stored, what is announced, what a process is asked to do."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring.events.v1 import training_events_pb2 as events
+from mainspring_svckit.errors import (
+    ConcurrentChange,
+    EtagMismatch,
+    IllegalTransition,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+)
+from mainspring_svckit.names import project_of
+from mainspring_svckit.values import ArtifactRef
+from mainspring_testkit.fakes import (
+    FakeArtifacts,
+    FakeClock,
+    FakeNotifier,
+    FakeOutbox,
+    FakeRepository,
+    FakeTransactions,
+    FakeWork,
+)
+from mainspring_testkit.waiting import eventually
+from mainspring_trainer.adapters.announcements import OutboxAnnouncements
+from mainspring_trainer.application.inputs import Compute
+from mainspring_trainer.application.ports import ModelVersion, Ports, Told
+from mainspring_trainer.application.recipes import Recipes
+from mainspring_trainer.application.runs import TIDY_KIND, WORK_KIND, Runs
+from mainspring_trainer.application.training import ROLES, Training
+from mainspring_trainer.domain.recipes import LoraConfig, Optimization, StartFrom, TuningRecipe
+from mainspring_trainer.domain.runs import Dataset, RunState, TrainingRun, metric_key
+
+VERSION = "projects/p/datasets/d/versions/1"
+CHAMPION = "projects/p/models/m@champion"
+RECIPE = TuningRecipe(
+    name="projects/p/tuningRecipes/t",
+    dataset="projects/p/datasets/d",
+    base_model_version="projects/p/models/base/versions/1",
+    model="projects/p/models/m",
+)
+
+
+class FakeFiles(FakeArtifacts):
+    """`Files` in a dictionary and a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.damaged: set[str] = set()
+
+    async def fetch(self, project: str, artifact: ArtifactRef) -> Path:
+        if artifact.sha256 in self.damaged:
+            raise PreconditionFailed("ARTIFACT_CORRUPT", "damaged")
+        path = self.folder / artifact.sha256
+        path.write_bytes(await self.read(project, artifact))
+        return path
+
+    async def fetch_folder(self, project: str, files: Mapping[str, ArtifactRef]) -> Path:
+        folder = self.folder / "-".join(sorted(files))
+        folder.mkdir(exist_ok=True)
+        for name, artifact in files.items():
+            (folder / name).write_bytes(await self.read(project, artifact))
+        return folder
+
+    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        return await self.put_bytes(project, path.read_bytes(), media_type=media_type, filename=filename or path.name)
+
+    async def discard(self, project: str, artifact: ArtifactRef) -> None:
+        self.files.pop((project, artifact.sha256), None)
+
+
+@dataclass
+class FakeModels:
+    known: dict[str, ModelVersion] = field(default_factory=dict[str, ModelVersion])
+    away: bool = False
+
+    async def version(self, name: str) -> ModelVersion | None:
+        if self.away:
+            raise Unavailable("SERVICE_UNAVAILABLE", "away")
+        return self.known.get(name)
+
+
+@dataclass
+class FakeDatasets:
+    known: dict[str, Dataset] = field(default_factory=dict[str, Dataset])
+
+    async def version(self, name: str) -> Dataset | None:
+        return self.known.get(name)
+
+
+@dataclass
+class FakeChild:
+    """A process that tells what it was given; an exception among the lines is raised."""
+
+    output: Path
+    lines: list[Told | Exception]
+    on_stop: list[Told] = field(default_factory=list[Told])
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def told(self) -> AsyncIterator[Told]:
+        for line in self.lines:
+            if isinstance(line, Exception):
+                raise line
+            if line["type"] == "wait":
+                await self.stopped.wait()
+                for last in self.on_stop:
+                    yield last
+                return
+            yield line
+
+    async def stop(self) -> None:
+        self.stopped.set()
+
+
+@dataclass
+class FakeChildren:
+    output: Path
+    lines: list[Told | Exception] = field(default_factory=list[Told | Exception])
+    on_stop: list[Told] = field(default_factory=list[Told])
+    specs: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    children: list[FakeChild] = field(default_factory=list[FakeChild])
+
+    @asynccontextmanager
+    async def start(self, name: str, spec: Mapping[str, Any]) -> AsyncIterator[FakeChild]:
+        self.specs.append(spec)
+        self.children.append(FakeChild(self.output, list(self.lines), list(self.on_stop)))
+        yield self.children[-1]
+
+
+class FakeLease:
+    """A lease that is lost when told."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        if self.lost:
+            raise ConcurrentChange("LEASE_LOST", "lost")
+        yield
+
+    complete = transaction
+
+
+def project(value: Any) -> str:
+    return f"projects/{project_of(value.name)}"
+
+
+@dataclass
+class World:
+    ports: Ports
+    files: FakeFiles
+    models: FakeModels
+    datasets: FakeDatasets
+    children: FakeChildren
+    work: FakeWork
+    outbox: FakeOutbox
+    runs: Runs
+    training: Training
+    lease: FakeLease
+
+    async def recipe(self, **changes: Any) -> TuningRecipe:
+        recipe = replace(RECIPE, **changes)
+        return (await Recipes(self.ports).put(recipe, etag="", allow_missing=True)).value
+
+    async def dataset(self, name: str = VERSION, train_rows: int = 5, root: str = "root") -> Dataset:
+        shards = {
+            split: [{"sha256": (await self.put(f"{split} {name}")).sha256, "size_bytes": 1, "rows": rows}]
+            for split, rows in (("train", train_rows), ("validation", 2))
+        }
+        body = {"schema": "mainspring.dataset.v1", "root_sha256": root, "splits": shards}
+        self.datasets.known[name] = Dataset(name, await self.put(json.dumps(body)), "root")
+        return self.datasets.known[name]
+
+    async def base(self) -> None:
+        files = {f"hf/{name}": await self.put(name) for name in ("config.json", "model.safetensors")}
+        version = ModelVersion(
+            RECIPE.base_model_version, "FOUNDATION", "", "", {**files, "gguf": files["hf/config.json"]}
+        )
+        self.models.known[version.name] = version
+
+    async def champion(self, rank: int = 16, base: str = RECIPE.base_model_version) -> ModelVersion:
+        files = {
+            "adapter/adapter_config.json": await self.put(json.dumps({"r": rank, "lora_alpha": 2 * rank})),
+            "adapter/adapter_model.safetensors": await self.put("weights"),
+        }
+        old = "projects/p/datasets/d/versions/0"
+        await self.dataset(old)
+        self.models.known[CHAMPION] = ModelVersion("projects/p/models/m/versions/3", "ADAPTER", base, old, files)
+        return self.models.known[CHAMPION]
+
+    async def working(self, run: TrainingRun) -> asyncio.Future[None]:
+        """A trainer in the middle of a run."""
+        task = asyncio.ensure_future(self.training.run(run.name, self.lease))
+
+        async def planned() -> bool:
+            return (await self.run(run.name)).progress.total > 0
+
+        await eventually(planned)
+        return task
+
+    async def put(self, text: str) -> ArtifactRef:
+        return await self.files.put_bytes("p", text.encode())
+
+    async def asked(self, **changes: Any) -> TrainingRun:
+        """A run that can be done."""
+        await self.base()
+        await self.recipe(**changes)
+        return (await self.runs.dataset_published(RECIPE.dataset, await self.dataset(), "cycle"))[0]
+
+    async def run(self, name: str) -> TrainingRun:
+        stored = await self.ports.runs.get(name)
+        assert stored is not None
+        return stored.value
+
+    def told(self, kind: str, **values: Any) -> None:
+        self.children.lines.append({"type": kind, **values})
+
+    def metric(self, step: int) -> None:
+        self.told(
+            "metric",
+            step=step,
+            epoch=0.1,
+            train_loss=1.0,
+            validation_loss=None,
+            learning_rate=1e-3,
+            tokens_per_second=9.0,
+        )
+
+    def checkpoint(self, step: int) -> Told:
+        (self.children.output / f"c{step}").write_bytes(f"checkpoint {step}".encode())
+        return {"type": "checkpoint", "step": step, "file": f"c{step}"}
+
+    def result(self, **files: str) -> None:
+        made = dict.fromkeys(ROLES, "file")
+        (self.children.output / "file").write_bytes(b"made")
+        self.told(
+            "result",
+            files={**made, **files},
+            best_step=2,
+            best_validation_loss=1.0,
+            initial_validation_loss=2.0,
+            steps=3,
+            tokens=400,
+            stopped_early=True,
+            rows_too_long=1,
+        )
+
+    def said(self, kind: Any) -> list[Any]:
+        return [message for message in self.outbox.emitted if isinstance(message, kind)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    output, cache = tmp_path / "output", tmp_path / "cache"
+    output.mkdir()
+    cache.mkdir()
+    files, models, datasets, children = FakeFiles(cache), FakeModels(), FakeDatasets(), FakeChildren(output)
+    work, outbox, numbers = FakeWork(), FakeOutbox(), iter(range(1000))
+    ports = Ports(
+        transactions=FakeTransactions(),
+        recipes=FakeRepository(parent=project, sort_key=lambda r: r.name),
+        runs=FakeRepository(parent=project, sort_key=lambda r: r.name, newest_first=True),
+        metrics=FakeRepository(parent=lambda m: m.run, sort_key=lambda m: metric_key(m.step)),
+        announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]  # The fake has what is called.
+        models=models,
+        datasets=datasets,
+        files=files,
+        children=children,
+        work=work,
+        notifier=FakeNotifier(),
+        clock=FakeClock(),
+        new_id=lambda: f"id-{next(numbers)}",
+    )
+    training = Training(ports, Compute(threads=2, precision="auto", micro_batch_tokens=64, max_validation_rows=10))
+    return World(ports, files, models, datasets, children, work, outbox, Runs(ports), training, FakeLease())
+
+
+async def test_a_stale_recipe_is_refused(world: World) -> None:
+    recipes = Recipes(world.ports)
+    with pytest.raises(NotFound):
+        await recipes.put(RECIPE, etag="", allow_missing=False)
+    stored = await recipes.put(RECIPE, etag="", allow_missing=True)
+    await recipes.put(replace(RECIPE, replay_ratio=2), etag=stored.etag, allow_missing=False)
+    with pytest.raises(EtagMismatch):
+        await recipes.put(RECIPE, etag=stored.etag, allow_missing=False)
+
+
+async def test_a_published_version_starts_one_run_for_each_recipe_of_its_dataset(world: World) -> None:
+    await world.recipe()
+    await world.recipe(name="projects/p/tuningRecipes/u", model="projects/p/models/n")
+    await world.recipe(name="projects/p/tuningRecipes/other", dataset="projects/p/datasets/other")
+    version = await world.dataset()
+    first = await world.runs.dataset_published(RECIPE.dataset, version, "cycle")
+    assert {run.recipe.name for run in first} == {"projects/p/tuningRecipes/t", "projects/p/tuningRecipes/u"}
+    assert {run.cycle for run in first} == {"cycle"}
+    assert await world.runs.dataset_published(RECIPE.dataset, version, "cycle") == []
+    assert len(await world.runs.dataset_published(RECIPE.dataset, version, "another")) == 2
+    assert len([key for kind, key in world.work.queued if kind == WORK_KIND]) == 4
+
+
+async def test_a_run_by_hand_learns_from_its_recipes_dataset_only(world: World) -> None:
+    await world.recipe()
+    run = await world.runs.create("p", RECIPE.name, VERSION)
+    assert (run.state, run.cycle, run.dataset) == (RunState.PENDING, "id-0", None)
+    for recipe, version, reason in (
+        (RECIPE.name, "projects/p/datasets/other/versions/1", "DATASET_DIFFERS"),
+        ("projects/q/tuningRecipes/t", VERSION, "PROJECT_DIFFERS"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            await world.runs.create("p", recipe, version)
+        assert caught.value.reason == reason
+    with pytest.raises(NotFound):
+        await world.runs.create("p", "projects/p/tuningRecipes/none", VERSION)
+
+
+async def test_a_run_is_done_and_announced(world: World) -> None:
+    run = await world.asked(lora=LoraConfig(rank=8, alpha=16), optimization=Optimization(seed=7))
+    world.told("phase", phase="training")
+    world.told("plan", steps=3, precision="bf16")
+    world.metric(1)
+    world.children.lines.append(world.checkpoint(1))
+    world.metric(2)
+    world.result()
+    await world.training.run(run.name, world.lease)
+    done = await world.run(run.name)
+    assert (done.state, done.attempt, done.precision) == (RunState.SUCCEEDED, 1, "bf16")
+    assert done.result is not None
+    assert set(done.result.artifacts) == set(ROLES)
+    assert [metric.step for metric in await world.runs.metrics_after(run.name, -1)] == [1, 2]
+    assert [metric.step for metric in await world.runs.metrics_after(run.name, 1)] == [2]
+    (event,) = world.said(events.TrainingRunSucceeded)
+    assert (event.dataset_root_sha256, event.recipe_sha256) == ("root", run.recipe.sha256)
+    assert world.outbox.cycles == ["cycle"]
+    (spec,) = world.children.specs
+    assert (spec["lora"]["rank"], spec["optimization"]["seed"], spec["threads"]) == (8, 7, 2)
+    assert (spec["precision"], spec["parent"], spec["resume_from"]) == ("auto", None, None)
+    assert {path.name for path in Path(spec["base_model"]).iterdir()} == {"config.json", "model.safetensors"}
+    assert [shard["rows"] for shard in spec["train"]] == [5]
+    await world.runs.tidy(run.name, world.lease)
+    assert (await world.run(run.name)).checkpoints == ()
+    assert hashlib.sha256(b"checkpoint 1").hexdigest() not in {digest for _, digest in world.files.files}
+
+
+async def test_f2_a_second_try_goes_on_from_the_newest_whole_checkpoint(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=9, precision="fp32")
+    for step in (1, 2, 3):
+        world.children.lines.append(world.checkpoint(step))
+    world.children.lines.append(Unavailable("WORKER_CRASHED", "died"))
+    with pytest.raises(Unavailable):
+        await world.training.run(run.name, world.lease)
+    waiting = await world.run(run.name)
+    assert waiting.state is RunState.PENDING
+    stored = {digest for _, digest in world.files.files}
+    digests = [hashlib.sha256(f"checkpoint {step}".encode()).hexdigest() for step in (1, 2, 3)]
+    assert [digest in stored for digest in digests] == [False, True, True]
+    world.children.lines = [Unavailable("WORKER_CRASHED", "died again")]
+    for damaged, expected in (("", digests[2]), (digests[2], digests[1]), (digests[1], None)):
+        world.files.damaged.add(damaged)
+        with pytest.raises(Unavailable):
+            await world.training.run(run.name, world.lease)
+        spec = world.children.specs[-1]
+        assert (Path(spec["resume_from"]).name if spec["resume_from"] else None) == expected
+        assert spec["precision"] == "fp32"
+    assert (await world.run(run.name)).attempt == 4
+
+
+async def test_f2_a_trainer_that_stops_keeps_a_last_checkpoint(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=9, precision="fp32")
+    world.told("wait")
+    world.children.on_stop.append(world.checkpoint(4))
+    working = await world.working(run)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    left = await world.run(run.name)
+    assert (left.state, [c.step for c in left.checkpoints]) == (RunState.PENDING, [4])
+
+
+async def test_f13_a_trainer_that_lost_its_lease_asks_for_no_checkpoint(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=9, precision="fp32")
+    world.told("wait")
+    working = await world.working(run)
+    world.lease.lost = True
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert not world.children.children[0].stopped.is_set()
+    assert (await world.run(run.name)).state is RunState.RUNNING
+
+
+async def test_what_a_run_needs_and_does_not_find_ends_it_with_its_reason(world: World) -> None:
+    await world.recipe()
+    run = await world.runs.create("p", RECIPE.name, VERSION)
+
+    async def reason() -> str:
+        with pytest.raises(PreconditionFailed) as caught:
+            await world.training.run(run.name, world.lease)
+        return caught.value.reason
+
+    assert await reason() == "DATASET_UNKNOWN"
+    await world.dataset()
+    assert await reason() == "BASE_MODEL_UNKNOWN"
+    world.models.known[RECIPE.base_model_version] = ModelVersion(RECIPE.base_model_version, "EMBEDDING", "", "", {})
+    assert await reason() == "BASE_MODEL_UNUSABLE"
+    await world.base()
+    await world.dataset(train_rows=0)
+    assert await reason() == "NO_TRAINING_ROWS"
+    other = await world.runs.create("p", RECIPE.name, VERSION)
+    await world.dataset(root="another")
+    run = other
+    assert await reason() == "DATASET_MISMATCH"
+    assert world.children.specs == []
+
+
+async def test_a_catalogue_that_is_away_is_asked_again_later(world: World) -> None:
+    run = await world.asked()
+    world.models.away = True
+    with pytest.raises(Unavailable):
+        await world.training.run(run.name, world.lease)
+    assert (await world.run(run.name)).state is RunState.PENDING
+
+
+async def test_a_run_begins_with_a_champion_that_fits(world: World) -> None:
+    champion = await world.champion()
+    run = await world.asked(start_from=StartFrom.CHAMPION, replay_ratio=0.5)
+    world.result()
+    await world.training.run(run.name, world.lease)
+    (spec,) = world.children.specs
+    assert {path.name for path in Path(spec["parent"]["adapter"]).iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    assert [shard["rows"] for shard in spec["parent"]["known"]] == [5, 2]
+    assert spec["replay_ratio"] == 0.5
+    (event,) = world.said(events.TrainingRunSucceeded)
+    assert event.parent_model_version == champion.name
+
+
+@pytest.mark.parametrize("misfit", ["none", "rank", "base", "lineage"])
+async def test_without_a_champion_that_fits_a_run_begins_with_the_base(world: World, misfit: str) -> None:
+    run = await world.asked(start_from=StartFrom.CHAMPION)
+    if misfit == "rank":
+        await world.champion(rank=4)
+    elif misfit == "base":
+        await world.champion(base="projects/p/models/base/versions/2")
+    elif misfit == "lineage":
+        world.models.known[CHAMPION] = replace(await world.champion(), dataset_version="")
+    world.result()
+    await world.training.run(run.name, world.lease)
+    assert world.children.specs[0]["parent"] is None
+
+
+async def test_a_champion_that_changes_does_not_change_a_run_that_has_begun(world: World) -> None:
+    run = await world.asked(start_from=StartFrom.CHAMPION)
+    world.children.lines.append(Unavailable("WORKER_CRASHED", "died"))
+    with pytest.raises(Unavailable):
+        await world.training.run(run.name, world.lease)
+    await world.champion()
+    with pytest.raises(Unavailable):
+        await world.training.run(run.name, world.lease)
+    assert [spec["parent"] for spec in world.children.specs] == [None, None]
+
+
+async def test_a_cancelled_run_is_announced_once_and_not_given_up(world: World) -> None:
+    run = await world.asked()
+    cancelled = await world.runs.cancel(run.name)
+    assert cancelled.state is RunState.CANCELLED
+    assert (WORK_KIND, run.name) not in world.work.queued
+    assert (TIDY_KIND, run.name) in world.work.queued
+    with pytest.raises(IllegalTransition):
+        await world.runs.cancel(run.name)
+    await world.runs.give_up(run.name, "OUT_OF_MEMORY", "too late")
+    assert (await world.run(run.name)).state is RunState.CANCELLED
+    assert len(world.outbox.emitted) == 1
+
+
+async def test_a_run_that_is_given_up_says_why(world: World) -> None:
+    run = await world.asked()
+    await world.runs.give_up(run.name, "DIVERGED", "lower the rate")
+    (event,) = world.said(events.TrainingRunFailed)
+    assert (event.reason, event.message) == ("DIVERGED", "lower the rate")
+
+
+@pytest.mark.parametrize("name", ["../file", "/etc/passwd"])
+async def test_b6_a_process_cannot_have_other_files_stored(world: World, name: str) -> None:
+    run = await world.asked()
+    world.result(**{"adapter.gguf": name})
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.training.run(run.name, world.lease)
+    assert caught.value.reason == "WORKER_UNKNOWN"
+    assert world.said(events.TrainingRunSucceeded) == []
+
+
+async def test_a_process_of_another_release_is_refused(world: World) -> None:
+    run = await world.asked()
+    world.told("song")
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.training.run(run.name, world.lease)
+    assert "install the worker of the trainer's release" in caught.value.message
+
+
+async def test_a_process_that_ends_without_a_result_is_tried_again(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=3, precision="fp32")
+    with pytest.raises(Unavailable):
+        await world.training.run(run.name, world.lease)
+    assert (await world.run(run.name)).state is RunState.PENDING

@@ -1,0 +1,74 @@
+"""`python -m mainspring_training_worker spec.json`: one run; see `spec.py` and `progress.py`.
+
+Exit status 0: the result is told. 3: refused, and why is told. 75: stopped as asked, with a checkpoint. Anything else
+is a crash; standard error says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import faulthandler
+import os
+import signal
+import sys
+from pathlib import Path
+
+from mainspring_training_worker.progress import Progress
+from mainspring_training_worker.spec import Refused, Spec
+
+REFUSED = 3
+STOPPED = 75
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Does the run that the first argument describes; returns the exit status."""
+    faulthandler.enable()
+    spec = Spec.read(Path(sys.argv[1]))
+    _die_with(spec.parent_pid)
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    # Nothing is ever fetched from outside, and the number of threads must be known before torch is loaded.
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(spec.threads),
+    }
+    progress = Progress(spec.progress_fd)
+    progress.tell("phase", phase="loading libraries")
+    from mainspring_training_worker.run import train
+    from mainspring_training_worker.training import Stopped
+
+    try:
+        train(spec, progress, lambda: bool(asked))
+    except Refused as refusal:
+        progress.tell("failed", reason=refusal.reason, message=refusal.message)
+        return REFUSED
+    except Stopped:
+        return STOPPED
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        message = "the folder for a run's files has no space left, or a file is larger than allowed; make room"
+        progress.tell("failed", reason="INSUFFICIENT_STORAGE", message=message)
+        return REFUSED
+    except (MemoryError, RuntimeError) as err:
+        if not isinstance(err, MemoryError) and "memory" not in str(err):
+            raise
+        message = "the machine has too little memory for this run; lower max_sequence_tokens or batch_rows"
+        progress.tell("failed", reason="OUT_OF_MEMORY", message=message)
+        return REFUSED
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent dies, so that it never trains for nobody."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # It died before we asked.
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Chat messages as tokens, exactly as the serving engine sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mainspring_training_worker.batches import Example
+from mainspring_training_worker.rows import Row
+from mainspring_training_worker.spec import Refused
+
+
+def encode(tokenizer: Any, row: Row) -> Example:
+    """The row's prompt and answer.
+
+    Both are tokenised by themselves, as they are when a model answers: the prompt ends where generation begins, and the
+    answer ends with the end token, without what the template writes after it.
+
+    Raises:
+        Refused: CHAT_TEMPLATE_UNUSABLE, the template does not render the answer right after the prompt.
+    """
+    messages = list(row.messages)
+    prompt: str = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
+    whole: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    if not whole.startswith(prompt):
+        message = "the base model's chat template does not render an answer right after its prompt; mend the template"
+        raise Refused("CHAT_TEMPLATE_UNUSABLE", message)
+    answer = whole[len(prompt) :].rstrip()
+    end: str = tokenizer.eos_token
+    answer = answer[: answer.rfind(end)] if end in answer else answer
+    head: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    tail: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return Example(row.row_id, (*head, *tail, int(tokenizer.eos_token_id)), len(head))
+
+
+def encode_all(tokenizer: Any, rows: Iterable[Row], max_tokens: int) -> tuple[list[Example], int]:
+    """Examples of at most `max_tokens` tokens, and how many rows were longer."""
+    examples = [encode(tokenizer, row) for row in rows]
+    kept = [example for example in examples if len(example.tokens) <= max_tokens]
+    return kept, len(examples) - len(kept)

@@ -1,0 +1,149 @@
+"""What the parent asks for. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+SCHEMA = "mainspring.training_spec.v1"
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """The run cannot end; told to the parent as it is.
+
+    Args:
+        reason: Stable name, UPPER_SNAKE.
+        message: What is wrong and what to do next.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Shape of the adapter (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int
+    alpha: float
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the loss is brought down; see the contract's message of the same name. Every value is set here."""
+
+    learning_rate: float
+    epochs: float
+    batch_rows: int
+    max_sequence_tokens: int
+    warmup_percent: float
+    validate_every_steps: int
+    patience: int
+    max_steps: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a dataset version, and how many rows it must have."""
+
+    path: Path
+    rows: int
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The adapter to begin with.
+
+    Attributes:
+        adapter: PEFT folder.
+        known: Shards of all splits of the dataset version that it learned from.
+    """
+
+    adapter: Path
+    known: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run.
+
+    Attributes:
+        run: Its resource name.
+        base_model_version: Resource name of the base; recorded in the adapter.
+        base_model: Hugging Face folder of the base.
+        train: Rows to learn from.
+        validation: Rows that steer.
+        parent: What to begin with; None for a fresh adapter.
+        replay_ratio: Known rows per new row, when there is a parent.
+        max_validation_rows: More are not looked at; the choice is stable.
+        resume_from: Checkpoint of an earlier try, or None.
+        output: Folder for everything that is written.
+        threads: Threads of a matrix product.
+        precision: `fp32`, `bf16`, or `auto` for the faster of the two here.
+        micro_batch_tokens: Padded tokens that go through the model at once; bounds memory.
+        progress_fd: File descriptor that takes the progress lines.
+        parent_pid: Who started it; when that process is gone, nobody wants the result.
+    """
+
+    run: str
+    base_model_version: str
+    base_model: Path
+    train: tuple[Shard, ...]
+    validation: tuple[Shard, ...]
+    lora: Lora
+    optimization: Optimization
+    parent: Parent | None
+    replay_ratio: float
+    max_validation_rows: int
+    resume_from: Path | None
+    output: Path
+    threads: int
+    precision: str
+    micro_batch_tokens: int
+    progress_fd: int
+    parent_pid: int
+
+    @classmethod
+    def read(cls, path: Path) -> Spec:
+        """Reads a specification.
+
+        Raises:
+            ValueError: It is of another schema, or something in it is missing or unknown.
+        """
+        data: dict[str, Any] = json.loads(path.read_text())
+        if data.pop("schema", None) != SCHEMA:
+            raise ValueError(f"{path} is not a {SCHEMA}; start the worker of the same release as the trainer")
+        parent = data.pop("parent")
+        resume_from = data.pop("resume_from")
+        return _build(
+            cls,
+            {
+                **data,
+                "base_model": Path(data["base_model"]),
+                "output": Path(data["output"]),
+                "train": _shards(data["train"]),
+                "validation": _shards(data["validation"]),
+                "lora": _build(Lora, data["lora"]),
+                "optimization": _build(Optimization, data["optimization"]),
+                "parent": Parent(Path(parent["adapter"]), _shards(parent["known"])) if parent else None,
+                "resume_from": Path(resume_from) if resume_from else None,
+            },
+        )
+
+
+def _shards(items: list[dict[str, Any]]) -> tuple[Shard, ...]:
+    return tuple(Shard(Path(item["path"]), int(item["rows"])) for item in items)
+
+
+def _build(kind: type[T], data: Mapping[str, Any]) -> T:
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if known != set(data):
+        raise ValueError(f"{kind.__name__}: missing {sorted(known - set(data))}, unknown {sorted(set(data) - known)}")
+    return kind(**data)

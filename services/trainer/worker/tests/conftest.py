@@ -1,0 +1,77 @@
+"""A tiny random model and runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from support import OPTIMIZATION, Job, Outcome, make_tokenizer, rows, shard
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with random weights, as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tokens = make_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder
+
+
+def make_job(folder: Path, model: Path) -> Job:
+    """A run of 12 steps on 48 rows."""
+    spec = {
+        "schema": "mainspring.training_spec.v1",
+        "run": "projects/p/trainingRuns/r",
+        "base_model_version": "projects/p/models/base/versions/1",
+        "base_model": str(model),
+        "train": [shard(folder / "train.parquet", rows(48))],
+        "validation": [shard(folder / "validation.parquet", rows(12, 1000))],
+        "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1},
+        "optimization": OPTIMIZATION,
+        "parent": None,
+        "replay_ratio": 1.0,
+        "max_validation_rows": 100,
+        "threads": 1,
+        "precision": "fp32",
+        "micro_batch_tokens": 128,
+    }
+    return Job(folder, spec)
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_model: Path) -> Iterator[Job]:
+    """A run to be disturbed; its processes end with the test."""
+    made = make_job(tmp_path, tiny_model)
+    yield made
+    for process in made.started:
+        process.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Outcome:
+    """What the run ends with when nothing happens."""
+    made = make_job(tmp_path_factory.mktemp("undisturbed"), tiny_model)
+    process = made.start()
+    try:
+        outcome = process.end()
+    finally:
+        process.close()
+    assert outcome.status == 0, outcome.errors
+    return outcome
