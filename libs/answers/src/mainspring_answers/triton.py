@@ -161,18 +161,32 @@ class TritonClient:
         answer = await self._call("RepositoryIndex", self._probe_timeout_s)
         return {model.name: model.state for model in answer.models}
 
-    async def is_ready(self, model: str) -> bool:
-        """Whether a real inference works now. A server that says so of a model whose process died is not believed."""
+    async def probe(self, model: str) -> None:
+        """Returns when a real inference of a model worked just now; a server that says READY of a model whose process
+        died is not believed.
+
+        Raises:
+            Unavailable: MODEL_NOT_READY, the model is not loaded or its process died; OVERLOADED or TRITON_UNAVAILABLE,
+                it may be loaded but did not answer in time.
+        """
         if time.monotonic() - self._answered_at.get(model, float("-inf")) < _FRESH_S:
-            return True
+            return
         try:
             async with asyncio.timeout(self._probe_timeout_s):
                 if await self._embeds_texts(model):
                     await self.embed(model, [_PROBE])
-                else:
-                    async for _ in self.generate(model, _PROBE, Sampling(1, 0.0), stream=False):
-                        pass
-        except (MainspringError, TimeoutError):
+                    return
+                async for _ in self.generate(model, _PROBE, Sampling(1, 0.0), stream=False):
+                    pass
+        except TimeoutError as err:
+            message = f"{model} did not answer within {self._probe_timeout_s:g} s; it may be busy"
+            raise Unavailable("TRITON_UNAVAILABLE", message) from err
+
+    async def is_ready(self, model: str) -> bool:
+        """Whether a real inference works now."""
+        try:
+            await self.probe(model)
+        except MainspringError:
             return False
         return True
 

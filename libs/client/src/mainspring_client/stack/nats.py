@@ -82,7 +82,8 @@ def _config(store: Path, port: int, users: Sequence[NatsUser]) -> str:
         "  users: [",
     ]
     for user in users:
-        lines += ["    {", f"      user: {user.name}", f"      password: {user.password}"]
+        # Quoted: a password of digits alone would be read as a number.
+        lines += ["    {", f'      user: "{user.name}"', f'      password: "{user.password}"']
         if user.publish or user.subscribe:
             lines += [
                 "      permissions: {",

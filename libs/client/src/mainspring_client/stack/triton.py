@@ -60,8 +60,7 @@ def triton_component(
     server = _server_files(environment)
     repository.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    region = "mainspring_" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-    _remove_left_memory(region)
+    remove_shared_memory(folder)
     options = {
         "model-repository": repository,
         "backend-directory": _backends(server, folder),
@@ -81,7 +80,7 @@ def triton_component(
         "metrics-interval-ms": 60_000,
         "allow-gpu-metrics": "false",
         "allow-cpu-metrics": "false",
-        "backend-config": f"python,shm-region-prefix-name={region}",
+        "backend-config": f"python,shm-region-prefix-name={_region(folder)}",
         "grpc-restricted-protocol": f"{_CLOSED}:closed={secrets.token_hex(16)}",
         "http-restricted-api": f"{_CLOSED_OVER_HTTP}:closed={secrets.token_hex(16)}",
     }
@@ -98,6 +97,11 @@ def triton_component(
         ready=lambda: _ready(http_port),
         stop_timeout_s=_EXIT_TIMEOUT_S + 5,
     )
+
+
+def _region(folder: Path) -> str:
+    """How the names of a server's shared memory begin; each folder has its own."""
+    return "mainspring_" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
 
 
 def _server_files(environment: Path) -> Path:
@@ -136,9 +140,9 @@ def _environment(environment: Path) -> Mapping[str, str]:
     }
 
 
-def _remove_left_memory(region: str) -> None:
-    """Shared memory of a server that was killed stays behind; its name says that it was ours."""
-    for path in Path("/dev/shm").glob(f"{region}*"):  # noqa: S108 - not a temporary file of ours, but the system's shared memory.
+def remove_shared_memory(folder: Path) -> None:
+    """Removes what a killed server of this folder left in shared memory; only while none runs there."""
+    for path in Path("/dev/shm").glob(f"{_region(folder)}*"):  # noqa: S108 - not a temporary file of ours, but the system's shared memory.
         path.unlink(missing_ok=True)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from mainspring_svckit.errors import InvalidInput
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
+_PARAMETER = re.compile(r'^parameters \{ key: "mainspring", value: \{ string_value: ("[^\n]*") \} \}$', re.MULTILINE)
 _MODEL_PY = "from mainspring_engine.triton_model import TritonPythonModel as TritonPythonModel\n"
 # Name, type, dims, optional; the tensors of Triton's vLLM backend.
 _GENERATE_INPUTS = (
@@ -109,6 +110,16 @@ def config(name: str, model: TritonModel) -> str:
     described = json.dumps(values, sort_keys=True)
     lines.append(f'parameters {{ key: "mainspring", value: {{ string_value: {_quoted(described)} }} }}')
     return "\n".join([*lines, ""])
+
+
+def referenced(repository: Path) -> set[Path]:
+    """Files that the models of a repository need."""
+    needed: set[Path] = set()
+    for path in repository.glob("*/config.pbtxt"):
+        found = _PARAMETER.search(path.read_text(encoding="utf-8"))
+        values = json.loads(json.loads(found[1])) if found is not None else {}
+        needed |= {Path(values[key]) for key in ("gguf", "adapter") if values.get(key)}
+    return needed
 
 
 def _quoted(text: str) -> str:

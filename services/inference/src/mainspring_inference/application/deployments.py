@@ -110,9 +110,10 @@ class Deployments:
             Unavailable: Triton is away; nothing can be said about its models.
         """
         ports = self._ports
-        loaded = await ports.server.loaded()
+        # In this order: what becomes ready meanwhile is not mistaken for lost.
         async with ports.transactions.transaction():
             ready = await ports.deployments.find("state", DeploymentState.READY.value)
+        loaded = await ports.server.loaded()
         for deployment in ready:
             if deployment.triton_model not in loaded:
                 await self._reload(deployment.name)
