@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mainspring_client.cli import data, events, flywheel, models, stack, talk, work
+from mainspring_client.cli import data, demo, events, flywheel, models, stack, talk, work
 from mainspring_client.cli.options import group
 
 app = group(
@@ -36,6 +36,7 @@ def root(
 
 stack.register(app)
 flywheel.register(app)
+demo.register(app)
 app.add_typer(data.datasets, name="datasets")
 app.add_typer(models.models, name="models")
 app.add_typer(work.runs, name="runs")

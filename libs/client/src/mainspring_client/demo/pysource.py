@@ -8,13 +8,16 @@ beginning of the body.
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import sys
 import sysconfig
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 MAX_FILE_BYTES = 400_000
@@ -62,13 +65,27 @@ def installed_roots() -> list[Path]:
     return [Path(paths["stdlib"]), Path(paths["purelib"])]
 
 
-def read_entries(roots: list[Path]) -> Iterator[Entry]:
-    """All usable entries below the roots, file by file in a fixed order; files that cannot be parsed are passed over."""
-    for root in roots:
-        for path in sorted(root.rglob("*.py")):
-            relative = path.relative_to(root)
-            if not _skipped(relative):
-                yield from _file_entries(path, f"{root.name}/{relative}")
+def read_entries(roots: list[Path], *, most_per_file: int, most_per_package: int) -> Iterator[Entry]:
+    """Usable entries below the roots, file by file; files that cannot be parsed are passed over.
+
+    Files come in the order of the hashes of their names, so that the first of them are a fair sample of everything, and
+    the same on every machine with the same code. The bounds keep one generated client, which repeats itself thousands
+    of times, from being most of it.
+    """
+    files = [
+        (f"{root.name}/{path.relative_to(root)}", path)
+        for root in roots
+        for path in root.rglob("*.py")
+        if not _skipped(path.relative_to(root))
+    ]
+    taken: Counter[str] = Counter()
+    for module, path in sorted(files, key=lambda file: hashlib.sha256(file[0].encode()).digest()):
+        package = "/".join(module.split("/")[:2])
+        if taken[package] >= most_per_package:
+            continue
+        for entry in islice(_file_entries(path, module), min(most_per_file, most_per_package - taken[package])):
+            taken[package] += 1
+            yield entry
 
 
 def _skipped(path: Path) -> bool:

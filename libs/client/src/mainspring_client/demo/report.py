@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +23,13 @@ class Report:
 
     source: str = ""
     steps_s: dict[str, float] = field(default_factory=dict[str, float])
-    rows: dict[str, Any] = field(default_factory=dict[str, Any])
+    datasets: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     turns: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     answers: dict[str, Any] = field(default_factory=dict[str, Any])
     feedback: dict[str, Any] = field(default_factory=dict[str, Any])
     retrieval: dict[str, Any] = field(default_factory=dict[str, Any])
     releases: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     addresses: dict[str, Any] = field(default_factory=dict[str, Any])
     peak_memory_bytes: int = 0
     machine: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -107,9 +107,10 @@ def print_report(report: Report) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("source", report.source)
-    refused = report.rows.get("refused", {})
-    reasons = ", ".join(f"{count} {reason}" for reason, count in refused.items()) or "none"
-    table.add_row("rows in", f"{report.rows.get('in', 0)}: {report.rows.get('kept', 0)} kept, refused: {reasons}")
+    for dataset in report.datasets:
+        refused = ", ".join(f"{count} {reason.lower()}" for reason, count in dataset["refused"].items()) or "none"
+        kept = ", ".join(f"{count} {split}" for split, count in dataset["kept"].items())
+        table.add_row(_short(dataset["version"]), f"{dataset['in']} rows in; kept: {kept}; refused: {refused}")
     for number, turn in enumerate(report.turns, start=1):
         _add_turn(table, number, turn)
     _add_rest(table, report)
@@ -125,7 +126,7 @@ def _add_turn(table: Any, number: int, turn: dict[str, Any]) -> None:
         loss = f"{training['initial_validation_loss']:.3f} -> {training['best_validation_loss']:.3f}"
         table.add_row("training", f"{training['steps']} steps, {training['tokens']} tokens, validation loss {loss}")
     if evaluation:
-        names = " against ".join(evaluation[key].split("/", 2)[2] for key in ("candidate", "baseline"))
+        names = " against ".join(_short(evaluation[key]) for key in ("candidate", "baseline"))
         table.add_row("evaluation", f"{names}, {evaluation['items']} held-out items")
         for scorer, values in evaluation["scorers"].items():
             table.add_row(
@@ -140,22 +141,32 @@ def _add_turn(table: Any, number: int, turn: dict[str, Any]) -> None:
 def _add_rest(table: Any, report: Report) -> None:
     table.add_section()
     for release in report.releases:
-        table.add_row("release", f"{release['release']}: {release['model_version']}, {release['state']}")
+        table.add_row("release", f"{_short(release['model_version'])}, {release['state']}")
+    table.add_row("events", f"{len(report.events)} of releases, received by a subscriber")
     answers = report.answers
     table.add_row(
         "answers",
-        f"{answers.get('count', 0)} through the gateway, median {answers.get('latency_p50_s', 0):.2f} s,"
-        f" 95 % below {answers.get('latency_p95_s', 0):.2f} s with {answers.get('callers', 0)} callers",
+        f"{answers['count']} through the gateway with {answers['callers']} callers: median"
+        f" {answers['latency_p50_s']:.2f} s, 95 % within {answers['latency_p95_s']:.2f} s; first piece of a stream"
+        f" after {answers['first_piece_s']:.2f} s",
     )
+    feedback = report.feedback
     table.add_row(
-        "feedback", f"{report.feedback.get('corrections', 0)} corrections ({report.feedback.get('note', '')})"
+        "feedback", f"{feedback['corrections']} corrections ({feedback['note']}), {feedback['thumbs']} thumbs"
     )
-    citations = ", ".join(report.retrieval.get("citations", []))
-    table.add_row("retrieval", f"{report.retrieval.get('question', '')} -> cites {citations}")
+    retrieval = report.retrieval
+    table.add_row("retrieval", f"{retrieval['chunks']} chunks of {retrieval['documents']} documents")
+    table.add_row("  question", retrieval["question"])
+    table.add_row("  cites", ", ".join(retrieval["citations"]))
     table.add_section()
     table.add_row("time per step", ", ".join(f"{step} {seconds:.0f} s" for step, seconds in report.steps_s.items()))
     table.add_row("whole demo", f"{sum(report.steps_s.values()):.0f} s")
     table.add_row("peak memory of the stack", f"{report.peak_memory_bytes / 2**30:.2f} GiB")
+
+
+def _short(name: str) -> str:
+    """A resource name without its project."""
+    return "/".join(name.split("/")[3::2])
 
 
 class MemoryWatch:
@@ -176,8 +187,3 @@ class MemoryWatch:
             except (psutil.Error, OSError):
                 continue
         self.peak_bytes = max(self.peak_bytes, total)
-
-
-def complain(text: str) -> None:
-    """Prints why the demo failed."""
-    print(f"the demo failed: {text}", file=sys.stderr)

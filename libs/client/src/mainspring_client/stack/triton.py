@@ -66,6 +66,8 @@ def triton_component(
         "backend-directory": _backends(server, folder),
         "cache-directory": server / "caches",
         "model-control-mode": "explicit",
+        # Otherwise the server is not ready from the first model on that it could not load, although all others answer.
+        "strict-readiness": "false",
         "pinned-memory-pool-byte-size": 0,
         "exit-timeout-secs": _EXIT_TIMEOUT_S,
         "http-address": "127.0.0.1",
