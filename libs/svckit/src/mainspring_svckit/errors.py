@@ -176,5 +176,12 @@ class Unavailable(MainspringError):
         self.retry_after_s = retry_after_s
 
 
+def failure_of(error: Exception) -> tuple[str, str]:
+    """Stable reason and words of an error that ended long work; of an unexpected one nothing but its kind."""
+    if isinstance(error, MainspringError):
+        return error.reason, error.message
+    return "INTERNAL", f"{type(error).__name__}; the service's log tells more"
+
+
 def _upper_snake(camel: str) -> str:
     return "".join(f"_{c}" if c.isupper() and i else c for i, c in enumerate(camel)).upper()

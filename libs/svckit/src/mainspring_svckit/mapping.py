@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from mainspring.common.v1 import artifact_pb2, progress_pb2, statistics_pb2
-from mainspring_svckit.errors import MainspringError, PreconditionFailed
+from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.status import error_info, to_status
 from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, Progress, ScorerResult
 
@@ -56,13 +56,6 @@ def duration_to_proto(seconds: float) -> Duration:
 def failure_to_proto(reason: str, message: str) -> status_pb2.Status | None:
     """Prints why long work failed; None when it did not."""
     return to_status(PreconditionFailed(reason, message)) if reason else None
-
-
-def failure_of(error: Exception) -> tuple[str, str]:
-    """Stable reason and words of an error that ended long work; of an unexpected one nothing but its kind."""
-    if isinstance(error, MainspringError):
-        return error.reason, error.message
-    return "INTERNAL", f"{type(error).__name__}; the service's log tells more"
 
 
 def failure_from_proto(status: status_pb2.Status) -> tuple[str, str]:

@@ -18,8 +18,8 @@ from mainspring_eventkit.service import Events
 from mainspring_svckit import watching, work
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.clock import SystemClock
+from mainspring_svckit.errors import failure_of
 from mainspring_svckit.lifecycle import Process, run_main
-from mainspring_svckit.mapping import failure_of
 from mainspring_svckit.work import Lease, Worker, WorkQueue
 
 PACKAGE = "mainspring_data_ingest"

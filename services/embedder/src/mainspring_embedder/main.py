@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mainspring.embedding.v1 import embedding_service_pb2_grpc as pb_grpc
+from mainspring_answers.readiness import answering
 from mainspring_answers.routing import RoutingFollower
 from mainspring_answers.triton import TritonClient
 from mainspring_embedder.adapters import postgres
@@ -23,10 +24,10 @@ from mainspring_svckit import watching, work
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.clock import SystemClock
 from mainspring_svckit.database import Database, Listener
+from mainspring_svckit.errors import failure_of
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.lifecycle import Process, run_main
 from mainspring_svckit.logs import get_logger
-from mainspring_svckit.mapping import failure_of
 from mainspring_svckit.work import Lease, Worker, WorkQueue
 
 PACKAGE = "mainspring_embedder"
@@ -52,7 +53,7 @@ async def serve(process: Process, settings: EmbedderSettings) -> int:
     process.health.add_probe("routing", routes.check)
     triton = TritonClient(settings.triton_url)
     process.on_close(triton.close)
-    process.health.add_probe("triton", triton.check_server)
+    process.health.add_probe("triton", answering(triton, routes))
     inference = process.channel(settings.inference_address)
     ports = Ports(
         transactions=database,

@@ -7,6 +7,7 @@ import socket
 from mainspring_answers.context import EmbedderContext
 from mainspring_answers.ledger import OutboxLedger
 from mainspring_answers.path import AnswerPath
+from mainspring_answers.readiness import answering
 from mainspring_answers.routing import RoutingFollower
 from mainspring_answers.templates import JinjaTemplates
 from mainspring_answers.triton import TritonClient
@@ -37,7 +38,7 @@ async def serve(process: Process, settings: GatewaySettings) -> int:
     routes = RoutingFollower(bus)
     process.support(routes.run(), "routing")
     process.health.add_probe("routing", routes.check)
-    process.health.add_probe("triton", triton.check_server)
+    process.health.add_probe("triton", answering(triton, routes))
     embedder = process.channel(settings.embedder_address)
     path = AnswerPath(
         engine=triton,

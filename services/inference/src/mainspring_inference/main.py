@@ -9,6 +9,7 @@ from mainspring.inference.v1 import deployment_service_pb2_grpc, inference_servi
 from mainspring_answers.context import EmbedderContext
 from mainspring_answers.ledger import OutboxLedger
 from mainspring_answers.path import AnswerPath
+from mainspring_answers.readiness import answering
 from mainspring_answers.routing import RoutingFollower, RoutingPublisher
 from mainspring_answers.templates import JinjaTemplates
 from mainspring_answers.triton import TritonClient
@@ -65,7 +66,15 @@ async def serve(process: Process, settings: InferenceSettings) -> int:
         traffic=postgres.traffic(database),
         announcements=OutboxAnnouncements(events.outbox),
         catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller),
-        server=TritonServer(triton, ArtifactStore(settings.artifact_url), settings),
+        server=TritonServer(
+            triton,
+            ArtifactStore(settings.artifact_url),
+            repository=settings.model_repository,
+            cache=settings.cache_dir,
+            slots=settings.engine_slots,
+            threads=settings.engine_threads,
+            load_timeout_s=settings.load_timeout_s,
+        ),
         board=RoutingPublisher(events.bus),
         work=WorkQueue(database),
         notifier=database,
@@ -93,7 +102,7 @@ async def serve(process: Process, settings: InferenceSettings) -> int:
         clock=SystemClock(),
     )
     process.health.add_probe("routing", routes.check)
-    process.health.add_probe("triton", triton.check_server)
+    process.health.add_probe("triton", answering(triton, routes))
     server = process.grpc_server(database)
     server.add(
         INFERENCE,

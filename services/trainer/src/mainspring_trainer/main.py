@@ -9,10 +9,10 @@ from mainspring_svckit import watching, work
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.clock import SystemClock
 from mainspring_svckit.database import Database, Listener
+from mainspring_svckit.errors import failure_of
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.lifecycle import Process, run_main
 from mainspring_svckit.logs import get_logger
-from mainspring_svckit.mapping import failure_of
 from mainspring_svckit.work import Lease, Worker, WorkQueue
 from mainspring_trainer.adapters import postgres
 from mainspring_trainer.adapters.announcements import OutboxAnnouncements

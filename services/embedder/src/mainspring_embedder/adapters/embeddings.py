@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mainspring_answers.triton import TritonClient
-
 from mainspring_answers.domain import choose_route, model_of
 from mainspring_answers.ports import Routes
+from mainspring_answers.triton import TritonClient
 from mainspring_embedder.application.ports import Embedded
 
 

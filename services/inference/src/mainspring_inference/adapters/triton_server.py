@@ -17,7 +17,6 @@ from mainspring_answers.triton import TritonClient
 from mainspring_inference.adapters import triton_repository
 from mainspring_inference.adapters.triton_repository import ModelUse, TritonModel
 from mainspring_inference.application.ports import ServableVersion
-from mainspring_inference.settings import InferenceSettings
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
@@ -31,12 +30,23 @@ log = get_logger(__name__)
 class TritonServer:
     """`ModelServer` by Triton's repository API, under explicit model control."""
 
-    def __init__(self, triton: TritonClient, artifacts: ArtifactStore, settings: InferenceSettings) -> None:
+    def __init__(
+        self,
+        triton: TritonClient,
+        artifacts: ArtifactStore,
+        *,
+        repository: Path,
+        cache: Path,
+        slots: int,
+        threads: int,
+        load_timeout_s: float,
+    ) -> None:
+        """Takes the folders that Triton reads too, and what every model's engine gets; 0 threads are all cores."""
         self._triton, self._artifacts = triton, artifacts
-        self._repository, self._cache = settings.model_repository, settings.cache_dir
-        self._slots = settings.engine_slots
-        self._threads = settings.engine_threads or len(os.sched_getaffinity(0))
-        self._load_timeout_s = settings.load_timeout_s
+        self._repository, self._cache = repository, cache
+        self._slots = slots
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._load_timeout_s = load_timeout_s
         # Between the look for files that nobody needs and their removal nobody may begin to need one.
         self._files = asyncio.Lock()
 

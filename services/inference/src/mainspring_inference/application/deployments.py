@@ -9,8 +9,7 @@ from mainspring_inference.application.ports import Ports
 from mainspring_inference.domain.deployments import Deployment, DeploymentState, deployment_name, new_deployment
 from mainspring_inference.domain.rollouts import Traffic
 from mainspring_inference.domain.routing import routing_table
-from mainspring_svckit.errors import NotFound, Unavailable
-from mainspring_svckit.mapping import failure_of
+from mainspring_svckit.errors import NotFound, Unavailable, failure_of
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
 
