@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mainspring.embedding.v1 import embedding_service_pb2_grpc as pb_grpc
+from mainspring_answers.holding import DeploymentHolder
 from mainspring_answers.readiness import answering
 from mainspring_answers.routing import RoutingFollower
 from mainspring_answers.triton import TritonClient
@@ -12,7 +13,6 @@ from mainspring_embedder.adapters.catalogue import RegistryCatalogue
 from mainspring_embedder.adapters.chunks import PgvectorChunks
 from mainspring_embedder.adapters.embeddings import TritonEmbeddings
 from mainspring_embedder.adapters.files import StoredFiles
-from mainspring_embedder.adapters.serving import PlaneServing
 from mainspring_embedder.application.building import BUILD_WORK, DROP_WORK, BuildOptions, Builds
 from mainspring_embedder.application.collections import HOLD_WORK, Collections
 from mainspring_embedder.application.ports import Ports
@@ -61,7 +61,7 @@ async def serve(process: Process, settings: EmbedderSettings) -> int:
         builds=postgres.builds(database),
         chunks=PgvectorChunks(database, patient, exact_up_to=settings.exact_up_to),
         embeddings=TritonEmbeddings(triton, routes),
-        serving=PlaneServing(inference, process.caller, load_timeout_s=settings.load_timeout_s),
+        serving=DeploymentHolder(inference, process.caller, load_timeout_s=settings.load_timeout_s),
         catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller),
         files=StoredFiles(ArtifactStore(settings.artifact_url), settings.scratch_dir),
         announcements=OutboxAnnouncements(events.outbox),
