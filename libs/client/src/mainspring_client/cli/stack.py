@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mainspring_client.cli.options import Data, Json, group
+from mainspring_client.cli.options import Data, Json
 
 if TYPE_CHECKING:
     from mainspring_client.stack.folder import DataFolder
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Port = Annotated[
     int | None, typer.Option(min=1, max=65535, show_default=False, help="Port to use, instead of a free one.")
 ]
-token_app = group("Tokens for callers of the local stack.")
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +29,6 @@ def register(app: typer.Typer) -> None:
     app.command()(down)
     app.command()(status)
     app.command()(logs)
-    app.add_typer(token_app, name="token")
 
 
 def up(
@@ -206,43 +204,6 @@ def logs(
             for line in _new_lines(folder.log_of(name), places, name):
                 print(f"{prefix[name]}{line}", flush=True)
         time.sleep(0.5)
-
-
-@token_app.command("create")
-def create_token(
-    role: Annotated[
-        list[str], typer.Option("--role", help="viewer, contributor, annotator, releaser or admin; may be repeated.")
-    ],
-    project: Annotated[
-        list[str] | None, typer.Option("--project", "-p", help="Project that it is good for; may be repeated.")
-    ] = None,
-    subject: Annotated[str, typer.Option(help="Who it is for; shown as the author of what they do.")] = "person",
-    days: Annotated[float, typer.Option(min=0.01, max=3650, help="How long it is good for.")] = 30,
-    data: Data = None,
-    json_: Json = False,
-) -> None:
-    """Makes a token and prints it; it is not kept anywhere."""
-    from mainspring_client.cli.output import print_json
-    from mainspring_client.stack import credentials
-    from mainspring_client.stack.folder import DataFolder
-    from mainspring_svckit.auth import ROLES
-    from mainspring_svckit.errors import PreconditionFailed
-    from mainspring_svckit.names import is_id
-
-    people = [name for name in ROLES if name != "service"]
-    if wrong := [name for name in role if name not in people]:
-        raise typer.BadParameter(f"there is no role {', '.join(wrong)}; there are {', '.join(people)}")
-    projects = project or []
-    if not projects or any(name != "*" and not is_id(name) for name in projects):
-        raise typer.BadParameter("name at least one project by its id, or '*' for all", param_hint="--project")
-    folder = DataFolder.at(data)
-    if not folder.issuer.exists():
-        raise PreconditionFailed("STACK_NEVER_STARTED", f"{folder.root} has no key yet; run 'mainspring up' once")
-    token = credentials.issuer(folder).issue(subject, projects, role, days * 86_400)
-    if json_:
-        print_json({"token": token, "subject": subject, "projects": projects, "roles": role, "days": days})
-    else:
-        print(token)
 
 
 def _options(
