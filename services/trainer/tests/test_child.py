@@ -36,7 +36,7 @@ def start(tmp_path: Path) -> Start:
         python = tmp_path / "python"
         python.write_text(f"#!{sys.executable}\n{PREAMBLE}{script}")
         python.chmod(0o755)
-        given = {
+        given: dict[str, Any] = {
             "silence_s": 30.0,
             "output_bytes": 1 << 20,
             "file_bytes": 1 << 30,

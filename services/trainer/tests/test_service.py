@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from grpc_status import rpc_status
 
 from mainspring.data.v1 import data_service_pb2, data_service_pb2_grpc, dataset_pb2
 from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
@@ -23,9 +26,10 @@ from mainspring.training.v1 import training_service_pb2 as pb
 from mainspring.training.v1 import training_service_pb2_grpc as pb_grpc
 from mainspring_eventkit.bus import Bus
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.errors import EtagMismatch, IllegalTransition, InvalidInput, NotFound
+from mainspring_svckit.errors import ConcurrentChange, InvalidInput, MainspringError, NotFound, PreconditionFailed
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_from_proto, artifact_to_proto, failure_from_proto
+from mainspring_svckit.status import to_status
 from mainspring_testkit.events import EventTap, publish
 from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import ServiceProcess, Surroundings
@@ -60,6 +64,7 @@ steps = spec["optimization"]["max_steps"]
 tell("plan", steps=steps, precision="fp32")
 wait = pathlib.Path(__file__).with_name("wait-at")
 pathlib.Path(__file__).with_name("pid").write_text(str(os.getpid()))
+pathlib.Path(__file__).with_name("resumed-from").write_text(str(done))
 for step in range(done, steps + 1):
     done = step
     loss = 2.0 - step / 10
@@ -86,12 +91,12 @@ class Others(registry_service_pb2_grpc.RegistryServiceServicer, data_service_pb2
 
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
         if request.name not in self.models:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such version")
+            await refuse(context, NotFound("ModelVersion", request.name))
         return registry_service_pb2.GetModelVersionResponse(model_version=self.models[request.name])
 
     async def GetDatasetVersion(self, request: Any, context: Any) -> Any:
         if request.name not in self.datasets:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such version")
+            await refuse(context, NotFound("DatasetVersion", request.name))
         return data_service_pb2.GetDatasetVersionResponse(dataset_version=self.datasets[request.name])
 
 
@@ -146,7 +151,7 @@ class Trainer:
         return [r async for r in self.caller.stream(stub.WatchTrainingRun, request, pb.WatchTrainingRunResponse)]
 
     async def recipe(self, steps: int = 12, **changes: Any) -> None:
-        fields = {
+        fields: dict[str, Any] = {
             "name": RECIPE,
             "dataset": DATASET,
             "base_model_version": BASE,
@@ -208,7 +213,7 @@ class Trainer:
 async def trainer(
     surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, tmp_path: Path
 ) -> AsyncIterator[Trainer]:
-    others = Others()
+    others = Others()  # pyright: ignore[reportAbstractUsage] - the RPCs that the trainer never calls.
     server = grpc.aio.server()
     registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(others, server)
     data_service_pb2_grpc.add_DataServiceServicer_to_server(others, server)
@@ -268,6 +273,23 @@ async def test_i6_a_trainer_killed_with_its_process_is_followed_by_another_that_
     assert twin.artifacts["adapter.gguf"].sha256 == event.artifacts["adapter.gguf"].sha256
 
 
+async def test_f2_a_process_killed_alone_is_followed_by_one_that_goes_on(
+    trainer: Trainer, bus: Bus, event_tap: EventTap
+) -> None:
+    await trainer.start(1)
+    await trainer.recipe(steps=12)
+    (trainer.folder / "wait-at").write_text("7")
+    await publish(bus, await trainer.dataset())
+    await trainer.reached(7)
+    (trainer.folder / "wait-at").unlink()
+    os.kill(int((trainer.folder / "pid").read_text()), signal.SIGKILL)
+    (event,) = await event_tap.wait_for(TrainingRunSucceeded, within_s=60)
+    assert (await trainer.run()).attempt == 2
+    assert (trainer.folder / "resumed-from").read_text() == "5"
+    seen = await trainer.watch(event.training_run)
+    assert [metric.step for metric in seen[0].metrics] == list(range(13))
+
+
 async def test_f20_a_trainer_that_stops_hands_its_run_over(trainer: Trainer, bus: Bus, event_tap: EventTap) -> None:
     await trainer.start(1)
     await trainer.recipe(steps=20)
@@ -303,8 +325,9 @@ async def test_a_cancelled_run_ends_its_process(trainer: Trainer, bus: Bus, even
     assert cancelled.state == Run.STATE_CANCELLED
     await eventually(lambda: gone([pid]), what="the process to end")
     assert (await event_tap.wait_for(TrainingRunCancelled))[0].training_run == run.name
-    with pytest.raises(IllegalTransition):
+    with pytest.raises(PreconditionFailed) as caught:
         await trainer.call("CancelTrainingRun", name=run.name)
+    assert caught.value.reason == "ILLEGAL_STATE_TRANSITION"
 
     async def tidy() -> bool:
         return not list((trainer.folder / "artifacts").rglob(checkpoint_digest(5, run.name)))
@@ -373,8 +396,9 @@ async def test_requests_are_checked_and_repeats_are_one(trainer: Trainer) -> Non
     stored = (await trainer.call("GetTuningRecipe", name=RECIPE)).tuning_recipe
     assert (stored.lora.alpha, stored.optimization.max_sequence_tokens, stored.replay_ratio) == (8, 512, 1)
     await trainer.call("UpdateTuningRecipe", tuning_recipe=stored)
-    with pytest.raises(EtagMismatch):
+    with pytest.raises(ConcurrentChange) as stale:
         await trainer.call("UpdateTuningRecipe", tuning_recipe=stored)
+    assert stale.value.reason == "ETAG_MISMATCH"
     (trainer.folder / "wait-at").write_text("0")
     wish = {
         "parent": "projects/p",
@@ -396,6 +420,11 @@ async def test_requests_are_checked_and_repeats_are_one(trainer: Trainer) -> Non
         token = page.next_page_token
     assert pages == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12]]
     assert len((await trainer.call("ListTuningRecipes", parent="projects/p")).tuning_recipes) == 1
+
+
+async def refuse(context: Any, error: MainspringError) -> None:
+    """Ends an RPC as every service does."""
+    await context.abort_with_status(rpc_status.to_status(to_status(error)))
 
 
 def real_worker() -> str:

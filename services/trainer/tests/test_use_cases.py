@@ -418,6 +418,10 @@ async def test_what_a_run_needs_and_does_not_find_ends_it_with_its_reason(world:
     assert await reason() == "BASE_MODEL_UNKNOWN"
     world.models.known[RECIPE.base_model_version] = ModelVersion(RECIPE.base_model_version, "EMBEDDING", "", "", {})
     assert await reason() == "BASE_MODEL_UNUSABLE"
+    world.models.known[RECIPE.base_model_version] = ModelVersion(
+        RECIPE.base_model_version, "FOUNDATION", "", "", {"base.gguf": await world.put("no Hugging Face files")}
+    )
+    assert await reason() == "BASE_MODEL_UNUSABLE"
     await world.base()
     await world.dataset(train_rows=0)
     assert await reason() == "NO_TRAINING_ROWS"

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora.layer import Linear
 from support import make_tokenizer, rows, shard
 from transformers import AutoModelForCausalLM
 
 from mainspring_training_worker.batches import Example, Plan, learning_rate, micro_batches
 from mainspring_training_worker.checkpoint import Checkpoint, State
 from mainspring_training_worker.encoding import encode, encode_all
+from mainspring_training_worker.layers import PLAIN_ATTENTION, Adapted
 from mainspring_training_worker.model import Tunable, choose_precision, load_base, load_tokenizer
 from mainspring_training_worker.rows import Row, first_by_hash, new_with_replay, read_ids, read_rows
 from mainspring_training_worker.spec import Lora, Refused, Shard, Spec
@@ -104,9 +106,9 @@ def test_only_the_last_answer_and_its_end_token_are_learned() -> None:
     tokens = make_tokenizer()
     turns = [("system", "be brief"), ("user", "hi"), ("assistant", "hello"), ("user", "sky?"), ("assistant", " blue\n")]
     made = encode(tokens, Row("r", tuple({"role": role, "content": text} for role, text in turns)))
-    learned = tokens.decode(made.tokens[made.answer_start :])
+    learned = tokens.decode(list(made.tokens[made.answer_start :]))
     assert learned == " blue\n<|im_end|>"
-    prompt = tokens.decode(made.tokens[: made.answer_start])
+    prompt = str(tokens.decode(list(made.tokens[: made.answer_start])))
     assert prompt.endswith("sky?<|im_end|>\n<|im_start|>assistant\n")
     assert "hello" in prompt
     kept, too_long = encode_all(tokens, [row(1), row(2)], max_tokens=3)
@@ -133,6 +135,40 @@ def test_the_loss_is_that_of_each_answer_alone(tiny_model: Path) -> None:
             places = range(one.answer_start, len(one.tokens))
             expected -= sum(log_probabilities[at - 1, one.tokens[at]].item() for at in places)
         assert model.loss_sum(examples, padding=1).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_quick_layers_have_the_values_and_gradients_of_the_usual_ones(tiny_model: Path, precision: str) -> None:
+    quick = Tunable(load_base(tiny_model, precision, PLAIN_ATTENTION), LORA, None, seed=0)
+    usual = Tunable(load_base(tiny_model, precision), LORA, None, seed=0)
+    for layer in usual.peft.modules():
+        if isinstance(layer, Adapted):
+            layer.__class__ = Linear  # pyright: ignore[reportAttributeAccessIssue] - PEFT's forward.
+    examples = [example("a", 30, 20), example("b", 12, 3)]
+    steps = torch.Generator().manual_seed(1)
+    for tensor in quick.adapter().values():
+        # A fresh adapter's second matrix is zero, which would hide the first one's gradients.
+        tensor.copy_(torch.randn(tensor.shape, generator=steps) * 0.1)
+    usual.load(quick.adapter())
+    losses = [model.loss_sum(examples, padding=1) for model in (quick, usual)]
+    tolerance = 1e-4 if precision == "fp32" else 0.03
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=tolerance)
+    for loss in losses:
+        loss.backward()
+    for name, parameter in quick.parameters.items():
+        expected, got = usual.parameters[name].grad, parameter.grad
+        assert expected is not None
+        assert got is not None
+        assert got.dtype == torch.float32
+        assert (got - expected).norm() <= 2 * tolerance * expected.norm(), name
+
+
+def test_long_rows_go_to_the_kernel_that_holds_no_matrix(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Tunable(load_base(tiny_model, "fp32", PLAIN_ATTENTION), LORA, None, seed=0)
+    examples = [example("a", 30, 20)]
+    plain = model.loss_sum(examples, padding=1).item()
+    monkeypatch.setattr("mainspring_training_worker.layers._PLAIN_TOKENS", 8)
+    assert model.loss_sum(examples, padding=1).item() == pytest.approx(plain, rel=1e-5)
 
 
 def test_bf16_keeps_the_adapter_in_fp32_and_comes_close(tiny_model: Path) -> None:

@@ -66,6 +66,23 @@ def test_i6_killed_torn_and_stopped_a_run_ends_with_the_same_weights(job: Job, u
     assert (resumed.output / "adapter.gguf").read_bytes() == (undisturbed.output / "adapter.gguf").read_bytes()
 
 
+def test_i6_the_same_specification_makes_the_same_adapter_and_another_seed_another(
+    job: Job, undisturbed: Outcome
+) -> None:
+    assert job.run().adapter_sha256 == undisturbed.adapter_sha256
+    other = job.run(optimization={**OPTIMIZATION, "seed": 4})
+    assert other.adapter_sha256 != undisturbed.adapter_sha256
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_i6_without_dropout_a_run_ends_the_same_on_two_threads(job: Job, precision: str) -> None:
+    """The layers of `layers.py`; with dropout, as elsewhere here, PEFT's own compute."""
+    plain = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0}, "threads": 2, "precision": precision}
+    first, second = (job.run(**plain) for _ in range(2))
+    assert first.of("result")[0]["best_validation_loss"] < first.of("result")[0]["initial_validation_loss"] - 0.3
+    assert first.adapter_sha256 == second.adapter_sha256
+
+
 def test_f10_a_damaged_checkpoint_is_no_checkpoint(job: Job, undisturbed: Outcome) -> None:
     checkpoint = job.folder / "damaged.safetensors"
     checkpoint.write_bytes(undisturbed.newest_checkpoint.read_bytes()[:-100])

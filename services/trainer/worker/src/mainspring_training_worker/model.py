@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mainspring_training_worker.batches import Example
+from mainspring_training_worker.layers import Adapted
 from mainspring_training_worker.spec import Lora, Refused
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -54,15 +55,20 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_base(folder: Path, precision: str) -> Any:
+def load_base(folder: Path, precision: str, attention: str = "sdpa") -> Any:
     """The base model. Only safetensors are read and no code that comes with a model is run.
+
+    Args:
+        folder: Hugging Face folder.
+        precision: `fp32` or `bf16`.
+        attention: What computes attention, by transformers' name for it.
 
     Raises:
         Refused: BASE_MODEL_UNUSABLE, transformers cannot read it.
     """
     return _loaded(
         lambda: AutoModelForCausalLM.from_pretrained(
-            folder, dtype=_DTYPES[precision], use_safetensors=True, attn_implementation="sdpa"
+            folder, dtype=_DTYPES[precision], use_safetensors=True, attn_implementation=attention
         )
     )
 
@@ -88,6 +94,8 @@ class Tunable:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
+        # The leading underscore is PEFT's: it documents this method for custom layers.
+        config._register_custom_module({torch.nn.Linear: Adapted})  # pyright: ignore[reportPrivateUsage] - see above.
         self.peft: Any = get_peft_model(base, config)
         core = self.peft.get_base_model()
         self._core, self._backbone, self._head = core, core.base_model, core.get_output_embeddings()

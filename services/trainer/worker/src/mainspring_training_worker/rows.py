@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.parquet as parquet
 
@@ -67,7 +68,7 @@ def order_key(salt: str, row_id: str) -> bytes:
     return hashlib.sha256(f"{salt}\n{row_id}".encode()).digest()
 
 
-def _read(shard: Shard, columns: list[str]) -> dict[str, list[object]]:
+def _read(shard: Shard, columns: list[str]) -> dict[str, list[Any]]:
     try:
         table = parquet.read_table(shard.path, columns=columns)
     except (OSError, ValueError) as err:

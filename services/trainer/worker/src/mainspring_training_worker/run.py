@@ -15,6 +15,7 @@ from mainspring_training_worker import outputs
 from mainspring_training_worker.batches import Plan
 from mainspring_training_worker.checkpoint import Checkpoint
 from mainspring_training_worker.encoding import encode_all
+from mainspring_training_worker.layers import PLAIN_ATTENTION
 from mainspring_training_worker.model import (
     Tunable,
     choose_precision,
@@ -40,6 +41,9 @@ def train(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> None:
     settings = spec.optimization
     torch.set_num_threads(spec.threads)
     torch.use_deterministic_algorithms(True)
+    # It would also fill all memory before use, which only hides errors of a kind that the tests on equal digests find.
+    deterministic: Any = torch.utils.deterministic  # Its settings are unknown to type checkers.
+    deterministic.fill_uninitialized_memory = False
     progress.tell("phase", phase="reading rows")
     learned, known = _rows_to_learn(spec)
     validation_rows = first_by_hash(read_rows(spec.validation), spec.max_validation_rows, "validation")
@@ -61,7 +65,7 @@ def train(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> None:
     checkpoint = Checkpoint.read(spec.resume_from) if spec.resume_from is not None else None
     precision = checkpoint.precision if checkpoint is not None else choose_precision(spec.precision)
     progress.tell("plan", steps=plan.steps, precision=precision)
-    base = load_base(spec.base_model, precision)
+    base = load_base(spec.base_model, precision, PLAIN_ATTENTION)
     model = Tunable(base, spec.lora, spec.parent.adapter if spec.parent is not None else None, settings.seed)
     training = Training(
         spec,
