@@ -50,6 +50,7 @@ class Bus:
         self._client = client
         self.jetstream: JetStreamContext = client.jetstream()
         self._reconnected: list[Callable[[], None]] = []
+        self._closing = False
 
     @classmethod
     async def connect(cls, url: str, *, name: str, wait_s: float = 60.0) -> Bus:
@@ -72,7 +73,8 @@ class Bus:
                 callback()
 
         async def disconnected() -> None:
-            log.warning("bus_disconnected")
+            if not bus._closing:
+                log.warning("bus_disconnected")
 
         async def failed(err: Exception) -> None:
             log.debug("bus_error", error=f"{type(err).__name__}: {err}")
@@ -158,6 +160,7 @@ class Bus:
 
     async def close(self) -> None:
         """Sends what is buffered and closes."""
+        self._closing = True
         if self._client.is_connected:
             await self._client.flush(timeout=2)
         await self._client.close()
