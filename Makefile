@@ -65,7 +65,8 @@ proto: setup ## Generates libs/contracts from protos/.
 proto-check: setup ## Checks the contracts: style, compatibility with what was released, and that the generated code is theirs.
 	@$(PY) tools/protos.py third-party
 	@$(BIN)/buf lint
-	@$(BIN)/buf breaking --against protos/released.binpb
+	@$(BIN)/buf build --exclude-source-info --output .build/today.binpb
+	@$(BIN)/buf breaking .build/today.binpb --against protos/released.binpb
 	@$(PY) tools/protos.py check
 
 proto-baseline: setup ## Makes today's contracts the ones that later changes must not break; part of a release.
