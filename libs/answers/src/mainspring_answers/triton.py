@@ -18,17 +18,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import struct
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
 from mainspring_answers.domain import FinishReason, Sampling
 from mainspring_answers.ports import Chunk
 from mainspring_answers.triton_protocol import SERVICE, messages
+from mainspring_answers.triton_tensors import Outputs, invalid_response, request_of, sampling_of
 from mainspring_svckit.errors import InvalidInput, MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.grpc_client import open_channel
 
@@ -36,14 +36,17 @@ _UNARY = ("ServerReady", "ModelMetadata", "RepositoryIndex", "RepositoryModelLoa
 _ENGINE_ERROR = re.compile(
     r"(CONTEXT_LENGTH_EXCEEDED|INVALID_SAMPLING|INVALID_PROMPT|OVERLOADED|ENGINE_FAILED): (.{1,500})", re.DOTALL
 )
-_NOT_READY = re.compile(
-    r"unknown model|not found|not ready|not healthy|no available|unavailable|is not loaded", re.IGNORECASE
-)
+# Not "unavailable": with that word grpc says that the whole server is away.
+_NOT_READY = re.compile(r"unknown model|not found|not ready|not healthy|no available|is not loaded", re.IGNORECASE)
 _FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
 # A model that answered this recently needs no probe.
 _FRESH_S = 1.0
 _PROBE = "."
 _GONE_POLL_S = 0.05
+# Triton 2.51 never ends a request whose model's process died while it was answered, so silence makes us look; later
+# than any probe gives up, for a probe must not look after itself.
+_SILENCE_FACTOR = 1.5
+_EOF = cast(Any, grpc.aio).EOF  # Missing in the library's types.
 
 
 class TritonClient:
@@ -69,6 +72,7 @@ class TritonClient:
         )
         self._answered_at: dict[str, float] = {}
         self._embeds: dict[str, bool] = {}
+        self._silent: set[str] = set()
 
     async def close(self) -> None:
         """Ends all calls and closes the channel."""
@@ -83,11 +87,11 @@ class TritonClient:
             InvalidInput: CONTEXT_LENGTH_EXCEEDED, INVALID_SAMPLING or INVALID_PROMPT.
             Unavailable: TRITON_UNAVAILABLE, MODEL_NOT_READY, OVERLOADED or TRITON_RESPONSE_INVALID.
         """
-        parameters = _sampling(sampling, top_logprobs)
+        parameters = sampling_of(sampling, top_logprobs)
         inputs = {"text_input": [prompt], "sampling_parameters": [json.dumps(parameters)]}
         flags = {"stream": stream, "exclude_input_in_output": True, "return_logprobs": top_logprobs > 0}
         flags |= dict.fromkeys(("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"), True)
-        request = _request(model, inputs, flags)
+        request = request_of(model, inputs, flags)
         output_tokens, first_token = 0, tuple[tuple[int, float], ...]()
         responses = self._responses(request, self._generate_timeout_s)
         try:
@@ -101,7 +105,7 @@ class TritonClient:
                     yield Chunk(text)
                     continue
                 if finish is None:
-                    raise _invalid_response("its last response says no finish_reason")
+                    raise invalid_response("its last response says no finish_reason")
                 yield Chunk(text, finish, outputs.number("num_input_tokens"), output_tokens, first_token)
         finally:
             await responses.aclose()
@@ -115,7 +119,7 @@ class TritonClient:
         """
         if not texts:
             return [], 0
-        responses = self._responses(_request(model, {"text_input": texts}, {}), self._embed_timeout_s)
+        responses = self._responses(request_of(model, {"text_input": texts}, {}), self._embed_timeout_s)
         try:
             async for outputs, _ in responses:
                 vectors = outputs.vectors("embedding", len(texts))
@@ -123,10 +127,11 @@ class TritonClient:
                 return vectors, outputs.number("num_input_tokens")
         finally:
             await responses.aclose()
-        raise _invalid_response("it ended without a vector")
+        raise invalid_response("it ended without a vector")
 
     async def load(self, model: str, *, timeout_s: float = 120.0) -> None:
-        """Loads a model from its folder, or loads it anew; returns when the server holds it.
+        """Loads a model from its folder; returns when the server holds it. One that is loaded is loaded anew when the
+        code in its folder has changed, by as little as its time; otherwise nothing happens, even if its process died.
 
         Raises:
             PreconditionFailed: MODEL_LOAD_FAILED, the message says why.
@@ -219,26 +224,26 @@ class TritonClient:
             self._embeds[model] = any(tensor.name == "embedding" for tensor in answer.outputs)
         return self._embeds[model]
 
-    async def _responses(self, request: Any, timeout_s: float) -> AsyncGenerator[tuple[_Outputs, bool]]:
+    async def _responses(self, request: Any, timeout_s: float) -> AsyncGenerator[tuple[Outputs, bool]]:
         """The responses to one request, each with whether it is the last; closing this early cancels the request.
 
         The last response, or the error, is handed out only when the server has ended the call: a call that is
         cancelled between the two is never let go by Triton 2.51, and its model can then not be unloaded.
         """
         call = self._infer(timeout=timeout_s)
-        last: _Outputs | None = None
+        last: Outputs | None = None
         failure: MainspringError | None = None
         ended = False
         try:
             await call.write(request)
             await call.done_writing()
-            async for response in call:
+            while (response := await self._read(call, request.model_name)) is not _EOF:
                 if response.error_message:
                     failure = failure or _engine_error(request.model_name, response.error_message)
                 elif response.infer_response.parameters["triton_final_response"].bool_param:
-                    last = _Outputs(response.infer_response)
+                    last = Outputs(response.infer_response)
                 else:
-                    yield _Outputs(response.infer_response), False
+                    yield Outputs(response.infer_response), False
             ended = True
         except grpc.RpcError as err:
             ended = True
@@ -250,12 +255,41 @@ class TritonClient:
         finally:
             if not ended:
                 call.cancel()
+            elif last is None:
+                # Whatever it answered before, a failure says more about now.
+                self._answered_at.pop(request.model_name, None)
         if failure is None and last is None:
             failure = Unavailable("TRITON_UNAVAILABLE", "Triton broke off in the middle of an answer; try again")
         if failure is not None:
             raise failure
         assert last is not None
         yield last, True
+
+    async def _read(self, call: Any, model: str) -> Any:
+        """The next response; while none comes, its model must be alive.
+
+        Raises:
+            Unavailable: MODEL_NOT_READY, its process died.
+        """
+        reading = asyncio.ensure_future(call.read())
+        try:
+            while not (await asyncio.wait({reading}, timeout=self._probe_timeout_s * _SILENCE_FACTOR))[0]:
+                await self._check_silent(model)
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    async def _check_silent(self, model: str) -> None:
+        if model in self._silent:
+            return  # One look at a time, however many requests wait.
+        self._silent.add(model)
+        try:
+            await self.probe(model)
+        except MainspringError as err:
+            if err.reason == "MODEL_NOT_READY":
+                raise
+        finally:
+            self._silent.discard(model)
 
     def _unary(self, name: str) -> Any:
         return self._channel.unary_unary(
@@ -269,86 +303,6 @@ class TritonClient:
             return await self._calls[method](messages[f"{method}Request"](**fields), timeout=timeout_s)
         except grpc.RpcError as err:
             raise _rpc_error(fields.get("model_name") or fields.get("name", ""), err) from err
-
-
-class _Outputs:
-    """Tensors of one response, read with care: what comes from another process may be anything."""
-
-    def __init__(self, response: Any) -> None:
-        if len(response.outputs) != len(response.raw_output_contents):
-            raise _invalid_response("it has tensors without contents")
-        pairs = zip(response.outputs, response.raw_output_contents, strict=True)
-        self._tensors: dict[str, tuple[Any, bytes]] = {tensor.name: (tensor, raw) for tensor, raw in pairs}
-
-    def text(self, name: str) -> str:
-        """A text tensor's first text; empty when there is no such tensor."""
-        if name not in self._tensors:
-            return ""
-        tensor, raw = self._tensors[name]
-        if tensor.datatype != "BYTES" or len(raw) < 4 or len(raw) - 4 != int.from_bytes(raw[:4], "little"):
-            raise _invalid_response(f"{name} is not one text")
-        try:
-            return raw[4:].decode()
-        except UnicodeDecodeError as err:
-            raise _invalid_response(f"{name} is not UTF-8") from err
-
-    def number(self, name: str) -> int:
-        """A count; 0 when there is no such tensor."""
-        if name not in self._tensors:
-            return 0
-        tensor, raw = self._tensors[name]
-        if tensor.datatype != "UINT32" or len(raw) != 4:
-            raise _invalid_response(f"{name} is not one count")
-        return int.from_bytes(raw, "little")
-
-    def first_token(self) -> tuple[tuple[int, float], ...]:
-        """Token ids and log-probabilities of the first position that this response tells of."""
-        try:
-            positions = json.loads(self.text("logprobs") or "null")
-            found = {int(token): float(entry["logprob"]) for token, entry in positions[0].items()} if positions else {}
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as err:
-            raise _invalid_response("logprobs is not a list of positions") from err
-        return tuple(sorted(found.items(), key=lambda pair: -pair[1]))
-
-    def vectors(self, name: str, count: int) -> list[tuple[float, ...]]:
-        """A matrix of `count` rows."""
-        tensor, raw = self._tensors.get(name, (None, b""))
-        shape = [] if tensor is None else list(tensor.shape)
-        if tensor is None or tensor.datatype != "FP32" or len(shape) != 2 or shape[0] != count:
-            raise _invalid_response(f"{name} is not {count} vectors")
-        if shape[1] <= 0 or len(raw) != count * shape[1] * 4:
-            raise _invalid_response(f"{name} has not the bytes of its shape")
-        return list(struct.iter_unpack(f"<{shape[1]}f", raw))
-
-
-def _sampling(sampling: Sampling, top_logprobs: int) -> dict[str, Any]:
-    wish: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_output_tokens,
-    }
-    if sampling.seed is not None:
-        wish["seed"] = sampling.seed
-    if sampling.stop:
-        wish["stop"] = list(sampling.stop)
-    if top_logprobs:
-        wish["logprobs"] = top_logprobs
-    return wish
-
-
-def _request(model: str, texts: Mapping[str, Sequence[str]], flags: Mapping[str, bool]) -> Any:
-    request = messages["ModelInferRequest"](model_name=model)
-    # Without this the server tells of a last response only when it is not empty.
-    request.parameters["triton_enable_empty_final_response"].bool_param = True
-    for name, values in texts.items():
-        request.inputs.add(name=name, datatype="BYTES", shape=[len(values)])
-        # A lone surrogate cannot be encoded; the engine's tokenizer would see a replacement character anyway.
-        encoded = [value.encode(errors="replace") for value in values]
-        request.raw_input_contents.append(b"".join(struct.pack("<I", len(text)) + text for text in encoded))
-    for name, value in flags.items():
-        request.inputs.add(name=name, datatype="BOOL", shape=[1])
-        request.raw_input_contents.append(bytes([value]))
-    return request
 
 
 def _engine_error(model: str, text: str) -> MainspringError:
@@ -382,8 +336,3 @@ def _rpc_error(model: str, error: grpc.RpcError) -> MainspringError:
 def _not_ready(model: str) -> Unavailable:
     message = f"{model} is not loaded, or its process died; it is loaded again if a deployment holds it"
     return Unavailable("MODEL_NOT_READY", message, metadata={"model": model})
-
-
-def _invalid_response(what: str) -> Unavailable:
-    message = f"Triton sent a response that is none: {what}; the model must be one of Mainspring's"
-    return Unavailable("TRITON_RESPONSE_INVALID", message)

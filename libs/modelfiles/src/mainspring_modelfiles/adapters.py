@@ -55,7 +55,13 @@ def convert(adapter: Path, base: Path, out: Path) -> None:
         target = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
         if target is None:
             raise Refused("ADAPTER_UNSUPPORTED", f"the adapter tunes {module}, which the base model does not have")
-        rank = weights.shape(a)[0]
+        rank, columns = weights.shape(a)
+        rows = weights.shape(b)[0]
+        # A vocabulary has as many rows as it has; no configuration of ours says it.
+        expected = llama.weight_shapes(shape, rows).get(f"{module}.weight", (rows, columns))
+        if expected != (rows, columns):
+            message = f"the adapter tunes {module} of the shape {(rows, columns)}, the base model's is {expected}"
+            raise Refused("ADAPTER_INVALID", f"{message}; name the base that it was trained on")
         factor = _scale(config, module, rank) / (alpha / rank)
         heads = llama.heads_to_permute(target, shape)
         planned += [

@@ -129,7 +129,7 @@ def write_gguf(folder: Path, weights: Weights, config: LlamaConfig, out: Path, *
 
 def _plan(weights: Weights, config: LlamaConfig, rows: int) -> list[Planned]:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.layers)
-    expected = _expected_shapes(config, rows)
+    expected = weight_shapes(config, rows)
     found: list[Planned] = []
     for name in weights.names:
         # Old files carry the rotation's frequencies; everybody computes them from the configuration.
@@ -156,7 +156,8 @@ def _plan(weights: Weights, config: LlamaConfig, rows: int) -> list[Planned]:
     return found
 
 
-def _expected_shapes(config: LlamaConfig, rows: int) -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: LlamaConfig, rows: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights by their names in Hugging Face's files, for a vocabulary of `rows` tokens."""
     hidden, queries, keys = config.hidden, config.heads * config.head_size, config.kv_heads * config.head_size
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (rows, hidden), "model.norm.weight": (hidden,)}
     if not config.tied:

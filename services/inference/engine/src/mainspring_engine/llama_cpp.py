@@ -30,8 +30,8 @@ _BATCH_TOKENS = 256
 _CANCEL_CHECK_S = 0.1
 # The largest seed means "random" to llama.cpp.
 _SEEDS = (1 << 32) - 1
-# How llama.cpp says that a text to embed does not fit; it has no type of its own.
-_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large to process.*current batch size: (\d+)", re.DOTALL)
+# How llama.cpp says that a text to embed does not fit into a batch; it has no type of its own.
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large to process")
 
 
 class LlamaCppEngine:
@@ -49,6 +49,7 @@ class LlamaCppEngine:
         # Read by the OpenMP runtime when it is loaded, which importing xllamacpp does.
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
         llama: Any = importlib.import_module("xllamacpp")
+        self._context_tokens = spec.context_tokens
         folder = Path(tempfile.mkdtemp(prefix="mainspring-engine-"))
         # llama.cpp takes a host for a socket by this ending.
         address, key = folder / "door.sock", secrets.token_hex(32)
@@ -74,7 +75,7 @@ class LlamaCppEngine:
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         answer = self._server.handle_embeddings({"input": list(texts), "encoding_format": "base64"})
-        _raise_error(answer)
+        _raise_error(answer, text_limit=self._context_tokens)
         rows = sorted(answer["data"], key=lambda row: row["index"])
         vectors = tuple(base64.b64decode(row["embedding"]) for row in rows)
         return Embedded(vectors, answer["usage"]["prompt_tokens"])
@@ -193,21 +194,19 @@ def _request(sampling: Sampling) -> dict[str, Any]:
     return wish
 
 
-def _raise_error(message: Mapping[str, Any]) -> None:
+def _raise_error(message: Mapping[str, Any], *, text_limit: int = 0) -> None:
+    """Raises what llama.cpp reports; `text_limit` is how many tokens a text to embed may have, 0 for a prompt."""
     error = message.get("error")
     if error is None:
         return
     text = str(error.get("message", "no message"))
-    if error.get("type") == "exceed_context_size_error":
-        has, limit = error["n_prompt_tokens"], error["n_ctx"]
-        told = f"the prompt has {has} tokens, the model takes {limit} for prompt and answer together; shorten it"
-        raise EngineError(Reason.CONTEXT_LENGTH_EXCEEDED, told)
     too_large = _TOO_LARGE.match(text)
-    if too_large is not None:
-        has, limit = too_large.groups()
-        raise EngineError(
-            Reason.CONTEXT_LENGTH_EXCEEDED, f"a text has {has} tokens, the model takes {limit}; shorten it"
-        )
+    if error.get("type") == "exceed_context_size_error" or too_large is not None:
+        has = too_large[1] if too_large is not None else error["n_prompt_tokens"]
+        told = f"the prompt has {has} tokens, the model takes {error.get('n_ctx')} for prompt and answer together"
+        if text_limit:
+            told = f"a text has {has} tokens, the model takes {text_limit}"
+        raise EngineError(Reason.CONTEXT_LENGTH_EXCEEDED, f"{told}; shorten it")
     if error.get("code") == 400:
         raise EngineError(Reason.INVALID_PROMPT, text)
     raise EngineError(Reason.ENGINE_FAILED, text)

@@ -6,6 +6,7 @@ What `model.py` imports lives in the engine's environment; what it must know sta
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,7 +68,10 @@ class TritonModel:
 
 
 def write(repository: Path, name: str, model: TritonModel) -> Path:
-    """Writes a model's folder and returns it; the same model gives the same bytes, and repeats change nothing.
+    """Writes a model's folder and returns it; the same model gives the same bytes, and repeats change only times.
+
+    Loading after this starts the model anew. Loading alone does not: Triton 2.51 takes a model whose process died for
+    loaded, and then does nothing unless the code in its folder looks changed.
 
     Args:
         repository: Triton's model repository.
@@ -83,6 +87,7 @@ def write(repository: Path, name: str, model: TritonModel) -> Path:
     folder = repository / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
     _replace(folder / "1" / "model.py", _MODEL_PY)
+    os.utime(folder / "1" / "model.py")
     # Last, since a folder without it is no model.
     _replace(folder / "config.pbtxt", config(name, model))
     return folder
