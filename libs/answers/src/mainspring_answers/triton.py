@@ -166,15 +166,19 @@ class TritonClient:
         answer = await self._call("RepositoryIndex", self._probe_timeout_s)
         return {model.name: model.state for model in answer.models}
 
-    async def probe(self, model: str) -> None:
+    async def probe(self, model: str, *, fresh_s: float = _FRESH_S) -> None:
         """Returns when a real inference of a model worked just now; a server that says READY of a model whose process
         died is not believed.
+
+        Args:
+            model: Its name in Triton.
+            fresh_s: An answer that is no older proves as much as a new one, and costs nothing.
 
         Raises:
             Unavailable: MODEL_NOT_READY, the model is not loaded or its process died; OVERLOADED or TRITON_UNAVAILABLE,
                 it may be loaded but did not answer in time.
         """
-        if time.monotonic() - self._answered_at.get(model, float("-inf")) < _FRESH_S:
+        if time.monotonic() - self._answered_at.get(model, float("-inf")) < fresh_s:
             return
         try:
             async with asyncio.timeout(self._probe_timeout_s):

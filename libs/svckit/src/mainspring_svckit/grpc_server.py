@@ -146,10 +146,12 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         return call
 
     def _unary_stream(self, rpc: Rpc, inner: Callable[[Any, Context], AsyncGenerator[Message]]) -> Any:
-        async def call(request: Message, context: Context) -> AsyncIterator[Message]:
+        # Writes instead of yielding: a generator that waits in `yield` while its client leaves is not told. It would
+        # end when somebody collects it, which may be much later, and the engine would generate for nobody.
+        async def call(request: Message, context: Context) -> None:
             async with self._around(rpc, context, request), aclosing(inner(request, context)) as responses:
                 async for response in responses:
-                    yield response
+                    await context.write(response)
 
         return call
 

@@ -53,7 +53,7 @@ async def serve(process: Process, settings: EmbedderSettings) -> int:
     process.health.add_probe("routing", routes.check)
     triton = TritonClient(settings.triton_url)
     process.on_close(triton.close)
-    process.health.add_probe("triton", answering(triton, routes))
+    process.health.add_probe("triton", answering(triton, routes, embeddings=True))
     inference = process.channel(settings.inference_address)
     ports = Ports(
         transactions=database,

@@ -24,6 +24,8 @@ from mainspring_svckit.names import ModelVersionName
 from mainspring_svckit.values import ArtifactRef
 
 _PROBE_PAUSE_S = 0.1
+# What answered this recently is not lost; readiness asks the same of the same client meanwhile.
+_FRESH_S = 4.0
 log = get_logger(__name__)
 
 
@@ -83,7 +85,7 @@ class TritonServer:
     async def _alive(self, triton_model: str) -> bool:
         """False only when Triton says that it cannot answer: a busy model that is slow to answer is not lost."""
         try:
-            await self._triton.probe(triton_model)
+            await self._triton.probe(triton_model, fresh_s=_FRESH_S)
         except Unavailable as err:
             return err.reason != "MODEL_NOT_READY"
         return True
