@@ -46,7 +46,7 @@ async def test_training_yields_to_answers(stack: Stack, client: Mainspring, tmp_
         "model": "long",
         "method": "METHOD_SUPERVISED",
         "lora": {"rank": 64},
-        "optimization": {"epochs": 100_000, "learning_rate": 1e-4, "batch_rows": 64, "patience": 100_000},
+        "optimization": {"epochs": 100, "learning_rate": 1e-4, "batch_rows": 1, "validate_every_steps": 5000},
     }
     await client.apply(Configuration.parse({"project": PROJECT, "tuning_recipe": long}))
     run = await client.training.start(f"projects/{PROJECT}/tuningRecipes/long", outcome.ingestion.dataset_version)
