@@ -100,11 +100,11 @@ lint: setup proto-check types arch ## Checks everything that needs no running co
 	@$(BIN)/ruff format -q --check .
 
 test: setup ## Runs all tests but the slow ones; sets up from nothing.
-	@$(PYTEST) -m "not slow" libs services tests --ignore=services/trainer/worker
+	@$(PYTEST) -m "not slow" libs services tests bench --ignore=services/trainer/worker
 	@$(TRAIN)/bin/python -m pytest -q $(PYTEST_ARGS) -c services/trainer/worker/pyproject.toml --rootdir services/trainer/worker services/trainer/worker/tests
 
 test-slow: setup ## Runs the proofs that take minutes.
-	@$(PYTEST) -m slow libs services tests --ignore=services/trainer/worker
+	@$(PYTEST) -m slow libs services tests bench --ignore=services/trainer/worker
 
 demo: setup ## Turns the whole loop twice on the Python code of this machine; DEMO_DOWN=1 stops the stack afterwards.
 	@$(BIN)/mainspring demo

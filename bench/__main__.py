@@ -1,6 +1,6 @@
 """Runs benchmarks by name and prints what came out; see docs/benchmarks.md.
 
-usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--rows N] [--epochs N]
+usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
@@ -44,7 +44,7 @@ class Runner:
             "events": lambda: events.measure(options.repeats),
             "fidelity": fidelity.measure,
             "demo": lambda: quality.demo(folder),
-            "e2e": lambda: quality.e2e(folder, options.data, options.rows, options.epochs),
+            "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
         }
 
     async def run(self, name: str) -> Result:
@@ -117,8 +117,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="measurements of each figure; default 3")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the JSON; default .build/bench.json")
     parser.add_argument("--data", type=Path, metavar="FILE", help="table for e2e; default $MAINSPRING_E2E")
-    parser.add_argument("--rows", type=int, default=1000, metavar="N", help="rows for e2e; default 1000, 0 for all")
-    parser.add_argument("--epochs", type=float, default=2.0, metavar="N", help="passes for e2e; default 2")
+    parser.add_argument(
+        "--max-steps", type=int, default=100, metavar="N", help="steps of e2e; default 100, 0: one pass"
+    )
     options = parser.parse_args(arguments)
     options.names = options.names or list(USUAL)
     if unknown := [name for name in options.names if name not in (*USUAL, *SLOW)]:

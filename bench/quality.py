@@ -37,14 +37,13 @@ async def demo(folder: Path) -> Result:
     return Result("demo", figures, details)
 
 
-async def e2e(folder: Path, table: Path | None, rows: int, epochs: float) -> Result:
+async def e2e(folder: Path, table: Path | None, max_steps: int) -> Result:
     """Runs `mainspring flywheel run` on a table with the columns `mr` and `ref`.
 
     Args:
         folder: Where the stack may have its data.
         table: The table; None for $MAINSPRING_E2E.
-        rows: About how many rows are taken, split like every dataset; 0 takes all.
-        epochs: Most passes over the training rows.
+        max_steps: Most steps of 16 rows; 0 takes one pass over all rows.
 
     Raises:
         FileNotFoundError: No table is named; the message says how.
@@ -54,7 +53,7 @@ async def e2e(folder: Path, table: Path | None, rows: int, epochs: float) -> Res
         raise FileNotFoundError("name the E2E table (CSV with the columns mr and ref) by --data or MAINSPRING_E2E")
     stack = Stack(folder / "e2e")
     columns = ("--input-column", "mr", "--target-column", "ref")
-    size = ("--rows", str(rows), "--epochs", str(epochs))
+    size = ("--max-steps", str(max_steps))
     try:
         await stack.up()
         arguments = ("--data", str(source.resolve()), *columns, *size, "--stack", str(stack.data), "--json")
@@ -70,8 +69,7 @@ async def e2e(folder: Path, table: Path | None, rows: int, epochs: float) -> Res
         Figure("time of tuning", "s", tuning_s, bar=Bar(E2E_TUNING_BAR_S)),
     ]
     details = {
-        "rows": rows,
-        "epochs": epochs,
+        "max_steps": max_steps,
         "result": outcome["result"],
         "results": results,
         "training": run.get("result"),
