@@ -49,31 +49,6 @@ def test_tables_round_trip() -> None:
         table_from_json(b"{")
 
 
-async def test_doors_follow_what_the_controller_publishes(bus: Bus, follower: RoutingFollower) -> None:
-    await follower.check()
-    publisher = RoutingPublisher(bus)
-    await publisher.publish(table(1))
-    await publisher.publish(table(1, "projects/q/models/m"))
-    await eventually(lambda: revision(follower))
-    assert follower.table(MODEL) == table(1)
-    assert [t.model for t in follower.tables("p")] == [MODEL]
-    await publisher.publish(table(2))
-
-    async def second() -> bool:
-        return await revision(follower) == 2
-
-    await eventually(second)
-
-
-async def test_f17_an_older_table_never_replaces_a_newer(bus: Bus, follower: RoutingFollower) -> None:
-    publisher = RoutingPublisher(bus)
-    await asyncio.gather(*(publisher.publish(table(n)) for n in (3, 7, 5, 1)))
-    bucket = await bus.jetstream.key_value("mainspring-routing")
-    entry = await bucket.get("p.m")
-    assert entry.value is not None
-    assert table_from_json(entry.value).revision == 7
-
-
 async def test_f17_the_last_tables_stay_while_the_bus_is_away(
     bus: Bus, follower: RoutingFollower, nats_server: NatsServer
 ) -> None:

@@ -1,7 +1,7 @@
 """The path over fakes: what is sent, what is recorded, what is cancelled."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -13,7 +13,6 @@ from mainspring_answers.domain import (
     Delta,
     FinishReason,
     Message,
-    Passage,
     Question,
     Route,
     RoutingTable,
@@ -22,78 +21,20 @@ from mainspring_answers.domain import (
 from mainspring_answers.path import AnswerPath
 from mainspring_answers.ports import Chunk
 from mainspring_answers.templates import JinjaTemplates
-from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, Unavailable
+from mainspring_svckit.errors import InvalidInput, NotFound, Unavailable
+from mainspring_testkit.answer_path import LAST, FakeContext, FakeEngine, FakeLedger, FakeRoutes
 from mainspring_testkit.fakes import FakeClock
 from mainspring_testkit.waiting import eventually
 
 MODEL = "projects/p/models/m"
 TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
 ROUTE = Route(f"{MODEL}/versions/1", f"{MODEL}/releases/1", 100, "first", chat_template=TEMPLATE)
-LAST = Chunk("", FinishReason.STOP, 7, 2, ((5, -0.1),))
 QUESTION = Question("p", MODEL, "ann", (Message("user", "hi"),))
-
-Script = Callable[[str], AsyncIterator[Chunk]]
-
-
-class FakeEngine:
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, Sampling, bool, int]] = []
-        self.closed = 0
-        self.script: Script = self.says("Hel", "lo")
-
-    def says(self, *texts: str, failure: MainspringError | None = None, end: bool = True) -> Script:
-        async def script(_: str) -> AsyncIterator[Chunk]:
-            for text in texts:
-                yield Chunk(text)
-            if failure is not None:
-                raise failure
-            if end:
-                yield LAST
-
-        return script
-
-    async def generate(
-        self, model: str, prompt: str, sampling: Sampling, *, stream: bool, top_logprobs: int
-    ) -> AsyncGenerator[Chunk]:
-        self.asked.append((model, prompt, sampling, stream, top_logprobs))
-        try:
-            async for chunk in self.script(model):
-                yield chunk
-        finally:
-            self.closed += 1
-
-
-class FakeRoutes:
-    def __init__(self, *routes: Route) -> None:
-        self.routes = routes
-        self.looks = 0
-        self.after: tuple[Route, ...] | None = None
-
-    def table(self, model: str) -> RoutingTable | None:
-        self.looks += 1
-        routes = self.after if self.after is not None and self.looks > 1 else self.routes
-        return RoutingTable(MODEL, self.looks, routes) if model == MODEL else None
-
-
-class FakeContext:
-    async def search(self, collection: str, query: str, top_k: int) -> Sequence[Passage]:
-        return [Passage(f"{collection}/{query}/{n}", "T", "", "text", 0.5) for n in range(top_k)]
-
-
-class FakeLedger:
-    def __init__(self) -> None:
-        self.records: list[tuple[Question, Answer]] = []
-        self.failure: MainspringError | None = None
-
-    async def record(self, question: Question, answer: Answer) -> None:
-        if self.failure is not None:
-            raise self.failure
-        self.records.append((question, answer))
 
 
 class World:
     def __init__(self) -> None:
-        self.engine, self.routes, self.ledger = FakeEngine(), FakeRoutes(ROUTE), FakeLedger()
+        self.engine, self.routes, self.ledger = FakeEngine(), FakeRoutes(RoutingTable(MODEL, 1, (ROUTE,))), FakeLedger()
         self.path = self.make()
 
     def make(self, max_in_flight: int = 8) -> AnswerPath:
@@ -129,7 +70,7 @@ async def test_a_question_is_answered_and_recorded(world: World) -> None:
     assert (answer.text, answer.finish_reason) == ("Hello", FinishReason.STOP)
     assert (answer.model_version, answer.release) == (ROUTE.model_version, ROUTE.release)
     assert (answer.input_tokens, answer.output_tokens) == (7, 2)
-    assert answer.first_token_logprobs == ((5, -0.1),)
+    assert len(answer.first_token_logprobs) == 3
     assert answer.name.startswith("projects/p/answers/")
     assert world.engine.asked == [("first", "user:hi;", Sampling(), False, 3)]
     assert [(question.caller, kept) for question, kept in world.ledger.records] == [("ann", answer)]
@@ -168,7 +109,7 @@ async def test_i12_an_answer_that_breaks_off_is_an_error_and_is_recorded_as_one(
 
 
 async def test_f18_a_caller_that_leaves_stops_the_engine(world: World) -> None:
-    async def endless(_: str) -> AsyncIterator[Chunk]:
+    async def endless(_: str) -> AsyncGenerator[Chunk]:
         yield Chunk("Hel")
         await asyncio.Event().wait()
 
@@ -186,19 +127,23 @@ async def test_f18_a_caller_that_leaves_stops_the_engine(world: World) -> None:
 
 
 async def test_a_model_that_left_memory_is_asked_for_anew(world: World) -> None:
-    def script(model: str) -> AsyncIterator[Chunk]:
-        gone = Unavailable("MODEL_NOT_READY", "gone")
-        return (world.engine.says(failure=gone) if model == "first" else world.engine.says("new"))(model)
+    second = replace(ROUTE, triton_model="second", model_version=f"{MODEL}/versions/2")
+
+    async def script(model: str) -> AsyncGenerator[Chunk]:
+        if model == "first":
+            await world.routes.publish(RoutingTable(MODEL, 2, (second,)))
+            raise Unavailable("MODEL_NOT_READY", "gone")
+        yield Chunk("new")
+        yield LAST
 
     world.engine.script = script
-    world.routes.after = (replace(ROUTE, triton_model="second", model_version=f"{MODEL}/versions/2"),)
     answer = await world.path.generate(QUESTION)
     assert answer.text == "new"
     assert [asked[0] for asked in world.engine.asked] == ["first", "second"]
 
 
 async def test_a_model_that_is_gone_for_good_is_unavailable(world: World) -> None:
-    world.engine.script = world.engine.says(failure=Unavailable("MODEL_NOT_READY", "gone"))
+    world.engine.gone = {"first"}
     with pytest.raises(Unavailable, match="gone"):
         await world.path.generate(QUESTION)
     assert len(world.engine.asked) == 1
@@ -208,7 +153,7 @@ async def test_context_is_cited(world: World) -> None:
     wish = ContextWish("projects/p/collections/c", 2)
     answer = await world.path.generate(replace(QUESTION, context=wish))
     assert [citation.number for citation in answer.citations] == [1, 2]
-    assert "[2] T\ntext" in world.engine.asked[0][1]
+    assert "[2] Title\npassage 2 of projects/p/collections/c" in world.engine.asked[0][1]
     assert world.ledger.records[0][0].messages == QUESTION.messages  # The record holds what the person asked.
 
 
@@ -228,7 +173,7 @@ async def test_what_is_not_served_is_not_found(world: World) -> None:
 async def test_i10_load_is_shed_before_it_piles_up(world: World) -> None:
     gate = asyncio.Event()
 
-    async def slow(_: str) -> AsyncIterator[Chunk]:
+    async def slow(_: str) -> AsyncGenerator[Chunk]:
         await gate.wait()
         yield LAST
 

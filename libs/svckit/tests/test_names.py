@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring_svckit.errors import InvalidInput
-from mainspring_svckit.names import ModelAliasName, ModelName, ModelVersionName, is_id, project_of
+from mainspring_svckit.names import ModelAliasName, ModelName, ModelVersionName, is_id, project_name_of, project_of
 
 ids = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
 
@@ -13,6 +13,7 @@ def test_names_round_trip(project: str, model: str, version: str) -> None:
     name = ModelVersionName(project, model, version)
     assert ModelVersionName.parse(str(name)) == name
     assert project_of(str(name)) == project
+    assert project_name_of(str(name)) == f"projects/{project}"
 
 
 @given(st.text())
@@ -50,3 +51,10 @@ def test_ids_are_lower_case_letters_digits_and_hyphens() -> None:
     assert is_id("0198c0de-0000-7000-8000-000000000000")
     assert not is_id("")
     assert not is_id("a_b")
+
+
+@pytest.mark.parametrize("text", ["", "models/m", "projects/", "projects/P/models/m"])
+def test_what_is_no_resource_name_has_no_project(text: str) -> None:
+    assert project_of(text) is None
+    with pytest.raises(ValueError, match="no resource name"):
+        project_name_of(text)

@@ -1,9 +1,7 @@
 """Use cases over fakes: what is stored, what is announced."""
 
-import hashlib
 import json
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,27 +12,25 @@ from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
 from mainspring_data_ingest.application.files import RefusedRows, Uploads, refused_line
 from mainspring_data_ingest.application.ingestions import MESSAGES, WORK_KIND, CreateIngestion, Ingestions
-from mainspring_data_ingest.application.ports import OnProgress, Ports, Refined, RefinedShard
+from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.recipes import Recipes
-from mainspring_data_ingest.domain.datasets import Tally
 from mainspring_data_ingest.domain.ingestions import Ingestion, IngestionState, Source, SourceFormat
 from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
-from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import (
     EtagMismatch,
     IllegalTransition,
-    InsufficientStorage,
     InvalidInput,
     MainspringError,
     NotFound,
 )
-from mainspring_svckit.names import project_of
+from mainspring_svckit.names import project_name_of
 from mainspring_svckit.pagination import Page
-from mainspring_svckit.values import ArtifactRef, Progress
+from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.fakes import (
     FakeArtifacts,
     FakeClock,
+    FakeLease,
     FakeNotifier,
     FakeOutbox,
     FakeRepository,
@@ -42,73 +38,10 @@ from mainspring_testkit.fakes import (
     FakeWork,
 )
 
+from .fakes import FakeRefiner
+
 DATASET = "projects/p/datasets/d"
 RECIPE = IngestionRecipe("projects/p/ingestionRecipes/r", DATASET, ColumnMapping("in", "out"))
-
-
-class FakeFiles(FakeArtifacts):
-    chunk_bytes = 7
-    full = False
-
-    async def put_bytes(self, project: str, data: bytes, *, media_type: str = "", filename: str = "") -> ArtifactRef:
-        if self.full:
-            raise InsufficientStorage("the artifact store")
-        return await super().put_bytes(project, data, media_type=media_type, filename=filename)
-
-    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
-        return await self.put_bytes(project, path.read_bytes(), media_type=media_type, filename=filename or path.name)
-
-    async def put_stream(
-        self,
-        project: str,
-        chunks: AsyncIterable[bytes],
-        *,
-        max_bytes: int,
-        media_type: str = "",
-        filename: str = "",
-    ) -> ArtifactRef:
-        data = b"".join([chunk async for chunk in chunks])
-        assert len(data) <= max_bytes
-        return await self.put_bytes(project, data, media_type=media_type, filename=filename)
-
-    async def stream(self, project: str, artifact: ArtifactRef) -> AsyncIterator[bytes]:
-        data = await self.read(project, artifact)
-        for start in range(0, len(data), self.chunk_bytes):
-            yield data[start : start + self.chunk_bytes]
-
-
-class FakeRefiner:
-    """Keeps one row a source."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.failure: Exception | None = None
-        self.seen: list[Ingestion] = []
-        self.meanwhile: Any = None
-
-    @asynccontextmanager
-    async def refine(self, work: Ingestion, on_progress: OnProgress) -> AsyncIterator[Refined]:
-        self.seen.append(work)
-        await on_progress(Progress(done=1, unit="rows", phase="reading"))
-        if self.failure is not None:
-            raise self.failure
-        if self.meanwhile is not None:
-            meanwhile, self.meanwhile = self.meanwhile, None
-            await meanwhile()
-        shards: list[RefinedShard] = []
-        for number, source in enumerate(work.sources):
-            path = self.folder / f"train-{number}.parquet"
-            path.write_text(source.artifact.sha256)
-            shards.append(RefinedShard(Split.TRAIN, path, 1, hashlib.sha256(path.read_bytes()).hexdigest()))
-        refused = self.folder / "refused.jsonl"
-        refused.write_bytes(refused_line(RefusedRow(0, 2, RefusalReason.EMPTY, "empty", "x")))
-        yield Refined(tuple(shards), refused, Tally({Split.TRAIN: len(shards)}, {RefusalReason.EMPTY: 1}))
-
-
-class FakeLease:
-    """A lease that is never lost."""
-
-    transaction = complete = staticmethod(FakeTransactions().transaction)
 
 
 @dataclass
@@ -116,7 +49,7 @@ class World:
     ports: Ports
     ingestions: Ingestions
     refiner: FakeRefiner
-    files: FakeFiles
+    files: FakeArtifacts
     outbox: FakeOutbox
     work: FakeWork
     number: int = 0
@@ -160,9 +93,10 @@ async def world(tmp_path: Path) -> World:
         return FakeRepository(parent=parent, sort_key=key, newest_first=newest_first)
 
     def project(value: Any) -> str:
-        return f"projects/{project_of(value.name)}"
+        return project_name_of(value.name)
 
-    outbox, files, work, refiner = FakeOutbox(), FakeFiles(), FakeWork(), FakeRefiner(tmp_path)
+    outbox, files, work = FakeOutbox(), FakeArtifacts(), FakeWork()
+    refiner = FakeRefiner(tmp_path, files)
     ports = Ports(
         transactions=FakeTransactions(),
         recipes=repository(project),

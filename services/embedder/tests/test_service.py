@@ -2,13 +2,9 @@
 
 import asyncio
 import json
-import re
-import struct
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import pytest
 from sqlalchemy import text
 
@@ -16,160 +12,21 @@ from mainspring.embedding.v1 import collection_pb2
 from mainspring.embedding.v1 import embedding_service_pb2 as pb
 from mainspring.embedding.v1 import embedding_service_pb2_grpc as pb_grpc
 from mainspring.events.v1.embedding_events_pb2 import CollectionRefreshed
-from mainspring.inference.v1 import deployment_pb2, deployment_service_pb2, deployment_service_pb2_grpc
-from mainspring.registry.v1 import model_pb2, registry_service_pb2, registry_service_pb2_grpc
-from mainspring_answers.domain import Route, RoutingTable
-from mainspring_answers.routing import RoutingPublisher
-from mainspring_answers.triton_protocol import SERVICE, messages
 from mainspring_eventkit.bus import Bus
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.auth import TokenVerifier
 from mainspring_svckit.database import Database
 from mainspring_svckit.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
-from mainspring_svckit.grpc_server import GrpcServer
-from mainspring_svckit.health import Health
 from mainspring_svckit.ids import new_id
-from mainspring_svckit.mapping import artifact_to_proto, failure_to_proto
+from mainspring_svckit.mapping import artifact_to_proto
 from mainspring_testkit.events import EventTap
+from mainspring_testkit.neighbours import ServeNeighbours
 from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import ServiceProcess, Surroundings
 from mainspring_testkit.waiting import eventually
 
-MODEL, VERSION = "projects/p/models/e", "projects/p/models/e/versions/1"
+from .plane import MODEL, SERVICES, VERSION, Plane, triton_of
+
 NAME = "projects/p/collections/c"
-TOPICS = ("rose", "violet", "grass", "sky")
-
-
-class Plane:
-    """Registry, inference and the engine as the embedder sees them, over real gRPC and a real routing bucket."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._publisher, self._revision = RoutingPublisher(bus), 0
-        self.deployment = deployment_pb2.Deployment(name="projects/p/deployments/e-1", model_version=VERSION)
-        self.refused, self.loads = False, True
-        self.embedded: Counter[str] = Counter()
-        self.may_embed = asyncio.Event()
-        self.may_embed.set()
-        self.stop_after = 1_000_000
-        self.away_for = 0
-
-    async def GetModel(self, request: Any, context: Any) -> Any:
-        if request.name != MODEL:
-            raise NotFound("Model", request.name)
-        return registry_service_pb2.GetModelResponse(model=model_pb2.Model(name=MODEL, latest_version=VERSION))
-
-    async def AcquireDeployment(self, request: Any, context: Any) -> Any:
-        if request.model_version != VERSION:
-            raise NotFound("ModelVersion", request.model_version)
-        if request.holder not in self.deployment.holders:
-            self.deployment.holders.append(request.holder)
-        if self.loads:
-            await self.load()
-        return deployment_service_pb2.AcquireDeploymentResponse(deployment=self.deployment)
-
-    async def WatchDeployment(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        seen = deployment_pb2.Deployment()
-        seen.CopyFrom(self.deployment)
-        seen.state = deployment_pb2.Deployment.STATE_LOADING
-        yield deployment_service_pb2.WatchDeploymentResponse(deployment=seen)
-        seen.state = deployment_pb2.Deployment.STATE_READY
-        if self.refused:
-            seen.state = deployment_pb2.Deployment.STATE_FAILED
-            seen.error.CopyFrom(failure_to_proto("TRITON_REFUSED", "bad weights"))  # type: ignore[arg-type]
-        yield deployment_service_pb2.WatchDeploymentResponse(deployment=seen)
-        await asyncio.Event().wait()  # Until the caller leaves, as the contract says.
-
-    async def load(self) -> None:
-        """Publishes where the model can be reached."""
-        self._revision += 1
-        route = Route(VERSION, "", 0, "triton-e", dimensions=len(TOPICS))
-        await self._publisher.publish(RoutingTable(MODEL, self._revision, (route,)))
-
-    async def unload(self) -> None:
-        """Takes the model out of memory."""
-        del self.deployment.holders[:]
-        self._revision += 1
-        await self._publisher.publish(RoutingTable(MODEL, self._revision, ()))
-
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector has one component for each topic, by how often the text names it."""
-        if self.away_for:
-            self.away_for -= 1
-            raise Unavailable("TRITON_UNAVAILABLE", "away", retry_after_s=0.01)
-        if self.embedded.total() >= self.stop_after:
-            await self.may_embed.wait()
-        self.embedded.update(texts)
-        return [[0.01 + len(re.findall(topic, text)) for topic in TOPICS] for text in texts]
-
-
-class _Partly:
-    """A servicer that has the methods of `Plane`; the generated adders ask for all of a service's."""
-
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
-
-    def __getattr__(self, method: str) -> Any:
-        async def missing(request: Any, context: Any) -> Any:
-            raise AssertionError(f"the embedder is not expected to call {method}")
-
-        return getattr(self._plane, method, missing)
-
-
-class _Triton(grpc.GenericRpcHandler):
-    """Triton with one embedding model: `text_input` in, `embedding` and `num_input_tokens` out."""
-
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
-
-    def service(self, handler_call_details: Any) -> Any:
-        match handler_call_details.method.removeprefix(SERVICE):
-            case "ServerReady":
-                return grpc.unary_unary_rpc_method_handler(
-                    self._ready,
-                    request_deserializer=messages["ServerReadyRequest"].FromString,
-                    response_serializer=messages["ServerReadyResponse"].SerializeToString,
-                )
-            case "ModelStreamInfer":
-                return grpc.stream_stream_rpc_method_handler(
-                    self._infer,
-                    request_deserializer=messages["ModelInferRequest"].FromString,
-                    response_serializer=messages["ModelStreamInferResponse"].SerializeToString,
-                )
-            case _:
-                return None
-
-    async def _ready(self, request: Any, context: Any) -> Any:
-        return messages["ServerReadyResponse"](ready=True)
-
-    async def _infer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            response = messages["ModelStreamInferResponse"]()
-            texts = _texts_of(request)
-            try:
-                vectors = await self._plane.embed(texts)
-            except Unavailable as err:
-                response.error_message = err.message
-                yield response
-                continue
-            assert request.model_name == "triton-e"
-            answer = response.infer_response
-            answer.parameters["triton_final_response"].bool_param = True
-            values = [value for vector in vectors for value in vector]
-            answer.outputs.add(name="embedding", datatype="FP32", shape=[len(texts), len(TOPICS)])
-            answer.raw_output_contents.append(struct.pack(f"<{len(values)}f", *values))
-            answer.outputs.add(name="num_input_tokens", datatype="UINT32", shape=[1])
-            answer.raw_output_contents.append(struct.pack("<I", sum(len(text.split()) for text in texts)))
-            yield response
-
-
-def _texts_of(request: Any) -> list[str]:
-    """The strings of a BYTES tensor, each after its length."""
-    data, texts = request.raw_input_contents[0], list[str]()
-    while data:
-        (length,) = struct.unpack_from("<I", data)
-        texts.append(data[4 : 4 + length].decode())
-        data = data[4 + length :]
-    return texts
 
 
 class Embedder:
@@ -210,25 +67,12 @@ class Embedder:
 
 
 @pytest.fixture
-async def plane(bus: Bus, verifier: TokenVerifier) -> AsyncIterator[tuple[Plane, dict[str, str]]]:
+async def plane(bus: Bus, neighbours: ServeNeighbours) -> AsyncIterator[tuple[Plane, dict[str, str]]]:
     """What the embedder asks, and its settings that say where."""
     made = Plane(bus)
-    server = GrpcServer(verifier=verifier, health=Health(), database=None)
-    for package, adder in (
-        ("registry.v1.RegistryService", registry_service_pb2_grpc.add_RegistryServiceServicer_to_server),
-        ("inference.v1.DeploymentService", deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server),
-    ):
-        server.add(f"mainspring.{package}", adder, _Partly(made))
-    address = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
-    triton = grpc.aio.server()
-    triton.add_generic_rpc_handlers((_Triton(made),))
-    triton_url = f"127.0.0.1:{triton.add_insecure_port('127.0.0.1:0')}"
-    await triton.start()
-    try:
+    address = (await neighbours(made, *SERVICES)).address
+    async with triton_of(made) as triton_url:
         yield made, {"registry_address": address, "inference_address": address, "triton_url": triton_url}
-    finally:
-        await triton.stop(0)
-        await server.stop(0)
 
 
 @pytest.fixture

@@ -1,163 +1,40 @@
 """Use cases over fakes: what is searched, stored and announced; and the contract of the chunk store, fake and real."""
 
 import json
-import random
-import re
-from collections.abc import AsyncIterator, Sequence, Set
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from mainspring.events.v1.embedding_events_pb2 import CollectionRefreshed
 from mainspring_embedder.adapters.announcements import OutboxAnnouncements
-from mainspring_embedder.adapters.chunks import PgvectorChunks
-from mainspring_embedder.adapters.files import TextFile
 from mainspring_embedder.application.building import BUILD_WORK, DROP_WORK, BuildOptions, Builds
 from mainspring_embedder.application.collections import HOLD_WORK, Collections
-from mainspring_embedder.application.ports import ChunkStore, Embedded, Found, LocalFile, Ports
-from mainspring_embedder.domain.chunking import Chunk, chunks_of
+from mainspring_embedder.application.ports import Ports
 from mainspring_embedder.domain.collections import BuildState, Collection, Index, IndexBuild
-from mainspring_embedder.domain.documents import MAX_LINE_BYTES, Document
-from mainspring_embedder.domain.vectors import Vector, unit
 from mainspring_svckit.errors import AlreadyExists, InvalidInput, NotFound, PreconditionFailed, Unavailable
-from mainspring_svckit.names import project_of
+from mainspring_svckit.names import project_name_of
 from mainspring_svckit.values import ArtifactRef
 from mainspring_svckit.work import LeaseLost
 from mainspring_testkit.fakes import (
     FakeArtifacts,
     FakeClock,
+    FakeLease,
     FakeNotifier,
     FakeOutbox,
     FakeRepository,
     FakeTransactions,
     FakeWork,
 )
-from mainspring_testkit.plugin import DatabaseFor
 
-VERSION = "projects/p/models/e/versions/1"
+from .fakes import VERSION, FakeCatalogue, FakeChunks, FakeEmbeddings, FakeFiles, FakeServing
+
 NAME = "projects/p/collections/c"
-TOPICS = ("rose", "violet", "grass", "sky")
-
-
-class FakeEmbeddings:
-    """A vector has one component for each topic, by how often the text names it."""
-
-    def __init__(self) -> None:
-        self.deployed = {VERSION}
-        self.longest_words = 1_000
-        self.texts: list[str] = []
-        self.failures: list[Exception] = []
-
-    async def embed(self, model_version: str, texts: Sequence[str]) -> Embedded:
-        if self.failures:
-            raise self.failures.pop()
-        if model_version not in self.deployed:
-            raise NotFound("ServedModel", model_version)
-        if any(len(text.split()) > self.longest_words for text in texts):
-            raise InvalidInput("too long", reason="CONTEXT_LENGTH_EXCEEDED")
-        self.texts += texts
-        vectors = [[0.01 + len(re.findall(topic, text)) for topic in TOPICS] for text in texts]
-        return Embedded(vectors, sum(len(text.split()) for text in texts))
-
-
-class FakeServing:
-    def __init__(self, embeddings: FakeEmbeddings) -> None:
-        self._embeddings = embeddings
-        self.asked: list[tuple[str, str]] = []
-
-    async def ask_for(self, version: str, holder: str) -> None:
-        self.asked.append((version, holder))
-
-    async def hold(self, version: str, holder: str) -> None:
-        await self.ask_for(version, holder)
-        self._embeddings.deployed.add(version)
-
-
-class FakeCatalogue:
-    async def newest_version(self, model: str) -> str:
-        if model != "projects/p/models/e":
-            raise NotFound("Model", model)
-        return VERSION
-
-
-class FakeFiles:
-    def __init__(self, artifacts: FakeArtifacts) -> None:
-        self._artifacts = artifacts
-
-    @asynccontextmanager
-    async def local(self, project: str, artifact: ArtifactRef) -> AsyncIterator[LocalFile]:
-        data = await self._artifacts.read(project, artifact)
-
-        class Lines:
-            async def lines(self) -> AsyncIterator[Sequence[bytes]]:
-                for line in data.split(b"\n"):
-                    yield [line]
-
-        yield Lines()
-
-
-class FakeChunks:
-    """Compares every vector."""
-
-    def __init__(self) -> None:
-        self.storages = 0
-        self.rows: dict[int, dict[str, tuple[str, Chunk, Vector]]] = {}
-
-    async def allocate(self) -> int:
-        self.storages += 1
-        return self.storages
-
-    async def prepare(self, storage: int) -> None:
-        self.rows.setdefault(storage, {})
-
-    async def known(self, storage: int, ids: Sequence[str]) -> Set[str]:
-        return set(ids) & set(self.rows[storage])
-
-    async def add(self, storage: int, collection: str, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
-        for chunk, vector in zip(chunks, vectors, strict=True):
-            self.rows[storage].setdefault(chunk.id, (collection, chunk, vector))
-
-    async def finish(self, index: Index) -> Index:
-        rows = self.rows[index.storage].values()
-        lengths = {len(vector) for _, _, vector in rows}
-        if len(lengths) > 1:
-            raise PreconditionFailed("VECTOR_UNUSABLE", "lengths differ")
-        documents = {chunk.document_id for _, chunk, _ in rows}
-        return replace(index, documents=len(documents), chunks=len(rows), dimensions=next(iter(lengths), 0))
-
-    async def search(self, index: Index, collection: str, vector: Vector, top_k: int) -> Sequence[Found]:
-        found = [
-            Found(c.document_id, c.title, c.uri, c.text, sum(a * b for a, b in zip(v, vector, strict=True)))
-            for of, c, v in self.rows[index.storage].values()
-            if of == collection
-        ]
-        return sorted(found, key=lambda passage: passage.score, reverse=True)[:top_k]
-
-    async def drop(self, storage: int) -> None:
-        self.rows.pop(storage, None)
-
-
-@dataclass
-class FakeLease:
-    """A lease that is lost after so many transactions."""
-
-    lasts: float = float("inf")
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        self.lasts -= 1
-        if self.lasts < 0:
-            raise LeaseLost("build")
-        yield
-
-    complete = transaction
 
 
 def project(value: Any) -> str:
-    return f"projects/{project_of(value.name)}"
+    return project_name_of(value.name)
 
 
 @dataclass
@@ -380,124 +257,3 @@ async def test_b4_of_a_query_that_is_too_long_the_beginning_counts(world: World)
     world.embeddings.longest_words = 0
     with pytest.raises(InvalidInput):
         await world.collections.search(NAME, "violet", 1)
-
-
-async def test_b9_lines_are_read_whole_whatever_ends_them_and_the_too_long_are_cut_off(tmp_path: Path) -> None:
-    long = b"x" * (MAX_LINE_BYTES * 2 + 5)
-    path = tmp_path / "documents.jsonl"
-    path.write_bytes(b"one\r\n\ntwo\n" + long + b"\n" + b"y" * MAX_LINE_BYTES + b"\nlast")
-    lines = [line async for some in TextFile(path).lines() for line in some]
-    assert lines[:3] == [b"one", b"", b"two"]
-    assert len(lines[3]) > MAX_LINE_BYTES, "what is too long stays recognisably so"
-    assert lines[4:] == [b"y" * MAX_LINE_BYTES, b"last"]
-
-
-def chunk(number: int, document: int = 0) -> Chunk:
-    return chunks_of(Document(f"d{document}", "T", "u", f'text "{number}" \\ é {{}}'))[0]
-
-
-class ChunkStoreContract:
-    """What every chunk store does. Subclasses give `store` and `transaction`."""
-
-    async def filled(self, store: ChunkStore, transaction: Any, vectors: Sequence[Vector], collection: str) -> Index:
-        async with transaction():
-            storage = await store.allocate()
-            for _ in range(2):
-                await store.prepare(storage)
-            chunks = [chunk(number, number % 2) for number in range(len(vectors))]
-            await store.add(storage, collection, chunks, vectors)
-        return await store.finish(Index(1, storage))
-
-    async def test_what_was_added_is_found_nearest_first(self, store: ChunkStore, transaction: Any) -> None:
-        vectors = [unit([1.0, n / 10, 0.0]) for n in range(10)]
-        index = await self.filled(store, transaction, vectors, NAME)
-        assert (index.documents, index.chunks, index.dimensions) == (2, 10, 3)
-        async with transaction():
-            found = await store.search(index, NAME, unit([1.0, 0.0, 0.0]), 3)
-        assert [passage.text for passage in found] == [chunk(n).text for n in range(3)]
-        assert found[0].score == pytest.approx(1)
-        assert found[0].score > found[1].score > found[2].score
-        assert (found[0].title, found[0].uri, found[1].document_id) == ("T", "u", "d1")
-
-    async def test_adding_again_changes_nothing(self, store: ChunkStore, transaction: Any) -> None:
-        index = await self.filled(store, transaction, [[1.0, 0.0]], NAME)
-        async with transaction():
-            await store.add(index.storage, NAME, [chunk(0)], [[0.0, 1.0]])
-            assert await store.known(index.storage, [chunk(0).id, chunk(1).id]) == {chunk(0).id}
-            found = await store.search(index, NAME, [1.0, 0.0], 5)
-        assert [passage.score for passage in found] == [pytest.approx(1)]
-
-    async def test_i8_indexes_and_collections_are_apart(self, store: ChunkStore, transaction: Any) -> None:
-        first = await self.filled(store, transaction, [[1.0, 0.0]], NAME)
-        second = await self.filled(store, transaction, [[0.0, 1.0], [0.6, 0.8]], "projects/q/collections/c")
-        assert first.storage != second.storage
-        async with transaction():
-            assert len(await store.search(first, NAME, [1.0, 0.0], 5)) == 1
-            assert len(await store.search(second, "projects/q/collections/c", [1.0, 0.0], 5)) == 2
-            assert await store.search(second, NAME, [1.0, 0.0], 5) == []
-
-    async def test_dropping_forgets_and_may_be_repeated(self, store: ChunkStore, transaction: Any) -> None:
-        index = await self.filled(store, transaction, [[1.0]], NAME)
-        other = await self.filled(store, transaction, [[1.0]], NAME)
-        for _ in range(2):
-            async with transaction():
-                await store.drop(index.storage)
-        async with transaction():
-            await store.prepare(index.storage)
-            assert await store.known(index.storage, [chunk(0).id]) == set()
-            assert len(await store.search(other, NAME, [1.0], 5)) == 1
-
-    async def test_vectors_of_different_lengths_make_no_index(self, store: ChunkStore, transaction: Any) -> None:
-        with pytest.raises(PreconditionFailed) as caught:
-            await self.filled(store, transaction, [[1.0], [1.0, 0.0]], NAME)
-        assert caught.value.reason == "VECTOR_UNUSABLE"
-
-
-class TestFakeChunks(ChunkStoreContract):
-    @pytest.fixture
-    def store(self) -> ChunkStore:
-        return FakeChunks()
-
-    @pytest.fixture
-    def transaction(self) -> Any:
-        return FakeTransactions().transaction
-
-
-class TestPgvectorChunks(ChunkStoreContract):
-    @pytest.fixture(params=[0, 5_000], ids=["by index", "exact"])
-    async def setting(self, request: pytest.FixtureRequest, database_for: DatabaseFor) -> Any:
-        database = await database_for("mainspring_embedder")
-        return PgvectorChunks(database, database, exact_up_to=request.param), database.transaction
-
-    @pytest.fixture
-    def store(self, setting: Any) -> ChunkStore:
-        return setting[0]
-
-    @pytest.fixture
-    def transaction(self, setting: Any) -> Any:
-        return setting[1]
-
-
-async def test_an_index_finds_what_comparing_every_vector_finds(database_for: DatabaseFor) -> None:
-    database = await database_for("mainspring_embedder")
-    exact = PgvectorChunks(database, database, exact_up_to=100_000)
-    quick = PgvectorChunks(database, database, exact_up_to=100)
-    rng = random.Random(5)
-    centres = [[rng.gauss(0, 1) for _ in range(24)] for _ in range(40)]
-    vectors = [unit([x + rng.gauss(0, 0.4) for x in rng.choice(centres)]) for _ in range(2_000)]
-    async with database.transaction():
-        storage = await exact.allocate()
-        await exact.prepare(storage)
-        await exact.add(storage, NAME, [chunk(number) for number in range(2_000)], vectors)
-    index = await quick.finish(Index(1, storage))
-    hits = 0
-    async with database.transaction() as connection:
-        for vector in vectors[:50]:
-            both = [await store.search(index, NAME, vector, 10) for store in (exact, quick)]
-            hits += len({p.text for p in both[0]} & {p.text for p in both[1]})
-        plan = await connection.exec_driver_sql(
-            f"EXPLAIN SELECT id FROM chunk_{storage} WHERE collection = '{NAME}'"
-            f" ORDER BY (embedding::halfvec(24)) <=> '{list(vectors[0])}'::halfvec(24) LIMIT 10"
-        )
-        assert f"chunk_{storage}_hnsw" in "".join(str(row) for row in plan.all())
-    assert hits >= 0.97 * 500

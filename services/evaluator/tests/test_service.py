@@ -4,8 +4,6 @@ import asyncio
 import io
 import json
 import math
-from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,131 +12,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from mainspring.common.v1 import statistics_pb2
-from mainspring.data.v1 import data_service_pb2, data_service_pb2_grpc, dataset_pb2
 from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
 from mainspring.evaluation.v1 import evaluation_service_pb2_grpc as pb_grpc
 from mainspring.evaluation.v1 import run_pb2, suite_pb2
 from mainspring.events.v1.evaluation_events_pb2 import EvaluationRunCompleted, EvaluationRunFailed
 from mainspring.events.v1.registry_events_pb2 import ModelVersionRegistered
-from mainspring.inference.v1 import (
-    answer_pb2,
-    deployment_pb2,
-    deployment_service_pb2,
-    deployment_service_pb2_grpc,
-    inference_service_pb2,
-    inference_service_pb2_grpc,
-)
-from mainspring.registry.v1 import model_pb2, registry_service_pb2, registry_service_pb2_grpc, release_pb2
+from mainspring.registry.v1 import model_pb2
 from mainspring_eventkit.bus import Bus
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.auth import TokenVerifier
-from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed, Unavailable
-from mainspring_svckit.grpc_server import GrpcServer
-from mainspring_svckit.health import Health
+from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed
 from mainspring_svckit.ids import new_id
-from mainspring_svckit.mapping import artifact_to_proto, duration_to_proto, failure_to_proto
+from mainspring_svckit.mapping import artifact_to_proto
 from mainspring_testkit.events import EventTap, publish
+from mainspring_testkit.neighbours import ServeNeighbours
 from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import ServiceProcess, Surroundings
 from mainspring_testkit.waiting import eventually
 
-MODEL, BASE = "projects/p/models/m", "projects/p/models/base/versions/1"
-SUITE, DATA = "projects/p/evaluationSuites/s", "projects/p/datasets/d/versions/1"
-QUESTIONS = [f"question {number}" for number in range(24)]
-
-
-def version(number: int) -> str:
-    return f"{MODEL}/versions/{number}"
-
-
-def reference(question: str) -> str:
-    return f"this is the one right answer to {question} and to nothing else"
-
-
-class Plane:
-    """Registry, data-ingest and inference as the evaluator sees them, over real gRPC."""
-
-    def __init__(self) -> None:
-        self.versions: dict[str, model_pb2.ModelVersion] = {}
-        self.dataset = dataset_pb2.DatasetVersion(name=DATA)
-        self.released = ""
-        self.deployments: dict[str, deployment_pb2.Deployment] = {}
-        self.refused: set[str] = set()
-        self.asked: Counter[tuple[str, str]] = Counter()
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
-        self.stop_after = math.inf
-        self.away_for = 0
-
-    @property
-    def holders(self) -> set[str]:
-        return {holder for deployment in self.deployments.values() for holder in deployment.holders}
-
-    async def GetModelVersion(self, request: Any, context: Any) -> Any:
-        if request.name not in self.versions:
-            raise NotFound("ModelVersion", request.name)
-        return registry_service_pb2.GetModelVersionResponse(model_version=self.versions[request.name])
-
-    async def GetModel(self, request: Any, context: Any) -> Any:
-        release = f"{MODEL}/releases/1" if self.released else ""
-        return registry_service_pb2.GetModelResponse(model=model_pb2.Model(name=request.name, active_release=release))
-
-    async def GetRelease(self, request: Any, context: Any) -> Any:
-        release = release_pb2.Release(name=request.name, model_version=self.released)
-        return registry_service_pb2.GetReleaseResponse(release=release)
-
-    async def GetDatasetVersion(self, request: Any, context: Any) -> Any:
-        return data_service_pb2.GetDatasetVersionResponse(dataset_version=self.dataset)
-
-    async def AcquireDeployment(self, request: Any, context: Any) -> Any:
-        _, model, number = request.model_version.rsplit("/", 2)
-        name = f"projects/p/deployments/{model}-{number}-{request.model_version.split('/')[3]}"
-        blank = deployment_pb2.Deployment(name=name, model_version=request.model_version)
-        deployment = self.deployments.setdefault(name, blank)
-        if request.holder not in deployment.holders:
-            deployment.holders.append(request.holder)
-        return deployment_service_pb2.AcquireDeploymentResponse(deployment=deployment)
-
-    async def ReleaseDeployment(self, request: Any, context: Any) -> Any:
-        deployment = self.deployments[request.name]
-        deployment.holders.remove(request.holder)
-        if not deployment.holders:
-            del self.deployments[request.name]
-        return deployment_service_pb2.ReleaseDeploymentResponse(deployment=deployment)
-
-    async def ListDeployments(self, request: Any, context: Any) -> Any:
-        return deployment_service_pb2.ListDeploymentsResponse(deployments=self.deployments.values())
-
-    async def WatchDeployment(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        deployment = deployment_pb2.Deployment()
-        deployment.CopyFrom(self.deployments[request.name])
-        deployment.state = deployment_pb2.Deployment.STATE_LOADING
-        yield deployment_service_pb2.WatchDeploymentResponse(deployment=deployment)
-        deployment.state = deployment_pb2.Deployment.STATE_READY
-        if deployment.model_version in self.refused:
-            deployment.state = deployment_pb2.Deployment.STATE_FAILED
-            deployment.error.CopyFrom(failure_to_proto("TRITON_REFUSED", "bad weights"))  # type: ignore[arg-type]
-        yield deployment_service_pb2.WatchDeploymentResponse(deployment=deployment)
-        await asyncio.Event().wait()  # Until the caller leaves, as the contract says.
-
-    async def GenerateAnswer(self, request: Any, context: Any) -> Any:
-        if not any(d.model_version == request.model for d in self.deployments.values()):
-            raise NotFound("ServedModel", request.model)
-        if self.away_for:
-            self.away_for -= 1
-            raise Unavailable("TRITON_UNAVAILABLE", "away", retry_after_s=0.01)
-        answer = answer_pb2.Answer(latency=duration_to_proto(0.25), model_version=request.model)
-        if request.raw_prompt:
-            assert (request.sampling.max_output_tokens, request.top_logprobs) == (1, 200)
-            answer.first_token_probabilities.add(token_id=5, logprob=math.log(0.8))
-            answer.first_token_probabilities.add(token_id=6, logprob=math.log(0.1))
-            return inference_service_pb2.GenerateAnswerResponse(answer=answer)
-        if sum(self.asked.values()) >= self.stop_after:
-            await self.may_answer.wait()
-        question = request.messages[-1].content
-        self.asked[request.model, question] += 1
-        answer.text = reference(question) if request.model != BASE else "this is \x00 no answer at all"
-        return inference_service_pb2.GenerateAnswerResponse(answer=answer)
+from .plane import BASE, DATA, MODEL, QUESTIONS, SERVICES, SUITE, Plane, reference, version
 
 
 class Evaluator:
@@ -205,35 +96,10 @@ class Evaluator:
 
 
 @pytest.fixture
-async def plane(verifier: TokenVerifier) -> AsyncIterator[tuple[Plane, str]]:
+async def plane(neighbours: ServeNeighbours) -> tuple[Plane, str]:
     """What the evaluator asks, on one port."""
     made = Plane()
-    server = GrpcServer(verifier=verifier, health=Health(), database=None)
-    for package, adder in (
-        ("registry.v1.RegistryService", registry_service_pb2_grpc.add_RegistryServiceServicer_to_server),
-        ("data.v1.DataService", data_service_pb2_grpc.add_DataServiceServicer_to_server),
-        ("inference.v1.DeploymentService", deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server),
-        ("inference.v1.InferenceService", inference_service_pb2_grpc.add_InferenceServiceServicer_to_server),
-    ):
-        server.add(f"mainspring.{package}", adder, _Partly(made))
-    port = await server.start("127.0.0.1", 0)
-    try:
-        yield made, f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
-
-
-class _Partly:
-    """A servicer that has the methods of `Plane`; the generated adders ask for all of a service's."""
-
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
-
-    def __getattr__(self, method: str) -> Any:
-        async def missing(request: Any, context: Any) -> Any:
-            raise AssertionError(f"the evaluator is not expected to call {method}")
-
-        return getattr(self._plane, method, missing)
+    return made, (await neighbours(made, *SERVICES)).address
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Use cases over fakes: what is measured, what is stored, what is announced."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,18 +8,15 @@ import pytest
 
 from mainspring.events.v1.evaluation_events_pb2 import EvaluationRunCompleted, EvaluationRunFailed
 from mainspring_evaluator.adapters.announcements import OutboxAnnouncements
-from mainspring_evaluator.adapters.postgres import PostgresAnswers
 from mainspring_evaluator.adapters.scoring import ThreadScoring
 from mainspring_evaluator.application.evaluation import Evaluation
 from mainspring_evaluator.application.generation import Generation
-from mainspring_evaluator.application.ports import AnswerCache, Ports, TestSplit, VersionInfo
+from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.application.runs import RELEASE_WORK, RUN_WORK, Runs, Suites
-from mainspring_evaluator.domain.fidelity import PROBE_SCHEMA, Distribution
-from mainspring_evaluator.domain.items import Answer, EvaluationItem, Message, Prompt
+from mainspring_evaluator.domain.fidelity import PROBE_SCHEMA
 from mainspring_evaluator.domain.runs import EvaluationRun, RunState
 from mainspring_evaluator.domain.suites import EvaluationSuite, Sampling
 from mainspring_evaluator.transport import mapping
-from mainspring_svckit.database import Database
 from mainspring_svckit.errors import (
     EtagMismatch,
     IllegalTransition,
@@ -30,136 +25,37 @@ from mainspring_svckit.errors import (
     PreconditionFailed,
     Unavailable,
 )
-from mainspring_svckit.names import project_of
+from mainspring_svckit.names import project_name_of
 from mainspring_svckit.work import LeaseLost
 from mainspring_testkit.fakes import (
     FakeArtifacts,
     FakeClock,
+    FakeLease,
     FakeNotifier,
     FakeOutbox,
     FakeRepository,
     FakeTransactions,
     FakeWork,
 )
-from mainspring_testkit.plugin import DatabaseFor
 
-MODEL, BASE = "projects/p/models/m", "projects/p/models/base/versions/1"
-FIRST, SECOND = f"{MODEL}/versions/1", f"{MODEL}/versions/2"
-DATA = "projects/p/datasets/d/versions/1"
+from .fakes import (
+    BASE,
+    DATA,
+    FIRST,
+    MODEL,
+    SECOND,
+    FakeAnswers,
+    FakeCatalogue,
+    FakeDatasets,
+    FakeInference,
+    FakeItems,
+)
+
 SUITE = EvaluationSuite("projects/p/evaluationSuites/s", MODEL, ("rouge_l", "bleu"), bootstrap_resamples=100)
-ROWS = [
-    ("red", "all of the roses are red"),
-    ("blue", "all of the violets are blue"),
-    ("blue", "so very blue is the sky"),
-    ("green", "all of the grass is green"),
-]
-
-
-class FakeCatalogue:
-    def __init__(self) -> None:
-        self.versions = {
-            BASE: VersionInfo(BASE, "projects/p/models/base", "", "mb", "", ""),
-            FIRST: VersionInfo(FIRST, MODEL, BASE, "m1", DATA, "cycle-of-1"),
-            SECOND: VersionInfo(SECOND, MODEL, BASE, "m2", DATA, ""),
-        }
-        self.released = ""
-
-    async def version(self, name: str) -> VersionInfo:
-        if name not in self.versions:
-            raise NotFound("ModelVersion", name)
-        return self.versions[name]
-
-    async def released_version(self, model: str) -> str:
-        return self.released if model == MODEL else ""
-
-
-class FakeDatasets:
-    def __init__(self) -> None:
-        self.rows = [[Message("user", question), Message("assistant", answer)] for question, answer in ROWS]
-        self.asked: list[str] = []
-
-    async def test_split(self, dataset_version: str) -> TestSplit:
-        self.asked.append(dataset_version)
-
-        async def batches() -> AsyncIterator[Sequence[Sequence[Message]]]:
-            yield self.rows
-
-        return TestSplit("root", batches())
-
-
-class FakeInference:
-    """Answers with a reference for versions of the model, and with one word for the base."""
-
-    def __init__(self) -> None:
-        self.held: set[tuple[str, str]] = set()
-        self.asked: list[tuple[str, str]] = []
-        self.failures: dict[str, list[Exception]] = {}
-        self.tokens: dict[str, Distribution] = {}
-        self.sampling: Sampling | None = None
-
-    async def hold(self, version: str, holder: str) -> None:
-        self.held.add((version, holder))
-
-    async def let_go(self, holder: str) -> None:
-        self.held = {(version, by) for version, by in self.held if by != holder}
-
-    async def answer(self, version: str, prompt: Prompt, sampling: Sampling) -> Answer:
-        assert any(version == held for held, _ in self.held), f"{version} is not held"
-        self.sampling = sampling
-        question = prompt[-1].content
-        if self.failures.get(question):
-            raise self.failures[question].pop()
-        self.asked.append((version, question))
-        text = next(answer for asked, answer in ROWS if asked == question) if version != BASE else f"{question}\x00"
-        return Answer(text, float(len(self.asked)))
-
-    async def next_tokens(self, version: str, prefix: str, top: int) -> Distribution:
-        assert (version, top) == (FIRST, 200)
-        return self.tokens[prefix]
-
-
-class FakeAnswers:
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str], Answer] = {}
-
-    async def known(self, project: str, keys: Sequence[str]) -> Mapping[str, Answer]:
-        return {key: self.rows[project, key] for key in keys if (project, key) in self.rows}
-
-    async def put(self, project: str, key: str, answer: Answer) -> None:
-        self.rows.setdefault((project, key), answer)
-
-
-class FakeItems(FakeRepository[EvaluationItem]):
-    def __init__(self) -> None:
-        super().__init__(parent=lambda i: i.run, sort_key=lambda i: f"{i.index:09}")
-
-    async def add_all(self, items: Sequence[EvaluationItem]) -> None:
-        for item in items:
-            await self.add(item)
-
-
-@dataclass
-class FakeLease:
-    """A lease that can be lost."""
-
-    lost: bool = False
-    completed: bool = False
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        if self.lost:
-            raise LeaseLost("run")
-        yield
-
-    @asynccontextmanager
-    async def complete(self) -> AsyncIterator[None]:
-        async with self.transaction():
-            yield
-        self.completed = True
 
 
 def project(value: Any) -> str:
-    return f"projects/{project_of(value.name)}"
+    return project_name_of(value.name)
 
 
 @dataclass
@@ -433,47 +329,3 @@ async def test_a_suite_survives_the_wire(world: World) -> None:
     defaults = mapping.suite_from_proto(message)
     assert (defaults.sampling, defaults.bootstrap_resamples) == (Sampling(128, 0.0, 0), 1000)
     assert defaults.confidence_level == 0.95
-
-
-class AnswerCacheContract:
-    """What every cache of answers does. Subclasses give `cache` and `transaction`."""
-
-    async def test_what_was_kept_is_known_in_its_project_only(self, cache: AnswerCache, transaction: Any) -> None:
-        odd = Answer('"\\\x00\U0001f600 é\n', 0.25)
-        async with transaction():
-            await cache.put("p", "a", odd)
-            await cache.put("p", "b", Answer("", 1.5))
-        async with transaction():
-            assert await cache.known("p", ["a", "b", "c"]) == {"a": odd, "b": Answer("", 1.5)}
-            assert await cache.known("q", ["a"]) == {}
-            assert await cache.known("p", []) == {}
-
-    async def test_the_first_answer_stays(self, cache: AnswerCache, transaction: Any) -> None:
-        async with transaction():
-            await cache.put("p", "a", Answer("first", 1))
-            await cache.put("p", "a", Answer("second", 2))
-            assert await cache.known("p", ["a"]) == {"a": Answer("first", 1)}
-
-
-class TestFakeAnswers(AnswerCacheContract):
-    @pytest.fixture
-    def cache(self) -> AnswerCache:
-        return FakeAnswers()
-
-    @pytest.fixture
-    def transaction(self) -> Any:
-        return FakeTransactions().transaction
-
-
-class TestPostgresAnswers(AnswerCacheContract):
-    @pytest.fixture
-    async def database(self, database_for: DatabaseFor) -> Database:
-        return await database_for("mainspring_evaluator")
-
-    @pytest.fixture
-    def cache(self, database: Database) -> AnswerCache:
-        return PostgresAnswers(database)
-
-    @pytest.fixture
-    def transaction(self, database: Database) -> Any:
-        return database.transaction

@@ -1,7 +1,6 @@
 """Use cases over fakes: what is stored, what is announced."""
 
 import json
-from collections.abc import AsyncIterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +17,12 @@ from mainspring_feedback.domain.judgements import FeedbackItem, Judgement, Kind
 from mainspring_feedback.domain.triggers import Firing, RetrainingTrigger
 from mainspring_svckit.errors import EtagMismatch, InvalidInput, NotFound, Unavailable
 from mainspring_svckit.mapping import artifact_from_proto
-from mainspring_svckit.names import project_of
+from mainspring_svckit.names import project_name_of
 from mainspring_svckit.pagination import Page
-from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.fakes import (
     FakeArtifacts,
     FakeClock,
+    FakeLease,
     FakeOutbox,
     FakeRepository,
     FakeTransactions,
@@ -34,34 +33,13 @@ MODEL = "projects/p/models/m"
 TRIGGER = PutTrigger("projects/p/retrainingTriggers/t", MODEL, "projects/p/ingestionRecipes/r", 3, "", True)
 
 
-class FakeFiles(FakeArtifacts):
-    async def put_stream(
-        self,
-        project: str,
-        chunks: AsyncIterable[bytes],
-        *,
-        max_bytes: int,
-        media_type: str = "",
-        filename: str = "",
-    ) -> ArtifactRef:
-        data = b"".join([chunk async for chunk in chunks])
-        assert len(data) <= max_bytes
-        return await self.put_bytes(project, data, media_type=media_type, filename=filename)
-
-
-class FakeLease:
-    """A lease that is never lost."""
-
-    transaction = complete = staticmethod(FakeTransactions().transaction)
-
-
 @dataclass
 class World:
     ports: Ports
     items: Items
     triggers: Triggers
     examples: Examples
-    files: FakeFiles
+    files: FakeArtifacts
     outbox: FakeOutbox
     work: FakeWork
     clock: FakeClock
@@ -114,9 +92,9 @@ def world() -> World:
         return FakeRepository(parent=parent, sort_key=key, newest_first=newest_first)
 
     def project(value: Any) -> str:
-        return f"projects/{project_of(value.name)}"
+        return project_name_of(value.name)
 
-    outbox, files, work, clock = FakeOutbox(), FakeFiles(), FakeWork(), FakeClock()
+    outbox, files, work, clock = FakeOutbox(), FakeArtifacts(), FakeWork(), FakeClock()
     numbers = iter(range(1, 1000))
     ports = Ports(
         transactions=FakeTransactions(),

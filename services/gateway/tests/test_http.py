@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx2 as httpx
@@ -14,10 +14,6 @@ import openai
 import pytest
 
 from mainspring_answers.domain import (
-    Answer,
-    FinishReason,
-    Passage,
-    Question,
     Route,
     RoutingTable,
     Sampling,
@@ -25,7 +21,7 @@ from mainspring_answers.domain import (
 from mainspring_answers.path import AnswerPath
 from mainspring_answers.ports import Chunk
 from mainspring_answers.templates import JinjaTemplates
-from mainspring_gateway.application.ports import Embedded, Judgement
+from mainspring_gateway.application.ports import Judgement
 from mainspring_gateway.transport.app import MAX_BODY_BYTES, make_app
 from mainspring_gateway.transport.http import Door
 from mainspring_svckit.auth import TokenVerifier
@@ -33,72 +29,16 @@ from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, Un
 from mainspring_svckit.health import Health
 from mainspring_svckit.http_server import serve_http
 from mainspring_svckit.ids import new_id
+from mainspring_testkit.answer_path import FakeContext, FakeEngine, FakeLedger, FakeRoutes
 from mainspring_testkit.fakes import FakeClock
 from mainspring_testkit.plugin import Token
+from mainspring_testkit.waiting import eventually
+
+from .fakes import FakeServices
 
 MODEL = "projects/p/models/m"
 TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
 ROUTE = Route(f"{MODEL}/versions/1", f"{MODEL}/releases/1", 100, "t", chat_template=TEMPLATE)
-USAGE = Chunk("", FinishReason.STOP, 7, 2)
-
-
-class FakeEngine:
-    def __init__(self) -> None:
-        self.prompts: list[str] = []
-        self.samplings: list[Sampling] = []
-        self.texts: Sequence[str] = ("Hel", "lo 🙂")
-        self.failure: MainspringError | None = None
-        self.endless = False
-        self.closed = asyncio.Event()
-
-    async def generate(
-        self, model: str, prompt: str, sampling: Sampling, *, stream: bool, top_logprobs: int
-    ) -> AsyncGenerator[Chunk]:
-        self.prompts.append(prompt)
-        self.samplings.append(sampling)
-        try:
-            for text in self.texts:
-                yield Chunk(text)
-            if self.failure is not None:
-                raise self.failure
-            if self.endless:
-                await asyncio.Event().wait()
-            yield USAGE
-        finally:
-            self.closed.set()
-
-
-class FakeRoutes:
-    def table(self, model: str) -> RoutingTable | None:
-        return RoutingTable(MODEL, 1, (ROUTE,)) if model == MODEL else None
-
-    def tables(self, project: str) -> list[RoutingTable]:
-        return [RoutingTable(MODEL, 1, (ROUTE,))] if project == "p" else []
-
-
-class FakeContext:
-    async def search(self, collection: str, query: str, top_k: int) -> Sequence[Passage]:
-        return [Passage("d", "Title", "http://d", f"passage of {collection}", 0.5)]
-
-
-class FakeLedger:
-    def __init__(self) -> None:
-        self.answers: list[Answer] = []
-
-    async def record(self, question: Question, answer: Answer) -> None:
-        self.answers.append(answer)
-
-
-class FakeServices:
-    def __init__(self) -> None:
-        self.judgements: list[tuple[str, Judgement, str]] = []
-
-    async def embed(self, project: str, model: str, texts: Sequence[str]) -> Embedded:
-        return Embedded([[0.6, 0.8] for _ in texts], f"{model}/versions/1", 5)
-
-    async def send(self, project: str, judgement: Judgement, *, request_id: str, authorization: str) -> str:
-        self.judgements.append((project, judgement, request_id))
-        return f"projects/{project}/feedbackItems/f1"
 
 
 class World:
@@ -121,7 +61,8 @@ class World:
 @pytest.fixture
 async def world(verifier: TokenVerifier, token: Token) -> AsyncIterator[World]:
     engine, ledger, services = FakeEngine(), FakeLedger(), FakeServices()
-    routes: Any = FakeRoutes()
+    engine.script = engine.says("Hel", "lo 🙂")
+    routes: Any = FakeRoutes(RoutingTable(MODEL, 1, (ROUTE,)))
     path = AnswerPath(
         engine=engine,
         routes=routes,
@@ -150,7 +91,7 @@ async def test_openais_client_gets_an_answer(world: World) -> None:
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (7, 2)
     assert world.engine.prompts == ["system:s;user:hi;"]
-    assert world.engine.samplings[0] == Sampling(temperature=0, seed=3, stop=("X",))
+    assert world.engine.asked[0].sampling == Sampling(temperature=0, seed=3, stop=("X",))
     assert answer.id == "chatcmpl-" + world.ledger.answers[0].name.rsplit("/", 1)[-1]
 
 
@@ -200,8 +141,8 @@ async def test_embeddings_come_as_floats_or_base64(world: World, encoding: Any) 
 async def test_context_is_cited(world: World) -> None:
     answer = (await world.chat(context={"collection": "docs"})).json()
     citation = answer["mainspring"]["citations"][0]
-    assert (citation["number"], citation["text"]) == (1, "passage of projects/p/collections/docs")
-    assert "passage of" in world.engine.prompts[0]
+    assert (citation["number"], citation["text"]) == (1, "passage 1 of projects/p/collections/docs")
+    assert "passage 1 of" in world.engine.prompts[0]
     foreign = await world.chat(context={"collection": "projects/q/collections/docs"})
     assert foreign.status_code == 404
 
@@ -246,7 +187,7 @@ async def test_feedback_of_the_wrong_kind_is_refused(world: World, name: str, va
 async def test_errors_are_those_that_openais_client_knows(
     world: World, failure: MainspringError, status: int, kind: type[openai.APIStatusError]
 ) -> None:
-    world.engine.texts, world.engine.failure = (), failure
+    world.engine.script = world.engine.says(failure=failure)
     for stream in (False, True):
         with pytest.raises(kind) as caught:
             await world.client().chat.completions.create(model="m", messages=MESSAGES, stream=stream)
@@ -258,7 +199,7 @@ async def test_errors_are_those_that_openais_client_knows(
 
 
 async def test_i12_an_error_in_a_stream_is_an_event_and_no_done_follows(world: World) -> None:
-    world.engine.failure = Unavailable("TRITON_UNAVAILABLE", "died")
+    world.engine.script = world.engine.says("Hel", failure=Unavailable("TRITON_UNAVAILABLE", "died"))
     lines = (await world.chat(stream=True)).text.strip().split("\n\n")
     assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "triton_unavailable"
     assert "[DONE]" not in "".join(lines)
@@ -269,11 +210,18 @@ async def test_i12_an_error_in_a_stream_is_an_event_and_no_done_follows(world: W
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_f18_a_client_that_leaves_ends_the_generation_within_a_second(world: World, stream: bool) -> None:
-    world.engine.endless = True
+    async def endless(_: str) -> AsyncGenerator[Chunk]:
+        yield Chunk("Hel")
+        await asyncio.Event().wait()
+
+    async def left() -> bool:
+        return world.engine.closed == 1
+
+    world.engine.script = endless
     with contextlib.suppress(httpx.TimeoutException):
         body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": stream}
         await world.http.post("/v1/chat/completions", json=body, timeout=0.3)
-    await asyncio.wait_for(world.engine.closed.wait(), 1)
+    await eventually(left, within_s=1, what="the end of the generation")
 
 
 async def test_a1_every_route_wants_a_token_and_a_role(world: World) -> None:

@@ -1,28 +1,34 @@
 """Use cases over fakes: what is loaded, what gets traffic, what is announced."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Set
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from mainspring.events.v1 import inference_events_pb2 as events
-from mainspring_answers.domain import RoutingTable
 from mainspring_inference.adapters.announcements import OutboxAnnouncements
 from mainspring_inference.application.deployments import WORK_KIND as DEPLOY
 from mainspring_inference.application.deployments import Deployments
-from mainspring_inference.application.ports import Ports, ServableVersion
+from mainspring_inference.application.ports import Ports
 from mainspring_inference.application.rollouts import WORK_KIND as ROLL
 from mainspring_inference.application.rollouts import Rollouts
-from mainspring_inference.domain.deployments import DeploymentState, Serving, deployment_name
+from mainspring_inference.domain.deployments import DeploymentState, deployment_name
 from mainspring_inference.domain.rollouts import RolloutPolicy, RolloutState, Served
-from mainspring_svckit.errors import IllegalTransition, MainspringError, NotFound, PreconditionFailed, Unavailable
-from mainspring_svckit.names import project_of
-from mainspring_svckit.values import ArtifactRef
-from mainspring_testkit.fakes import FakeClock, FakeNotifier, FakeOutbox, FakeRepository, FakeTransactions, FakeWork
+from mainspring_svckit.errors import IllegalTransition, MainspringError, NotFound, PreconditionFailed
+from mainspring_svckit.names import project_name_of
+from mainspring_testkit.fakes import (
+    FakeClock,
+    FakeLease,
+    FakeNotifier,
+    FakeOutbox,
+    FakeRepository,
+    FakeTransactions,
+    FakeWork,
+)
 
-MODEL = "projects/p/models/m"
+from .fakes import MODEL, FakeBoard, FakeCatalogue, FakeServer
 
 
 def version(number: int) -> str:
@@ -31,48 +37,6 @@ def version(number: int) -> str:
 
 def release(number: int) -> str:
     return f"{MODEL}/releases/{number}"
-
-
-class FakeServer:
-    def __init__(self) -> None:
-        self.models: set[str] = set()
-        self.failure: MainspringError | None = None
-        self.calls: list[str] = []
-
-    async def load(self, triton_model: str, version: ServableVersion) -> None:
-        self.calls.append(f"load {triton_model}")
-        if self.failure is not None:
-            raise self.failure
-        self.models.add(triton_model)
-
-    async def unload(self, triton_model: str) -> None:
-        self.calls.append(f"unload {triton_model}")
-        self.models.discard(triton_model)
-
-    async def loaded(self) -> Set[str]:
-        return set(self.models)
-
-
-class FakeCatalogue:
-    async def servable(self, model_version: str) -> ServableVersion:
-        if model_version.endswith("/9"):
-            raise NotFound("ModelVersion", model_version)
-        return ServableVersion(model_version, False, ArtifactRef("a", 1), None, Serving(512, "t"))
-
-
-class FakeBoard:
-    def __init__(self) -> None:
-        self.table = RoutingTable(MODEL, 0, ())
-        self.away = False
-
-    async def publish(self, table: RoutingTable) -> None:
-        if self.away:
-            raise Unavailable("BUS_UNAVAILABLE", "away")
-        if table.model == MODEL and table.revision > self.table.revision:
-            self.table = table
-
-    def shares(self) -> dict[int, int]:
-        return {int(route.model_version.rsplit("/", 1)[-1]): route.percent for route in self.table.routes}
 
 
 class NoChanges:
@@ -86,27 +50,13 @@ class NoChanges:
         raise asyncio.CancelledError
 
 
-class FakeLease:
-    def __init__(self) -> None:
-        self.done = False
-
-    transaction = staticmethod(FakeTransactions().transaction)
-
-    @asynccontextmanager
-    async def complete(self) -> AsyncIterator[None]:
-        yield
-        self.done = True
-
-
 class World:
     def __init__(self) -> None:
         self.outbox, self.work, self.server, self.board = FakeOutbox(), FakeWork(), FakeServer(), FakeBoard()
         self.clock = FakeClock()
 
         def repository(key: Any = lambda v: v.name, newest_first: bool = False) -> Any:
-            return FakeRepository(
-                parent=lambda v: f"projects/{project_of(v.name)}", sort_key=key, newest_first=newest_first
-            )
+            return FakeRepository(parent=lambda v: project_name_of(v.name), sort_key=key, newest_first=newest_first)
 
         self.ports = Ports(
             transactions=FakeTransactions(),
@@ -304,10 +254,10 @@ async def test_a_revoked_release_gives_its_traffic_to_the_restored_one(world: Wo
 
 async def test_news_of_a_roll_back_that_is_over_changes_nothing(world: World) -> None:
     await world.released(1)
-    before = world.board.table
+    before = world.board.newest
     await world.rollouts.revoked(release(2), "errors", Served(release(1), version(1)), "abc")
     await world.settle()
-    assert world.board.table == before
+    assert world.board.newest == before
 
 
 async def test_people_can_roll_back_while_it_is_not_over(world: World) -> None:

@@ -11,19 +11,20 @@ from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.imports import CreateModelImport, Imports
-from mainspring_registry.application.ports import ImportedFiles, Ports
+from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ModelVersion, ServingSpec
 from mainspring_registry.domain.cycles import CycleStep
 from mainspring_registry.domain.gate import Evidence, Outcome, ReleasePolicy
-from mainspring_registry.domain.imports import ImportState, ModelImport
+from mainspring_registry.domain.imports import ImportState
 from mainspring_registry.domain.releases import ReleaseState
 from mainspring_svckit.errors import EtagMismatch, IllegalTransition, InvalidInput, NotFound, PreconditionFailed
-from mainspring_svckit.names import GateDecisionName, project_of
+from mainspring_svckit.names import GateDecisionName, project_name_of
 from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, ScorerResult
 from mainspring_testkit.fakes import (
     FakeArtifacts,
     FakeClock,
+    FakeLease,
     FakeNotifier,
     FakeOutbox,
     FakeRepository,
@@ -31,28 +32,12 @@ from mainspring_testkit.fakes import (
     FakeWork,
 )
 
+from .fakes import FakeImporter
+
 BASE = "projects/p/models/base/versions/1"
 MODEL = "projects/p/models/m"
 SUITE = "projects/p/evaluationSuites/s"
 POLICY = ReleasePolicy("projects/p/releasePolicies/r", MODEL, SUITE, "rouge_l")
-
-
-class FakeFiles(FakeArtifacts):
-    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
-        return await self.put_bytes(project, path.read_bytes(), media_type=media_type, filename=filename or path.name)
-
-
-class FakeImporter:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.failure: Exception | None = None
-
-    async def run(self, work: ModelImport) -> ImportedFiles:
-        if self.failure is not None:
-            raise self.failure
-        self.folder.mkdir(exist_ok=True)
-        (self.folder / "w").write_bytes(b"weights")
-        return ImportedFiles(self.folder, {"gguf": self.folder / "w"}, ServingSpec(2048), "MIT", "somewhere")
 
 
 def by_name(value: Any) -> str:
@@ -60,7 +45,7 @@ def by_name(value: Any) -> str:
 
 
 def project(value: Any) -> str:
-    return f"projects/{project_of(value.name)}"
+    return project_name_of(value.name)
 
 
 @dataclass
@@ -70,7 +55,7 @@ class World:
     releases: Releases
     imports: Imports
     outbox: FakeOutbox
-    files: FakeFiles
+    files: FakeArtifacts
     work: FakeWork
     importer: FakeImporter
 
@@ -104,15 +89,9 @@ def evidence(version: ModelVersion, low: float, baseline: str) -> Evidence:
     return Evidence("projects/p/evaluationRuns/e", version.manifest.sha256, baseline, (scored,), 100, fidelity)
 
 
-class FakeLease:
-    """A lease that is never lost."""
-
-    transaction = complete = staticmethod(FakeTransactions().transaction)
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    outbox, files, work = FakeOutbox(), FakeFiles(), FakeWork()
+    outbox, files, work = FakeOutbox(), FakeArtifacts(), FakeWork()
 
     def repository(parent: Any, key: Any = by_name, newest_first: bool = False) -> Any:
         return FakeRepository(parent=parent, sort_key=key, newest_first=newest_first)

@@ -3,9 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ import pytest
 
 from mainspring.events.v1 import training_events_pb2 as events
 from mainspring_svckit.errors import (
-    ConcurrentChange,
     EtagMismatch,
     IllegalTransition,
     InvalidInput,
@@ -21,11 +18,11 @@ from mainspring_svckit.errors import (
     PreconditionFailed,
     Unavailable,
 )
-from mainspring_svckit.names import project_of
+from mainspring_svckit.names import project_name_of
 from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.fakes import (
-    FakeArtifacts,
     FakeClock,
+    FakeLease,
     FakeNotifier,
     FakeOutbox,
     FakeRepository,
@@ -42,6 +39,8 @@ from mainspring_trainer.application.training import ROLES, Training
 from mainspring_trainer.domain.recipes import LoraConfig, Optimization, StartFrom, TuningRecipe
 from mainspring_trainer.domain.runs import Dataset, RunState, TrainingRun, metric_key
 
+from .fakes import FakeChildren, FakeDatasets, FakeFiles, FakeModels
+
 VERSION = "projects/p/datasets/d/versions/1"
 CHAMPION = "projects/p/models/m@champion"
 RECIPE = TuningRecipe(
@@ -52,110 +51,8 @@ RECIPE = TuningRecipe(
 )
 
 
-class FakeFiles(FakeArtifacts):
-    """`Files` in a dictionary and a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.damaged: set[str] = set()
-
-    async def fetch(self, project: str, artifact: ArtifactRef) -> Path:
-        if artifact.sha256 in self.damaged:
-            raise PreconditionFailed("ARTIFACT_CORRUPT", "damaged")
-        path = self.folder / artifact.sha256
-        path.write_bytes(await self.read(project, artifact))
-        return path
-
-    async def fetch_folder(self, project: str, files: Mapping[str, ArtifactRef]) -> Path:
-        folder = self.folder / "-".join(sorted(files))
-        folder.mkdir(exist_ok=True)
-        for name, artifact in files.items():
-            (folder / name).write_bytes(await self.read(project, artifact))
-        return folder
-
-    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
-        return await self.put_bytes(project, path.read_bytes(), media_type=media_type, filename=filename or path.name)
-
-    async def discard(self, project: str, artifact: ArtifactRef) -> None:
-        self.files.pop((project, artifact.sha256), None)
-
-
-@dataclass
-class FakeModels:
-    known: dict[str, ModelVersion] = field(default_factory=dict[str, ModelVersion])
-    away: bool = False
-
-    async def version(self, name: str) -> ModelVersion | None:
-        if self.away:
-            raise Unavailable("SERVICE_UNAVAILABLE", "away")
-        return self.known.get(name)
-
-
-@dataclass
-class FakeDatasets:
-    known: dict[str, Dataset] = field(default_factory=dict[str, Dataset])
-
-    async def version(self, name: str) -> Dataset | None:
-        return self.known.get(name)
-
-
-@dataclass
-class FakeChild:
-    """A process that tells what it was given; an exception among the lines is raised."""
-
-    output: Path
-    lines: list[Told | Exception]
-    on_stop: list[Told] = field(default_factory=list[Told])
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def told(self) -> AsyncIterator[Told]:
-        for line in self.lines:
-            if isinstance(line, Exception):
-                raise line
-            if line["type"] == "wait":
-                await self.stopped.wait()
-                for last in self.on_stop:
-                    yield last
-                return
-            yield line
-
-    async def stop(self) -> None:
-        self.stopped.set()
-
-
-@dataclass
-class FakeChildren:
-    output: Path
-    lines: list[Told | Exception] = field(default_factory=list[Told | Exception])
-    on_stop: list[Told] = field(default_factory=list[Told])
-    specs: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
-    children: list[FakeChild] = field(default_factory=list[FakeChild])
-
-    @asynccontextmanager
-    async def start(self, name: str, spec: Mapping[str, Any]) -> AsyncIterator[FakeChild]:
-        self.specs.append(spec)
-        self.children.append(FakeChild(self.output, list(self.lines), list(self.on_stop)))
-        yield self.children[-1]
-
-
-class FakeLease:
-    """A lease that is lost when told."""
-
-    def __init__(self) -> None:
-        self.lost = False
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        if self.lost:
-            raise ConcurrentChange("LEASE_LOST", "lost")
-        yield
-
-    complete = transaction
-
-
 def project(value: Any) -> str:
-    return f"projects/{project_of(value.name)}"
+    return project_name_of(value.name)
 
 
 @dataclass
@@ -349,7 +246,7 @@ async def test_a_run_is_done_and_announced(world: World) -> None:
     assert (spec["precision"], spec["parent"], spec["resume_from"]) == ("auto", None, None)
     assert {path.name for path in Path(spec["base_model"]).iterdir()} == {"config.json", "model.safetensors"}
     assert [shard["rows"] for shard in spec["train"]] == [5]
-    await world.runs.tidy(run.name, world.lease)
+    await world.runs.tidy(run.name, FakeLease())
     assert (await world.run(run.name)).checkpoints == ()
     assert hashlib.sha256(b"checkpoint 1").hexdigest() not in {digest for _, digest in world.files.files}
 
@@ -369,7 +266,7 @@ async def test_f2_a_second_try_goes_on_from_the_newest_whole_checkpoint(world: W
     assert [digest in stored for digest in digests] == [False, True, True]
     world.children.lines = [Unavailable("WORKER_CRASHED", "died again")]
     for damaged, expected in (("", digests[2]), (digests[2], digests[1]), (digests[1], None)):
-        world.files.damaged.add(damaged)
+        world.files.damage(ArtifactRef(damaged, 0))
         with pytest.raises(Unavailable):
             await world.training.run(run.name, world.lease)
         spec = world.children.specs[-1]

@@ -79,6 +79,18 @@ class ProjectName(ResourceName):
     template: ClassVar[str] = "projects/{project}"
 
 
+def project_name_of(name: str) -> str:
+    """The resource name of the project that a resource belongs to: `projects/p`.
+
+    Raises:
+        ValueError: `name` is no resource name.
+    """
+    project = project_of(name)
+    if project is None:
+        raise ValueError(f"{name!r} is no resource name")
+    return str(ProjectName(project))
+
+
 @dataclass(frozen=True)
 class DatasetName(ResourceName):
     """A dataset."""

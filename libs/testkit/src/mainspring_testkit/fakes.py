@@ -1,19 +1,34 @@
-"""In-memory fakes of the ports in `mainspring_svckit`; each passes the contract suite of its port."""
+"""In-memory fakes of the ports of `mainspring_svckit` and of the outbox; each passes the contract suite of its port."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from mainspring_svckit.errors import AlreadyExists, EtagMismatch, NotFound
+from mainspring_eventkit.catalog import resource_of
+from mainspring_svckit.artifacts import MAX_READ_BYTES
+from mainspring_svckit.errors import (
+    AlreadyExists,
+    EtagMismatch,
+    InsufficientStorage,
+    NotFound,
+    PreconditionFailed,
+    QuotaExceeded,
+    Unavailable,
+)
+from mainspring_svckit.names import project_of
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.repository import Entity, Listed, Stored
 from mainspring_svckit.values import ArtifactRef
+from mainspring_svckit.work import LeaseLost
 
 E = TypeVar("E", bound=Entity)
 
@@ -108,38 +123,109 @@ class FakeNotifier:
 
 
 class FakeArtifacts:
-    """`Artifacts` in a dictionary."""
+    """`Artifacts` in a dictionary, with the files and streams of `ArtifactStore`."""
 
     def __init__(self) -> None:
         self.files: dict[tuple[str, str], bytes] = {}
+        self.chunk_bytes = 1 << 20
+        self.full = False
 
     async def put_bytes(self, project: str, data: bytes, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        if self.full:
+            raise InsufficientStorage("the artifact store")
         digest = hashlib.sha256(data).hexdigest()
         self.files[project, digest] = data
         return ArtifactRef(digest, len(data), media_type, filename)
 
+    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
+        return await self.put_bytes(project, path.read_bytes(), media_type=media_type, filename=filename or path.name)
+
+    async def put_stream(
+        self,
+        project: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        max_bytes: int,
+        media_type: str = "",
+        filename: str = "",
+    ) -> ArtifactRef:
+        data = b"".join([chunk async for chunk in chunks])
+        if len(data) > max_bytes:
+            raise QuotaExceeded("UPLOAD_TOO_LARGE", "too large")
+        # What comes as a stream and has no name gets that of the file that the real store writes it to.
+        return await self.put_bytes(project, data, media_type=media_type, filename=filename or "upload")
+
     async def read(self, project: str, artifact: ArtifactRef) -> bytes:
-        try:
-            return self.files[project, artifact.sha256]
-        except KeyError:
-            raise NotFound("Artifact", artifact.sha256) from None
+        if artifact.size_bytes > MAX_READ_BYTES:
+            raise QuotaExceeded("ARTIFACT_TOO_LARGE", "too large to be read at once")
+        return b"".join([chunk async for chunk in self.stream(project, artifact)])
+
+    async def stream(self, project: str, artifact: ArtifactRef) -> AsyncIterator[bytes]:
+        data = self.files.get((project, artifact.sha256))
+        if data is None:
+            raise NotFound("Artifact", artifact.sha256)
+        for start in range(0, len(data), self.chunk_bytes):
+            yield data[start : start + self.chunk_bytes]
+        if hashlib.sha256(data).hexdigest() != artifact.sha256:
+            raise PreconditionFailed("ARTIFACT_CORRUPT", "damaged")
 
     async def exists(self, project: str, artifact: ArtifactRef) -> bool:
-        return (project, artifact.sha256) in self.files
+        data = self.files.get((project, artifact.sha256))
+        return data is not None and len(data) == artifact.size_bytes
+
+    async def discard(self, project: str, artifact: ArtifactRef) -> None:
+        self.files.pop((project, artifact.sha256), None)
+
+    def damage(self, artifact: ArtifactRef) -> None:
+        """Flips a bit of these bytes in every project that has them."""
+        for key, data in self.files.items():
+            if key[1] == artifact.sha256:
+                self.files[key] = bytes([data[0] ^ 1]) + data[1:]
 
 
 class FakeOutbox:
-    """`Outbox` that remembers the messages."""
+    """`Outbox` that remembers the messages, and with each its turn of the loop, its id and what order is kept for."""
 
     def __init__(self) -> None:
         self.emitted: list[Message] = []
         self.cycles: list[str] = []
+        self.ids: list[str] = []
+        self.aggregates: list[str] = []
+        self.full = False
 
     async def emit(self, data: Message, *, cycle: str = "", aggregate: str = "") -> str:
-        del aggregate
+        if self.full:
+            raise Unavailable("OUTBOX_FULL", "full")
+        subject = resource_of(data)
+        if project_of(subject) is None:
+            raise ValueError(f"an event is about {subject!r}, which is not a resource name")
         self.emitted.append(data)
         self.cycles.append(cycle)
-        return str(len(self.emitted))
+        self.ids.append(f"event-{len(self.emitted)}")
+        self.aggregates.append(aggregate or subject)
+        return self.ids[-1]
+
+
+@dataclass
+class FakeLease:
+    """`Claim` that can be lost: at once (`lost`), or after so many transactions (`lasts`)."""
+
+    lost: bool = False
+    lasts: float = math.inf
+    completed: bool = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        self.lasts -= 1
+        if self.lost or self.completed or self.lasts < 0:
+            raise LeaseLost("item")
+        yield
+
+    @asynccontextmanager
+    async def complete(self) -> AsyncIterator[None]:
+        async with self.transaction():
+            yield
+        self.completed = True
 
 
 class FakeClock:

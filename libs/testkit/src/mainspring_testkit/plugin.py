@@ -12,6 +12,7 @@ from mainspring_eventkit.bus import Bus
 from mainspring_svckit.auth import LocalIssuer, TokenVerifier
 from mainspring_svckit.database import Database
 from mainspring_testkit.events import EventTap
+from mainspring_testkit.neighbours import Neighbours, NeighbourServer, ServeNeighbours
 from mainspring_testkit.servers import NatsServer, PostgresServer, scratch_folder
 from mainspring_testkit.service import Surroundings
 from mainspring_testkit.triton_server import TritonServer
@@ -103,6 +104,20 @@ def token(issuer: LocalIssuer) -> Token:
         return issuer.issue(subject, [project], roles, lifetime_s)
 
     return make
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def neighbours(verifier: TokenVerifier, issuer: LocalIssuer) -> AsyncIterator[ServeNeighbours]:
+    """Serves other services' RPCs by an object of the test's; see `NeighbourServer.start`."""
+    servers: list[NeighbourServer] = []
+
+    async def start(methods: object, *services: str) -> Neighbours:
+        servers.append(NeighbourServer(verifier, issuer.issue("service:test", ["*"], ["service"], 3600)))
+        return await servers[-1].start(methods, *services)
+
+    yield start
+    for server in servers:
+        await server.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -7,19 +7,17 @@ from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
-from mainspring_svckit.names import ProjectName, project_of
-
-
-def _project(name: str) -> str:
-    project = project_of(name)
-    assert project is not None
-    return str(ProjectName(project))
+from mainspring_svckit.names import project_name_of
 
 
 def recipes(database: Database) -> Documents[IngestionRecipe]:
     """Recipes, listed by name."""
     return Documents(
-        database, "ingestion_recipe", IngestionRecipe, parent=lambda r: _project(r.name), sort_key=lambda r: r.name
+        database,
+        "ingestion_recipe",
+        IngestionRecipe,
+        parent=lambda r: project_name_of(r.name),
+        sort_key=lambda r: r.name,
     )
 
 
@@ -29,7 +27,7 @@ def ingestions(database: Database) -> Documents[Ingestion]:
         database,
         "ingestion",
         Ingestion,
-        parent=lambda i: _project(i.name),
+        parent=lambda i: project_name_of(i.name),
         sort_key=lambda i: i.name,
         newest_first=True,
     )
@@ -37,7 +35,7 @@ def ingestions(database: Database) -> Documents[Ingestion]:
 
 def datasets(database: Database) -> Documents[Dataset]:
     """Datasets, listed by name."""
-    return Documents(database, "dataset", Dataset, parent=lambda d: _project(d.name), sort_key=lambda d: d.name)
+    return Documents(database, "dataset", Dataset, parent=lambda d: project_name_of(d.name), sort_key=lambda d: d.name)
 
 
 def versions(database: Database) -> Documents[DatasetVersion]:

@@ -8,13 +8,7 @@ from mainspring_feedback.domain.judgements import FeedbackItem, JudgedModel, Les
 from mainspring_feedback.domain.triggers import RetrainingTrigger
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
-from mainspring_svckit.names import ProjectName, project_of
-
-
-def _project(name: str) -> str:
-    project = project_of(name)
-    assert project is not None
-    return str(ProjectName(project))
+from mainspring_svckit.names import project_name_of
 
 
 def answers(database: Database) -> Documents[Answer]:
@@ -23,7 +17,7 @@ def answers(database: Database) -> Documents[Answer]:
         database,
         "answer",
         Answer,
-        parent=lambda a: _project(a.name),
+        parent=lambda a: project_name_of(a.name),
         sort_key=lambda a: a.name,
         newest_first=True,
     )
@@ -35,7 +29,7 @@ def items(database: Database) -> Documents[FeedbackItem]:
         database,
         "feedback_item",
         FeedbackItem,
-        parent=lambda i: _project(i.name),
+        parent=lambda i: project_name_of(i.name),
         sort_key=lambda i: i.name,
         newest_first=True,
     )
@@ -49,12 +43,16 @@ def lessons(database: Database) -> Documents[Lesson]:
 def judged_models(database: Database) -> Documents[JudgedModel]:
     """Counts of lessons, by model."""
     return Documents(
-        database, "judged_model", JudgedModel, parent=lambda m: _project(m.name), sort_key=lambda m: m.name
+        database, "judged_model", JudgedModel, parent=lambda m: project_name_of(m.name), sort_key=lambda m: m.name
     )
 
 
 def triggers(database: Database) -> Documents[RetrainingTrigger]:
     """Triggers, listed by name."""
     return Documents(
-        database, "retraining_trigger", RetrainingTrigger, parent=lambda t: _project(t.name), sort_key=lambda t: t.name
+        database,
+        "retraining_trigger",
+        RetrainingTrigger,
+        parent=lambda t: project_name_of(t.name),
+        sort_key=lambda t: t.name,
     )

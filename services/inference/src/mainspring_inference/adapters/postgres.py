@@ -6,24 +6,20 @@ from mainspring_inference.domain.deployments import Deployment
 from mainspring_inference.domain.rollouts import Rollout, RolloutPolicy, Traffic
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
-from mainspring_svckit.names import ProjectName, project_of
-
-
-def _project(name: str) -> str:
-    project = project_of(name)
-    assert project is not None
-    return str(ProjectName(project))
+from mainspring_svckit.names import project_name_of
 
 
 def deployments(database: Database) -> Documents[Deployment]:
     """Deployments, listed by name."""
-    return Documents(database, "deployment", Deployment, parent=lambda d: _project(d.name), sort_key=lambda d: d.name)
+    return Documents(
+        database, "deployment", Deployment, parent=lambda d: project_name_of(d.name), sort_key=lambda d: d.name
+    )
 
 
 def policies(database: Database) -> Documents[RolloutPolicy]:
     """Policies, listed by name."""
     return Documents(
-        database, "rollout_policy", RolloutPolicy, parent=lambda p: _project(p.name), sort_key=lambda p: p.name
+        database, "rollout_policy", RolloutPolicy, parent=lambda p: project_name_of(p.name), sort_key=lambda p: p.name
     )
 
 
@@ -33,7 +29,7 @@ def rollouts(database: Database) -> Documents[Rollout]:
         database,
         "rollout",
         Rollout,
-        parent=lambda r: _project(r.name),
+        parent=lambda r: project_name_of(r.name),
         sort_key=lambda r: f"{r.create_time.timestamp():020.6f} {r.name}",
         newest_first=True,
     )
@@ -41,4 +37,4 @@ def rollouts(database: Database) -> Documents[Rollout]:
 
 def traffic(database: Database) -> Documents[Traffic]:
     """Who gets the traffic, by model."""
-    return Documents(database, "traffic", Traffic, parent=lambda t: _project(t.name), sort_key=lambda t: t.name)
+    return Documents(database, "traffic", Traffic, parent=lambda t: project_name_of(t.name), sort_key=lambda t: t.name)

@@ -9,13 +9,7 @@ from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
-from mainspring_svckit.names import CycleName, GateDecisionName, ProjectName, project_of
-
-
-def _project(name: str) -> str:
-    project = project_of(name)
-    assert project is not None
-    return str(ProjectName(project))
+from mainspring_svckit.names import CycleName, GateDecisionName, project_name_of
 
 
 def _padded(number: int | str) -> str:
@@ -24,7 +18,7 @@ def _padded(number: int | str) -> str:
 
 def models(database: Database) -> Documents[Model]:
     """Models, listed by name."""
-    return Documents(database, "model", Model, parent=lambda m: _project(m.name), sort_key=lambda m: m.name)
+    return Documents(database, "model", Model, parent=lambda m: project_name_of(m.name), sort_key=lambda m: m.name)
 
 
 def versions(database: Database) -> Documents[ModelVersion]:
@@ -45,7 +39,7 @@ def imports(database: Database) -> Documents[ModelImport]:
         database,
         "model_import",
         ModelImport,
-        parent=lambda i: _project(i.name),
+        parent=lambda i: project_name_of(i.name),
         sort_key=lambda i: i.name,
         newest_first=True,
     )
@@ -54,7 +48,7 @@ def imports(database: Database) -> Documents[ModelImport]:
 def policies(database: Database) -> Documents[ReleasePolicy]:
     """Policies, listed by name."""
     return Documents(
-        database, "release_policy", ReleasePolicy, parent=lambda p: _project(p.name), sort_key=lambda p: p.name
+        database, "release_policy", ReleasePolicy, parent=lambda p: project_name_of(p.name), sort_key=lambda p: p.name
     )
 
 
@@ -88,7 +82,7 @@ def cycles(database: Database) -> Documents[Cycle]:
         database,
         "cycle",
         Cycle,
-        parent=lambda c: _project(c.name),
+        parent=lambda c: project_name_of(c.name),
         sort_key=lambda c: CycleName.parse(c.name).cycle,
         newest_first=True,
     )

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
-from mainspring_svckit.names import ProjectName, project_of
+from mainspring_svckit.names import project_name_of
 from mainspring_trainer.domain.recipes import TuningRecipe
 from mainspring_trainer.domain.runs import TrainingMetric, TrainingRun, metric_key
-
-
-def _project(name: str) -> str:
-    project = project_of(name)
-    assert project is not None
-    return str(ProjectName(project))
 
 
 def recipes(database: Database) -> Documents[TuningRecipe]:
     """Recipes, listed by name."""
     return Documents(
-        database, "tuning_recipe", TuningRecipe, parent=lambda r: _project(r.name), sort_key=lambda r: r.name
+        database, "tuning_recipe", TuningRecipe, parent=lambda r: project_name_of(r.name), sort_key=lambda r: r.name
     )
 
 
@@ -28,7 +22,7 @@ def runs(database: Database) -> Documents[TrainingRun]:
         database,
         "training_run",
         TrainingRun,
-        parent=lambda r: _project(r.name),
+        parent=lambda r: project_name_of(r.name),
         sort_key=lambda r: r.name,
         newest_first=True,
     )

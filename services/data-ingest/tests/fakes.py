@@ -1,0 +1,48 @@
+"""The fakes of this service's own ports; each passes the contract suite of its port."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from mainspring_data_ingest.application.files import refused_line
+from mainspring_data_ingest.application.ports import OnProgress, Refined, RefinedShard
+from mainspring_data_ingest.domain.datasets import Tally
+from mainspring_data_ingest.domain.ingestions import Ingestion
+from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_svckit.values import Progress
+from mainspring_testkit.fakes import FakeArtifacts
+
+
+class FakeRefiner:
+    """Keeps one row a source."""
+
+    def __init__(self, folder: Path, files: FakeArtifacts) -> None:
+        self.folder, self.files = folder, files
+        self.failure: Exception | None = None
+        self.seen: list[Ingestion] = []
+        self.meanwhile: Any = None
+
+    @asynccontextmanager
+    async def refine(self, work: Ingestion, on_progress: OnProgress) -> AsyncIterator[Refined]:
+        self.seen.append(work)
+        for source in work.sources:
+            await self.files.read("p", source.artifact)
+        await on_progress(Progress(done=1, unit="rows", phase="reading"))
+        if self.failure is not None:
+            raise self.failure
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        shards: list[RefinedShard] = []
+        for number, source in enumerate(work.sources):
+            path = self.folder / f"train-{number}.parquet"
+            path.write_text(source.artifact.sha256)
+            shards.append(RefinedShard(Split.TRAIN, path, 1, hashlib.sha256(path.read_bytes()).hexdigest()))
+        refused = self.folder / "refused.jsonl"
+        refused.write_bytes(refused_line(RefusedRow(0, 2, RefusalReason.EMPTY, "empty", "x")))
+        yield Refined(tuple(shards), refused, Tally({Split.TRAIN: len(shards)}, {RefusalReason.EMPTY: 1}))
+        for path in (refused, *(shard.path for shard in shards)):
+            path.unlink()

@@ -1,0 +1,283 @@
+"""The evaluator's own ports, each by one suite over the fake and over the real thing. Where the real thing is another
+service, `plane.Plane` stands for that service behind real gRPC.
+"""
+
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mainspring.registry.v1 import model_pb2
+from mainspring_evaluator.adapters.catalogue import RegistryCatalogue
+from mainspring_evaluator.adapters.datasets import StoredDatasets
+from mainspring_evaluator.adapters.inference import PlaneInference
+from mainspring_evaluator.adapters.postgres import PostgresAnswers, PostgresItems
+from mainspring_evaluator.application.ports import (
+    AnswerCache,
+    Datasets,
+    Inference,
+    ItemStore,
+    ModelCatalogue,
+)
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, Message
+from mainspring_evaluator.domain.suites import Sampling
+from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.database import Database
+from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
+from mainspring_svckit.mapping import artifact_to_proto
+from mainspring_svckit.pagination import Page
+from mainspring_testkit.fakes import FakeTransactions
+from mainspring_testkit.neighbours import Neighbours, ServeNeighbours
+from mainspring_testkit.plugin import DatabaseFor
+
+from .fakes import BASE, DATA, FIRST, MODEL, ROWS, FakeAnswers, FakeCatalogue, FakeDatasets, FakeInference, FakeItems
+from .plane import SERVICES, Plane
+
+RUN, OTHER_RUN = "projects/p/evaluationRuns/a", "projects/p/evaluationRuns/b"
+DISTRIBUTION = {5: math.log(0.8), 6: math.log(0.1)}
+
+
+class OnFakes:
+    @pytest.fixture
+    def transaction(self) -> Any:
+        return FakeTransactions().transaction
+
+
+class OnPostgres:
+    @pytest.fixture
+    async def database(self, database_for: DatabaseFor) -> Database:
+        return await database_for("mainspring_evaluator")
+
+    @pytest.fixture
+    def transaction(self, database: Database) -> Any:
+        return database.transaction
+
+
+class OnPlane:
+    @pytest.fixture
+    def plane(self) -> Plane:
+        made = Plane()
+        for name, base in ((BASE, ""), (FIRST, BASE)):
+            made.versions[name] = model_pb2.ModelVersion(name=name, base_model_version=base, cycle="cycle")
+            made.versions[name].manifest.sha256 = ("cd" if base else "ab") * 32
+            made.versions[name].lineage.dataset_version = DATA if base else ""
+        return made
+
+    @pytest.fixture
+    async def around(self, plane: Plane, neighbours: ServeNeighbours) -> Neighbours:
+        return await neighbours(plane, *SERVICES)
+
+
+class AnswerCacheContract:
+    """What every cache of answers does. Subclasses give `cache` and `transaction`."""
+
+    async def test_what_was_kept_is_known_in_its_project_only(self, cache: AnswerCache, transaction: Any) -> None:
+        odd = Answer('"\\\x00\U0001f600 é\n', 0.25)
+        async with transaction():
+            await cache.put("p", "a", odd)
+            await cache.put("p", "b", Answer("", 1.5))
+        async with transaction():
+            assert await cache.known("p", ["a", "b", "c"]) == {"a": odd, "b": Answer("", 1.5)}
+            assert await cache.known("q", ["a"]) == {}
+            assert await cache.known("p", []) == {}
+
+    async def test_the_first_answer_stays(self, cache: AnswerCache, transaction: Any) -> None:
+        async with transaction():
+            await cache.put("p", "a", Answer("first", 1))
+            await cache.put("p", "a", Answer("second", 2))
+            assert await cache.known("p", ["a"]) == {"a": Answer("first", 1)}
+
+
+class TestFakeAnswers(OnFakes, AnswerCacheContract):
+    @pytest.fixture
+    def cache(self) -> AnswerCache:
+        return FakeAnswers()
+
+
+class TestPostgresAnswers(OnPostgres, AnswerCacheContract):
+    @pytest.fixture
+    def cache(self, database: Database) -> AnswerCache:
+        return PostgresAnswers(database)
+
+
+class ItemStoreContract:
+    """What every store of items does. Subclasses give `items` and `transaction`."""
+
+    async def test_a_runs_items_are_listed_by_index_and_no_others(self, items: ItemStore, transaction: Any) -> None:
+        def item(run: str, index: int) -> EvaluationItem:
+            name = f"{run}/items/{index}"
+            question = (Message("user", f'"{index}" é\n'),)
+            return EvaluationItem(name, run, index, question, ("r",), "one", "other\ufffd", {"bleu": 0.5}, {})
+
+        async with transaction():
+            await items.add_all([])
+            await items.add_all([item(RUN, index) for index in (2, 10, 0, 1)])
+            await items.add_all([item(OTHER_RUN, 0)])
+        async with transaction():
+            first = await items.list(RUN, Page(3, None))
+            second = await items.list(RUN, Page(3, first.next_key))
+        assert [row.value for row in [*first.items, *second.items]] == [item(RUN, n) for n in (0, 1, 2, 10)]
+        assert second.next_key is None
+
+
+class TestFakeItems(OnFakes, ItemStoreContract):
+    @pytest.fixture
+    def items(self) -> ItemStore:
+        return FakeItems()
+
+
+class TestPostgresItems(OnPostgres, ItemStoreContract):
+    @pytest.fixture
+    def items(self, database: Database) -> ItemStore:
+        return PostgresItems(database)
+
+
+class CatalogueContract:
+    """What every catalogue does; fixtures `catalogue`, which knows `BASE` and `FIRST`, and `release`."""
+
+    async def test_a_version_comes_with_what_it_was_made_of(self, catalogue: ModelCatalogue) -> None:
+        base, tuned = await catalogue.version(BASE), await catalogue.version(FIRST)
+        assert (tuned.name, tuned.model, tuned.base, tuned.dataset_version) == (FIRST, MODEL, BASE, DATA)
+        assert (base.base, base.dataset_version, base.probe) == ("", "", None)
+        assert base.manifest_sha256 != tuned.manifest_sha256
+        with pytest.raises(NotFound):
+            await catalogue.version(f"{MODEL}/versions/9")
+
+    async def test_what_is_released_is_the_active_releases_version(
+        self, catalogue: ModelCatalogue, release: Callable[[str], None]
+    ) -> None:
+        assert await catalogue.released_version(MODEL) == ""
+        release(FIRST)
+        assert await catalogue.released_version(MODEL) == FIRST
+        with pytest.raises(NotFound):
+            await catalogue.released_version("projects/p/models/none")
+
+
+class TestFakeCatalogue(CatalogueContract):
+    @pytest.fixture
+    def catalogue(self) -> FakeCatalogue:
+        return FakeCatalogue()
+
+    @pytest.fixture
+    def release(self, catalogue: FakeCatalogue) -> Callable[[str], None]:
+        return lambda version: setattr(catalogue, "released", version)
+
+
+class TestRegistryCatalogue(OnPlane, CatalogueContract):
+    @pytest.fixture
+    def catalogue(self, around: Neighbours) -> ModelCatalogue:
+        return RegistryCatalogue(around.channel, around.caller)
+
+    @pytest.fixture
+    def release(self, plane: Plane) -> Callable[[str], None]:
+        return lambda version: setattr(plane, "released", version)
+
+
+class DatasetsContract:
+    """What every reader of datasets does; a fixture `datasets` with `ROWS` as the test split of `DATA`."""
+
+    async def test_a_test_split_has_all_its_rows_in_order(self, datasets: Datasets) -> None:
+        split = await datasets.test_split(DATA)
+        rows = [tuple(row) async for batch in split.rows for row in batch]
+        assert rows == [(Message("user", asked), Message("assistant", answer)) for asked, answer in ROWS]
+        assert split.root_sha256
+
+    async def test_b9_what_is_not_there_is_unreadable(self, datasets: Datasets) -> None:
+        with pytest.raises(PreconditionFailed) as caught:
+            await datasets.test_split("projects/p/datasets/d/versions/9")
+        assert caught.value.reason == "DATASET_UNREADABLE"
+
+
+class TestFakeDatasets(DatasetsContract):
+    @pytest.fixture
+    def datasets(self) -> Datasets:
+        return FakeDatasets()
+
+
+class TestStoredDatasets(OnPlane, DatasetsContract):
+    @pytest.fixture
+    async def datasets(self, around: Neighbours, plane: Plane, artifact_url: str, tmp_path: Path) -> Datasets:
+        store = ArtifactStore(artifact_url)
+        shards: list[dict[str, Any]] = []
+        for rows in (ROWS[:3], ROWS[3:]):
+            turns = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in rows]
+            file = io.BytesIO()
+            pq.write_table(pa.table({"messages": turns}), file)
+            shard = await store.put_bytes("p", file.getvalue())
+            shards.append({"sha256": shard.sha256, "size_bytes": shard.size_bytes, "rows": len(rows)})
+        manifest = {"schema": "mainspring.dataset.v1", "root_sha256": "ab" * 32, "splits": {"test": shards}}
+        stored = await store.put_bytes("p", json.dumps(manifest).encode())
+        plane.dataset.manifest.CopyFrom(artifact_to_proto(stored))
+        return StoredDatasets(around.channel, around.caller, store, tmp_path)
+
+
+class InferenceContract:
+    """What every plane does; fixtures `inference`, `refuse` (a version cannot be loaded) and `held`: who holds what."""
+
+    async def test_what_is_held_stays_until_its_holder_lets_go(
+        self, inference: Inference, held: Callable[[], set[tuple[str, str]]]
+    ) -> None:
+        for version, holder in ((FIRST, RUN), (FIRST, RUN), (BASE, RUN), (FIRST, OTHER_RUN)):
+            await inference.hold(version, holder)
+        assert held() == {(FIRST, RUN), (BASE, RUN), (FIRST, OTHER_RUN)}
+        for _ in range(2):
+            await inference.let_go(RUN)
+            assert held() == {(FIRST, OTHER_RUN)}
+
+    async def test_exactly_the_version_that_is_asked_answers(self, inference: Inference) -> None:
+        for version in (BASE, FIRST):
+            await inference.hold(version, RUN)
+        question = (Message("user", "red"),)
+        base, tuned = [await inference.answer(version, question, Sampling()) for version in (BASE, FIRST)]
+        assert base.text != tuned.text
+        assert min(base.latency_s, tuned.latency_s) > 0
+        assert await inference.next_tokens(FIRST, "a", 200) == pytest.approx(DISTRIBUTION)
+
+    async def test_f16_what_is_not_in_memory_may_be_asked_again_later(self, inference: Inference) -> None:
+        with pytest.raises(Unavailable) as caught:
+            await inference.answer(FIRST, (Message("user", "red"),), Sampling())
+        assert caught.value.reason == "MODEL_NOT_SERVED"
+
+    async def test_a_version_that_cannot_be_loaded_is_told(
+        self, inference: Inference, refuse: Callable[[str], None]
+    ) -> None:
+        refuse(FIRST)
+        with pytest.raises(PreconditionFailed) as caught:
+            await inference.hold(FIRST, RUN)
+        assert caught.value.reason == "DEPLOYMENT_FAILED"
+
+
+class TestFakeInference(InferenceContract):
+    @pytest.fixture
+    def inference(self) -> FakeInference:
+        made = FakeInference()
+        made.tokens = {"a": DISTRIBUTION}
+        return made
+
+    @pytest.fixture
+    def held(self, inference: FakeInference) -> Callable[[], set[tuple[str, str]]]:
+        return lambda: inference.held
+
+    @pytest.fixture
+    def refuse(self, inference: FakeInference) -> Callable[[str], None]:
+        return inference.refused.add
+
+
+class TestPlaneInference(OnPlane, InferenceContract):
+    @pytest.fixture
+    def inference(self, around: Neighbours) -> Inference:
+        return PlaneInference(around.channel, around.caller, load_timeout_s=10, answer_timeout_s=10)
+
+    @pytest.fixture
+    def held(self, plane: Plane) -> Callable[[], set[tuple[str, str]]]:
+        return lambda: {(d.model_version, holder) for d in plane.deployments.values() for holder in d.holders}
+
+    @pytest.fixture
+    def refuse(self, plane: Plane) -> Callable[[str], None]:
+        return plane.refused.add

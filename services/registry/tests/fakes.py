@@ -1,0 +1,24 @@
+"""The fakes of this service's own ports; each passes the contract suite of its port."""
+
+from pathlib import Path
+
+from mainspring_registry.application.ports import ImportedFiles
+from mainspring_registry.domain.catalogue import ServingSpec
+from mainspring_registry.domain.imports import ModelImport
+from mainspring_svckit.errors import InvalidInput
+
+
+class FakeImporter:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.failure: Exception | None = None
+        self.refused: set[str] = set()
+
+    async def run(self, work: ModelImport) -> ImportedFiles:
+        if self.failure is not None:
+            raise self.failure
+        if work.path in self.refused:
+            raise InvalidInput("no model", reason="NO_MODEL")
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "w").write_bytes(b"weights")
+        return ImportedFiles(self.folder, {"gguf": self.folder / "w"}, ServingSpec(2048), "MIT", "somewhere")
