@@ -82,6 +82,7 @@ fmt: setup ## Formats the code.
 
 docs: setup ## Writes the pages that are made from code.
 	@$(PY) tools/reasons.py write
+	@$(PY) tools/asyncapi.py write
 
 faults: setup ## Prints which tests prove which faults.
 	@$(PY) tools/faults.py
@@ -90,10 +91,11 @@ types: setup ## Checks types: ours, and the training worker's in its own environ
 	@$(BIN)/pyright
 	@$(BIN)/pyright -p services/trainer/worker
 
-arch: setup ## Checks layers, walls between services, and that each package declares what it imports.
+arch: setup ## Checks layers, walls between services, that each package declares what it imports, and pages made from code.
 	@$(BIN)/lint-imports
 	@$(PY) tools/declared_imports.py
 	@$(PY) tools/reasons.py check
+	@$(PY) tools/asyncapi.py check
 
 lint: setup proto-check types arch ## Checks everything that needs no running code.
 	@$(BIN)/ruff check -q .

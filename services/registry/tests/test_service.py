@@ -160,6 +160,23 @@ async def test_a_model_is_imported_trained_measured_and_released(
         }
 
     await eventually(drawn, what="the turn to be drawn whole")
+    answer = "projects/p/answers/a"
+    answered = inference_events_pb2.ResponseCompleted(answer=answer, model_version=version, release=released.release)
+    await publish(bus, answered)
+
+    async def traced() -> bool:
+        try:
+            up = await registry.call("GetLineage", name=answer)
+        except NotFound:
+            return False
+        return {run.training_run, run.dataset_version, f"{BASE}/versions/1", done.name} <= {n.name for n in up.nodes}
+
+    await eventually(traced, what="the answer to be traced back")
+    down = await registry.call(
+        "GetLineage", name=run.dataset_version, direction=pb.GetLineageRequest.DIRECTION_DOWNSTREAM
+    )
+    assert {version, released.release, released.gate_decision} <= {node.name for node in down.nodes}
+    assert answer not in {node.name for node in down.nodes}
     manifest = (await registry.call("GetModelVersion", name=version)).model_version.manifest
     stored = await registry.artifacts.read("p", artifact_from_proto(manifest))
     assert json.loads(stored)["lineage"]["training_run"] == run.training_run

@@ -11,12 +11,14 @@ from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.imports import CreateModelImport, Imports
-from mainspring_registry.application.ports import Ports
+from mainspring_registry.application.lineage import Lineages
+from mainspring_registry.application.ports import LineageGraph, Ports
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ModelVersion, ServingSpec
 from mainspring_registry.domain.cycles import CycleStep
 from mainspring_registry.domain.gate import Evidence, Outcome, ReleasePolicy
 from mainspring_registry.domain.imports import ImportState
+from mainspring_registry.domain.lineage import Direction
 from mainspring_registry.domain.releases import ReleaseState
 from mainspring_svckit.errors import EtagMismatch, IllegalTransition, InvalidInput, NotFound, PreconditionFailed
 from mainspring_svckit.names import GateDecisionName, project_name_of
@@ -90,7 +92,7 @@ def evidence(version: ModelVersion, low: float, baseline: str) -> Evidence:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, fake_lineage: LineageGraph) -> World:
     outbox, files, work = FakeOutbox(), FakeArtifacts(), FakeWork()
 
     def repository(parent: Any, key: Any = by_name, newest_first: bool = False) -> Any:
@@ -105,6 +107,7 @@ def world(tmp_path: Path) -> World:
         decisions=repository(lambda d: d.model, lambda d: GateDecisionName.parse(d.name).decision.zfill(9), True),
         releases=repository(lambda r: r.model, lambda r: f"{r.number:09}", True),
         cycles=repository(project),
+        lineage=fake_lineage,
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
         files=files,
         work=work,
@@ -294,3 +297,37 @@ def test_a_model_is_for_one_thing() -> None:
     model.require_kind(ModelKind.EMBEDDING)
     with pytest.raises(PreconditionFailed):
         model.require_kind(ModelKind.ADAPTER)
+
+
+async def test_an_answer_leads_back_to_the_run_and_the_data(world: World) -> None:
+    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.base()
+    trained = await world.trained("r1")
+    data, recipe = "projects/p/datasets/d/versions/1", "projects/p/tuningRecipes/t"
+    lineage = replace(trained.lineage, dataset_version=data)
+    version = await world.catalogue.register_adapter(replace(trained, lineage=lineage, tuning_recipe=recipe))
+    measured = replace(evidence(version, 0.1, BASE), dataset_version=data)
+    await world.releases.apply_gate(version.name, SUITE, measured, "cycle")
+    lineages = Lineages(world.ports, world.catalogue)
+    await lineages.answered("p", "projects/p/answers/a", version.name, f"{MODEL}/releases/1")
+
+    found = {node.name for node in (await lineages.walk("projects/p/answers/a", Direction.UPSTREAM, 0)).nodes}
+    run, decision = lineage.training_run, f"{MODEL}/gateDecisions/1"
+    made_from = {version.name, run, data, recipe, BASE}
+    assert found == made_from | {"projects/p/answers/a", f"{MODEL}/releases/1", decision, measured.evaluation_run}
+    down = {node.name for node in (await lineages.walk(data, Direction.DOWNSTREAM, 0)).nodes}
+    assert down == {data, run, version.name, measured.evaluation_run, decision, f"{MODEL}/releases/1"}
+
+    await world.catalogue.set_alias(MODEL, "mine", version.name)
+    walk = await lineages.walk(f"{MODEL}@mine", Direction.UPSTREAM, 0)
+    assert {node.name for node in walk.nodes} == made_from
+
+
+async def test_lineage_of_what_nobody_told_of_is_not_found(world: World) -> None:
+    lineages = Lineages(world.ports, world.catalogue)
+    with pytest.raises(NotFound) as caught:
+        await lineages.walk("projects/p/answers/a", Direction.UPSTREAM, 0)
+    assert caught.value.reason == "LINEAGE_NOT_FOUND"
+    with pytest.raises(InvalidInput) as refused:
+        await lineages.answered("p", "projects/p/answers/a", "projects/q/models/m/versions/1", "")
+    assert refused.value.reason == "PROJECTS_MIXED"

@@ -80,6 +80,22 @@ class Registry(Area):
         request = pb.RevokeReleaseRequest(name=name, reason=reason, request_id=new_id())
         return (await self._unary(self.stub.RevokeRelease, request, pb.RevokeReleaseResponse)).release
 
+    async def lineage(self, name: str, *, downstream: bool = False, max_hops: int = 0) -> pb.GetLineageResponse:
+        """What a resource was made from, or what was made from it.
+
+        Args:
+            name: An answer, release, gate decision, model version or alias, run, recipe, dataset version or import.
+            downstream: Whether to walk to what was made from it.
+            max_hops: Most edges to any node; 0 is the registry's default.
+
+        Raises:
+            NotFound: The registry has not heard of it.
+        """
+        kind = pb.GetLineageRequest
+        direction = kind.DIRECTION_DOWNSTREAM if downstream else kind.DIRECTION_UPSTREAM
+        request = kind(name=name, direction=direction, max_hops=max_hops)
+        return await self._unary(self.stub.GetLineage, request, pb.GetLineageResponse)
+
     def cycles(self, project: str) -> AsyncIterator[release_pb2.Cycle]:
         """A project's turns of the loop, newest first."""
         request = pb.ListCyclesRequest(parent=str(ProjectName(project)), page_size=20)

@@ -8,9 +8,11 @@ from mainspring_eventkit.service import Events
 from mainspring_registry.adapters import postgres
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.adapters.importer import ChildImporter
+from mainspring_registry.adapters.lineage import PostgresLineage
 from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.imports import WORK_KIND, Imports
+from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.settings import RegistrySettings
@@ -40,6 +42,7 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
         decisions=postgres.decisions(database),
         releases=postgres.releases(database),
         cycles=postgres.cycles(database),
+        lineage=PostgresLineage(database),
         announcements=OutboxAnnouncements(events.outbox),
         files=ArtifactStore(settings.artifact_url),
         work=WorkQueue(database),
@@ -61,15 +64,17 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     worker = Worker(database, listener, WORK_KIND, do_import, on_exhausted=give_up_import, max_attempts=3)
     process.intake(worker.run(), "model imports")
 
-    reactions = Reactions(catalogue, releases, Cycles(ports))
+    lineages = Lineages(ports, catalogue)
+    reactions = Reactions(catalogue, releases, Cycles(ports), lineages)
     events.consume("registry-runs", reactions.on_run_succeeded)
     events.consume("registry-evaluations", reactions.on_evaluation_completed)
     events.consume("registry-evaluation-failures", reactions.on_evaluation_failed)
     events.consume("registry-promotions", reactions.on_promoted)
     events.consume("registry-rollbacks", reactions.on_rolled_back)
+    events.consume("registry-answers", reactions.on_answered)
     events.consume("registry-cycles", reactions.on_any)
 
-    servicer = RegistryServicer(ports, catalogue, imports, releases, listener)
+    servicer = RegistryServicer(ports, catalogue, imports, releases, lineages, listener)
     process.grpc_server(database).add(NAME, pb_grpc.add_RegistryServiceServicer_to_server, servicer)
     return await process.run()
 

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mainspring_client.cli import access, data, demo, events, flywheel, models, stack, talk, work
+from mainspring_client.cli import access, data, demo, events, flywheel, lineage, models, stack, talk, work
 from mainspring_client.cli.options import group
 
 app = group(
@@ -44,6 +44,7 @@ app.add_typer(work.runs, name="runs")
 app.add_typer(work.evals, name="evals")
 app.add_typer(models.releases, name="releases")
 app.add_typer(models.rollouts, name="rollouts")
+lineage.register(app)
 talk.register(app)
 app.add_typer(data.collections, name="collections")
 app.add_typer(events.events, name="events")

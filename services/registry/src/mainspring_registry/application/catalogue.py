@@ -16,6 +16,7 @@ from mainspring_registry.domain.catalogue import (
     ServingSpec,
     manifest_bytes,
 )
+from mainspring_registry.domain.lineage import edges_of_version
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.names import ModelAliasName, ModelName, ModelVersionName
 from mainspring_svckit.repository import require
@@ -31,6 +32,7 @@ class TrainedAdapter:
     artifacts: Mapping[str, ArtifactRef]
     lineage: Lineage
     cycle: str
+    tuning_recipe: str = ""
 
 
 class Catalogue:
@@ -79,6 +81,7 @@ class Catalogue:
                 licence=base.licence,
                 base=base,
                 cycle=trained.cycle,
+                tuning_recipe=trained.tuning_recipe,
             )
 
     async def ensure_model(self, name: str, kind: ModelKind) -> Model:
@@ -104,6 +107,7 @@ class Catalogue:
         licence: str,
         base: ModelVersion | None = None,
         cycle: str = "",
+        tuning_recipe: str = "",
     ) -> ModelVersion:
         """Numbers, describes and announces a version of a locked model. Joins the ambient transaction."""
         ports = self._ports
@@ -130,6 +134,7 @@ class Catalogue:
         await ports.files.put_bytes(project, manifest, media_type="application/json", filename="manifest.json")
         await ports.models.put(model)
         await ports.versions.add(version)
+        await ports.lineage.add(edges_of_version(version, tuning_recipe))
         await ports.announcements.version_registered(version)
         return version
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from mainspring_registry.domain.catalogue import Model, ModelVersion, ServingSpe
 from mainspring_registry.domain.cycles import Cycle
 from mainspring_registry.domain.gate import GateDecision, ReleasePolicy
 from mainspring_registry.domain.imports import ModelImport
+from mainspring_registry.domain.lineage import Direction, Edge, Walk
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
@@ -72,6 +73,22 @@ class ModelImporter(Protocol):
         ...
 
 
+class LineageGraph(Protocol):
+    """What was made from what; every edge belongs to the project of its target. Joins the ambient transaction."""
+
+    async def add(self, edges: Sequence[Edge]) -> None:
+        """Adds edges of one project; those that are there are fine."""
+        ...
+
+    async def walk(self, name: str, direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
+        """What can be reached from `name`, itself first; it need not be known."""
+        ...
+
+    async def knows(self, name: str) -> bool:
+        """Whether any edge begins or ends there."""
+        ...
+
+
 class FileStore(Artifacts, Protocol):
     """The artifact store, files included."""
 
@@ -92,6 +109,7 @@ class Ports:
     decisions: Repository[GateDecision]
     releases: Repository[Release]
     cycles: Repository[Cycle]
+    lineage: LineageGraph
     announcements: Announcements
     files: FileStore
     work: Work

@@ -8,6 +8,7 @@ from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.domain.catalogue import CHAMPION, Model, ModelVersion
 from mainspring_registry.domain.gate import Evidence, GateDecision, Outcome, ReleasePolicy, judge, outcome_of
+from mainspring_registry.domain.lineage import edges_of_decision, edges_of_evaluation, edges_of_release
 from mainspring_registry.domain.releases import Release, ReleaseState
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import ModelName, ModelVersionName
@@ -51,6 +52,9 @@ class Releases:
         ports = self._ports
         async with ports.transactions.transaction():
             version = (await require(ports.versions, "ModelVersion", candidate)).value
+            await ports.lineage.add(
+                edges_of_evaluation(evidence.evaluation_run, candidate, evidence.baseline, evidence.dataset_version)
+            )
             model = (await require(ports.models, "Model", version.model, lock=True)).value
             policy = next(iter(await ports.policies.find("model", model.name)), None)
             if policy is None or policy.evaluation_suite != suite:
@@ -75,6 +79,7 @@ class Releases:
             )
             await ports.models.put(model)
             await ports.decisions.add(decision)
+            await ports.lineage.add(edges_of_decision(decision))
             if decision.outcome is Outcome.ALLOWED:
                 await self._release(model, version, decision)
             else:
@@ -159,6 +164,7 @@ class Releases:
         )
         await ports.models.put(model)
         await ports.releases.add(release)
+        await ports.lineage.add(edges_of_release(release))
         await ports.announcements.released(release, version, decision)
         return release
 

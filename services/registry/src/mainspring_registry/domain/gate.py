@@ -46,6 +46,7 @@ class Evidence:
         results: One for each scorer.
         items: Items measured.
         fidelity: None when it was not measured.
+        dataset_version: Whose questions were asked.
     """
 
     evaluation_run: str
@@ -54,6 +55,7 @@ class Evidence:
     results: tuple[ScorerResult, ...]
     items: int
     fidelity: Fidelity | None
+    dataset_version: str = ""
 
 
 class Outcome(StrEnum):

@@ -6,6 +6,7 @@ from mainspring.events.v1 import evaluation_events_pb2, inference_events_pb2, tr
 from mainspring_eventkit.cloudevents import Event
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
 from mainspring_registry.application.cycles import Cycles
+from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.domain.catalogue import Lineage
 from mainspring_registry.domain.cycles import CycleStep
@@ -16,8 +17,8 @@ from mainspring_svckit.mapping import artifact_from_proto, fidelity_from_proto, 
 class Reactions:
     """Translates events and calls one use case each."""
 
-    def __init__(self, catalogue: Catalogue, releases: Releases, cycles: Cycles) -> None:
-        self._catalogue, self._releases, self._cycles = catalogue, releases, cycles
+    def __init__(self, catalogue: Catalogue, releases: Releases, cycles: Cycles, lineages: Lineages) -> None:
+        self._catalogue, self._releases, self._cycles, self._lineages = catalogue, releases, cycles, lineages
 
     async def on_run_succeeded(self, event: Event) -> None:
         """A run made an adapter: it becomes a version."""
@@ -37,6 +38,7 @@ class Reactions:
                     origin=f"trained by {data.tuning_recipe}",
                 ),
                 cycle=event.cycle,
+                tuning_recipe=data.tuning_recipe,
             )
         )
 
@@ -51,6 +53,7 @@ class Reactions:
             results=tuple(scorer_result_from_proto(result) for result in data.results),
             items=data.items,
             fidelity=fidelity_from_proto(data.fidelity),
+            dataset_version=data.dataset_version,
         )
         await self._releases.apply_gate(data.candidate, data.evaluation_suite, evidence, event.cycle)
 
@@ -72,6 +75,12 @@ class Reactions:
         data = event.data
         assert isinstance(data, inference_events_pb2.RolloutRolledBack)
         await self._releases.rolled_back(data.release, data.reason)
+
+    async def on_answered(self, event: Event) -> None:
+        """A model answered: its answer can be traced back."""
+        data = event.data
+        assert isinstance(data, inference_events_pb2.ResponseCompleted)
+        await self._lineages.answered(event.project, data.answer, data.model_version, data.release)
 
     async def on_any(self, event: Event) -> None:
         """Something happened in a turn of the loop: it is drawn."""

@@ -9,6 +9,7 @@ from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.imports import Imports
+from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.domain.imports import IMPORT_STATES, ModelImport
@@ -26,9 +27,16 @@ class RegistryServicer(pb_grpc.RegistryServiceServicer):
     """Translates; every decision is made in the use cases."""
 
     def __init__(
-        self, ports: Ports, catalogue: Catalogue, imports: Imports, releases: Releases, listener: Listener
+        self,
+        ports: Ports,
+        catalogue: Catalogue,
+        imports: Imports,
+        releases: Releases,
+        lineages: Lineages,
+        listener: Listener,
     ) -> None:
         self._ports, self._catalogue, self._imports, self._releases = ports, catalogue, imports, releases
+        self._lineages = lineages
         self._listener = listener
         self._reader = Reader(ports.transactions)
 
@@ -146,3 +154,7 @@ class RegistryServicer(pb_grpc.RegistryServiceServicer):
         return pb.ListCyclesResponse(
             cycles=[mapping.cycle_to_proto(item.value) for item in listed.items], next_page_token=token
         )
+
+    async def GetLineage(self, request: pb.GetLineageRequest, context: Any) -> pb.GetLineageResponse:
+        direction = mapping.direction_from_proto(request.direction)
+        return mapping.walk_to_proto(await self._lineages.walk(request.name, direction, request.max_hops))

@@ -7,6 +7,8 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mainspring.registry.v1 import lineage_pb2 as _lineage_pb2
 from mainspring.registry.v1 import model_pb2 as _model_pb2
 from mainspring.registry.v1 import release_pb2 as _release_pb2
 import builtins as _builtins
@@ -1071,3 +1073,92 @@ class ListCyclesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCyclesResponse: _TypeAlias = ListCyclesResponse  # noqa: Y015
+
+@_typing.final
+class GetLineageRequest(_message.Message):
+    """Request of RegistryService.GetLineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Direction:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[GetLineageRequest._Direction.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DIRECTION_UNSPECIFIED: GetLineageRequest._Direction.ValueType  # 0
+        """As UPSTREAM."""
+        DIRECTION_UPSTREAM: GetLineageRequest._Direction.ValueType  # 1
+        """To what the resource was made from: from an answer to release, model version, run, recipe, data, base, evaluation and decision."""
+        DIRECTION_DOWNSTREAM: GetLineageRequest._Direction.ValueType  # 2
+        """To what was made from the resource: from a dataset version to every model version that learned from it, and every release of those."""
+
+    class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper):
+        """Direction says where the walk goes."""
+
+    DIRECTION_UNSPECIFIED: GetLineageRequest.Direction.ValueType  # 0
+    """As UPSTREAM."""
+    DIRECTION_UPSTREAM: GetLineageRequest.Direction.ValueType  # 1
+    """To what the resource was made from: from an answer to release, model version, run, recipe, data, base, evaluation and decision."""
+    DIRECTION_DOWNSTREAM: GetLineageRequest.Direction.ValueType  # 2
+    """To what was made from the resource: from a dataset version to every model version that learned from it, and every release of those."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    MAX_HOPS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Where the walk begins: an answer, release, gate decision, model version (also by alias), training run, tuning recipe, dataset version,
+    model import or evaluation run.
+    """
+    direction: Global___GetLineageRequest.Direction.ValueType
+    """Optional. Where the walk goes. Default UPSTREAM."""
+    max_hops: _builtins.int
+    """Optional. Most edges from the beginning to any node. Default 32, at most 64; more is taken as 64."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        direction: Global___GetLineageRequest.Direction.ValueType = ...,
+        max_hops: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "max_hops", b"max_hops", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageRequest: _TypeAlias = GetLineageRequest  # noqa: Y015
+
+@_typing.final
+class GetLineageResponse(_message.Message):
+    """Response of RegistryService.GetLineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """Set when there is more than one answer holds (5,000 nodes, or `max_hops`)."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageNode]:
+        """What was found, nearest first; the first is the resource itself, under its own name where an alias was asked for."""
+
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]:
+        """All edges between these nodes."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[_lineage_pb2.LineageNode] | None = ...,
+        edges: _abc.Iterable[_lineage_pb2.LineageEdge] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "nodes", b"nodes", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015

@@ -135,6 +135,11 @@ class RegistryServiceStub:
                 request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListCyclesRequest.SerializeToString,
                 response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListCyclesResponse.FromString,
                 _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/GetLineage',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -281,6 +286,14 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLineage(self, request, context):
+        """Walks from a resource to everything that it was made from, or to everything that was made from it. A resource that the registry has not
+        heard of is refused with LINEAGE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -383,6 +396,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListCycles,
                     request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListCyclesRequest.FromString,
                     response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListCyclesResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -926,6 +944,33 @@ class RegistryService:
             '/mainspring.registry.v1.RegistryService/ListCycles',
             mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListCyclesRequest.SerializeToString,
             mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListCyclesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/GetLineage',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,10 @@ class RegistryServiceStub:
     """Reads a turn of the loop."""
     ListCycles: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListCyclesRequest, _registry_service_pb2.ListCyclesResponse]
     """Lists a project's turns of the loop, newest first."""
+    GetLineage: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetLineageRequest, _registry_service_pb2.GetLineageResponse]
+    """Walks from a resource to everything that it was made from, or to everything that was made from it. A resource that the registry has not
+    heard of is refused with LINEAGE_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -119,6 +123,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Reads a turn of the loop."""
     ListCycles: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListCyclesRequest, _registry_service_pb2.ListCyclesResponse]  # type: ignore[assignment]
     """Lists a project's turns of the loop, newest first."""
+    GetLineage: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetLineageRequest, _registry_service_pb2.GetLineageResponse]  # type: ignore[assignment]
+    """Walks from a resource to everything that it was made from, or to everything that was made from it. A resource that the registry has not
+    heard of is refused with LINEAGE_NOT_FOUND.
+    """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """RegistryService is the catalogue of models and the gate that releases them."""
@@ -282,5 +290,15 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListCyclesResponse, _abc.Awaitable[_registry_service_pb2.ListCyclesResponse]]:
         """Lists a project's turns of the loop, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetLineage(
+        self,
+        request: _registry_service_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.GetLineageResponse, _abc.Awaitable[_registry_service_pb2.GetLineageResponse]]:
+        """Walks from a resource to everything that it was made from, or to everything that was made from it. A resource that the registry has not
+        heard of is refused with LINEAGE_NOT_FOUND.
+        """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

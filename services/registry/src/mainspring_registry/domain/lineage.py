@@ -1,0 +1,122 @@
+"""What was made from what: the edges of a graph from data and bases down to answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mainspring_registry.domain.catalogue import Lineage, ModelVersion
+from mainspring_registry.domain.gate import GateDecision
+from mainspring_registry.domain.releases import Release
+
+DEFAULT_HOPS = 32
+MAX_HOPS = 64
+MAX_NODES = 5000
+
+
+class Relation(StrEnum):
+    """What part a source had in its target."""
+
+    TRAINED_ON = "TRAINED_ON"
+    CONFIGURED_BY = "CONFIGURED_BY"
+    BASED_ON = "BASED_ON"
+    CONTINUED_FROM = "CONTINUED_FROM"
+    PRODUCED_BY = "PRODUCED_BY"
+    IMPORTED_BY = "IMPORTED_BY"
+    MEASURED = "MEASURED"
+    COMPARED_WITH = "COMPARED_WITH"
+    ASKED_FROM = "ASKED_FROM"
+    DECIDED_ON = "DECIDED_ON"
+    ALLOWED_BY = "ALLOWED_BY"
+    RELEASES = "RELEASES"
+    SERVED_BY = "SERVED_BY"
+    ANSWERED_BY = "ANSWERED_BY"
+
+
+SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM)
+"""A walk shows what they lead to and goes no further: a champion that somebody was compared with is not what they were
+made from, and a model that was asked a dataset's questions did not learn from it."""
+NEVER_DOWNSTREAM = (Relation.SERVED_BY, Relation.ANSWERED_BY)
+"""Answers are without number; from them one walks upstream."""
+
+
+class Direction(StrEnum):
+    """Where a walk goes."""
+
+    UPSTREAM = "UPSTREAM"
+    DOWNSTREAM = "DOWNSTREAM"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`source` had a part in `target`."""
+
+    source: str
+    target: str
+    relation: Relation
+
+
+@dataclass(frozen=True)
+class Node:
+    """Something that a walk found, and how far away."""
+
+    name: str
+    hops: int
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a walk found: nodes nearest first, the edges between them, and whether there is more."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    truncated: bool
+
+
+def edges_of_version(version: ModelVersion, tuning_recipe: str = "") -> tuple[Edge, ...]:
+    """How a version came to be, its run included."""
+    made: Lineage = version.lineage
+    run, name = made.training_run, version.name
+    return _known(
+        Edge(made.dataset_version, run or name, Relation.TRAINED_ON),
+        Edge(tuning_recipe, run or name, Relation.CONFIGURED_BY),
+        Edge(made.parent_model_version, run or name, Relation.CONTINUED_FROM),
+        Edge(run, name, Relation.PRODUCED_BY),
+        Edge(made.model_import, name, Relation.IMPORTED_BY),
+        Edge(version.base_model_version, name, Relation.BASED_ON),
+    )
+
+
+def edges_of_evaluation(run: str, candidate: str, baseline: str, dataset_version: str) -> tuple[Edge, ...]:
+    """What an evaluation run looked at."""
+    return _known(
+        Edge(candidate, run, Relation.MEASURED),
+        Edge(baseline, run, Relation.COMPARED_WITH),
+        Edge(dataset_version, run, Relation.ASKED_FROM),
+    )
+
+
+def edges_of_decision(decision: GateDecision) -> tuple[Edge, ...]:
+    """What a decision rests on."""
+    return _known(Edge(decision.evidence.evaluation_run, decision.name, Relation.DECIDED_ON))
+
+
+def edges_of_release(release: Release) -> tuple[Edge, ...]:
+    """What a release rests on."""
+    return _known(
+        Edge(release.gate_decision, release.name, Relation.ALLOWED_BY),
+        Edge(release.model_version, release.name, Relation.RELEASES),
+    )
+
+
+def edges_of_answer(answer: str, model_version: str, release: str) -> tuple[Edge, ...]:
+    """Who gave an answer."""
+    return _known(
+        Edge(release, answer, Relation.SERVED_BY),
+        Edge(model_version, answer, Relation.ANSWERED_BY),
+    )
+
+
+def _known(*edges: Edge) -> tuple[Edge, ...]:
+    """Those whose ends are both known."""
+    return tuple(edge for edge in edges if edge.source and edge.target)

@@ -1,0 +1,98 @@
+"""The commands of the guides, run as they stand there but for the names of what they ask."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from tests.support import loop, pages
+from tests.support.stack import Stack
+
+from mainspring_client.client import Mainspring
+from mainspring_client.flywheel import Result
+from mainspring_testkit.waiting import eventually
+
+PROJECT = "guide"
+MODEL = f"projects/{PROJECT}/models/{loop.NAME}"
+
+
+async def release(stack: Stack, client: Mainspring, folder: Path) -> None:
+    """One turn of the loop that ends in a release; done once for all tests here, whichever comes first."""
+    if [model async for model in client.registry.models(PROJECT) if model.name == MODEL and model.active_release]:
+        return
+    base = await loop.import_base(client, PROJECT, stack.models)
+    await client.apply(loop.configuration(PROJECT, base))
+    rows = loop.write(folder / "in.jsonl", loop.rows(0, 100))
+    outcome = await loop.turn(client, PROJECT, await loop.ingest(client, PROJECT, rows))
+    assert outcome.result is Result.RELEASED, outcome.reason
+    await eventually(lambda: promoted(client), within_s=60, what="the release to get all traffic")
+
+
+async def promoted(client: Mainspring) -> bool:
+    return "champion" in (await client.registry.model(MODEL)).aliases
+
+
+async def first_line_of(stack: Stack, program: str) -> str:
+    """The first line that a Python program prints which would go on for ever."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program,
+        env={**os.environ, "MAINSPRING_DATA": str(stack.data)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            return (await process.stdout.readline()).decode()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_backend_hears_of_a_release_as_the_guide_says(stack: Stack, client: Mainspring, tmp_path: Path) -> None:
+    await release(stack, client, tmp_path)
+    text = (pages.ROOT / "docs" / "guides" / "subscribe-to-releases.md").read_text()
+    changes = (
+        ("--project demo", f"--project {PROJECT}"),
+        ('subscribe("demo"', f'subscribe("{PROJECT}"'),
+        ("follow.mjs demo", f"follow.mjs {PROJECT}"),
+        ("~/.mainspring-demo", str(stack.data)),
+    )
+    table, lines, node = pages.blocks(text, "sh", changes)
+    assert "registry.model.released" in await pages.run(stack, "bash", "-c", table)
+    event = json.loads(await pages.run(stack, "bash", "-c", lines))
+    assert event["data"]["model_version"] == f"{MODEL}/versions/1"
+    event = json.loads(await pages.run(stack, "bash", "-c", node))
+    assert (event["project"], event["data"]["modelVersion"]) == (PROJECT, f"{MODEL}/versions/1")
+
+    (python,) = pages.blocks(text, "python", changes)
+    manifest = event["data"]["manifest"]["sha256"]
+    assert (await first_line_of(stack, python)).startswith(f"use {MODEL}/versions/1: ")
+    assert manifest == (await client.registry.version(f"{MODEL}/versions/1")).manifest.sha256
+
+
+async def test_evidence_and_lineage_are_seen_as_the_guide_says(
+    stack: Stack, client: Mainspring, tmp_path: Path
+) -> None:
+    await release(stack, client, tmp_path)
+    text = (pages.ROOT / "docs" / "guides" / "evaluation-and-release.md").read_text()
+    changes = (("--project demo", f"--project {PROJECT}"), ("summaries", loop.NAME))
+    decisions, up, down = pages.blocks(text, "sh", changes)
+    assert "ALLOWED" in await pages.run(stack, "bash", "-c", decisions)
+    shown = await pages.run(stack, "bash", "-c", up)
+    version = await client.registry.version(f"{MODEL}/versions/1")
+    for name in (version.lineage.training_run, version.lineage.dataset_version, version.base_model_version):
+        assert name in shown
+    found = json.loads(await pages.run(stack, "bash", "-c", down))
+    assert {version.lineage.dataset_version, version.name, f"{MODEL}/releases/1"} <= {n["name"] for n in found["nodes"]}
+    # An answer leads back to the data, once the registry has heard of it.
+    answer = await client.inference.answer(MODEL, loop.question(1000))
+
+    async def traced() -> bool:
+        return version.lineage.dataset_version in await stack.run("lineage", answer.name, check=False)
+
+    await eventually(traced, within_s=30, what="the answer to be traced")
