@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import (
     Dataset,
     DatasetVersion,
@@ -22,10 +23,11 @@ from mainspring_data_ingest.domain.ingestions import (
     Source,
     SourceFormat,
 )
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe, SplitShares
+from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitShares
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused, excerpt
 from mainspring_data_ingest.domain.rows import Example, ExampleMaker, Message, Row
 from mainspring_data_ingest.domain.splits import Split, SplitAssigner, split_of
+from mainspring_data_ingest.domain.steps import TextRepair
 from mainspring_svckit.errors import IllegalTransition
 from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.contracts.states import assert_as_declared
@@ -248,3 +250,11 @@ def test_an_ingestion_that_has_ended_does_not_move() -> None:
 def test_b5_excerpts_cannot_act_on_a_screen() -> None:
     assert excerpt(b"a\x1b[31m\x00\n\tb\xff\xe2\x80\xae!\n") == "a\\x1b[31m\\x00\\n\\tb\\xff\\u202e!"
     assert len(excerpt("é".encode() * 10_000)) == 500
+
+
+def test_a_recipe_without_steps_has_the_digest_that_it_had_before_there_were_steps() -> None:
+    assert recipe().applied_sha256() == "f8c7fbc48d6d92383aac9b9bd7d6e70a2950ad92a5e7e617488dc28229af37bc"
+    assert "steps" not in recipe().as_json()
+    cleaned = recipe(steps=(TextRepair(),))
+    assert cleaned.applied_sha256() != recipe().applied_sha256()
+    assert cleaned.as_json()["steps"] == ({"part": "ALL", "kind": "text_repair"},)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +16,12 @@ from mainspring_data_ingest.application.files import RefusedRows, Uploads, refus
 from mainspring_data_ingest.application.ingestions import MESSAGES, WORK_KIND, CreateIngestion, Ingestions
 from mainspring_data_ingest.application.ports import OnProgress, Ports, Refined, RefinedShard
 from mainspring_data_ingest.application.recipes import Recipes
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import Tally
 from mainspring_data_ingest.domain.ingestions import Ingestion, IngestionState, Source, SourceFormat
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.report import Report, TextStatistics
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import (
     EtagMismatch,
@@ -85,10 +87,14 @@ class FakeRefiner:
         self.failure: Exception | None = None
         self.seen: list[Ingestion] = []
         self.meanwhile: Any = None
+        self.manifests: dict[str, ArtifactRef] = {}
 
     @asynccontextmanager
-    async def refine(self, work: Ingestion, on_progress: OnProgress) -> AsyncIterator[Refined]:
+    async def refine(
+        self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
+    ) -> AsyncIterator[Refined]:
         self.seen.append(work)
+        self.manifests = dict(manifests)
         await on_progress(Progress(done=1, unit="rows", phase="reading"))
         if self.failure is not None:
             raise self.failure
@@ -102,7 +108,10 @@ class FakeRefiner:
             shards.append(RefinedShard(Split.TRAIN, path, 1, hashlib.sha256(path.read_bytes()).hexdigest()))
         refused = self.folder / "refused.jsonl"
         refused.write_bytes(refused_line(RefusedRow(0, 2, RefusalReason.EMPTY, "empty", "x")))
-        yield Refined(tuple(shards), refused, Tally({Split.TRAIN: len(shards)}, {RefusalReason.EMPTY: 1}))
+        tally = Tally({Split.TRAIN: len(shards)}, {RefusalReason.EMPTY: 1})
+        texts = TextStatistics().report()
+        report = Report(tally.input_rows, len(shards), 0, {RefusalReason.EMPTY: 1}, (), texts, texts)
+        yield Refined(tuple(shards), refused, tally, report)
 
 
 class FakeLease:

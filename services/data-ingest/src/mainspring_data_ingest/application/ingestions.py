@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mainspring_data_ingest.application.ports import Ports, Refined, Refiner
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import (
     Dataset,
     DatasetVersion,
@@ -14,7 +15,6 @@ from mainspring_data_ingest.domain.datasets import (
     root_sha256,
 )
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
-from mainspring_data_ingest.domain.recipes import ColumnMapping
 from mainspring_svckit.errors import AlreadyExists, NotFound
 from mainspring_svckit.names import IngestionName, IngestionRecipeName
 from mainspring_svckit.ports import Claim
@@ -112,7 +112,7 @@ class Ingestions:
                 async with lease.transaction():
                     await self._put(replace(work, progress=progress))
 
-            async with self._refiner.refine(work, report) as refined:
+            async with self._refiner.refine(work, await self._manifests(work), report) as refined:
                 rows = refined.tally.input_rows
                 await report(Progress(done=rows, total=rows, unit="rows", phase="storing"))
                 files = await self._store(work, refined)
@@ -133,6 +133,14 @@ class Ingestions:
         async with lease.transaction():
             work = (await require(self._ports.ingestions, "Ingestion", name, lock=True)).value
             return await self._put((await self._on_newest(work)).started(self._ports.clock.now()))
+
+    async def _manifests(self, work: Ingestion) -> dict[str, ArtifactRef]:
+        """Manifests of the versions whose test splits the recipe keeps out."""
+        async with self._ports.transactions.transaction():
+            return {
+                name: (await require(self._ports.versions, "DatasetVersion", name)).value.manifest
+                for name in work.recipe.evaluation_versions
+            }
 
     async def _on_newest(self, work: Ingestion) -> Ingestion:
         """An ingestion that adds, adding to the newest version; another one as it is."""

@@ -134,7 +134,7 @@ def manifest_bytes(
         "input_rows": tally.input_rows,
         "refusals": {reason.value: rows for reason, rows in tally.refusals.items()},
         "refused": _address(refused) if refused is not None else None,
-        "recipe": asdict(recipe),
+        "recipe": recipe.as_json(),
         "recipe_sha256": recipe.applied_sha256(),
         "sources": [
             {

@@ -69,6 +69,18 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """The same messages came earlier in the input."""
     REFUSAL_REASON_TOO_LONG: _RefusalReason.ValueType  # 6
     """A field is longer than the recipe allows."""
+    REFUSAL_REASON_WRONG_LANGUAGE: _RefusalReason.ValueType  # 7
+    """It is in a language that the recipe does not want."""
+    REFUSAL_REASON_WRONG_LENGTH: _RefusalReason.ValueType  # 8
+    """It is shorter or longer than a length filter allows."""
+    REFUSAL_REASON_LOW_QUALITY: _RefusalReason.ValueType  # 9
+    """It breaks a quality rule."""
+    REFUSAL_REASON_PERSONAL_DATA: _RefusalReason.ValueType  # 10
+    """It holds personal data that the recipe refuses."""
+    REFUSAL_REASON_NEAR_DUPLICATE: _RefusalReason.ValueType  # 11
+    """It is almost the same as a row before it."""
+    REFUSAL_REASON_EVALUATION_LEAK: _RefusalReason.ValueType  # 12
+    """An evaluation set holds it."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """RefusalReason says why an input row is not in a dataset version."""
@@ -87,6 +99,18 @@ REFUSAL_REASON_EXACT_DUPLICATE: RefusalReason.ValueType  # 5
 """The same messages came earlier in the input."""
 REFUSAL_REASON_TOO_LONG: RefusalReason.ValueType  # 6
 """A field is longer than the recipe allows."""
+REFUSAL_REASON_WRONG_LANGUAGE: RefusalReason.ValueType  # 7
+"""It is in a language that the recipe does not want."""
+REFUSAL_REASON_WRONG_LENGTH: RefusalReason.ValueType  # 8
+"""It is shorter or longer than a length filter allows."""
+REFUSAL_REASON_LOW_QUALITY: RefusalReason.ValueType  # 9
+"""It breaks a quality rule."""
+REFUSAL_REASON_PERSONAL_DATA: RefusalReason.ValueType  # 10
+"""It holds personal data that the recipe refuses."""
+REFUSAL_REASON_NEAR_DUPLICATE: RefusalReason.ValueType  # 11
+"""It is almost the same as a row before it."""
+REFUSAL_REASON_EVALUATION_LEAK: RefusalReason.ValueType  # 12
+"""An evaluation set holds it."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 @_typing.final
