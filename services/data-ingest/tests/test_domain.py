@@ -25,7 +25,8 @@ from mainspring_data_ingest.domain.ingestions import (
 )
 from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitShares
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused, excerpt
-from mainspring_data_ingest.domain.rows import Example, ExampleMaker, Message, Row
+from mainspring_data_ingest.domain.report import Report, StepReport, TextReport, TextStatistics
+from mainspring_data_ingest.domain.rows import Draft, Example, ExampleMaker, Message, Row
 from mainspring_data_ingest.domain.splits import Split, SplitAssigner, split_of
 from mainspring_data_ingest.domain.steps import TextRepair
 from mainspring_svckit.errors import IllegalTransition
@@ -203,6 +204,7 @@ def test_a_manifest_lists_everything() -> None:
             [shard(Split.TRAIN, "aa")],
             tally,
             refused_file,
+            ArtifactRef("3" * 64, 6),
         )
     )
     assert body["schema"] == "mainspring.dataset.v1"
@@ -213,6 +215,7 @@ def test_a_manifest_lists_everything() -> None:
     }
     assert (body["input_rows"], body["refusals"]) == (3, {"EMPTY": 2})
     assert body["refused"] == {"sha256": "1" * 64, "size_bytes": 5}
+    assert body["report"] == {"sha256": "3" * 64, "size_bytes": 6}
     assert body["sources"][0]["filename"] == "x.csv"
 
 
@@ -258,3 +261,41 @@ def test_a_recipe_without_steps_has_the_digest_that_it_had_before_there_were_ste
     cleaned = recipe(steps=(TextRepair(),))
     assert cleaned.applied_sha256() != recipe().applied_sha256()
     assert cleaned.as_json()["steps"] == ({"part": "ALL", "kind": "text_repair"},)
+
+
+def text_report(*answers: str) -> TextReport:
+    statistics = TextStatistics()
+    for answer in answers:
+        statistics.add(Draft((Message("user", "a question"), Message("assistant", answer))))
+    return statistics.report()
+
+
+def test_texts_are_described_by_length_diversity_and_labels() -> None:
+    found = text_report("yes", "no", "yes", "yes", "perhaps not")
+    assert (found.rows, found.prompt.mean_words, found.answer.mean_words) == (5, 2.0, 1.2)
+    assert found.answer.words == {1: 4, 2: 1}
+    assert found.distinct == {1: round(4 / 6, 4), 2: 1.0, 3: 0.0}
+    assert found.labels == {"yes": 3, "no": 1, "perhaps not": 1}
+
+
+def test_answers_that_are_free_text_are_no_labels() -> None:
+    assert text_report(*(f"answer {number}" for number in range(101))).labels is None
+    assert text_report("x" * 61).labels is None
+    assert text_report().labels is None
+
+
+@given(st.lists(st.text(max_size=20), max_size=30))
+def test_a_report_is_read_as_it_was_written(answers: list[str]) -> None:
+    texts = text_report(*answers)
+    step = StepReport("length_filter", 2, 1, {RefusalReason.WRONG_LENGTH: 3}, {"x": 1})
+    report = Report(9, 4, 2, {RefusalReason.WRONG_LENGTH: 3}, (step,), texts, text_report("a"))
+    assert Report.parse(report.as_bytes()) == report
+    with pytest.raises(ValueError):
+        Report.parse(b'{"schema": "another"}')
+
+
+def test_the_diversity_of_many_rows_is_that_of_a_sample_of_them() -> None:
+    many = [f"word{number} and{number % 7} more{number % 11}" for number in range(5000)]
+    found, again = text_report(*many), text_report(*many)
+    assert found == again
+    assert found.distinct[1] == pytest.approx(1 / 3, abs=0.01)  # 2,000 of 6,000 words: the sample's size bounds it.

@@ -439,6 +439,24 @@ def rows_of(*pairs: tuple[str, str]) -> bytes:
     return b"".join(json.dumps({"mr": prompt, "ref": answer}).encode() + b"\n" for prompt, answer in pairs)
 
 
+async def report_adds_up(ingest: DataIngest, version: dataset_pb2.DatasetVersion) -> None:
+    answer = await ingest.call("GetDatasetReport", name=version.name, plot=True)
+    report = answer.dataset_report
+    assert (report.input_rows, report.kept_unchanged_rows, report.kept_changed_rows) == (8, 1, 2)
+    assert sum(refusal.rows for refusal in report.refusals) == 5
+    reached = report.before.rows
+    for step, wanted in zip(report.steps, STEPS, strict=True):
+        assert [step.step] == list(wanted)
+        assert step.passed_rows + sum(refusal.rows for refusal in step.refusals) == reached
+        reached = step.passed_rows
+    assert {finding.name: finding.count for finding in report.steps[5].findings} == {"EMAIL_ADDRESS": 1, "IBAN": 1}
+    assert (report.before.rows, report.after.rows) == (8, 3)
+    assert answer.plot_png.startswith(b"\x89PNG")
+    manifest = json.loads(await ingest.artifacts.read("p", artifact_from_proto(version.manifest)))
+    assert manifest["report"]["sha256"] == version.report.sha256
+    assert json.loads(await ingest.artifacts.read("p", artifact_from_proto(version.report)))["input_rows"] == 8
+
+
 async def test_b9_a_messy_file_becomes_a_clean_version(ingest: DataIngest) -> None:
     stored = (await ingest.put_recipe(steps=recipe_steps(*STEPS))).ingestion_recipe
     assert [step.WhichOneof("step") for step in stored.steps] == [name for step in STEPS for name in step]
@@ -462,6 +480,7 @@ async def test_b9_a_messy_file_becomes_a_clean_version(ingest: DataIngest) -> No
         2: "You can write to <EMAIL_ADDRESS> to book a table there.",
         7: sentence,
     }
+    await report_adds_up(ingest, version)
     refused = (await ingest.call("ListRefusedRows", parent=version.name)).refused_rows
     names = [dataset_pb2.RefusalReason.Name(row.reason).removeprefix("REFUSAL_REASON_") for row in refused]
     assert [(row.line, name) for row, name in zip(refused, names, strict=True)] == [

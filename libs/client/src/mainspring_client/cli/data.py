@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mainspring_client.cli import reports
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ File = Annotated[Path, typer.Argument(help="JSONL or CSV file.", exists=True, di
 Column = Annotated[str, typer.Option(show_default=False)]
 
 datasets = group("Files in, immutable dataset versions out, with an account of every row.")
+datasets.command()(reports.report)
 collections = group("Collections of documents that answers can cite.")
 
 

@@ -48,6 +48,7 @@ class _Files:
 
     shards: tuple[Shard, ...]
     refused: ArtifactRef | None
+    report: ArtifactRef
 
 
 class Ingestions:
@@ -166,7 +167,10 @@ class Ingestions:
             ]
         )
         refused = refined.refused and await files.put_file(project, refined.refused, media_type=JSON_LINES)
-        return _Files(shards, refused)
+        report = await files.put_bytes(
+            project, refined.report.as_bytes(), media_type="application/json", filename="report.json"
+        )
+        return _Files(shards, refused, report)
 
     async def _publish(self, work: Ingestion, files: _Files, tally: Tally) -> None:
         """Ends the ingestion with a new version, or with the newest one when that is the same."""
@@ -185,7 +189,7 @@ class Ingestions:
     async def _add_version(self, dataset: Dataset, work: Ingestion, files: _Files, tally: Tally) -> DatasetVersion:
         ports, project = self._ports, IngestionName.parse(work.name).project
         dataset, name = dataset.with_version()
-        manifest = manifest_bytes(name, work.recipe, work.sources, files.shards, tally, files.refused)
+        manifest = manifest_bytes(name, work.recipe, work.sources, files.shards, tally, files.refused, files.report)
         version = DatasetVersion(
             name=name,
             dataset=dataset.name,
@@ -201,6 +205,7 @@ class Ingestions:
             refused=files.refused,
             cycle=work.cycle,
             ingestion=work.name,
+            report=files.report,
         )
         await ports.datasets.put(dataset)
         await ports.versions.add(version)

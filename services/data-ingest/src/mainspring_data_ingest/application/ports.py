@@ -156,6 +156,18 @@ class Refiner(Protocol):
         ...
 
 
+class Plotter(Protocol):
+    """Draws reports."""
+
+    async def draw(self, title: str, report: Report) -> bytes:
+        """A PNG picture.
+
+        Raises:
+            Unavailable: It could not be drawn now.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Ports:
     """Everything the use cases need; made once, in `main.py`."""

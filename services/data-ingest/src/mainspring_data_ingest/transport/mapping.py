@@ -142,6 +142,7 @@ def version_to_proto(version: DatasetVersion) -> dataset_pb2.DatasetVersion:
         ],
         cycle=version.cycle,
         ingestion=version.ingestion,
+        report=artifact_to_proto(version.report) if version.report is not None else None,
     )
 
 
