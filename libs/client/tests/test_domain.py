@@ -12,6 +12,7 @@ import pytest
 from mainspring.data.v1 import recipe_pb2
 from mainspring.training.v1 import recipe_pb2 as tuning_pb2
 from mainspring_client import configuration, rows
+from mainspring_client.cleaning import steps_of
 from mainspring_client.cli.output import printable, short
 from mainspring_client.connection import Endpoints
 from mainspring_client.resources import expand, expand_model, without_output_only
@@ -334,3 +335,20 @@ def test_names_are_shown_as_commands_take_them() -> None:
     assert short("projects/p/models/m/versions/3") == "m/3"
     assert short("projects/p/models/m") == "m"
     assert short("projects/p") == "projects/p"
+
+
+def test_steps_of_a_recipe_may_name_resources_shortly() -> None:
+    steps = steps_of(clean=True, languages=["en"], keep_out=[{"dataset_version": "held-out/2"}])
+    section = {"id": "r", "dataset": "d", "columns": {"messages_column": "messages"}, "steps": steps}
+    parsed = configuration.Configuration.parse({"project": "p", "ingestion_recipe": section})
+    recipe = parsed.sections["ingestion_recipe"]
+    assert isinstance(recipe, recipe_pb2.IngestionRecipe)
+    kinds = [step.WhichOneof("step") for step in recipe.steps]
+    assert kinds.index("personal_data") < kinds.index("decontamination") < kinds.index("near_duplicates")
+    leak = recipe.steps[kinds.index("decontamination")].decontamination
+    assert leak.dataset_version == "projects/p/datasets/held-out/versions/2"
+    for wrong in ({"dataset_version": "held-out"}, {"dataset_version": "projects/q/datasets/d/versions/1"}):
+        section["steps"] = [{"decontamination": wrong}]
+        with pytest.raises(InvalidInput) as caught:
+            configuration.Configuration.parse({"project": "p", "ingestion_recipe": section})
+        assert caught.value.violations[0].field == "ingestion_recipe.steps[0].decontamination.dataset_version"

@@ -1,7 +1,7 @@
 """The fakes of this service's own ports; each passes the contract suite of its port."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from mainspring_data_ingest.application.ports import OnProgress, Refined, Refine
 from mainspring_data_ingest.domain.datasets import Tally
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.report import Report, TextStatistics
 from mainspring_data_ingest.domain.splits import Split
-from mainspring_svckit.values import Progress
+from mainspring_svckit.values import ArtifactRef, Progress
 from mainspring_testkit.fakes import FakeArtifacts
 
 
@@ -24,10 +25,14 @@ class FakeRefiner:
         self.failure: Exception | None = None
         self.seen: list[Ingestion] = []
         self.meanwhile: Any = None
+        self.manifests: dict[str, ArtifactRef] = {}
 
     @asynccontextmanager
-    async def refine(self, work: Ingestion, on_progress: OnProgress) -> AsyncIterator[Refined]:
+    async def refine(
+        self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
+    ) -> AsyncIterator[Refined]:
         self.seen.append(work)
+        self.manifests = dict(manifests)
         for source in work.sources:
             await self.files.read("p", source.artifact)
         await on_progress(Progress(done=1, unit="rows", phase="reading"))
@@ -43,6 +48,9 @@ class FakeRefiner:
             shards.append(RefinedShard(Split.TRAIN, path, 1, hashlib.sha256(path.read_bytes()).hexdigest()))
         refused = self.folder / "refused.jsonl"
         refused.write_bytes(refused_line(RefusedRow(0, 2, RefusalReason.EMPTY, "empty", "x")))
-        yield Refined(tuple(shards), refused, Tally({Split.TRAIN: len(shards)}, {RefusalReason.EMPTY: 1}))
+        tally = Tally({Split.TRAIN: len(shards)}, {RefusalReason.EMPTY: 1})
+        texts = TextStatistics().report()
+        report = Report(tally.input_rows, len(shards), 0, {RefusalReason.EMPTY: 1}, (), texts, texts)
+        yield Refined(tuple(shards), refused, tally, report)
         for path in (refused, *(shard.path for shard in shards)):
             path.unlink()

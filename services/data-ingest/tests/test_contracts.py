@@ -42,7 +42,7 @@ class RefinerContract:
         async def hear(progress: Progress) -> None:
             told.append(progress)
 
-        async with refiner.refine(work(await put(ROWS)), hear) as refined:
+        async with refiner.refine(work(await put(ROWS)), {}, hear) as refined:
             assert sum(shard.rows for shard in refined.shards) == 1
             assert refined.tally.input_rows == 2
             assert refined.tally.refusals == {RefusalReason.EMPTY: 1}
@@ -56,13 +56,13 @@ class RefinerContract:
     async def test_i7_the_same_sources_give_the_same_digests(self, refiner: Refiner, put: Put) -> None:
         seen: list[list[str]] = []
         for rows in (ROWS, ROWS, ROWS.replace(b"answer", b"another")):
-            async with refiner.refine(work(await put(rows)), _ignore) as refined:
+            async with refiner.refine(work(await put(rows)), {}, _ignore) as refined:
                 seen.append([shard.rows_sha256 for shard in refined.shards])
         assert seen[0] == seen[1] != seen[2]
 
     async def test_a_source_that_is_not_there_is_not_found(self, refiner: Refiner) -> None:
         with pytest.raises(NotFound):
-            async with refiner.refine(work(ArtifactRef("0" * 64, 3)), _ignore):
+            async with refiner.refine(work(ArtifactRef("0" * 64, 3)), {}, _ignore):
                 pytest.fail("there is nothing to refine")
 
 

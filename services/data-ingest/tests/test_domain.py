@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import (
     Dataset,
     DatasetVersion,
@@ -22,10 +23,12 @@ from mainspring_data_ingest.domain.ingestions import (
     Source,
     SourceFormat,
 )
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe, SplitShares
+from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitShares
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused, excerpt
-from mainspring_data_ingest.domain.rows import Example, ExampleMaker, Message, Row
+from mainspring_data_ingest.domain.report import Report, StepReport, TextReport, TextStatistics
+from mainspring_data_ingest.domain.rows import Draft, Example, ExampleMaker, Message, Row
 from mainspring_data_ingest.domain.splits import Split, SplitAssigner, split_of
+from mainspring_data_ingest.domain.steps import TextRepair
 from mainspring_svckit.errors import IllegalTransition
 from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.contracts.states import assert_as_declared
@@ -201,6 +204,7 @@ def test_a_manifest_lists_everything() -> None:
             [shard(Split.TRAIN, "aa")],
             tally,
             refused_file,
+            ArtifactRef("3" * 64, 6),
         )
     )
     assert body["schema"] == "mainspring.dataset.v1"
@@ -211,6 +215,7 @@ def test_a_manifest_lists_everything() -> None:
     }
     assert (body["input_rows"], body["refusals"]) == (3, {"EMPTY": 2})
     assert body["refused"] == {"sha256": "1" * 64, "size_bytes": 5}
+    assert body["report"] == {"sha256": "3" * 64, "size_bytes": 6}
     assert body["sources"][0]["filename"] == "x.csv"
 
 
@@ -248,3 +253,49 @@ def test_an_ingestion_that_has_ended_does_not_move() -> None:
 def test_b5_excerpts_cannot_act_on_a_screen() -> None:
     assert excerpt(b"a\x1b[31m\x00\n\tb\xff\xe2\x80\xae!\n") == "a\\x1b[31m\\x00\\n\\tb\\xff\\u202e!"
     assert len(excerpt("é".encode() * 10_000)) == 500
+
+
+def test_a_recipe_without_steps_has_the_digest_that_it_had_before_there_were_steps() -> None:
+    assert recipe().applied_sha256() == "f8c7fbc48d6d92383aac9b9bd7d6e70a2950ad92a5e7e617488dc28229af37bc"
+    assert "steps" not in recipe().as_json()
+    cleaned = recipe(steps=(TextRepair(),))
+    assert cleaned.applied_sha256() != recipe().applied_sha256()
+    assert cleaned.as_json()["steps"] == ({"part": "ALL", "kind": "text_repair"},)
+
+
+def text_report(*answers: str) -> TextReport:
+    statistics = TextStatistics()
+    for answer in answers:
+        statistics.add(Draft((Message("user", "a question"), Message("assistant", answer))))
+    return statistics.report()
+
+
+def test_texts_are_described_by_length_diversity_and_labels() -> None:
+    found = text_report("yes", "no", "yes", "yes", "perhaps not")
+    assert (found.rows, found.prompt.mean_words, found.answer.mean_words) == (5, 2.0, 1.2)
+    assert found.answer.words == {1: 4, 2: 1}
+    assert found.distinct == {1: round(4 / 6, 4), 2: 1.0, 3: 0.0}
+    assert found.labels == {"yes": 3, "no": 1, "perhaps not": 1}
+
+
+def test_answers_that_are_free_text_are_no_labels() -> None:
+    assert text_report(*(f"answer {number}" for number in range(101))).labels is None
+    assert text_report("x" * 61).labels is None
+    assert text_report().labels is None
+
+
+@given(st.lists(st.text(max_size=20), max_size=30))
+def test_a_report_is_read_as_it_was_written(answers: list[str]) -> None:
+    texts = text_report(*answers)
+    step = StepReport("length_filter", 2, 1, {RefusalReason.WRONG_LENGTH: 3}, {"x": 1})
+    report = Report(9, 4, 2, {RefusalReason.WRONG_LENGTH: 3}, (step,), texts, text_report("a"))
+    assert Report.parse(report.as_bytes()) == report
+    with pytest.raises(ValueError):
+        Report.parse(b'{"schema": "another"}')
+
+
+def test_the_diversity_of_many_rows_is_that_of_a_sample_of_them() -> None:
+    many = [f"word{number} and{number % 7} more{number % 11}" for number in range(5000)]
+    found, again = text_report(*many), text_report(*many)
+    assert found == again
+    assert found.distinct[1] == pytest.approx(1 / 3, abs=0.01)  # 2,000 of 6,000 words: the sample's size bounds it.

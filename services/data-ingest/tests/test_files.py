@@ -22,9 +22,10 @@ from mainspring_data_ingest.adapters.lines import Line
 from mainspring_data_ingest.adapters.refining_process import refine
 from mainspring_data_ingest.adapters.scratch import Scratch, no_space
 from mainspring_data_ingest.application.ports import Refined
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import Shard, root_sha256
 from mainspring_data_ingest.domain.ingestions import SourceFormat
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe, SplitShares
+from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitShares
 from mainspring_data_ingest.domain.records import Record, RefusalReason
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import InsufficientStorage, InvalidInput

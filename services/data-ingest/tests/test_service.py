@@ -10,6 +10,7 @@ import grpc
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from google.protobuf import json_format
 
 from mainspring.common.v1 import artifact_pb2
 from mainspring.data.v1 import data_service_pb2 as pb
@@ -81,7 +82,8 @@ class DataIngest:
 
     async def put_recipe(self, **fields: Any) -> Any:
         columns = recipe_pb2.ColumnMapping(input_column="mr", target_column="ref")
-        recipe = recipe_pb2.IngestionRecipe(name=RECIPE, dataset=DATASET, columns=columns, **fields)
+        values: dict[str, Any] = {"name": RECIPE, "dataset": DATASET, "columns": columns, **fields}
+        recipe = recipe_pb2.IngestionRecipe(**values)
         return await self.call("UpdateIngestionRecipe", ingestion_recipe=recipe, allow_missing=True)
 
     async def start(self, *files: bytes, format: Any = JSONL, **fields: Any) -> ingestion_pb2.Ingestion:  # noqa: A002
@@ -416,3 +418,111 @@ async def test_requests_are_checked_and_repeats_are_one(ingest: DataIngest) -> N
     both = [await ingest.start(pairs(3), request_id=request_id) for _ in range(2)]
     assert both[0] == both[1]
     assert len((await ingest.call("ListIngestions", parent="projects/p")).ingestions) == 1
+
+
+STEPS: list[dict[str, Any]] = [
+    {"text_repair": {}},
+    {"markup_to_text": {}},
+    {"length_filter": {"min_words": 2}},
+    {"quality_filter": {}},
+    {"language_filter": {"languages": ["en"]}},
+    {"personal_data": {"rules": [{"kind": "PERSONAL_DATA_KIND_IBAN", "action": "PERSONAL_DATA_ACTION_REFUSE"}]}},
+    {"near_duplicates": {"threshold": 0.8}},
+]
+
+
+def recipe_steps(*steps: dict[str, Any]) -> list[recipe_pb2.RecipeStep]:
+    return [json_format.ParseDict(step, recipe_pb2.RecipeStep()) for step in steps]
+
+
+def rows_of(*pairs: tuple[str, str]) -> bytes:
+    return b"".join(json.dumps({"mr": prompt, "ref": answer}).encode() + b"\n" for prompt, answer in pairs)
+
+
+async def report_adds_up(ingest: DataIngest, version: dataset_pb2.DatasetVersion) -> None:
+    answer = await ingest.call("GetDatasetReport", name=version.name, plot=True)
+    report = answer.dataset_report
+    assert (report.input_rows, report.kept_unchanged_rows, report.kept_changed_rows) == (8, 1, 2)
+    assert sum(refusal.rows for refusal in report.refusals) == 5
+    reached = report.before.rows
+    for step, wanted in zip(report.steps, STEPS, strict=True):
+        assert [step.step] == list(wanted)
+        assert step.passed_rows + sum(refusal.rows for refusal in step.refusals) == reached
+        reached = step.passed_rows
+    assert {finding.name: finding.count for finding in report.steps[5].findings} == {"EMAIL_ADDRESS": 1, "IBAN": 1}
+    assert (report.before.rows, report.after.rows) == (8, 3)
+    assert answer.plot_png.startswith(b"\x89PNG")
+    manifest = json.loads(await ingest.artifacts.read("p", artifact_from_proto(version.manifest)))
+    assert manifest["report"]["sha256"] == version.report.sha256
+    assert json.loads(await ingest.artifacts.read("p", artifact_from_proto(version.report)))["input_rows"] == 8
+
+
+async def test_b9_a_messy_file_becomes_a_clean_version(ingest: DataIngest) -> None:
+    stored = (await ingest.put_recipe(steps=recipe_steps(*STEPS))).ingestion_recipe
+    assert [step.WhichOneof("step") for step in stored.steps] == [name for step in STEPS for name in step]
+    assert stored.steps[6].near_duplicates.shingle_words == 3  # Defaults are shown.
+    sentence = "The Eagle is a cheap coffee shop near Burger King, and children are welcome there."
+    messy = rows_of(
+        ("q1", "Itâ€™s a <b>cafÃ©</b> by the river, and it is cheap."),
+        ("q2", "You can write to me@example.com to book a table there."),
+        ("q3", "ok"),
+        ("q4", "!!! ??? !!! ??? !!! ???"),
+        ("q5", "Dieses Lokal am Fluss ist leider nicht kinderfreundlich."),
+        ("q6", "Please pay to GB29NWBK60161331926819 before you come."),
+        ("q7", sentence),
+        ("q7", sentence.upper()),
+    )
+    done = await ingest.ingest(messy)
+    version = await ingest.version(done.dataset_version)
+    answers = {row["line"]: row["messages"][1]["content"] for row in await ingest.rows(version)}
+    assert answers == {
+        1: "It’s a café by the river, and it is cheap.",
+        2: "You can write to <EMAIL_ADDRESS> to book a table there.",
+        7: sentence,
+    }
+    await report_adds_up(ingest, version)
+    refused = (await ingest.call("ListRefusedRows", parent=version.name)).refused_rows
+    names = [dataset_pb2.RefusalReason.Name(row.reason).removeprefix("REFUSAL_REASON_") for row in refused]
+    assert [(row.line, name) for row, name in zip(refused, names, strict=True)] == [
+        (3, "WRONG_LENGTH"),
+        (4, "LOW_QUALITY"),
+        (5, "WRONG_LANGUAGE"),
+        (6, "PERSONAL_DATA"),
+        (8, "NEAR_DUPLICATE"),
+    ]
+
+
+async def test_evaluation_sets_are_kept_out_whether_version_or_file(ingest: DataIngest) -> None:
+    await ingest.put_recipe(split=recipe_pb2.SplitShares(test_percent=100))
+    held_out = await ingest.ingest(pairs(20))
+    file = await ingest.upload(rows_of(("q30", "x")), "held-out.jsonl")
+    wanted = [
+        recipe_pb2.RecipeStep(decontamination=recipe_pb2.Decontamination(dataset_version=held_out.dataset_version)),
+        recipe_pb2.RecipeStep(decontamination=recipe_pb2.Decontamination(file=file)),
+    ]
+    await ingest.put_recipe(dataset="projects/p/datasets/tuning", steps=wanted)
+    version = await ingest.version((await ingest.ingest(pairs(40))).dataset_version)
+    rows = await ingest.rows(version)
+    assert {row["messages"][0]["content"] for row in rows} == {f"q{number}" for number in range(20, 40)} - {"q30"}
+    leaks = {refusal.reason: refusal.rows for refusal in version.refusals}
+    assert leaks == {dataset_pb2.REFUSAL_REASON_EVALUATION_LEAK: 21}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {},
+        {"language_filter": {}},
+        {"language_filter": {"languages": ["xx"]}},
+        {"near_duplicates": {"threshold": 0.2}},
+        {"decontamination": {}},
+        {"decontamination": {"dataset_version": f"{DATASET}/versions/9"}},
+        {"decontamination": {"dataset_version": "projects/q/datasets/d/versions/1"}},
+        {"decontamination": {"file": {"sha256": "0" * 64, "size_bytes": "1"}}},
+    ],
+)
+async def test_steps_that_cannot_be_are_refused_when_they_are_written(ingest: DataIngest, step: Any) -> None:
+    with pytest.raises((InvalidInput, NotFound)):
+        await ingest.put_recipe(steps=recipe_steps(step))
+    with pytest.raises(NotFound):
+        await ingest.call("GetIngestionRecipe", name=RECIPE)

@@ -14,9 +14,13 @@ from mainspring_data_ingest.application.files import RefusedRows, Uploads, refus
 from mainspring_data_ingest.application.ingestions import MESSAGES, WORK_KIND, CreateIngestion, Ingestions
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.recipes import Recipes
+from mainspring_data_ingest.application.reports import Reports
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import Ingestion, IngestionState, Source, SourceFormat
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.report import Report
+from mainspring_data_ingest.domain.steps import Decontamination, LanguageFilter, RecipeStep
 from mainspring_svckit.errors import (
     EtagMismatch,
     IllegalTransition,
@@ -267,3 +271,59 @@ async def test_uploads_are_stored_with_their_kind(world: World) -> None:
     stored = await Uploads(world.files, 10).store("p", "x.csv", chunks())
     assert (stored.filename, stored.media_type) == ("x.csv", "text/csv")
     assert await world.files.read("p", stored) == b"ab"
+
+
+class FakePlotter:
+    async def draw(self, title: str, report: Report) -> bytes:
+        return f"{title}: {report.input_rows}".encode()
+
+
+async def test_a_version_has_a_report_that_the_manifest_names(world: World) -> None:
+    done = await world.ran(await world.asked("a", "b"))
+    reports = Reports(world.ports, FakePlotter())
+    report, picture = await reports.read(done.dataset_version, plot=True)
+    assert (report.input_rows, report.kept_unchanged, report.refused) == (3, 2, {RefusalReason.EMPTY: 1})
+    assert picture == f"{done.dataset_version}: 3".encode()
+    found = await world.ports.versions.get(done.dataset_version)
+    assert found is not None
+    assert found.value.report is not None
+    manifest = json.loads(await world.files.read("p", found.value.manifest))
+    assert manifest["report"] == {"sha256": found.value.report.sha256, "size_bytes": found.value.report.size_bytes}
+    assert (await reports.read(done.dataset_version, plot=False))[1] == b""
+
+
+async def test_a_version_from_before_there_were_reports_has_none(world: World) -> None:
+    done = await world.ran(await world.asked("a"))
+    found = await world.ports.versions.get(done.dataset_version)
+    assert found is not None
+    await world.ports.versions.put(replace(found.value, report=None))
+    with pytest.raises(NotFound):
+        await Reports(world.ports, FakePlotter()).read(done.dataset_version, plot=False)
+
+
+async def test_the_refiner_gets_the_manifests_of_evaluation_sets(world: World) -> None:
+    held_out = (await world.ran(await world.asked("held out"))).dataset_version
+    recipe = replace(RECIPE, name="projects/p/ingestionRecipes/s", steps=(Decontamination(dataset_version=held_out),))
+    await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
+    source = await world.source("a")
+    wish = CreateIngestion("p", "i9", recipe.name, (source,), "cycle-9")
+    await world.ran(await world.ingestions.create(wish))
+    found = await world.ports.versions.get(held_out)
+    assert found is not None
+    assert world.refiner.manifests == {held_out: found.value.manifest}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Decontamination(dataset_version=f"{DATASET}/versions/7"),
+        Decontamination(dataset_version="projects/q/datasets/d/versions/1"),
+        Decontamination(file=ArtifactRef("0" * 64, 1)),
+        LanguageFilter(("xx",)),
+    ],
+)
+async def test_recipes_with_steps_that_cannot_be_are_not_stored(world: World, step: RecipeStep) -> None:
+    recipe = replace(RECIPE, name="projects/p/ingestionRecipes/s", steps=(step,))
+    with pytest.raises((NotFound, InvalidInput)):
+        await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
+    assert await world.ports.recipes.get(recipe.name) is None

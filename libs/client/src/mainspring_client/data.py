@@ -104,6 +104,11 @@ class Data(Area):
         request = pb.GetDatasetVersionRequest(name=name)
         return (await self._unary(self.stub.GetDatasetVersion, request, pb.GetDatasetVersionResponse)).dataset_version
 
+    async def report(self, version: str, *, plot: bool = False) -> pb.GetDatasetReportResponse:
+        """A version's report: what became of every row; with a PNG picture when asked for."""
+        request = pb.GetDatasetReportRequest(name=version, plot=plot)
+        return await self._unary(self.stub.GetDatasetReport, request, pb.GetDatasetReportResponse)
+
     def refused_rows(self, version: str) -> AsyncIterator[dataset_pb2.RefusedRow]:
         """The input rows that a version refused, in input order."""
         request = pb.ListRefusedRowsRequest(parent=version, page_size=500)

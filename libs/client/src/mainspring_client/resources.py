@@ -47,13 +47,25 @@ def expand_model(project: str, text: str, field: str = "model") -> str:
 
 
 def expand_fields(message: Message, project: str, section: str) -> None:
-    """Expands every short name in a message's own fields.
+    """Expands every short name in a message and in the messages that it holds.
 
     Raises:
         InvalidInput: Some cannot be names of what their fields hold, or are of another project; the violations give
             the paths.
     """
-    violations: list[FieldViolation] = []
+    violations = list(_expand_all(message, project, section))
+    if violations:
+        raise InvalidInput(f"{section} has names that cannot be", violations=violations)
+
+
+def _expand_all(message: Any, project: str, section: str) -> Iterator[FieldViolation]:
+    for field, inner in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry or is_output_only(field):
+            continue
+        several = list(inner) if field.is_repeated else [inner]
+        for number, element in enumerate(several):
+            path = f"{section}.{field.name}" + (f"[{number}]" if field.is_repeated else "")
+            yield from _expand_all(element, project, path)
     for field, pattern in _name_fields(message.DESCRIPTOR):
         value: str = getattr(message, field)
         if not value:
@@ -64,11 +76,9 @@ def expand_fields(message: Message, project: str, section: str) -> None:
             if project_of(name) != project:
                 raise _wrong(value, f"a name in projects/{project}", path)
         except InvalidInput as err:
-            violations += err.violations
+            yield from err.violations
         else:
             setattr(message, field, name)
-    if violations:
-        raise InvalidInput(f"{section} has names that cannot be", violations=violations)
 
 
 def without_output_only(message: Any) -> Any:

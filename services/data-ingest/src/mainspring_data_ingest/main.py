@@ -5,11 +5,13 @@ from __future__ import annotations
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
 from mainspring_data_ingest.adapters import postgres
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
+from mainspring_data_ingest.adapters.plotter import ChildPlotter
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.application.files import Uploads
 from mainspring_data_ingest.application.ingestions import WORK_KIND, Ingestions
 from mainspring_data_ingest.application.ports import Ports
+from mainspring_data_ingest.application.reports import Reports
 from mainspring_data_ingest.settings import DataIngestSettings
 from mainspring_data_ingest.transport.events import Reactions
 from mainspring_data_ingest.transport.grpc import NAME, DataServicer
@@ -67,7 +69,7 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
     events.consume("data-ingest-preferences", Reactions(ingestions).on_preferences_ready)
 
     uploads = Uploads(files, settings.max_upload_bytes)
-    servicer = DataServicer(ports, uploads, ingestions, listener)
+    servicer = DataServicer(ports, uploads, ingestions, Reports(ports, ChildPlotter()), listener)
     process.grpc_server(database).add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
     return await process.run()
 

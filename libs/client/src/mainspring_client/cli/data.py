@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mainspring_client.cli import reports
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ File = Annotated[Path, typer.Argument(help="JSONL or CSV file.", exists=True, di
 Column = Annotated[str, typer.Option(show_default=False)]
 
 datasets = group("Files in, immutable dataset versions out, with an account of every row.")
+datasets.command()(reports.report)
 collections = group("Collections of documents that answers can cite.")
 
 
@@ -43,14 +45,29 @@ def import_(
     group_column: Annotated[str, typer.Option(help="Column whose value keeps rows in one split.")] = "",
     prompt_template: Annotated[str, typer.Option(help="User message, with {input} where the input goes.")] = "",
     system_prompt: Annotated[str, typer.Option(help="System message before each example.")] = "",
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean", help="Repair encodings, strip markup, refuse junk, mask personal data, drop near duplicates."
+        ),
+    ] = False,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Language to keep, as a two-letter code; may come several times.")
+    ] = None,
+    keep_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Evaluation set whose rows are refused: DATASET/VERSION or a file; may come several times."),
+    ] = None,
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
     json_: Json = False,
 ) -> None:
     """Uploads a file, writes the recipe that the options describe, and makes a dataset version of it.
 
-    Without column options the recipe that is there already is used.
+    Without column options the recipe that is there already is used, cleaning included; 'mainspring apply' writes
+    recipes with any steps.
     """
+    from mainspring_client.cleaning import steps_of
     from mainspring_client.cli.output import Ticker, print_json
     from mainspring_client.cli.run import with_client
 
@@ -64,10 +81,14 @@ def import_(
         }.items()
         if value
     }
-    recipe = {"columns": columns, "prompt_template": prompt_template, "system_prompt": system_prompt}
+    if not columns and (clean or language or keep_out):
+        raise typer.BadParameter("--clean, --language and --keep-out make a new recipe: give its columns as well")
+    recipe: dict[str, Any] = {"columns": columns, "prompt_template": prompt_template, "system_prompt": system_prompt}
 
     async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
         with Ticker(quiet=json_) as ticker:
+            held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
+            recipe["steps"] = steps_of(clean=clean, languages=language or (), keep_out=held_out)
             return await _import(mainspring, project, dataset, file, recipe if columns else None, ticker.tell)
 
     version = with_client(data, body)
@@ -75,6 +96,16 @@ def import_(
         print_json(version)
     else:
         _print_version(version)
+
+
+async def _held_out(mainspring: Mainspring, project: str, text: str) -> dict[str, Any]:
+    """An evaluation set that a person named, as a step takes it."""
+    from google.protobuf import json_format
+
+    if not Path(text).is_file():
+        return {"dataset_version": text}
+    artifact = await mainspring.data.upload(project, Path(text))
+    return {"file": json_format.MessageToDict(artifact, preserving_proto_field_name=True)}
 
 
 async def _import(

@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from mainspring_data_ingest.application.ports import Refined
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import SourceFormat
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 
 ROWS_PER_SHARD = 50_000
 """Part of what a version is: another number would give the same rows another root digest."""
@@ -29,11 +30,19 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do."""
+    """What to do.
+
+    Attributes:
+        recipe: The recipe.
+        sources: What to read, in order.
+        rows_per_shard: Most rows of one shard.
+        held_out: Files of the evaluation set of each of the recipe's steps; none for a step without one.
+    """
 
     recipe: IngestionRecipe
     sources: tuple[SourceFile, ...]
     rows_per_shard: int = ROWS_PER_SHARD
+    held_out: tuple[tuple[SourceFile, ...], ...] = ()
 
 
 JOB = TypeAdapter(Job)

@@ -6,23 +6,28 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job, SourceFile
+from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.application.ports import OnProgress, Refined
-from mainspring_data_ingest.domain.ingestions import Ingestion, Source
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.crash import crash_point
 from mainspring_svckit.errors import InsufficientStorage, InvalidInput, MainspringError, Unavailable
 from mainspring_svckit.logs import get_logger
 from mainspring_svckit.names import IngestionName
-from mainspring_svckit.values import Progress
+from mainspring_svckit.values import ArtifactRef, Progress
 
 MODULE = "mainspring_data_ingest.adapters.refining_process"
+SHARD_COLUMNS = ColumnMapping(messages_column="messages")
 log = get_logger(__name__)
 
 
@@ -33,10 +38,17 @@ class ChildRefiner:
         self._files, self._scratch = files, scratch
 
     @asynccontextmanager
-    async def refine(self, work: Ingestion, on_progress: OnProgress) -> AsyncIterator[Refined]:
+    async def refine(
+        self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
+    ) -> AsyncIterator[Refined]:
         with self._scratch.folder() as folder:
             sources = [await self._fetch(work, index, source, folder) for index, source in enumerate(work.sources)]
-            (folder / "job.json").write_bytes(JOB.dump_json(Job(work.recipe, tuple(sources))))
+            held_out = [
+                tuple([file async for file in self._held_out(work, index, step, manifests, folder)])
+                for index, step in enumerate(work.recipe.steps)
+            ]
+            job = Job(work.recipe, tuple(sources), held_out=tuple(held_out))
+            (folder / "job.json").write_bytes(JOB.dump_json(job))
             await self._run(folder, on_progress)
             yield RESULT.validate_json((folder / "result.json").read_bytes())
 
@@ -46,6 +58,26 @@ class ChildRefiner:
         name = source.artifact.filename
         title = f"source {index}" + (f" ({name!r})" if name else "")
         return SourceFile(path, title, source.format, source.columns)
+
+    async def _held_out(
+        self, work: Ingestion, index: int, step: RecipeStep, manifests: Mapping[str, ArtifactRef], folder: Path
+    ) -> AsyncIterator[SourceFile]:
+        """The files of a step's evaluation set."""
+        if not isinstance(step, Decontamination):
+            return
+        project = IngestionName.parse(work.name).project
+        if step.file is not None:
+            path = await self._files.fetch(project, step.file, folder / f"held-out-{index}")
+            title = f"the evaluation set of step {index + 1}" + (
+                f" ({step.file.filename!r})" if step.file.filename else ""
+            )
+            yield SourceFile(path, title, recognised(path, step.file.filename, title), step.columns)
+            return
+        manifest = json.loads(await self._files.read(project, manifests[step.dataset_version]))
+        for number, shard in enumerate(manifest["splits"][Split.TEST.value.lower()]):
+            artifact = ArtifactRef(shard["sha256"], shard["size_bytes"])
+            path = await self._files.fetch(project, artifact, folder / f"held-out-{index}-{number}")
+            yield SourceFile(path, f"the test split of {step.dataset_version}", SourceFormat.PARQUET, SHARD_COLUMNS)
 
     async def _run(self, folder: Path, on_progress: OnProgress) -> None:
         # Standard error goes to a file: nobody reads it while the process runs. The child gets none of our secrets.

@@ -13,24 +13,24 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from mainspring_data_ingest.adapters.csv_reader import CsvReader
-from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job
-from mainspring_data_ingest.adapters.jsonl import JsonlReader
+from mainspring_data_ingest.adapters import steps
+from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job, SourceFile
+from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.scratch import no_space
 from mainspring_data_ingest.adapters.shards import Shards
-from mainspring_data_ingest.application.ports import Refined
+from mainspring_data_ingest.application.ports import Refined, Step
 from mainspring_data_ingest.application.refining import OpenSource, Refinery
-from mainspring_data_ingest.domain.ingestions import SourceFormat
-from mainspring_svckit.errors import MainspringError
+from mainspring_data_ingest.domain.records import RowRefused
+from mainspring_data_ingest.domain.rows import Draft, ExampleMaker
+from mainspring_svckit.errors import InvalidInput, MainspringError
 
 PROGRESS_S = 0.5
 _NICENESS = 5
-_READERS = {SourceFormat.JSONL: JsonlReader, SourceFormat.CSV: CsvReader}
 
 
 class _Progress:
@@ -63,17 +63,48 @@ def refine(job: Job, folder: Path) -> Refined:
         InsufficientStorage: The disk is full.
     """
     with ExitStack() as stack, no_space(str(folder)):
-        files = [stack.enter_context(source.path.open("rb")) for source in job.sources]
-        progress = _Progress(files, sum(source.path.stat().st_size for source in job.sources))
+        at_work = _steps(job)
         opened: list[OpenSource] = []
-        for source, file in zip(job.sources, files, strict=True):
-            columns = source.columns or job.recipe.columns
-            opened.append(OpenSource(source.title, _READERS[source.format](file, columns.mapped), source.columns))
+        files: list[BinaryIO] = []
+        for source in job.sources:
+            reader, file = open_source(source, source.columns or job.recipe.columns, stack)
+            opened.append(OpenSource(source.title, reader, source.columns))
+            files.append(file)
+        progress = _Progress(files, sum(source.path.stat().st_size for source in job.sources))
         with Shards(folder, rows_per_shard=job.rows_per_shard) as sink:
-            tally = Refinery(job.recipe, sink).run(opened, progress.row)
+            tally, report = Refinery(job.recipe, sink, at_work).run(opened, progress.row)
             shards, refused = sink.finish()
         progress.tell()
-    return Refined(shards, refused, tally)
+    return Refined(shards, refused, tally, report)
+
+
+def _steps(job: Job) -> list[Step]:
+    held_out = job.held_out or ((),) * len(job.recipe.steps)
+    return [steps.build(step, _examples(files, job)) for step, files in zip(job.recipe.steps, held_out, strict=True)]
+
+
+def _examples(files: Sequence[SourceFile], job: Job) -> Iterator[Draft]:
+    """The examples of an evaluation set. Rows that are none are passed over; a file without any cannot be meant."""
+    for source in files:
+        columns = source.columns or job.recipe.columns
+        maker, found = ExampleMaker(job.recipe, columns), 0
+        with ExitStack() as stack:
+            try:
+                reader, _ = open_source(source, columns, stack)
+                for record in reader.records():
+                    try:
+                        draft = maker.draft(record.values)
+                    except RowRefused:
+                        continue
+                    found += 1
+                    yield draft
+            except InvalidInput as err:
+                raise InvalidInput(f"{source.title} {err.message}", reason=err.reason) from err
+        if not found:
+            message = (
+                f"{source.title} has no examples in columns {', '.join(columns.mapped)}; give the step its columns"
+            )
+            raise InvalidInput(message, reason="EVALUATION_SET_EMPTY")
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mainspring_data_ingest.application.ports import Ports, Refined, Refiner
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import (
     Dataset,
     DatasetVersion,
@@ -14,7 +15,6 @@ from mainspring_data_ingest.domain.datasets import (
     root_sha256,
 )
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
-from mainspring_data_ingest.domain.recipes import ColumnMapping
 from mainspring_svckit.errors import AlreadyExists, NotFound
 from mainspring_svckit.names import IngestionName, IngestionRecipeName
 from mainspring_svckit.ports import Claim
@@ -48,6 +48,7 @@ class _Files:
 
     shards: tuple[Shard, ...]
     refused: ArtifactRef | None
+    report: ArtifactRef
 
 
 class Ingestions:
@@ -112,7 +113,7 @@ class Ingestions:
                 async with lease.transaction():
                     await self._put(replace(work, progress=progress))
 
-            async with self._refiner.refine(work, report) as refined:
+            async with self._refiner.refine(work, await self._manifests(work), report) as refined:
                 rows = refined.tally.input_rows
                 await report(Progress(done=rows, total=rows, unit="rows", phase="storing"))
                 files = await self._store(work, refined)
@@ -133,6 +134,14 @@ class Ingestions:
         async with lease.transaction():
             work = (await require(self._ports.ingestions, "Ingestion", name, lock=True)).value
             return await self._put((await self._on_newest(work)).started(self._ports.clock.now()))
+
+    async def _manifests(self, work: Ingestion) -> dict[str, ArtifactRef]:
+        """Manifests of the versions whose test splits the recipe keeps out."""
+        async with self._ports.transactions.transaction():
+            return {
+                name: (await require(self._ports.versions, "DatasetVersion", name)).value.manifest
+                for name in work.recipe.evaluation_versions
+            }
 
     async def _on_newest(self, work: Ingestion) -> Ingestion:
         """An ingestion that adds, adding to the newest version; another one as it is."""
@@ -158,7 +167,10 @@ class Ingestions:
             ]
         )
         refused = refined.refused and await files.put_file(project, refined.refused, media_type=JSON_LINES)
-        return _Files(shards, refused)
+        report = await files.put_bytes(
+            project, refined.report.as_bytes(), media_type="application/json", filename="report.json"
+        )
+        return _Files(shards, refused, report)
 
     async def _publish(self, work: Ingestion, files: _Files, tally: Tally) -> None:
         """Ends the ingestion with a new version, or with the newest one when that is the same."""
@@ -177,7 +189,7 @@ class Ingestions:
     async def _add_version(self, dataset: Dataset, work: Ingestion, files: _Files, tally: Tally) -> DatasetVersion:
         ports, project = self._ports, IngestionName.parse(work.name).project
         dataset, name = dataset.with_version()
-        manifest = manifest_bytes(name, work.recipe, work.sources, files.shards, tally, files.refused)
+        manifest = manifest_bytes(name, work.recipe, work.sources, files.shards, tally, files.refused, files.report)
         version = DatasetVersion(
             name=name,
             dataset=dataset.name,
@@ -193,6 +205,7 @@ class Ingestions:
             refused=files.refused,
             cycle=work.cycle,
             ingestion=work.name,
+            report=files.report,
         )
         await ports.datasets.put(dataset)
         await ports.versions.add(version)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion, Tall
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import Record, RefusedRow
-from mainspring_data_ingest.domain.rows import Row
+from mainspring_data_ingest.domain.report import Report
+from mainspring_data_ingest.domain.rows import Draft, Origin, Row
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
@@ -64,6 +66,32 @@ class SourceReader(Protocol):
         ...
 
 
+class Step(Protocol):
+    """One step of a recipe, at work on the records of an ingestion in their order.
+
+    Attributes:
+        name: Its kind, as recipes name it.
+        after_duplicates: Whether exact duplicates are refused before it.
+        found: What it found, counted by name, for the report.
+    """
+
+    name: str
+    after_duplicates: bool
+    found: Counter[str]
+
+    def apply(self, draft: Draft, origin: Origin) -> Draft:
+        """The draft after the step; the same object when nothing changed.
+
+        Raises:
+            RowRefused: The record does not pass.
+        """
+        ...
+
+    def kept(self, origin: Origin) -> None:
+        """Hears that the record which it saw last became a row."""
+        ...
+
+
 class RowSink(Protocol):
     """Takes what became of each record, in input order."""
 
@@ -94,11 +122,13 @@ class Refined:
         shards: The rows, split by split.
         refused: JSON lines, one a refused record; None when there is none.
         tally: What became of the input rows.
+        report: The same in detail.
     """
 
     shards: tuple[RefinedShard, ...]
     refused: Path | None
     tally: Tally
+    report: Report
 
 
 OnProgress = Callable[[Progress], Awaitable[None]]
@@ -107,14 +137,33 @@ OnProgress = Callable[[Progress], Awaitable[None]]
 class Refiner(Protocol):
     """Reads sources and writes rows, in a process of its own."""
 
-    def refine(self, work: Ingestion, on_progress: OnProgress) -> AbstractAsyncContextManager[Refined]:
+    def refine(
+        self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
+    ) -> AbstractAsyncContextManager[Refined]:
         """The files made of an ingestion's sources; they are removed at the end of the block.
+
+        Args:
+            work: The ingestion.
+            manifests: Manifest of each version that the recipe's steps name.
+            on_progress: Hears how far it is.
 
         Raises:
             InvalidInput: A source cannot be read, or nothing of it can be kept; the reason says why.
             NotFound: The store lacks a source.
             InsufficientStorage: The disk is full.
             Unavailable: It could not be done now.
+        """
+        ...
+
+
+class Plotter(Protocol):
+    """Draws reports."""
+
+    async def draw(self, title: str, report: Report) -> bytes:
+        """A PNG picture.
+
+        Raises:
+            Unavailable: It could not be drawn now.
         """
         ...
 

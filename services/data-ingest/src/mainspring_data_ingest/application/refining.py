@@ -1,4 +1,7 @@
-"""Use case of a refining process: every record of the sources becomes a row of one split, or is refused."""
+"""Use case of a refining process: every record of the sources becomes a row of one split, or is refused.
+
+A record is read into a draft, the recipe's steps change or refuse it in their order, and the rest is rendered.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mainspring_data_ingest.application.ports import RowSink, SourceReader
+from mainspring_data_ingest.application.ports import RowSink, SourceReader, Step
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import Tally
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import (
     NOT_UTF8,
     Record,
@@ -17,7 +21,8 @@ from mainspring_data_ingest.domain.records import (
     RowRefused,
     excerpt,
 )
-from mainspring_data_ingest.domain.rows import ExampleMaker, Row
+from mainspring_data_ingest.domain.report import Report, StepCounts, TextStatistics
+from mainspring_data_ingest.domain.rows import Draft, ExampleMaker, Origin, Row
 from mainspring_data_ingest.domain.splits import Split, SplitAssigner
 from mainspring_svckit.errors import InvalidInput
 
@@ -67,17 +72,20 @@ class _SourceTally:
 class Refinery:
     """Sorts the records of an ingestion.
 
-    Memory grows by about 250 bytes a row kept (digests of rows and of prompts), and with nothing else.
+    Memory grows by about 250 bytes a row kept (digests of rows and of prompts), and by what steps remember.
     """
 
-    def __init__(self, recipe: IngestionRecipe, sink: RowSink) -> None:
+    def __init__(self, recipe: IngestionRecipe, sink: RowSink, steps: Sequence[Step] = ()) -> None:
         self._recipe, self._sink = recipe, sink
+        self._steps = [(step, StepCounts(step.name, step.found)) for step in steps]
+        self._before, self._after = TextStatistics(), TextStatistics()
+        self._changed = 0
         self._assigner = SplitAssigner(recipe.split)
         self._seen: set[bytes] = set()
         self._splits: Counter[Split] = Counter()
         self._refusals: Counter[RefusalReason] = Counter()
 
-    def run(self, sources: Sequence[OpenSource], on_row: Callable[[], None]) -> Tally:
+    def run(self, sources: Sequence[OpenSource], on_row: Callable[[], None]) -> tuple[Tally, Report]:
         """Sorts everything; calls `on_row` after each record.
 
         Raises:
@@ -97,7 +105,19 @@ class Refinery:
             title = sources[first.source_index].title
             message = f"every row is refused ({counts}); the first: {title} line {first.line}: {first.detail}"
             raise InvalidInput(message, reason="NO_ROWS_KEPT")
-        return Tally({split: self._splits[split] for split in Split}, dict(sorted(self._refusals.items())))
+        tally = Tally({split: self._splits[split] for split in Split}, dict(sorted(self._refusals.items())))
+        return tally, self._report(tally)
+
+    def _report(self, tally: Tally) -> Report:
+        return Report(
+            input_rows=tally.input_rows,
+            kept_unchanged=self._splits.total() - self._changed,
+            kept_changed=self._changed,
+            refused=dict(tally.refusals),
+            steps=tuple(counts.report() for _, counts in self._steps),
+            before=self._before.report(),
+            after=self._after.report(),
+        )
 
     def _take(
         self, index: int, records: Iterable[Record], columns: ColumnMapping | None, on_row: Callable[[], None]
@@ -125,9 +145,43 @@ class Refinery:
     def _row(self, maker: ExampleMaker, record: Record, index: int) -> Row:
         if record.problem:
             raise RowRefused(RefusalReason.UNREADABLE, record.problem)
-        row = Row.of(maker.make(record.values), index, record.line)
-        digest = bytes.fromhex(row.row_id[:32])
-        if digest in self._seen:
-            raise RowRefused(RefusalReason.EXACT_DUPLICATE, "the same messages came earlier in the input")
-        self._seen.add(digest)
+        origin = Origin(index, record.line)
+        first = maker.draft(record.values)
+        self._before.add(first)
+        draft, row = first, None
+        for step, counts in self._steps:
+            if step.after_duplicates and row is None:
+                row = self._unseen(maker, draft, origin)
+            changed = _applied(step, counts, maker, draft, origin)
+            if changed is not draft:
+                draft, row = changed, None
+        row = row or self._unseen(maker, draft, origin)
+        self._seen.add(_digest(row))
+        for step, _ in self._steps:
+            step.kept(origin)
+        self._after.add(draft)
+        self._changed += draft is not first
         return row
+
+    def _unseen(self, maker: ExampleMaker, draft: Draft, origin: Origin) -> Row:
+        row = Row.of(maker.render(draft), origin.source_index, origin.line)
+        if _digest(row) in self._seen:
+            raise RowRefused(RefusalReason.EXACT_DUPLICATE, "the same messages came earlier in the input")
+        return row
+
+
+def _applied(step: Step, counts: StepCounts, maker: ExampleMaker, draft: Draft, origin: Origin) -> Draft:
+    try:
+        changed = step.apply(draft, origin)
+        if changed is not draft:
+            maker.check(changed)
+    except RowRefused as err:
+        counts.refused[err.reason] += 1
+        raise
+    counts.passed += 1
+    counts.changed += changed is not draft
+    return changed
+
+
+def _digest(row: Row) -> bytes:
+    return bytes.fromhex(row.row_id[:32])

@@ -88,6 +88,7 @@ class DatasetVersion:
     refused: ArtifactRef | None
     cycle: str
     ingestion: str
+    report: ArtifactRef | None = None
 
     @property
     def number(self) -> int:
@@ -117,6 +118,7 @@ def manifest_bytes(
     shards: Sequence[Shard],
     tally: Tally,
     refused: ArtifactRef | None,
+    report: ArtifactRef,
 ) -> bytes:
     """The manifest: canonical JSON (sorted keys, no spaces, UTF-8) of everything that makes the version what it is."""
     body: dict[str, Any] = {
@@ -134,7 +136,8 @@ def manifest_bytes(
         "input_rows": tally.input_rows,
         "refusals": {reason.value: rows for reason, rows in tally.refusals.items()},
         "refused": _address(refused) if refused is not None else None,
-        "recipe": asdict(recipe),
+        "report": _address(report),
+        "recipe": recipe.as_json(),
         "recipe_sha256": recipe.applied_sha256(),
         "sources": [
             {

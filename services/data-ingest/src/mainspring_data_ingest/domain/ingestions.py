@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_svckit.states import StateMachine
 from mainspring_svckit.values import ArtifactRef, Progress
 
@@ -16,6 +17,12 @@ class SourceFormat(StrEnum):
 
     JSONL = "JSONL"
     CSV = "CSV"
+    TSV = "TSV"
+    JSON = "JSON"
+    PARQUET = "PARQUET"
+    ARROW = "ARROW"
+    TEXT = "TEXT"
+    MARKDOWN = "MARKDOWN"
 
 
 @dataclass(frozen=True)

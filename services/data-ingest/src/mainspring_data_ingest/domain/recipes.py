@@ -5,27 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
+
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep
+from mainspring_svckit.values import ArtifactRef
 
 DEFAULT_PROMPT_TEMPLATE = "{input}"
 DEFAULT_MAX_FIELD_CHARACTERS = 20_000
 RULES = "mainspring.rows.v1"
 """Name of the rules by which records become rows; part of every recipe's digest, so a change of rules shows."""
-
-
-@dataclass(frozen=True)
-class ColumnMapping:
-    """Where the text is: either `messages_column`, or `input_column` with `target_column`; empty where unused."""
-
-    input_column: str = ""
-    target_column: str = ""
-    messages_column: str = ""
-    group_column: str = ""
-
-    @property
-    def mapped(self) -> tuple[str, ...]:
-        """The columns that a record must have."""
-        columns = (self.messages_column, self.input_column, self.target_column, self.group_column)
-        return tuple(column for column in columns if column)
 
 
 @dataclass(frozen=True)
@@ -48,8 +37,26 @@ class IngestionRecipe:
     system_prompt: str = ""
     split: SplitShares = SplitShares()
     max_field_characters: int = DEFAULT_MAX_FIELD_CHARACTERS
+    steps: tuple[RecipeStep, ...] = ()
+
+    @property
+    def evaluation_versions(self) -> tuple[str, ...]:
+        """Dataset versions whose test splits are kept out."""
+        return tuple(s.dataset_version for s in self.steps if isinstance(s, Decontamination) and s.dataset_version)
+
+    @property
+    def evaluation_files(self) -> tuple[ArtifactRef, ...]:
+        """Files that are kept out."""
+        return tuple(s.file for s in self.steps if isinstance(s, Decontamination) and s.file is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values. Steps stand in it only where there are some, so that digests made before steps stay."""
+        values = asdict(self)
+        if not self.steps:
+            del values["steps"]
+        return values
 
     def applied_sha256(self) -> str:
         """Digest of everything in the recipe that decides about rows; its names do not."""
-        rules = {key: value for key, value in asdict(self).items() if key not in {"name", "dataset"}}
+        rules = {key: value for key, value in self.as_json().items() if key not in {"name", "dataset"}}
         return hashlib.sha256(json.dumps({"rules": RULES, **rules}, sort_keys=True).encode()).hexdigest()

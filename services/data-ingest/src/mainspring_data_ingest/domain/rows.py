@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mainspring_data_ingest.domain.recipes import ColumnMapping, IngestionRecipe
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
+from mainspring_data_ingest.domain.steps import TextPart
 
 ROLES = ("system", "user", "assistant")
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
@@ -21,6 +23,44 @@ class Message(NamedTuple):
 
     role: str
     content: str
+
+
+class Origin(NamedTuple):
+    """Where a record stands: position of its source, and its line there."""
+
+    source_index: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The texts of a record, before the recipe's template and system prompt: what steps look at and change.
+
+    Attributes:
+        messages: The conversation; the last message is the assistant's.
+        group: Value of the group column; empty without one.
+    """
+
+    messages: tuple[Message, ...]
+    group: str = ""
+
+    def text(self, part: TextPart) -> str:
+        """The texts of a part, one a line."""
+        if part is TextPart.ALL:
+            return "\n".join([message.content for message in self.messages])
+        return "\n".join([m.content for m in self.messages if _is_answer(m) is (part is TextPart.ANSWER)])
+
+    def changed(self, part: TextPart, change: Callable[[str], str]) -> Draft:
+        """The draft with each message of a part changed; itself when none is another one then."""
+        messages = tuple(
+            [
+                Message(message.role, change(message.content))
+                if part is TextPart.ALL or _is_answer(message) is (part is TextPart.ANSWER)
+                else message
+                for message in self.messages
+            ]
+        )
+        return self if messages == self.messages else Draft(messages, self.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +121,8 @@ class ExampleMaker:
         self._template, self._max_characters = recipe.prompt_template, recipe.max_field_characters
         self._system = (Message("system", recipe.system_prompt),) if recipe.system_prompt else ()
 
-    def make(self, values: Mapping[str, Any]) -> Example:
-        """The example that a record holds.
+    def draft(self, values: Mapping[str, Any]) -> Draft:
+        """The texts that a record holds.
 
         Raises:
             RowRefused: It holds none, for the reason given.
@@ -93,13 +133,40 @@ class ExampleMaker:
             raise RowRefused(RefusalReason.MISSING_COLUMN, f"has no column {_names(missing)}; it has {_names(values)}")
         if columns.messages_column:
             messages = self._messages(values[columns.messages_column])
-            first_user = next(m.content for m in messages if m.role == "user")
         else:
-            first_user = self._template.replace("{input}", self._text(values[columns.input_column], self._input))
+            source = self._text(values[columns.input_column], self._input)
             target = self._text(values[columns.target_column], self._target)
-            messages = (*self._system, Message("user", first_user), Message("assistant", target))
-        group = self._group(values[columns.group_column]) if columns.group_column else first_user
-        return Example(messages, group)
+            messages = (Message("user", source), Message("assistant", target))
+        return Draft(messages, self._group(values[columns.group_column]) if columns.group_column else "")
+
+    def render(self, draft: Draft) -> Example:
+        """The example that texts make."""
+        if self._columns.messages_column:
+            first_user = next(m.content for m in draft.messages if m.role == "user")
+            # A conversation that brings its own instructions keeps them.
+            own = draft.messages[0].role == "system"
+            messages = draft.messages if own else (*self._system, *draft.messages)
+        else:
+            first_user = self._template.replace("{input}", draft.messages[0].content)
+            messages = (*self._system, Message("user", first_user), draft.messages[1])
+        return Example(messages, draft.group or first_user)
+
+    def check(self, draft: Draft) -> None:
+        """Checks texts that steps have changed as those of records are.
+
+        Raises:
+            RowRefused: One is empty now, or too long.
+        """
+        for number, message in enumerate(draft.messages, 1):
+            self._text(message.content, f"after the recipe's steps, the {message.role}'s message ({number})")
+
+    def make(self, values: Mapping[str, Any]) -> Example:
+        """The example that a record holds, without any steps.
+
+        Raises:
+            RowRefused: It holds none, for the reason given.
+        """
+        return self.render(self.draft(values))
 
     def _messages(self, value: Any) -> tuple[Message, ...]:
         where = f"column {self._columns.messages_column!r}"
@@ -114,8 +181,7 @@ class ExampleMaker:
             raise RowRefused(RefusalReason.NOT_TEXT, f"{where} does not end with a message of the assistant")
         if all(message.role != "user" for message in messages):
             raise RowRefused(RefusalReason.NOT_TEXT, f"{where} has no message of a user")
-        # A conversation that brings its own instructions keeps them.
-        return messages if messages[0].role == "system" else (*self._system, *messages)
+        return messages
 
     def _message(self, value: Any, where: str) -> Message:
         if not isinstance(value, dict) or not {"role", "content"} <= value.keys():
@@ -141,6 +207,10 @@ class ExampleMaker:
         if "\0" in value or not _encodable(value):
             raise RowRefused(RefusalReason.NOT_TEXT, f"{where} holds NUL characters or halves of surrogate pairs")
         return value
+
+
+def _is_answer(message: Message) -> bool:
+    return message.role == "assistant"
 
 
 def _visible(c: str) -> bool:

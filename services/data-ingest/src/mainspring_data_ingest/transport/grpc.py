@@ -12,8 +12,10 @@ from mainspring_data_ingest.application.files import RefusedRows, Uploads
 from mainspring_data_ingest.application.ingestions import Ingestions
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.recipes import Recipes
+from mainspring_data_ingest.application.reports import Reports
 from mainspring_data_ingest.domain.ingestions import INGESTION_STATES, Ingestion
 from mainspring_data_ingest.transport import mapping
+from mainspring_data_ingest.transport.reports import report_to_proto
 from mainspring_svckit.database import Listener
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.grpc_server import visible_project
@@ -32,7 +34,10 @@ UPLOAD_IDLE_S = 60.0
 class DataServicer(pb_grpc.DataServiceServicer):
     """Translates; every decision is made in the use cases."""
 
-    def __init__(self, ports: Ports, uploads: Uploads, ingestions: Ingestions, listener: Listener) -> None:
+    def __init__(
+        self, ports: Ports, uploads: Uploads, ingestions: Ingestions, reports: Reports, listener: Listener
+    ) -> None:
+        self._reports = reports
         self._ports, self._uploads, self._ingestions, self._listener = ports, uploads, ingestions, listener
         self._recipes, self._refused = Recipes(ports), RefusedRows(ports)
         self._reader = Reader(ports.transactions)
@@ -137,6 +142,10 @@ class DataServicer(pb_grpc.DataServiceServicer):
             refused_rows=[mapping.refused_to_proto(row) for row in rows],
             next_page_token=next_page_token(next_key, request.parent),
         )
+
+    async def GetDatasetReport(self, request: pb.GetDatasetReportRequest, context: Any) -> pb.GetDatasetReportResponse:
+        report, picture = await self._reports.read(request.name, plot=request.plot)
+        return pb.GetDatasetReportResponse(dataset_report=report_to_proto(request.name, report), plot_png=picture)
 
 
 async def _next(requests: AsyncIterator[pb.UploadArtifactRequest]) -> pb.UploadArtifactRequest | None:

@@ -9,12 +9,17 @@ from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFo
 from mainspring_data_ingest.domain.recipes import (
     DEFAULT_MAX_FIELD_CHARACTERS,
     DEFAULT_PROMPT_TEMPLATE,
-    ColumnMapping,
     IngestionRecipe,
     SplitShares,
 )
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
 from mainspring_data_ingest.domain.splits import Split
+from mainspring_data_ingest.transport.steps import (
+    columns_from_proto,
+    columns_to_proto,
+    step_from_proto,
+    step_to_proto,
+)
 from mainspring_svckit.mapping import (
     artifact_from_proto,
     artifact_to_proto,
@@ -31,13 +36,14 @@ def recipe_from_proto(message: recipe_pb2.IngestionRecipe) -> IngestionRecipe:
     return IngestionRecipe(
         name=message.name,
         dataset=message.dataset,
-        columns=_columns_from_proto(message.columns),
+        columns=columns_from_proto(message.columns),
         prompt_template=message.prompt_template or DEFAULT_PROMPT_TEMPLATE,
         system_prompt=message.system_prompt,
         split=SplitShares(split.train_percent, split.validation_percent, split.test_percent)
         if message.HasField("split")
         else SplitShares(),
         max_field_characters=message.max_field_characters or DEFAULT_MAX_FIELD_CHARACTERS,
+        steps=tuple(map(step_from_proto, message.steps)),
     )
 
 
@@ -47,7 +53,7 @@ def recipe_to_proto(stored: Stored[IngestionRecipe]) -> recipe_pb2.IngestionReci
     return recipe_pb2.IngestionRecipe(
         name=recipe.name,
         dataset=recipe.dataset,
-        columns=_columns_to_proto(recipe.columns),
+        columns=columns_to_proto(recipe.columns),
         prompt_template=recipe.prompt_template,
         system_prompt=recipe.system_prompt,
         split=recipe_pb2.SplitShares(
@@ -56,6 +62,7 @@ def recipe_to_proto(stored: Stored[IngestionRecipe]) -> recipe_pb2.IngestionReci
             test_percent=recipe.split.test_percent,
         ),
         max_field_characters=recipe.max_field_characters,
+        steps=map(step_to_proto, recipe.steps),
         update_time=time_to_proto(stored.update_time),
         etag=stored.etag,
     )
@@ -73,7 +80,7 @@ def ingestion_from_proto(
             Source(
                 artifact_from_proto(source.artifact),
                 SourceFormat(ingestion_pb2.Source.Format.Name(source.format).removeprefix("FORMAT_")),
-                _columns_from_proto(source.columns) if source.HasField("columns") else None,
+                columns_from_proto(source.columns) if source.HasField("columns") else None,
             )
             for source in request.sources
         ),
@@ -90,7 +97,7 @@ def ingestion_to_proto(work: Ingestion) -> ingestion_pb2.Ingestion:
             ingestion_pb2.Source(
                 artifact=artifact_to_proto(source.artifact),
                 format=ingestion_pb2.Source.Format.Value(f"FORMAT_{source.format.value}"),
-                columns=_columns_to_proto(source.columns) if source.columns is not None else None,
+                columns=columns_to_proto(source.columns) if source.columns is not None else None,
             )
             for source in work.sources
         ],
@@ -135,6 +142,7 @@ def version_to_proto(version: DatasetVersion) -> dataset_pb2.DatasetVersion:
         ],
         cycle=version.cycle,
         ingestion=version.ingestion,
+        report=artifact_to_proto(version.report) if version.report is not None else None,
     )
 
 
@@ -146,19 +154,6 @@ def refused_to_proto(row: RefusedRow) -> dataset_pb2.RefusedRow:
         reason=_reason_to_proto(row.reason),
         detail=row.detail,
         excerpt=row.excerpt,
-    )
-
-
-def _columns_from_proto(message: recipe_pb2.ColumnMapping) -> ColumnMapping:
-    return ColumnMapping(message.input_column, message.target_column, message.messages_column, message.group_column)
-
-
-def _columns_to_proto(columns: ColumnMapping) -> recipe_pb2.ColumnMapping:
-    return recipe_pb2.ColumnMapping(
-        input_column=columns.input_column,
-        target_column=columns.target_column,
-        messages_column=columns.messages_column,
-        group_column=columns.group_column,
     )
 
 

@@ -11,6 +11,7 @@ from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 from mainspring.data.v1 import dataset_pb2 as _dataset_pb2
 from mainspring.data.v1 import ingestion_pb2 as _ingestion_pb2
 from mainspring.data.v1 import recipe_pb2 as _recipe_pb2
+from mainspring.data.v1 import report_pb2 as _report_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -761,3 +762,57 @@ class ListRefusedRowsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRefusedRowsResponse: _TypeAlias = ListRefusedRowsResponse  # noqa: Y015
+
+@_typing.final
+class GetDatasetReportRequest(_message.Message):
+    """Request of DataService.GetDatasetReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PLOT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    plot: _builtins.bool
+    """Optional. Draws the report as well; takes a second or two."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        plot: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "plot", b"plot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDatasetReportRequest: _TypeAlias = GetDatasetReportRequest  # noqa: Y015
+
+@_typing.final
+class GetDatasetReportResponse(_message.Message):
+    """Response of DataService.GetDatasetReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_REPORT_FIELD_NUMBER: _builtins.int
+    PLOT_PNG_FIELD_NUMBER: _builtins.int
+    plot_png: _builtins.bytes
+    """A PNG picture of it; empty unless asked for."""
+    @_builtins.property
+    def dataset_report(self) -> _report_pb2.DatasetReport:
+        """The report."""
+
+    def __init__(
+        self,
+        *,
+        dataset_report: _report_pb2.DatasetReport | None = ...,
+        plot_png: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset_report", b"dataset_report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_report", b"dataset_report", "plot_png", b"plot_png"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDatasetReportResponse: _TypeAlias = GetDatasetReportResponse  # noqa: Y015

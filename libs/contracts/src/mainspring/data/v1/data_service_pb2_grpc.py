@@ -105,6 +105,11 @@ class DataServiceStub:
                 request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsRequest.SerializeToString,
                 response_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsResponse.FromString,
                 _registered_method=True)
+        self.GetDatasetReport = channel.unary_unary(
+                '/mainspring.data.v1.DataService/GetDatasetReport',
+                request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetDatasetReportRequest.SerializeToString,
+                response_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetDatasetReportResponse.FromString,
+                _registered_method=True)
 
 
 class DataServiceServicer:
@@ -210,6 +215,13 @@ class DataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDatasetReport(self, request, context):
+        """Reads a version's report, and draws it when asked to. A version made before there were reports has none: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DataServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -282,6 +294,11 @@ def add_DataServiceServicer_to_server(servicer, server):
                     servicer.ListRefusedRows,
                     request_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsRequest.FromString,
                     response_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsResponse.SerializeToString,
+            ),
+            'GetDatasetReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDatasetReport,
+                    request_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetDatasetReportRequest.FromString,
+                    response_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetDatasetReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -663,6 +680,33 @@ class DataService:
             '/mainspring.data.v1.DataService/ListRefusedRows',
             mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsRequest.SerializeToString,
             mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDatasetReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.data.v1.DataService/GetDatasetReport',
+            mainspring_dot_data_dot_v1_dot_data__service__pb2.GetDatasetReportRequest.SerializeToString,
+            mainspring_dot_data_dot_v1_dot_data__service__pb2.GetDatasetReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,8 @@ class DataServiceStub:
     """Lists a dataset's versions, newest first."""
     ListRefusedRows: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListRefusedRowsRequest, _data_service_pb2.ListRefusedRowsResponse]
     """Lists the input rows that a version refused, in input order."""
+    GetDatasetReport: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.GetDatasetReportRequest, _data_service_pb2.GetDatasetReportResponse]
+    """Reads a version's report, and draws it when asked to. A version made before there were reports has none: NOT_FOUND."""
 
 @_typing.type_check_only
 class DataServiceAsyncStub(DataServiceStub):
@@ -99,6 +101,8 @@ class DataServiceAsyncStub(DataServiceStub):
     """Lists a dataset's versions, newest first."""
     ListRefusedRows: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListRefusedRowsRequest, _data_service_pb2.ListRefusedRowsResponse]  # type: ignore[assignment]
     """Lists the input rows that a version refused, in input order."""
+    GetDatasetReport: _aio.UnaryUnaryMultiCallable[_data_service_pb2.GetDatasetReportRequest, _data_service_pb2.GetDatasetReportResponse]  # type: ignore[assignment]
+    """Reads a version's report, and draws it when asked to. A version made before there were reports has none: NOT_FOUND."""
 
 class DataServiceServicer(metaclass=_abc_1.ABCMeta):
     """DataService turns files into immutable dataset versions and accounts for every row."""
@@ -216,5 +220,13 @@ class DataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_data_service_pb2.ListRefusedRowsResponse, _abc.Awaitable[_data_service_pb2.ListRefusedRowsResponse]]:
         """Lists the input rows that a version refused, in input order."""
+
+    @_abc_1.abstractmethod
+    def GetDatasetReport(
+        self,
+        request: _data_service_pb2.GetDatasetReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_service_pb2.GetDatasetReportResponse, _abc.Awaitable[_data_service_pb2.GetDatasetReportResponse]]:
+        """Reads a version's report, and draws it when asked to. A version made before there were reports has none: NOT_FOUND."""
 
 def add_DataServiceServicer_to_server(servicer: DataServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -69,6 +69,18 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """The same messages came earlier in the input."""
     REFUSAL_REASON_TOO_LONG: _RefusalReason.ValueType  # 6
     """A field is longer than the recipe allows."""
+    REFUSAL_REASON_WRONG_LANGUAGE: _RefusalReason.ValueType  # 7
+    """It is in a language that the recipe does not want."""
+    REFUSAL_REASON_WRONG_LENGTH: _RefusalReason.ValueType  # 8
+    """It is shorter or longer than a length filter allows."""
+    REFUSAL_REASON_LOW_QUALITY: _RefusalReason.ValueType  # 9
+    """It breaks a quality rule."""
+    REFUSAL_REASON_PERSONAL_DATA: _RefusalReason.ValueType  # 10
+    """It holds personal data that the recipe refuses."""
+    REFUSAL_REASON_NEAR_DUPLICATE: _RefusalReason.ValueType  # 11
+    """It is almost the same as a row before it."""
+    REFUSAL_REASON_EVALUATION_LEAK: _RefusalReason.ValueType  # 12
+    """An evaluation set holds it."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """RefusalReason says why an input row is not in a dataset version."""
@@ -87,6 +99,18 @@ REFUSAL_REASON_EXACT_DUPLICATE: RefusalReason.ValueType  # 5
 """The same messages came earlier in the input."""
 REFUSAL_REASON_TOO_LONG: RefusalReason.ValueType  # 6
 """A field is longer than the recipe allows."""
+REFUSAL_REASON_WRONG_LANGUAGE: RefusalReason.ValueType  # 7
+"""It is in a language that the recipe does not want."""
+REFUSAL_REASON_WRONG_LENGTH: RefusalReason.ValueType  # 8
+"""It is shorter or longer than a length filter allows."""
+REFUSAL_REASON_LOW_QUALITY: RefusalReason.ValueType  # 9
+"""It breaks a quality rule."""
+REFUSAL_REASON_PERSONAL_DATA: RefusalReason.ValueType  # 10
+"""It holds personal data that the recipe refuses."""
+REFUSAL_REASON_NEAR_DUPLICATE: RefusalReason.ValueType  # 11
+"""It is almost the same as a row before it."""
+REFUSAL_REASON_EVALUATION_LEAK: RefusalReason.ValueType  # 12
+"""An evaluation set holds it."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 @_typing.final
@@ -193,6 +217,7 @@ class DatasetVersion(_message.Message):
     REFUSALS_FIELD_NUMBER: _builtins.int
     CYCLE_FIELD_NUMBER: _builtins.int
     INGESTION_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/datasets/{dataset}/versions/{version}`; versions count from 1 without gaps."""
     root_sha256: _builtins.str
@@ -229,6 +254,10 @@ class DatasetVersion(_message.Message):
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
         """Output only. Rows refused, by reason."""
 
+    @_builtins.property
+    def report(self) -> _artifact_pb2.Artifact:
+        """Output only. JSON report of what became of every row, which GetDatasetReport reads; empty for versions made before there were reports."""
+
     def __init__(
         self,
         *,
@@ -244,10 +273,11 @@ class DatasetVersion(_message.Message):
         refusals: _abc.Iterable[Global___RefusalCount] | None = ...,
         cycle: _builtins.str = ...,
         ingestion: _builtins.str = ...,
+        report: _artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "input_rows", b"input_rows", "manifest", b"manifest", "name", b"name", "recipe_sha256", b"recipe_sha256", "refusals", b"refusals", "root_sha256", b"root_sha256", "sources", b"sources", "splits", b"splits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "input_rows", b"input_rows", "manifest", b"manifest", "name", b"name", "recipe_sha256", b"recipe_sha256", "refusals", b"refusals", "report", b"report", "root_sha256", b"root_sha256", "sources", b"sources", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mainspring.common.v1 import artifact_pb2 as mainspring_dot_common_dot_v1_dot_artifact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmainspring/data/v1/recipe.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x02\n\rColumnMapping\x12\"\n\x0cinput_column\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12#\n\rtarget_column\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12%\n\x0fmessages_column\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12\"\n\x0cgroup_column\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01:\xbc\x01\xbaH\xb8\x01\x1a\xb5\x01\n\x18\x63olumn_mapping.one_shape\x12\x42set either messages_column, or both input_column and target_column\x1aU(this.messages_column != \'\') != (this.input_column != \'\' && this.target_column != \'\')\"\xaf\x02\n\x0bSplitShares\x12$\n\rtrain_percent\x18\x01 \x01(\x05\x42\r\xe2\x41\x01\x02\xbaH\x06\x1a\x04\x18\x64(\x00\x12)\n\x12validation_percent\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x02\xbaH\x06\x1a\x04\x18\x64(\x00\x12#\n\x0ctest_percent\x18\x03 \x01(\x05\x42\r\xe2\x41\x01\x02\xbaH\x06\x1a\x04\x18\x64(\x00:\xa9\x01\xbaH\xa5\x01\x1a\xa2\x01\n\x10split_shares.sum\x12\x45train_percent, validation_percent and test_percent must add up to 100\x1aGthis.train_percent + this.validation_percent + this.test_percent == 100\"\xb7\x04\n\x0fIngestionRecipe\x12@\n\x04name\x18\x01 \x01(\tB2\xe2\x41\x01\x08\xbaH+r)2\'^projects/[^/]+/ingestionRecipes/[^/]+$\x12;\n\x07\x64\x61taset\x18\x02 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/datasets/[^/]+$\x12>\n\x07\x63olumns\x18\x03 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x8e\x01\n\x0fprompt_template\x18\x04 \x01(\tBu\xe2\x41\x01\x01\xbaHnr\x04\x18\xa0\x9c\x01\xba\x01\x65\n\x1bprompt_template.placeholder\x12\x1emust hold {input}, or be empty\x1a&this == \'\' || this.contains(\'{input}\')\x12$\n\rsystem_prompt\x18\x05 \x01(\tB\r\xe2\x41\x01\x01\xbaH\x06r\x04\x18\xa0\x9c\x01\x12\x34\n\x05split\x18\x06 \x01(\x0b\x32\x1f.mainspring.data.v1.SplitSharesB\x04\xe2\x41\x01\x01\x12-\n\x14max_field_characters\x18\x07 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmainspring/data/v1/recipe.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mainspring/common/v1/artifact.proto\"\xe2\x02\n\rColumnMapping\x12\"\n\x0cinput_column\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12#\n\rtarget_column\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12%\n\x0fmessages_column\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12\"\n\x0cgroup_column\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01:\xbc\x01\xbaH\xb8\x01\x1a\xb5\x01\n\x18\x63olumn_mapping.one_shape\x12\x42set either messages_column, or both input_column and target_column\x1aU(this.messages_column != \'\') != (this.input_column != \'\' && this.target_column != \'\')\"\xaf\x02\n\x0bSplitShares\x12$\n\rtrain_percent\x18\x01 \x01(\x05\x42\r\xe2\x41\x01\x02\xbaH\x06\x1a\x04\x18\x64(\x00\x12)\n\x12validation_percent\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x02\xbaH\x06\x1a\x04\x18\x64(\x00\x12#\n\x0ctest_percent\x18\x03 \x01(\x05\x42\r\xe2\x41\x01\x02\xbaH\x06\x1a\x04\x18\x64(\x00:\xa9\x01\xbaH\xa5\x01\x1a\xa2\x01\n\x10split_shares.sum\x12\x45train_percent, validation_percent and test_percent must add up to 100\x1aGthis.train_percent + this.validation_percent + this.test_percent == 100\"F\n\nTextRepair\x12\x38\n\x04part\x18\x01 \x01(\x0e\x32\x1c.mainspring.data.v1.TextPartB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"H\n\x0cMarkupToText\x12\x38\n\x04part\x18\x01 \x01(\x0e\x32\x1c.mainspring.data.v1.TextPartB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\xed\x01\n\x0eLanguageFilter\x12\x33\n\tlanguages\x18\x01 \x03(\tB \xe2\x41\x01\x02\xbaH\x19\x92\x01\x16\x08\x01\x10\x14\x18\x01\"\x0er\x0c\x32\n^[a-z]{2}$\x12\x37\n\x0fother_languages\x18\x02 \x03(\tB\x1e\xe2\x41\x01\x01\xbaH\x17\x92\x01\x14\x10\x14\x18\x01\"\x0er\x0c\x32\n^[a-z]{2}$\x12\x33\n\x0emin_confidence\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x38\n\x04part\x18\x04 \x01(\x0e\x32\x1c.mainspring.data.v1.TextPartB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\xd2\x01\n\x0cLengthFilter\x12\x1e\n\tmin_words\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1e\n\tmax_words\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12#\n\x0emin_characters\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12#\n\x0emax_characters\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x38\n\x04part\x18\x05 \x01(\x0e\x32\x1c.mainspring.data.v1.TextPartB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\x92\x01\n\rQualityFilter\x12G\n\x05rules\x18\x01 \x03(\x0e\x32\x1f.mainspring.data.v1.QualityRuleB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x14\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x38\n\x04part\x18\x02 \x01(\x0e\x32\x1c.mainspring.data.v1.TextPartB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\x9e\x01\n\x10PersonalDataRule\x12\x42\n\x04kind\x18\x01 \x01(\x0e\x32$.mainspring.data.v1.PersonalDataKindB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x46\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32&.mainspring.data.v1.PersonalDataActionB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\"\xd9\x01\n\x0cPersonalData\x12L\n\x0e\x64\x65\x66\x61ult_action\x18\x01 \x01(\x0e\x32&.mainspring.data.v1.PersonalDataActionB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x41\n\x05rules\x18\x02 \x03(\x0b\x32$.mainspring.data.v1.PersonalDataRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12\x38\n\x04part\x18\x03 \x01(\x0e\x32\x1c.mainspring.data.v1.TextPartB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\xa3\x01\n\x0eNearDuplicates\x12\x31\n\tthreshold\x18\x01 \x01(\x01\x42\x1e\xe2\x41\x01\x01\xbaH\x17\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\xe0?\xd8\x01\x01\x12$\n\rshingle_words\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\n(\x00\x12\x38\n\x04part\x18\x03 \x01(\x0e\x32\x1c.mainspring.data.v1.TextPartB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\xa5\x03\n\x0f\x44\x65\x63ontamination\x12U\n\x0f\x64\x61taset_version\x18\x01 \x01(\tB<\xe2\x41\x01\x01\xbaH5r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\xd8\x01\x01\x12\x32\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.ArtifactB\x04\xe2\x41\x01\x01\x12\x38\n\x07\x63olumns\x18\x03 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\x04\xe2\x41\x01\x01\x12%\n\x0bngram_words\x18\x04 \x01(\x05\x42\x10\xe2\x41\x01\x01\xbaH\t\x1a\x04\x18\x32(\x03\xd8\x01\x01\x12\x32\n\rngram_overlap\x18\x05 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00:r\xbaHo\x1am\n\x17\x64\x65\x63ontamination.one_set\x12\"set either dataset_version or file\x1a.(this.dataset_version != \'\') != has(this.file)\"\xff\x03\n\nRecipeStep\x12\x35\n\x0btext_repair\x18\x01 \x01(\x0b\x32\x1e.mainspring.data.v1.TextRepairH\x00\x12:\n\x0emarkup_to_text\x18\x02 \x01(\x0b\x32 .mainspring.data.v1.MarkupToTextH\x00\x12=\n\x0flanguage_filter\x18\x03 \x01(\x0b\x32\".mainspring.data.v1.LanguageFilterH\x00\x12\x39\n\rlength_filter\x18\x04 \x01(\x0b\x32 .mainspring.data.v1.LengthFilterH\x00\x12;\n\x0equality_filter\x18\x05 \x01(\x0b\x32!.mainspring.data.v1.QualityFilterH\x00\x12\x39\n\rpersonal_data\x18\x06 \x01(\x0b\x32 .mainspring.data.v1.PersonalDataH\x00\x12=\n\x0fnear_duplicates\x18\x07 \x01(\x0b\x32\".mainspring.data.v1.NearDuplicatesH\x00\x12>\n\x0f\x64\x65\x63ontamination\x18\x08 \x01(\x0b\x32#.mainspring.data.v1.DecontaminationH\x00\x42\r\n\x04step\x12\x05\xbaH\x02\x08\x01\"\xf4\x04\n\x0fIngestionRecipe\x12@\n\x04name\x18\x01 \x01(\tB2\xe2\x41\x01\x08\xbaH+r)2\'^projects/[^/]+/ingestionRecipes/[^/]+$\x12;\n\x07\x64\x61taset\x18\x02 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/datasets/[^/]+$\x12>\n\x07\x63olumns\x18\x03 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x8e\x01\n\x0fprompt_template\x18\x04 \x01(\tBu\xe2\x41\x01\x01\xbaHnr\x04\x18\xa0\x9c\x01\xba\x01\x65\n\x1bprompt_template.placeholder\x12\x1emust hold {input}, or be empty\x1a&this == \'\' || this.contains(\'{input}\')\x12$\n\rsystem_prompt\x18\x05 \x01(\tB\r\xe2\x41\x01\x01\xbaH\x06r\x04\x18\xa0\x9c\x01\x12\x34\n\x05split\x18\x06 \x01(\x0b\x32\x1f.mainspring.data.v1.SplitSharesB\x04\xe2\x41\x01\x01\x12-\n\x14max_field_characters\x18\x07 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12;\n\x05steps\x18\n \x03(\x0b\x32\x1e.mainspring.data.v1.RecipeStepB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10 *d\n\x08TextPart\x12\x19\n\x15TEXT_PART_UNSPECIFIED\x10\x00\x12\x14\n\x10TEXT_PART_PROMPT\x10\x01\x12\x14\n\x10TEXT_PART_ANSWER\x10\x02\x12\x11\n\rTEXT_PART_ALL\x10\x03*\xb8\x03\n\x0bQualityRule\x12\x1c\n\x18QUALITY_RULE_UNSPECIFIED\x10\x00\x12#\n\x1fQUALITY_RULE_GOPHER_WORD_LENGTH\x10\x01\x12\x1f\n\x1bQUALITY_RULE_GOPHER_SYMBOLS\x10\x02\x12\x1f\n\x1bQUALITY_RULE_GOPHER_LETTERS\x10\x03\x12\x1d\n\x19QUALITY_RULE_GOPHER_LINES\x10\x04\x12\'\n#QUALITY_RULE_GOPHER_DUPLICATE_LINES\x10\x05\x12\"\n\x1eQUALITY_RULE_GOPHER_TOP_NGRAMS\x10\x06\x12(\n$QUALITY_RULE_GOPHER_DUPLICATE_NGRAMS\x10\x07\x12\x1f\n\x1bQUALITY_RULE_C4_BOILERPLATE\x10\x08\x12\x1e\n\x1aQUALITY_RULE_FINEWEB_LINES\x10\t\x12(\n$QUALITY_RULE_FINEWEB_DUPLICATE_LINES\x10\n\x12#\n\x1fQUALITY_RULE_REPEATED_CHARACTER\x10\x0b*\xaa\x02\n\x10PersonalDataKind\x12\"\n\x1ePERSONAL_DATA_KIND_UNSPECIFIED\x10\x00\x12$\n PERSONAL_DATA_KIND_EMAIL_ADDRESS\x10\x01\x12#\n\x1fPERSONAL_DATA_KIND_PHONE_NUMBER\x10\x02\x12\"\n\x1ePERSONAL_DATA_KIND_CREDIT_CARD\x10\x03\x12\x1b\n\x17PERSONAL_DATA_KIND_IBAN\x10\x04\x12!\n\x1dPERSONAL_DATA_KIND_IP_ADDRESS\x10\x05\x12$\n PERSONAL_DATA_KIND_CRYPTO_WALLET\x10\x06\x12\x1d\n\x19PERSONAL_DATA_KIND_US_SSN\x10\x07*\xd7\x01\n\x12PersonalDataAction\x12$\n PERSONAL_DATA_ACTION_UNSPECIFIED\x10\x00\x12\x1d\n\x19PERSONAL_DATA_ACTION_MASK\x10\x01\x12\x1d\n\x19PERSONAL_DATA_ACTION_HASH\x10\x02\x12\x1d\n\x19PERSONAL_DATA_ACTION_DROP\x10\x03\x12\x1f\n\x1bPERSONAL_DATA_ACTION_REFUSE\x10\x04\x12\x1d\n\x19PERSONAL_DATA_ACTION_KEEP\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +53,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPLITSHARES'].fields_by_name['test_percent']._serialized_options = b'\342A\001\002\272H\006\032\004\030d(\000'
   _globals['_SPLITSHARES']._loaded_options = None
   _globals['_SPLITSHARES']._serialized_options = b'\272H\245\001\032\242\001\n\020split_shares.sum\022Etrain_percent, validation_percent and test_percent must add up to 100\032Gthis.train_percent + this.validation_percent + this.test_percent == 100'
+  _globals['_TEXTREPAIR'].fields_by_name['part']._loaded_options = None
+  _globals['_TEXTREPAIR'].fields_by_name['part']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_MARKUPTOTEXT'].fields_by_name['part']._loaded_options = None
+  _globals['_MARKUPTOTEXT'].fields_by_name['part']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_LANGUAGEFILTER'].fields_by_name['languages']._loaded_options = None
+  _globals['_LANGUAGEFILTER'].fields_by_name['languages']._serialized_options = b'\342A\001\002\272H\031\222\001\026\010\001\020\024\030\001\"\016r\0142\n^[a-z]{2}$'
+  _globals['_LANGUAGEFILTER'].fields_by_name['other_languages']._loaded_options = None
+  _globals['_LANGUAGEFILTER'].fields_by_name['other_languages']._serialized_options = b'\342A\001\001\272H\027\222\001\024\020\024\030\001\"\016r\0142\n^[a-z]{2}$'
+  _globals['_LANGUAGEFILTER'].fields_by_name['min_confidence']._loaded_options = None
+  _globals['_LANGUAGEFILTER'].fields_by_name['min_confidence']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
+  _globals['_LANGUAGEFILTER'].fields_by_name['part']._loaded_options = None
+  _globals['_LANGUAGEFILTER'].fields_by_name['part']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_LENGTHFILTER'].fields_by_name['min_words']._loaded_options = None
+  _globals['_LENGTHFILTER'].fields_by_name['min_words']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LENGTHFILTER'].fields_by_name['max_words']._loaded_options = None
+  _globals['_LENGTHFILTER'].fields_by_name['max_words']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LENGTHFILTER'].fields_by_name['min_characters']._loaded_options = None
+  _globals['_LENGTHFILTER'].fields_by_name['min_characters']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LENGTHFILTER'].fields_by_name['max_characters']._loaded_options = None
+  _globals['_LENGTHFILTER'].fields_by_name['max_characters']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LENGTHFILTER'].fields_by_name['part']._loaded_options = None
+  _globals['_LENGTHFILTER'].fields_by_name['part']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_QUALITYFILTER'].fields_by_name['rules']._loaded_options = None
+  _globals['_QUALITYFILTER'].fields_by_name['rules']._serialized_options = b'\342A\001\001\272H\020\222\001\r\020\024\030\001\"\007\202\001\004\020\001 \000'
+  _globals['_QUALITYFILTER'].fields_by_name['part']._loaded_options = None
+  _globals['_QUALITYFILTER'].fields_by_name['part']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_PERSONALDATARULE'].fields_by_name['kind']._loaded_options = None
+  _globals['_PERSONALDATARULE'].fields_by_name['kind']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_PERSONALDATARULE'].fields_by_name['action']._loaded_options = None
+  _globals['_PERSONALDATARULE'].fields_by_name['action']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_PERSONALDATA'].fields_by_name['default_action']._loaded_options = None
+  _globals['_PERSONALDATA'].fields_by_name['default_action']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_PERSONALDATA'].fields_by_name['rules']._loaded_options = None
+  _globals['_PERSONALDATA'].fields_by_name['rules']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\024'
+  _globals['_PERSONALDATA'].fields_by_name['part']._loaded_options = None
+  _globals['_PERSONALDATA'].fields_by_name['part']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_NEARDUPLICATES'].fields_by_name['threshold']._loaded_options = None
+  _globals['_NEARDUPLICATES'].fields_by_name['threshold']._serialized_options = b'\342A\001\001\272H\027\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\340?\330\001\001'
+  _globals['_NEARDUPLICATES'].fields_by_name['shingle_words']._loaded_options = None
+  _globals['_NEARDUPLICATES'].fields_by_name['shingle_words']._serialized_options = b'\342A\001\001\272H\006\032\004\030\n(\000'
+  _globals['_NEARDUPLICATES'].fields_by_name['part']._loaded_options = None
+  _globals['_NEARDUPLICATES'].fields_by_name['part']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_DECONTAMINATION'].fields_by_name['dataset_version']._loaded_options = None
+  _globals['_DECONTAMINATION'].fields_by_name['dataset_version']._serialized_options = b'\342A\001\001\272H5r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\330\001\001'
+  _globals['_DECONTAMINATION'].fields_by_name['file']._loaded_options = None
+  _globals['_DECONTAMINATION'].fields_by_name['file']._serialized_options = b'\342A\001\001'
+  _globals['_DECONTAMINATION'].fields_by_name['columns']._loaded_options = None
+  _globals['_DECONTAMINATION'].fields_by_name['columns']._serialized_options = b'\342A\001\001'
+  _globals['_DECONTAMINATION'].fields_by_name['ngram_words']._loaded_options = None
+  _globals['_DECONTAMINATION'].fields_by_name['ngram_words']._serialized_options = b'\342A\001\001\272H\t\032\004\0302(\003\330\001\001'
+  _globals['_DECONTAMINATION'].fields_by_name['ngram_overlap']._loaded_options = None
+  _globals['_DECONTAMINATION'].fields_by_name['ngram_overlap']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
+  _globals['_DECONTAMINATION']._loaded_options = None
+  _globals['_DECONTAMINATION']._serialized_options = b'\272Ho\032m\n\027decontamination.one_set\022\"set either dataset_version or file\032.(this.dataset_version != \'\') != has(this.file)'
+  _globals['_RECIPESTEP'].oneofs_by_name['step']._loaded_options = None
+  _globals['_RECIPESTEP'].oneofs_by_name['step']._serialized_options = b'\272H\002\010\001'
   _globals['_INGESTIONRECIPE'].fields_by_name['name']._loaded_options = None
   _globals['_INGESTIONRECIPE'].fields_by_name['name']._serialized_options = b'\342A\001\010\272H+r)2\'^projects/[^/]+/ingestionRecipes/[^/]+$'
   _globals['_INGESTIONRECIPE'].fields_by_name['dataset']._loaded_options = None
@@ -70,10 +127,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTIONRECIPE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_INGESTIONRECIPE'].fields_by_name['etag']._loaded_options = None
   _globals['_INGESTIONRECIPE'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
-  _globals['_COLUMNMAPPING']._serialized_start=151
-  _globals['_COLUMNMAPPING']._serialized_end=505
-  _globals['_SPLITSHARES']._serialized_start=508
-  _globals['_SPLITSHARES']._serialized_end=811
-  _globals['_INGESTIONRECIPE']._serialized_start=814
-  _globals['_INGESTIONRECIPE']._serialized_end=1381
+  _globals['_INGESTIONRECIPE'].fields_by_name['steps']._loaded_options = None
+  _globals['_INGESTIONRECIPE'].fields_by_name['steps']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020 '
+  _globals['_TEXTPART']._serialized_start=3714
+  _globals['_TEXTPART']._serialized_end=3814
+  _globals['_QUALITYRULE']._serialized_start=3817
+  _globals['_QUALITYRULE']._serialized_end=4257
+  _globals['_PERSONALDATAKIND']._serialized_start=4260
+  _globals['_PERSONALDATAKIND']._serialized_end=4558
+  _globals['_PERSONALDATAACTION']._serialized_start=4561
+  _globals['_PERSONALDATAACTION']._serialized_end=4776
+  _globals['_COLUMNMAPPING']._serialized_start=188
+  _globals['_COLUMNMAPPING']._serialized_end=542
+  _globals['_SPLITSHARES']._serialized_start=545
+  _globals['_SPLITSHARES']._serialized_end=848
+  _globals['_TEXTREPAIR']._serialized_start=850
+  _globals['_TEXTREPAIR']._serialized_end=920
+  _globals['_MARKUPTOTEXT']._serialized_start=922
+  _globals['_MARKUPTOTEXT']._serialized_end=994
+  _globals['_LANGUAGEFILTER']._serialized_start=997
+  _globals['_LANGUAGEFILTER']._serialized_end=1234
+  _globals['_LENGTHFILTER']._serialized_start=1237
+  _globals['_LENGTHFILTER']._serialized_end=1447
+  _globals['_QUALITYFILTER']._serialized_start=1450
+  _globals['_QUALITYFILTER']._serialized_end=1596
+  _globals['_PERSONALDATARULE']._serialized_start=1599
+  _globals['_PERSONALDATARULE']._serialized_end=1757
+  _globals['_PERSONALDATA']._serialized_start=1760
+  _globals['_PERSONALDATA']._serialized_end=1977
+  _globals['_NEARDUPLICATES']._serialized_start=1980
+  _globals['_NEARDUPLICATES']._serialized_end=2143
+  _globals['_DECONTAMINATION']._serialized_start=2146
+  _globals['_DECONTAMINATION']._serialized_end=2567
+  _globals['_RECIPESTEP']._serialized_start=2570
+  _globals['_RECIPESTEP']._serialized_end=3081
+  _globals['_INGESTIONRECIPE']._serialized_start=3084
+  _globals['_INGESTIONRECIPE']._serialized_end=3712
 # @@protoc_insertion_point(module_scope)

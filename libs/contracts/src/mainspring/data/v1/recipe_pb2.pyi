@@ -3,9 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +20,186 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TextPart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextPart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_PART_UNSPECIFIED: _TextPart.ValueType  # 0
+    """Not set; each step says what it takes then."""
+    TEXT_PART_PROMPT: _TextPart.ValueType  # 1
+    """What the model is given: every message that is not the assistant's."""
+    TEXT_PART_ANSWER: _TextPart.ValueType  # 2
+    """What the model should answer: the assistant's messages."""
+    TEXT_PART_ALL: _TextPart.ValueType  # 3
+    """Every message."""
+
+class TextPart(_TextPart, metaclass=_TextPartEnumTypeWrapper):
+    """TextPart names the messages of an example that a step looks at."""
+
+TEXT_PART_UNSPECIFIED: TextPart.ValueType  # 0
+"""Not set; each step says what it takes then."""
+TEXT_PART_PROMPT: TextPart.ValueType  # 1
+"""What the model is given: every message that is not the assistant's."""
+TEXT_PART_ANSWER: TextPart.ValueType  # 2
+"""What the model should answer: the assistant's messages."""
+TEXT_PART_ALL: TextPart.ValueType  # 3
+"""Every message."""
+Global___TextPart: _TypeAlias = TextPart  # noqa: Y015
+
+class _QualityRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QualityRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QualityRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUALITY_RULE_UNSPECIFIED: _QualityRule.ValueType  # 0
+    """Not set; refused."""
+    QUALITY_RULE_GOPHER_WORD_LENGTH: _QualityRule.ValueType  # 1
+    """Gopher: the mean length of words is 3 to 10 characters (texts of 5 words and more)."""
+    QUALITY_RULE_GOPHER_SYMBOLS: _QualityRule.ValueType  # 2
+    """Gopher: hash signs and ellipses are at most a tenth of the words (texts of 5 words and more)."""
+    QUALITY_RULE_GOPHER_LETTERS: _QualityRule.ValueType  # 3
+    """Gopher: at least 80 % of the words hold a letter. Texts of 5 to 39 words: at least half of them; a shorter one must hold a letter or
+    a digit.
+    """
+    QUALITY_RULE_GOPHER_LINES: _QualityRule.ValueType  # 4
+    """Gopher: at most 90 % of the lines begin with a bullet, at most 30 % end with an ellipsis (texts of 3 lines and more)."""
+    QUALITY_RULE_GOPHER_DUPLICATE_LINES: _QualityRule.ValueType  # 5
+    """Gopher: duplicate lines are at most 30 % of the lines and 20 % of the characters (texts of 3 lines and more)."""
+    QUALITY_RULE_GOPHER_TOP_NGRAMS: _QualityRule.ValueType  # 6
+    """Gopher: 2, 3 or 4 words in a row that come three times and more cover at most 20, 18 and 16 % of the characters; texts of 20 to
+    39 words: twice as much.
+    """
+    QUALITY_RULE_GOPHER_DUPLICATE_NGRAMS: _QualityRule.ValueType  # 7
+    """Gopher: 5 to 10 words in a row that come again cover at most 15 to 10 % of the characters (texts of 40 words and more)."""
+    QUALITY_RULE_C4_BOILERPLATE: _QualityRule.ValueType  # 8
+    """C4: no `lorem ipsum`, no demand to enable JavaScript, no cookie or privacy policy line."""
+    QUALITY_RULE_FINEWEB_LINES: _QualityRule.ValueType  # 9
+    """FineWeb: at least 12 % of the lines end with punctuation, and at most 67 % are shorter than 30 characters (texts of 5 lines and more)."""
+    QUALITY_RULE_FINEWEB_DUPLICATE_LINES: _QualityRule.ValueType  # 10
+    """FineWeb: characters of lines that come again are at most 10 % (texts of 5 lines and more)."""
+    QUALITY_RULE_REPEATED_CHARACTER: _QualityRule.ValueType  # 11
+    """Ours: no character is more than half of the text (texts of 20 characters and more, with at most 8 different ones)."""
+
+class QualityRule(_QualityRule, metaclass=_QualityRuleEnumTypeWrapper):
+    """QualityRule is a published rule for text worth learning from. Each looks only at texts that are long enough for it to mean something."""
+
+QUALITY_RULE_UNSPECIFIED: QualityRule.ValueType  # 0
+"""Not set; refused."""
+QUALITY_RULE_GOPHER_WORD_LENGTH: QualityRule.ValueType  # 1
+"""Gopher: the mean length of words is 3 to 10 characters (texts of 5 words and more)."""
+QUALITY_RULE_GOPHER_SYMBOLS: QualityRule.ValueType  # 2
+"""Gopher: hash signs and ellipses are at most a tenth of the words (texts of 5 words and more)."""
+QUALITY_RULE_GOPHER_LETTERS: QualityRule.ValueType  # 3
+"""Gopher: at least 80 % of the words hold a letter. Texts of 5 to 39 words: at least half of them; a shorter one must hold a letter or
+a digit.
+"""
+QUALITY_RULE_GOPHER_LINES: QualityRule.ValueType  # 4
+"""Gopher: at most 90 % of the lines begin with a bullet, at most 30 % end with an ellipsis (texts of 3 lines and more)."""
+QUALITY_RULE_GOPHER_DUPLICATE_LINES: QualityRule.ValueType  # 5
+"""Gopher: duplicate lines are at most 30 % of the lines and 20 % of the characters (texts of 3 lines and more)."""
+QUALITY_RULE_GOPHER_TOP_NGRAMS: QualityRule.ValueType  # 6
+"""Gopher: 2, 3 or 4 words in a row that come three times and more cover at most 20, 18 and 16 % of the characters; texts of 20 to
+39 words: twice as much.
+"""
+QUALITY_RULE_GOPHER_DUPLICATE_NGRAMS: QualityRule.ValueType  # 7
+"""Gopher: 5 to 10 words in a row that come again cover at most 15 to 10 % of the characters (texts of 40 words and more)."""
+QUALITY_RULE_C4_BOILERPLATE: QualityRule.ValueType  # 8
+"""C4: no `lorem ipsum`, no demand to enable JavaScript, no cookie or privacy policy line."""
+QUALITY_RULE_FINEWEB_LINES: QualityRule.ValueType  # 9
+"""FineWeb: at least 12 % of the lines end with punctuation, and at most 67 % are shorter than 30 characters (texts of 5 lines and more)."""
+QUALITY_RULE_FINEWEB_DUPLICATE_LINES: QualityRule.ValueType  # 10
+"""FineWeb: characters of lines that come again are at most 10 % (texts of 5 lines and more)."""
+QUALITY_RULE_REPEATED_CHARACTER: QualityRule.ValueType  # 11
+"""Ours: no character is more than half of the text (texts of 20 characters and more, with at most 8 different ones)."""
+Global___QualityRule: _TypeAlias = QualityRule  # noqa: Y015
+
+class _PersonalDataKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PersonalDataKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PersonalDataKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERSONAL_DATA_KIND_UNSPECIFIED: _PersonalDataKind.ValueType  # 0
+    """Not set; refused."""
+    PERSONAL_DATA_KIND_EMAIL_ADDRESS: _PersonalDataKind.ValueType  # 1
+    """E-mail addresses."""
+    PERSONAL_DATA_KIND_PHONE_NUMBER: _PersonalDataKind.ValueType  # 2
+    """Telephone numbers that are possible in their country."""
+    PERSONAL_DATA_KIND_CREDIT_CARD: _PersonalDataKind.ValueType  # 3
+    """Payment card numbers with a right Luhn digit."""
+    PERSONAL_DATA_KIND_IBAN: _PersonalDataKind.ValueType  # 4
+    """Bank account numbers (IBAN) with right check digits."""
+    PERSONAL_DATA_KIND_IP_ADDRESS: _PersonalDataKind.ValueType  # 5
+    """IPv4 and IPv6 addresses."""
+    PERSONAL_DATA_KIND_CRYPTO_WALLET: _PersonalDataKind.ValueType  # 6
+    """Bitcoin addresses with a right checksum."""
+    PERSONAL_DATA_KIND_US_SSN: _PersonalDataKind.ValueType  # 7
+    """Social security numbers of the United States, written with separators."""
+
+class PersonalDataKind(_PersonalDataKind, metaclass=_PersonalDataKindEnumTypeWrapper):
+    """PersonalDataKind is a kind of personal data that is found by its form and, where it has one, its checksum."""
+
+PERSONAL_DATA_KIND_UNSPECIFIED: PersonalDataKind.ValueType  # 0
+"""Not set; refused."""
+PERSONAL_DATA_KIND_EMAIL_ADDRESS: PersonalDataKind.ValueType  # 1
+"""E-mail addresses."""
+PERSONAL_DATA_KIND_PHONE_NUMBER: PersonalDataKind.ValueType  # 2
+"""Telephone numbers that are possible in their country."""
+PERSONAL_DATA_KIND_CREDIT_CARD: PersonalDataKind.ValueType  # 3
+"""Payment card numbers with a right Luhn digit."""
+PERSONAL_DATA_KIND_IBAN: PersonalDataKind.ValueType  # 4
+"""Bank account numbers (IBAN) with right check digits."""
+PERSONAL_DATA_KIND_IP_ADDRESS: PersonalDataKind.ValueType  # 5
+"""IPv4 and IPv6 addresses."""
+PERSONAL_DATA_KIND_CRYPTO_WALLET: PersonalDataKind.ValueType  # 6
+"""Bitcoin addresses with a right checksum."""
+PERSONAL_DATA_KIND_US_SSN: PersonalDataKind.ValueType  # 7
+"""Social security numbers of the United States, written with separators."""
+Global___PersonalDataKind: _TypeAlias = PersonalDataKind  # noqa: Y015
+
+class _PersonalDataAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PersonalDataActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PersonalDataAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERSONAL_DATA_ACTION_UNSPECIFIED: _PersonalDataAction.ValueType  # 0
+    """Not set; MASK."""
+    PERSONAL_DATA_ACTION_MASK: _PersonalDataAction.ValueType  # 1
+    """Replaced by the kind in angle brackets: `<EMAIL_ADDRESS>`."""
+    PERSONAL_DATA_ACTION_HASH: _PersonalDataAction.ValueType  # 2
+    """Replaced by the kind and 12 hexadecimal digits, which are the same for the same value: `<EMAIL_ADDRESS:0f3a...>`. It links rows
+    and does not make them anonymous: whoever has a list of values can try them out.
+    """
+    PERSONAL_DATA_ACTION_DROP: _PersonalDataAction.ValueType  # 3
+    """Taken out of the text."""
+    PERSONAL_DATA_ACTION_REFUSE: _PersonalDataAction.ValueType  # 4
+    """The row is refused."""
+    PERSONAL_DATA_ACTION_KEEP: _PersonalDataAction.ValueType  # 5
+    """Left as it is."""
+
+class PersonalDataAction(_PersonalDataAction, metaclass=_PersonalDataActionEnumTypeWrapper):
+    """PersonalDataAction says what becomes of personal data."""
+
+PERSONAL_DATA_ACTION_UNSPECIFIED: PersonalDataAction.ValueType  # 0
+"""Not set; MASK."""
+PERSONAL_DATA_ACTION_MASK: PersonalDataAction.ValueType  # 1
+"""Replaced by the kind in angle brackets: `<EMAIL_ADDRESS>`."""
+PERSONAL_DATA_ACTION_HASH: PersonalDataAction.ValueType  # 2
+"""Replaced by the kind and 12 hexadecimal digits, which are the same for the same value: `<EMAIL_ADDRESS:0f3a...>`. It links rows
+and does not make them anonymous: whoever has a list of values can try them out.
+"""
+PERSONAL_DATA_ACTION_DROP: PersonalDataAction.ValueType  # 3
+"""Taken out of the text."""
+PERSONAL_DATA_ACTION_REFUSE: PersonalDataAction.ValueType  # 4
+"""The row is refused."""
+PERSONAL_DATA_ACTION_KEEP: PersonalDataAction.ValueType  # 5
+"""Left as it is."""
+Global___PersonalDataAction: _TypeAlias = PersonalDataAction  # noqa: Y015
 
 @_typing.final
 class ColumnMapping(_message.Message):
@@ -84,6 +268,361 @@ class SplitShares(_message.Message):
 Global___SplitShares: _TypeAlias = SplitShares  # noqa: Y015
 
 @_typing.final
+class TextRepair(_message.Message):
+    """TextRepair undoes encodings that went wrong (`cafÃ©` becomes `café`), removes control characters and normalises to Unicode NFC. Quotes and
+    ligatures stay as they are.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    part: Global___TextPart.ValueType
+    """Optional. Which messages. Default: all."""
+    def __init__(
+        self,
+        *,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextRepair: _TypeAlias = TextRepair  # noqa: Y015
+
+@_typing.final
+class MarkupToText(_message.Message):
+    """MarkupToText turns messages that hold HTML tags or entities into the text that a reader would see; scripts and styles go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    part: Global___TextPart.ValueType
+    """Optional. Which messages. Default: all."""
+    def __init__(
+        self,
+        *,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkupToText: _TypeAlias = MarkupToText  # noqa: Y015
+
+@_typing.final
+class LanguageFilter(_message.Message):
+    """LanguageFilter refuses rows in a language that is not wanted. What is too short to tell is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANGUAGES_FIELD_NUMBER: _builtins.int
+    OTHER_LANGUAGES_FIELD_NUMBER: _builtins.int
+    MIN_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    min_confidence: _builtins.float
+    """Optional. How sure an unwanted language must be for a refusal, above 0 and at most 1. Default: 0.5."""
+    part: Global___TextPart.ValueType
+    """Optional. Which messages. Default: the answer."""
+    @_builtins.property
+    def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. Languages to keep, as ISO 639-1 codes in lower case; 1 to 20."""
+
+    @_builtins.property
+    def other_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Further languages to tell apart from them. Default: en, de, fr, es, it, nl, pt, pl. Fewer are quicker and surer."""
+
+    def __init__(
+        self,
+        *,
+        languages: _abc.Iterable[_builtins.str] | None = ...,
+        other_languages: _abc.Iterable[_builtins.str] | None = ...,
+        min_confidence: _builtins.float = ...,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["languages", b"languages", "min_confidence", b"min_confidence", "other_languages", b"other_languages", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LanguageFilter: _TypeAlias = LanguageFilter  # noqa: Y015
+
+@_typing.final
+class LengthFilter(_message.Message):
+    """LengthFilter refuses rows that are too short or too long. A limit of 0 is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_WORDS_FIELD_NUMBER: _builtins.int
+    MAX_WORDS_FIELD_NUMBER: _builtins.int
+    MIN_CHARACTERS_FIELD_NUMBER: _builtins.int
+    MAX_CHARACTERS_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    min_words: _builtins.int
+    """Optional. Fewest words (runs of characters without white space)."""
+    max_words: _builtins.int
+    """Optional. Most words."""
+    min_characters: _builtins.int
+    """Optional. Fewest characters."""
+    max_characters: _builtins.int
+    """Optional. Most characters."""
+    part: Global___TextPart.ValueType
+    """Optional. Which messages. Default: the answer."""
+    def __init__(
+        self,
+        *,
+        min_words: _builtins.int = ...,
+        max_words: _builtins.int = ...,
+        min_characters: _builtins.int = ...,
+        max_characters: _builtins.int = ...,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_characters", b"max_characters", "max_words", b"max_words", "min_characters", b"min_characters", "min_words", b"min_words", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LengthFilter: _TypeAlias = LengthFilter  # noqa: Y015
+
+@_typing.final
+class QualityFilter(_message.Message):
+    """QualityFilter refuses rows that break a rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    part: Global___TextPart.ValueType
+    """Optional. Which messages. Default: the answer."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[Global___QualityRule.ValueType]:
+        """Optional. The rules. Default: all but FineWeb's, which are for pages of many lines."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___QualityRule.ValueType] | None = ...,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QualityFilter: _TypeAlias = QualityFilter  # noqa: Y015
+
+@_typing.final
+class PersonalDataRule(_message.Message):
+    """PersonalDataRule is what becomes of one kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    kind: Global___PersonalDataKind.ValueType
+    """Required. The kind."""
+    action: Global___PersonalDataAction.ValueType
+    """Required. What becomes of it."""
+    def __init__(
+        self,
+        *,
+        kind: Global___PersonalDataKind.ValueType = ...,
+        action: Global___PersonalDataAction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalDataRule: _TypeAlias = PersonalDataRule  # noqa: Y015
+
+@_typing.final
+class PersonalData(_message.Message):
+    """PersonalData finds personal data by patterns and checksums, without a model; names and postal addresses it does not find."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_ACTION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    default_action: Global___PersonalDataAction.ValueType
+    """Optional. What becomes of a kind that has no rule. Default: MASK."""
+    part: Global___TextPart.ValueType
+    """Optional. Which messages. Default: all."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___PersonalDataRule]:
+        """Optional. Kinds that are treated otherwise."""
+
+    def __init__(
+        self,
+        *,
+        default_action: Global___PersonalDataAction.ValueType = ...,
+        rules: _abc.Iterable[Global___PersonalDataRule] | None = ...,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_action", b"default_action", "part", b"part", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalData: _TypeAlias = PersonalData  # noqa: Y015
+
+@_typing.final
+class NearDuplicates(_message.Message):
+    """NearDuplicates refuses rows that are almost the same as a row before them. Two rows are, when the prompts and the answers are each alike: the
+    Jaccard similarity of the sets of words in a row, without regard to case, punctuation and white space, reaches the threshold. The first one
+    stays. Candidates are found by MinHash, so a pair just above the threshold may be missed (about 1 in 100).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    SHINGLE_WORDS_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """Optional. Similarity from which rows are near duplicates, 0.5 to 1. Default: 0.9."""
+    shingle_words: _builtins.int
+    """Optional. Words in a row that are compared as one. Default: 3; at most 10."""
+    part: Global___TextPart.ValueType
+    """Optional. Compare only the prompts or only the answers. Default: both, each by itself."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.float = ...,
+        shingle_words: _builtins.int = ...,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "shingle_words", b"shingle_words", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearDuplicates: _TypeAlias = NearDuplicates  # noqa: Y015
+
+@_typing.final
+class Decontamination(_message.Message):
+    """Decontamination refuses rows that an evaluation set holds. A row is refused when its prompt is one of the set's, without regard to case,
+    punctuation and white space, or when it holds the given share of the words in a row of one of the set's examples (prompt and answer together).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    NGRAM_WORDS_FIELD_NUMBER: _builtins.int
+    NGRAM_OVERLAP_FIELD_NUMBER: _builtins.int
+    dataset_version: _builtins.str
+    """Optional. Evaluation set: the test split of a version. Format: `projects/{project}/datasets/{dataset}/versions/{version}`. Either this or
+    `file`.
+    """
+    ngram_words: _builtins.int
+    """Optional. Words in a row that are compared as one. Default: 8; 3 to 50."""
+    ngram_overlap: _builtins.float
+    """Optional. Share of an example's words in a row from which a row is a leak, above 0 and at most 1. Default: 0.8."""
+    @_builtins.property
+    def file(self) -> _artifact_pb2.Artifact:
+        """Optional. Evaluation set: an uploaded file, in any format that sources may have; it is recognised by its name and its bytes."""
+
+    @_builtins.property
+    def columns(self) -> Global___ColumnMapping:
+        """Optional. Columns of the file where they differ from the recipe's."""
+
+    def __init__(
+        self,
+        *,
+        dataset_version: _builtins.str = ...,
+        file: _artifact_pb2.Artifact | None = ...,
+        columns: Global___ColumnMapping | None = ...,
+        ngram_words: _builtins.int = ...,
+        ngram_overlap: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset_version", b"dataset_version", "file", b"file", "ngram_overlap", b"ngram_overlap", "ngram_words", b"ngram_words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decontamination: _TypeAlias = Decontamination  # noqa: Y015
+
+@_typing.final
+class RecipeStep(_message.Message):
+    """RecipeStep is one step that records go through."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_REPAIR_FIELD_NUMBER: _builtins.int
+    MARKUP_TO_TEXT_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FILTER_FIELD_NUMBER: _builtins.int
+    LENGTH_FILTER_FIELD_NUMBER: _builtins.int
+    QUALITY_FILTER_FIELD_NUMBER: _builtins.int
+    PERSONAL_DATA_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
+    DECONTAMINATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def text_repair(self) -> Global___TextRepair:
+        """Repairs encodings and Unicode."""
+
+    @_builtins.property
+    def markup_to_text(self) -> Global___MarkupToText:
+        """Turns markup into text."""
+
+    @_builtins.property
+    def language_filter(self) -> Global___LanguageFilter:
+        """Refuses unwanted languages."""
+
+    @_builtins.property
+    def length_filter(self) -> Global___LengthFilter:
+        """Refuses what is too short or too long."""
+
+    @_builtins.property
+    def quality_filter(self) -> Global___QualityFilter:
+        """Refuses what breaks a quality rule."""
+
+    @_builtins.property
+    def personal_data(self) -> Global___PersonalData:
+        """Treats personal data."""
+
+    @_builtins.property
+    def near_duplicates(self) -> Global___NearDuplicates:
+        """Refuses near duplicates."""
+
+    @_builtins.property
+    def decontamination(self) -> Global___Decontamination:
+        """Refuses what an evaluation set holds."""
+
+    def __init__(
+        self,
+        *,
+        text_repair: Global___TextRepair | None = ...,
+        markup_to_text: Global___MarkupToText | None = ...,
+        language_filter: Global___LanguageFilter | None = ...,
+        length_filter: Global___LengthFilter | None = ...,
+        quality_filter: Global___QualityFilter | None = ...,
+        personal_data: Global___PersonalData | None = ...,
+        near_duplicates: Global___NearDuplicates | None = ...,
+        decontamination: Global___Decontamination | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decontamination", b"decontamination", "language_filter", b"language_filter", "length_filter", b"length_filter", "markup_to_text", b"markup_to_text", "near_duplicates", b"near_duplicates", "personal_data", b"personal_data", "quality_filter", b"quality_filter", "step", b"step", "text_repair", b"text_repair"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decontamination", b"decontamination", "language_filter", b"language_filter", "length_filter", b"length_filter", "markup_to_text", b"markup_to_text", "near_duplicates", b"near_duplicates", "personal_data", b"personal_data", "quality_filter", b"quality_filter", "step", b"step", "text_repair", b"text_repair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["text_repair", "markup_to_text", "language_filter", "length_filter", "quality_filter", "personal_data", "near_duplicates", "decontamination"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___RecipeStep: _TypeAlias = RecipeStep  # noqa: Y015
+
+@_typing.final
 class IngestionRecipe(_message.Message):
     """IngestionRecipe says how records become rows of a dataset. Applying it again to the same sources gives the same version."""
 
@@ -98,6 +637,7 @@ class IngestionRecipe(_message.Message):
     MAX_FIELD_CHARACTERS_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/ingestionRecipes/{recipe}`."""
     dataset: _builtins.str
@@ -122,6 +662,12 @@ class IngestionRecipe(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last written."""
 
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeStep]:
+        """Optional. What texts go through, in order, before the template is filled; at most 32. Default: nothing. Exact duplicates are refused always,
+        and before near duplicates.
+        """
+
     def __init__(
         self,
         *,
@@ -134,10 +680,11 @@ class IngestionRecipe(_message.Message):
         max_field_characters: _builtins.int = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        steps: _abc.Iterable[Global___RecipeStep] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "split", b"split", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "etag", b"etag", "max_field_characters", b"max_field_characters", "name", b"name", "prompt_template", b"prompt_template", "split", b"split", "system_prompt", b"system_prompt", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "etag", b"etag", "max_field_characters", b"max_field_characters", "name", b"name", "prompt_template", b"prompt_template", "split", b"split", "steps", b"steps", "system_prompt", b"system_prompt", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

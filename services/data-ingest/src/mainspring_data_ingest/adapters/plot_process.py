@@ -1,0 +1,90 @@
+"""Draws a report: `{"title": ..., "report": ...}` as JSON on standard input, PNG on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mainspring_data_ingest.domain.report import Report
+
+_GREY, _BLUE, _GREEN, _RED = "#9aa5b1", "#3867d6", "#20a39e", "#d64545"
+_MAX_BARS = 12
+
+
+def draw(title: str, report: Report) -> Figure:
+    """The report as four panels."""
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10)
+    panels: Any = figure.subplots(2, 2)
+    _fates(panels[0][0], report)
+    _lengths(panels[0][1], report)
+    _distinct(panels[1][0], report)
+    _labels(panels[1][1], report)
+    return figure
+
+
+def _fates(panel: Any, report: Report) -> None:
+    bars = [("kept as they came", report.kept_unchanged, _GREEN), ("kept, changed", report.kept_changed, _BLUE)]
+    bars += [(reason.value.lower().replace("_", " "), rows, _RED) for reason, rows in report.refused.items()]
+    bars.reverse()
+    panel.barh([name for name, _, _ in bars], [rows for _, rows, _ in bars], color=[colour for _, _, colour in bars])
+    for place, (_, rows, _) in enumerate(bars):
+        panel.text(rows, place, f" {rows:,}", va="center", fontsize=8)
+    panel.set_title(f"what became of {report.input_rows:,} rows")
+    panel.margins(x=0.15)
+
+
+def _lengths(panel: Any, report: Report) -> None:
+    places = sorted({*report.before.answer.words, *report.after.answer.words})
+    for offset, (name, texts, colour) in enumerate((("before", report.before, _GREY), ("after", report.after, _BLUE))):
+        rows = [texts.answer.words.get(place, 0) for place in places]
+        panel.bar([place + 0.4 * offset for place in range(len(places))], rows, 0.4, label=name, color=colour)
+    panel.set_xticks([place + 0.2 for place in range(len(places))], [f"{least}+" for least in places])
+    panel.set_title("rows by words of the answer")
+    panel.legend()
+
+
+def _distinct(panel: Any, report: Report) -> None:
+    sizes = sorted(report.after.distinct)
+    for offset, (name, texts, colour) in enumerate((("before", report.before, _GREY), ("after", report.after, _BLUE))):
+        shares = [texts.distinct.get(size, 0.0) for size in sizes]
+        panel.bar([place + 0.4 * offset for place in range(len(sizes))], shares, 0.4, label=name, color=colour)
+    panel.set_xticks([place + 0.2 for place in range(len(sizes))], [f"distinct-{size}" for size in sizes])
+    panel.set_ylim(0, 1)
+    panel.set_title("diversity of answers (sample)")
+    panel.legend()
+
+
+def _labels(panel: Any, report: Report) -> None:
+    before, after = report.before.labels, report.after.labels
+    if not after:
+        panel.axis("off")
+        panel.text(0.5, 0.5, "answers are free text", ha="center", va="center")
+        return
+    names = list(after)[:_MAX_BARS]
+    for offset, (name, labels, colour) in enumerate((("before", before, _GREY), ("after", after, _BLUE))):
+        rows = [(labels or {}).get(label, 0) for label in names]
+        panel.barh([place + 0.4 * offset for place in range(len(names))], rows, 0.4, label=name, color=colour)
+    # A dollar sign would begin a formula.
+    panel.set_yticks([place + 0.2 for place in range(len(names))], [name.replace("$", r"\$") for name in names])
+    panel.invert_yaxis()
+    panel.set_title("rows by answer")
+    panel.legend()
+
+
+def main() -> None:
+    """Runs in the child."""
+    body = json.load(sys.stdin)
+    # No metadata: the same report gives the same picture.
+    draw(body["title"], Report.parse(body["report"].encode())).savefig(
+        sys.stdout.buffer, format="png", dpi=80, metadata={"Software": None}
+    )
+
+
+if __name__ == "__main__":
+    main()

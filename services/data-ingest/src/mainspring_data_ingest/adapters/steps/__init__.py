@@ -1,0 +1,48 @@
+"""The recipe's steps at work. Imported by the refining process only: some need libraries that are slow to import, so
+each is imported when a recipe asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mainspring_data_ingest.application.ports import Step
+from mainspring_data_ingest.domain import steps as domain
+from mainspring_data_ingest.domain.rows import Draft
+
+
+def build(step: domain.RecipeStep, held_out: Iterable[Draft]) -> Step:
+    """The step that a recipe describes; `held_out` are the examples of its evaluation set, if it has one."""
+    match step:
+        case domain.TextRepair():
+            from mainspring_data_ingest.adapters.steps.text_repair import TextRepairStep
+
+            return TextRepairStep(step)
+        case domain.MarkupToText():
+            from mainspring_data_ingest.adapters.steps.markup import MarkupStep
+
+            return MarkupStep(step)
+        case domain.LanguageFilter():
+            from mainspring_data_ingest.adapters.steps.language import LanguageStep
+
+            return LanguageStep(step)
+        case domain.LengthFilter():
+            from mainspring_data_ingest.adapters.steps.filters import LengthStep
+
+            return LengthStep(step)
+        case domain.QualityFilter():
+            from mainspring_data_ingest.adapters.steps.filters import QualityStep
+
+            return QualityStep(step)
+        case domain.PersonalData():
+            from mainspring_data_ingest.adapters.steps.personal_data import PersonalDataStep
+
+            return PersonalDataStep(step)
+        case domain.NearDuplicates():
+            from mainspring_data_ingest.adapters.steps.near_duplicates import NearDuplicatesStep
+
+            return NearDuplicatesStep(step)
+        case domain.Decontamination():
+            from mainspring_data_ingest.adapters.steps.decontamination import DecontaminationStep
+
+            return DecontaminationStep(step, held_out)

@@ -1,0 +1,53 @@
+"""Keeps an evaluation set out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from mainspring_data_ingest.adapters.steps.base import BaseStep
+from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
+from mainspring_data_ingest.domain.rows import Draft, Origin
+from mainspring_data_ingest.domain.steps import Decontamination, TextPart
+from mainspring_data_ingest.domain.words import runs_of, words_of
+
+
+class DecontaminationStep(BaseStep):
+    """Refuses rows that an evaluation set holds. Memory grows with that set, not with the rows."""
+
+    name = "decontamination"
+
+    def __init__(self, step: Decontamination, held_out: Iterable[Draft]) -> None:
+        super().__init__()
+        self._step = step
+        self._prompts: set[str] = set()
+        self._sizes: list[int] = []
+        self._examples: dict[str, list[int]] = {}
+        for number, draft in enumerate(held_out):
+            prompt = words_of(draft.text(TextPart.PROMPT))
+            if prompt:
+                self._prompts.add(" ".join(prompt))
+            runs = runs_of(prompt + words_of(draft.text(TextPart.ANSWER)), step.ngram_words)
+            self._sizes.append(len(runs))
+            for run in runs:
+                self._examples.setdefault(run, []).append(number)
+        self.found["evaluation_examples"] = len(self._sizes)
+
+    def apply(self, draft: Draft, origin: Origin) -> Draft:
+        """See `Step`."""
+        prompt = words_of(draft.text(TextPart.PROMPT))
+        if " ".join(prompt) in self._prompts:
+            self.found["same_prompt"] += 1
+            raise RowRefused(RefusalReason.EVALUATION_LEAK, "its prompt is one of the evaluation set's")
+        words, size = prompt + words_of(draft.text(TextPart.ANSWER)), self._step.ngram_words
+        shared: Counter[int] = Counter()
+        for run in runs_of(words, size):
+            if run in self._examples:
+                shared.update(self._examples[run])
+        for example, count in shared.items():
+            if count >= self._step.ngram_overlap * self._sizes[example]:
+                self.found["ngram_overlap"] += 1
+                share = count / self._sizes[example]
+                detail = f"holds {share:.0%} of the {size}-word runs of the evaluation set's example {example + 1}"
+                raise RowRefused(RefusalReason.EVALUATION_LEAK, detail)
+        return draft

@@ -1,0 +1,216 @@
+"""The report of a dataset version: what became of every row, and how the texts changed.
+
+Numbers are gathered row by row in memory that does not grow with the data. Distinct-n depends on how much text there
+is, so it is computed on a sample of fixed size, which a digest of each text chooses; the same rows give the same
+sample.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.rows import Draft
+from mainspring_data_ingest.domain.steps import TextPart
+
+REPORT_SCHEMA = "mainspring.dataset_report.v1"
+SAMPLE_ROWS = 2_000
+MAX_LABELS = 100
+MAX_LABEL_CHARACTERS = 60
+DISTINCT_SIZES = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. Rows that reach it are `passed` and `refused` ones; `changed` ones are among the passed.
+
+    Attributes:
+        step: Its kind.
+        passed: Rows that went on.
+        changed: Rows that went on changed.
+        refused: Rows refused, by reason.
+        found: What it found, by name.
+    """
+
+    step: str
+    passed: int
+    changed: int
+    refused: dict[RefusalReason, int]
+    found: dict[str, int]
+
+
+@dataclass(frozen=True)
+class LengthReport:
+    """Lengths of texts.
+
+    Attributes:
+        mean_characters: Characters of a text, on average.
+        mean_words: Words of a text, on average.
+        words: Texts by length: the key is the least number of words, a power of two (0 for none).
+    """
+
+    mean_characters: float
+    mean_words: float
+    words: dict[int, int]
+
+
+@dataclass(frozen=True)
+class TextReport:
+    """Texts at one point of the way.
+
+    Attributes:
+        rows: Rows.
+        prompt: Lengths of prompts.
+        answer: Lengths of answers.
+        distinct: Share of different n-grams among the n-grams of a sample of answers, by n.
+        labels: Rows by answer, where answers are few and short; None where they are free text.
+    """
+
+    rows: int
+    prompt: LengthReport
+    answer: LengthReport
+    distinct: dict[int, float]
+    labels: dict[str, int] | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows of an ingestion; `input_rows` = `kept_unchanged` + `kept_changed` + the refused."""
+
+    input_rows: int
+    kept_unchanged: int
+    kept_changed: int
+    refused: dict[RefusalReason, int]
+    steps: tuple[StepReport, ...]
+    before: TextReport
+    after: TextReport
+
+    def as_bytes(self) -> bytes:
+        """Canonical JSON (sorted keys, no spaces, UTF-8)."""
+        body = {"schema": REPORT_SCHEMA, **asdict(self)}
+        return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Report:
+        """Reads what `as_bytes` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            return _report(json.loads(data))
+        except (KeyError, TypeError, AttributeError) as err:
+            raise ValueError(f"not a {REPORT_SCHEMA}") from err
+
+
+@dataclass
+class _Lengths:
+    characters: int = 0
+    words: int = 0
+    histogram: Counter[int] = field(default_factory=Counter[int])
+
+    def add(self, text: str) -> None:
+        count = len(text.split())
+        self.characters += len(text)
+        self.words += count
+        self.histogram[1 << count.bit_length() - 1 if count else 0] += 1
+
+    def report(self, rows: int) -> LengthReport:
+        rows = max(rows, 1)
+        return LengthReport(
+            round(self.characters / rows, 2), round(self.words / rows, 2), dict(sorted(self.histogram.items()))
+        )
+
+
+class TextStatistics:
+    """Gathers a `TextReport`."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._prompt, self._answer = _Lengths(), _Lengths()
+        self._labels: Counter[str] | None = Counter()
+        self._sample: list[tuple[int, int, str]] = []
+
+    def add(self, draft: Draft) -> None:
+        """Takes a row's texts in."""
+        self._rows += 1
+        answer = draft.text(TextPart.ANSWER)
+        self._prompt.add(draft.text(TextPart.PROMPT))
+        self._answer.add(answer)
+        if self._labels is not None:
+            self._labels[answer] += 1
+            if len(answer) > MAX_LABEL_CHARACTERS or len(self._labels) > MAX_LABELS:
+                self._labels = None
+        # The texts with the smallest checksums, kept as a heap of the largest; of equal texts the earlier ones stay.
+        entry = (-zlib.crc32(answer.encode()), -self._rows, answer[:4000])
+        if len(self._sample) < SAMPLE_ROWS:
+            heapq.heappush(self._sample, entry)
+        elif entry > self._sample[0]:
+            heapq.heapreplace(self._sample, entry)
+
+    def report(self) -> TextReport:
+        """What was gathered."""
+        labels = dict(self._labels.most_common()) if self._labels else None
+        return TextReport(
+            self._rows, self._prompt.report(self._rows), self._answer.report(self._rows), self._distinct(), labels
+        )
+
+    def _distinct(self) -> dict[int, float]:
+        shares: dict[int, float] = {}
+        texts = [text.casefold().split() for _, _, text in self._sample]
+        for size in DISTINCT_SIZES:
+            runs = [run for words in texts for run in zip(*(words[start:] for start in range(size)), strict=False)]
+            shares[size] = round(len(set(runs)) / len(runs), 4) if runs else 0.0
+        return shares
+
+
+@dataclass
+class StepCounts:
+    """Counts what one step does."""
+
+    step: str
+    found: Mapping[str, int]
+    passed: int = 0
+    changed: int = 0
+    refused: Counter[RefusalReason] = field(default_factory=Counter[RefusalReason])
+
+    def report(self) -> StepReport:
+        """What was counted."""
+        found = dict(sorted(self.found.items()))
+        return StepReport(self.step, self.passed, self.changed, dict(sorted(self.refused.items())), found)
+
+
+def _report(body: dict[str, Any]) -> Report:
+    if body["schema"] != REPORT_SCHEMA:
+        raise KeyError("schema")
+    return Report(
+        body["input_rows"],
+        body["kept_unchanged"],
+        body["kept_changed"],
+        _refusals(body["refused"]),
+        tuple(
+            StepReport(s["step"], s["passed"], s["changed"], _refusals(s["refused"]), s["found"]) for s in body["steps"]
+        ),
+        _texts(body["before"]),
+        _texts(body["after"]),
+    )
+
+
+def _texts(body: dict[str, Any]) -> TextReport:
+    distinct = {int(size): share for size, share in body["distinct"].items()}
+    return TextReport(body["rows"], _lengths(body["prompt"]), _lengths(body["answer"]), distinct, body["labels"])
+
+
+def _lengths(body: dict[str, Any]) -> LengthReport:
+    words = {int(least): rows for least, rows in body["words"].items()}
+    return LengthReport(body["mean_characters"], body["mean_words"], words)
+
+
+def _refusals(body: dict[str, int]) -> dict[RefusalReason, int]:
+    return {RefusalReason(reason): rows for reason, rows in body.items()}

@@ -1,0 +1,175 @@
+"""What a recipe's steps may be; how each is done stands in `adapters/steps`, and its rules in `quality.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.quality import QualityRule
+from mainspring_svckit.values import ArtifactRef
+
+DEFAULT_LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pl", "pt")
+_CODES = (
+    "af ar az be bg bn bs ca cs cy da de el en eo es et eu fa fi fr ga gu he hi hr hu hy id is it ja ka kk ko la lg lt "
+    "lv mi mk mn mr ms nb nl nn pa pl pt ro ru sk sl sn so sq sr st sv sw ta te th tl tn tr ts uk ur vi xh yo zh zu"
+)
+KNOWN_LANGUAGES = frozenset(_CODES.split())
+"""Languages (ISO 639-1) that can be told apart; a test compares them with the library's."""
+DEFAULT_RULES = tuple(rule for rule in QualityRule if rule.value.startswith(("GOPHER_", "C4_", "REPEATED_")))
+
+
+class TextPart(StrEnum):
+    """The messages of an example that a step looks at."""
+
+    PROMPT = "PROMPT"
+    ANSWER = "ANSWER"
+    ALL = "ALL"
+
+
+class PersonalDataKind(StrEnum):
+    """Kinds of personal data that have a form of their own."""
+
+    EMAIL_ADDRESS = "EMAIL_ADDRESS"
+    PHONE_NUMBER = "PHONE_NUMBER"
+    CREDIT_CARD = "CREDIT_CARD"
+    IBAN = "IBAN"
+    IP_ADDRESS = "IP_ADDRESS"
+    CRYPTO_WALLET = "CRYPTO_WALLET"
+    US_SSN = "US_SSN"
+
+
+class PersonalDataAction(StrEnum):
+    """What becomes of personal data."""
+
+    MASK = "MASK"
+    HASH = "HASH"
+    DROP = "DROP"
+    REFUSE = "REFUSE"
+    KEEP = "KEEP"
+
+
+@dataclass(frozen=True)
+class TextRepair:
+    """Undoes encodings that went wrong."""
+
+    part: TextPart = TextPart.ALL
+    kind: Literal["text_repair"] = "text_repair"
+
+
+@dataclass(frozen=True)
+class MarkupToText:
+    """Turns HTML into the text that a reader would see."""
+
+    part: TextPart = TextPart.ALL
+    kind: Literal["markup_to_text"] = "markup_to_text"
+
+
+@dataclass(frozen=True)
+class LanguageFilter:
+    """Refuses languages that are not wanted.
+
+    Attributes:
+        languages: ISO 639-1 codes to keep.
+        other_languages: Further ones to tell apart from them.
+        min_confidence: How sure an unwanted language must be for a refusal.
+        part: Where it looks.
+    """
+
+    languages: tuple[str, ...]
+    other_languages: tuple[str, ...] = DEFAULT_LANGUAGES
+    min_confidence: float = 0.5
+    part: TextPart = TextPart.ANSWER
+    kind: Literal["language_filter"] = "language_filter"
+
+
+@dataclass(frozen=True)
+class LengthFilter:
+    """Refuses what is too short or too long; a limit of 0 is none."""
+
+    min_words: int = 0
+    max_words: int = 0
+    min_characters: int = 0
+    max_characters: int = 0
+    part: TextPart = TextPart.ANSWER
+    kind: Literal["length_filter"] = "length_filter"
+
+
+@dataclass(frozen=True)
+class QualityFilter:
+    """Refuses what breaks a rule."""
+
+    rules: tuple[QualityRule, ...] = DEFAULT_RULES
+    part: TextPart = TextPart.ANSWER
+    kind: Literal["quality_filter"] = "quality_filter"
+
+
+@dataclass(frozen=True)
+class PersonalDataRule:
+    """What becomes of one kind."""
+
+    data: PersonalDataKind
+    action: PersonalDataAction
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """Treats personal data that is found by its form and its checksum."""
+
+    default_action: PersonalDataAction = PersonalDataAction.MASK
+    rules: tuple[PersonalDataRule, ...] = ()
+    part: TextPart = TextPart.ALL
+    kind: Literal["personal_data"] = "personal_data"
+
+    def actions(self) -> dict[PersonalDataKind, PersonalDataAction]:
+        """What becomes of each kind; of two rules the later one counts."""
+        return dict.fromkeys(PersonalDataKind, self.default_action) | {rule.data: rule.action for rule in self.rules}
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Refuses rows whose prompt and answer are each almost those of a row before.
+
+    Attributes:
+        threshold: Jaccard similarity of the sets of shingles from which two texts are almost the same.
+        shingle_words: Words in a row that are compared as one.
+        part: Which texts are compared; `ALL` is prompt and answer, each by itself.
+    """
+
+    threshold: float = 0.9
+    shingle_words: int = 3
+    part: TextPart = TextPart.ALL
+    kind: Literal["near_duplicates"] = "near_duplicates"
+
+
+@dataclass(frozen=True)
+class Decontamination:
+    """Refuses rows that an evaluation set holds.
+
+    Attributes:
+        dataset_version: The version whose test split is the evaluation set; or else `file`.
+        file: An uploaded evaluation set.
+        columns: Its columns, where they differ from the recipe's.
+        ngram_words: Words in a row that are compared as one.
+        ngram_overlap: Share of an evaluation example's n-grams from which a row is a leak.
+    """
+
+    dataset_version: str = ""
+    file: ArtifactRef | None = None
+    columns: ColumnMapping | None = None
+    ngram_words: int = 8
+    ngram_overlap: float = 0.8
+    kind: Literal["decontamination"] = "decontamination"
+
+
+RecipeStep = (
+    TextRepair
+    | MarkupToText
+    | LanguageFilter
+    | LengthFilter
+    | QualityFilter
+    | PersonalData
+    | NearDuplicates
+    | Decontamination
+)

@@ -1,0 +1,173 @@
+"""Between the steps of recipes and `mainspring.data.v1`; pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mainspring.data.v1 import recipe_pb2
+from mainspring_data_ingest.domain import steps as domain
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.quality import QualityRule
+from mainspring_svckit.mapping import artifact_from_proto, artifact_to_proto
+
+
+def step_from_proto(message: recipe_pb2.RecipeStep) -> domain.RecipeStep:
+    """Reads a step, with defaults where nothing is said."""
+    kind = message.WhichOneof("step")
+    assert kind is not None, "the contract demands one"
+    return _READ[kind](getattr(message, kind))
+
+
+def step_to_proto(step: domain.RecipeStep) -> recipe_pb2.RecipeStep:
+    """Prints a step."""
+    message = recipe_pb2.RecipeStep()
+    getattr(message, step.kind).CopyFrom(_print(step))
+    return message
+
+
+def columns_from_proto(message: recipe_pb2.ColumnMapping) -> ColumnMapping:
+    """Reads columns."""
+    return ColumnMapping(message.input_column, message.target_column, message.messages_column, message.group_column)
+
+
+def columns_to_proto(columns: ColumnMapping) -> recipe_pb2.ColumnMapping:
+    """Prints columns."""
+    return recipe_pb2.ColumnMapping(
+        input_column=columns.input_column,
+        target_column=columns.target_column,
+        messages_column=columns.messages_column,
+        group_column=columns.group_column,
+    )
+
+
+def _print(step: domain.RecipeStep) -> Any:
+    if isinstance(step, domain.Decontamination):
+        return recipe_pb2.Decontamination(
+            dataset_version=step.dataset_version,
+            file=artifact_to_proto(step.file) if step.file is not None else None,
+            columns=columns_to_proto(step.columns) if step.columns is not None else None,
+            ngram_words=step.ngram_words,
+            ngram_overlap=step.ngram_overlap,
+        )
+    part = recipe_pb2.TextPart.Value(f"TEXT_PART_{step.part}")
+    match step:
+        case domain.TextRepair():
+            return recipe_pb2.TextRepair(part=part)
+        case domain.MarkupToText():
+            return recipe_pb2.MarkupToText(part=part)
+        case domain.LanguageFilter():
+            return recipe_pb2.LanguageFilter(
+                languages=step.languages,
+                other_languages=step.other_languages,
+                min_confidence=step.min_confidence,
+                part=part,
+            )
+        case domain.LengthFilter():
+            return recipe_pb2.LengthFilter(
+                min_words=step.min_words,
+                max_words=step.max_words,
+                min_characters=step.min_characters,
+                max_characters=step.max_characters,
+                part=part,
+            )
+        case domain.QualityFilter():
+            rules = [recipe_pb2.QualityRule.Value(f"QUALITY_RULE_{rule}") for rule in step.rules]
+            return recipe_pb2.QualityFilter(rules=rules, part=part)
+        case domain.PersonalData():
+            return recipe_pb2.PersonalData(
+                default_action=_action_to_proto(step.default_action),
+                rules=[
+                    recipe_pb2.PersonalDataRule(
+                        kind=recipe_pb2.PersonalDataKind.Value(f"PERSONAL_DATA_KIND_{rule.data}"),
+                        action=_action_to_proto(rule.action),
+                    )
+                    for rule in step.rules
+                ],
+                part=part,
+            )
+        case domain.NearDuplicates():
+            return recipe_pb2.NearDuplicates(threshold=step.threshold, shingle_words=step.shingle_words, part=part)
+
+
+def _language(message: recipe_pb2.LanguageFilter) -> domain.LanguageFilter:
+    return domain.LanguageFilter(
+        languages=tuple(message.languages),
+        other_languages=tuple(message.other_languages) or domain.DEFAULT_LANGUAGES,
+        min_confidence=message.min_confidence or 0.5,
+        part=_part(message.part, domain.TextPart.ANSWER),
+    )
+
+
+def _length(message: recipe_pb2.LengthFilter) -> domain.LengthFilter:
+    return domain.LengthFilter(
+        message.min_words,
+        message.max_words,
+        message.min_characters,
+        message.max_characters,
+        _part(message.part, domain.TextPart.ANSWER),
+    )
+
+
+def _quality(message: recipe_pb2.QualityFilter) -> domain.QualityFilter:
+    rules = [recipe_pb2.QualityRule.Name(rule).removeprefix("QUALITY_RULE_") for rule in message.rules]
+    return domain.QualityFilter(
+        tuple(map(QualityRule, rules)) or domain.DEFAULT_RULES, _part(message.part, domain.TextPart.ANSWER)
+    )
+
+
+def _personal_data(message: recipe_pb2.PersonalData) -> domain.PersonalData:
+    return domain.PersonalData(
+        _action(message.default_action),
+        tuple(
+            domain.PersonalDataRule(
+                domain.PersonalDataKind(
+                    recipe_pb2.PersonalDataKind.Name(rule.kind).removeprefix("PERSONAL_DATA_KIND_")
+                ),
+                _action(rule.action),
+            )
+            for rule in message.rules
+        ),
+        _part(message.part, domain.TextPart.ALL),
+    )
+
+
+def _near_duplicates(message: recipe_pb2.NearDuplicates) -> domain.NearDuplicates:
+    return domain.NearDuplicates(
+        message.threshold or 0.9, message.shingle_words or 3, _part(message.part, domain.TextPart.ALL)
+    )
+
+
+def _decontamination(message: recipe_pb2.Decontamination) -> domain.Decontamination:
+    return domain.Decontamination(
+        message.dataset_version,
+        artifact_from_proto(message.file) if message.HasField("file") else None,
+        columns_from_proto(message.columns) if message.HasField("columns") else None,
+        message.ngram_words or 8,
+        message.ngram_overlap or 0.8,
+    )
+
+
+def _part(value: recipe_pb2.TextPart.ValueType, default: domain.TextPart) -> domain.TextPart:
+    return domain.TextPart(recipe_pb2.TextPart.Name(value).removeprefix("TEXT_PART_")) if value else default
+
+
+def _action(value: recipe_pb2.PersonalDataAction.ValueType) -> domain.PersonalDataAction:
+    if not value:
+        return domain.PersonalDataAction.MASK
+    return domain.PersonalDataAction(recipe_pb2.PersonalDataAction.Name(value).removeprefix("PERSONAL_DATA_ACTION_"))
+
+
+def _action_to_proto(action: domain.PersonalDataAction) -> recipe_pb2.PersonalDataAction.ValueType:
+    return recipe_pb2.PersonalDataAction.Value(f"PERSONAL_DATA_ACTION_{action}")
+
+
+_READ: dict[str, Any] = {
+    "text_repair": lambda m: domain.TextRepair(_part(m.part, domain.TextPart.ALL)),
+    "markup_to_text": lambda m: domain.MarkupToText(_part(m.part, domain.TextPart.ALL)),
+    "language_filter": _language,
+    "length_filter": _length,
+    "quality_filter": _quality,
+    "personal_data": _personal_data,
+    "near_duplicates": _near_duplicates,
+    "decontamination": _decontamination,
+}

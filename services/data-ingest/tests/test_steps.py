@@ -1,0 +1,321 @@
+"""The recipe's steps, each with its own library, and how they work together in a refining process."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lingua import Language
+
+from mainspring_data_ingest.adapters import steps
+from mainspring_data_ingest.adapters.jobs import Job, SourceFile
+from mainspring_data_ingest.adapters.refining_process import refine
+from mainspring_data_ingest.adapters.steps.near_duplicates import bands_for
+from mainspring_data_ingest.application.ports import Refined
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.ingestions import SourceFormat
+from mainspring_data_ingest.domain.quality import QualityRule, problem_of
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.records import RowRefused
+from mainspring_data_ingest.domain.rows import Draft, Message, Origin
+from mainspring_data_ingest.domain.steps import (
+    KNOWN_LANGUAGES,
+    Decontamination,
+    LanguageFilter,
+    LengthFilter,
+    MarkupToText,
+    NearDuplicates,
+    PersonalData,
+    PersonalDataAction,
+    PersonalDataKind,
+    PersonalDataRule,
+    QualityFilter,
+    RecipeStep,
+    TextPart,
+    TextRepair,
+)
+from mainspring_svckit.errors import InvalidInput
+
+PAIRS = ColumnMapping(input_column="mr", target_column="ref")
+SENTENCE = "The Eagle is a cheap coffee shop near Burger King, and families with children are welcome there."
+
+
+def draft(answer: str, prompt: str = "q") -> Draft:
+    return Draft((Message("user", prompt), Message("assistant", answer)))
+
+
+def applied(step: RecipeStep, answer: str, prompt: str = "q") -> str:
+    made = steps.build(step, ()).apply(draft(answer, prompt), Origin(0, 1))
+    return made.messages[-1].content
+
+
+def refusal(step: RecipeStep, answer: str, prompt: str = "q") -> str:
+    """The reason; empty when the row passes."""
+    try:
+        applied(step, answer, prompt)
+    except RowRefused as err:
+        assert err.detail
+        return err.reason.value
+    return ""
+
+
+def refined(folder: Path, rows: list[Any], *recipe_steps: RecipeStep, held_out: Any = ()) -> Refined:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = IngestionRecipe("projects/p/ingestionRecipes/r", "projects/p/datasets/d", PAIRS, steps=recipe_steps)
+    return refine(Job(recipe, (SourceFile(path, "rows", SourceFormat.JSONL, None),), held_out=tuple(held_out)), folder)
+
+
+def kept(made: Refined) -> dict[int, str]:
+    rows = [row for shard in made.shards for row in pq.read_table(shard.path).to_pylist()]
+    return {row["line"]: row["messages"][-1]["content"] for row in rows}
+
+
+def refused(made: Refined) -> dict[int, tuple[str, str]]:
+    lines = made.refused.read_text().splitlines() if made.refused else []
+    return {row["line"]: (row["reason"], row["detail"]) for row in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize(
+    ("broken", "right"),
+    [
+        ("Itâ€™s a cafÃ©", "It’s a café"),
+        ("â€œlovelyâ€\ufffd naÃ¯ve", "“lovely” naïve"),
+        ("cafe\u0301", "café"),
+        ("a\x07b", "ab"),
+        ("plain  text\n\tstays", "plain  text\n\tstays"),
+        ("“quotes” and ﬁ stay", "“quotes” and ﬁ stay"),
+        ("日本語 и русский", "日本語 и русский"),
+    ],
+)
+def test_b5_encodings_are_repaired_and_right_text_stays(broken: str, right: str) -> None:
+    assert applied(TextRepair(), broken) == right
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<p>a  b</p>&nbsp;<br/><script>x()</script>", "a  b"),
+        ("<ul><li>one</li><li>two</li></ul>", "- one\n- two"),
+        ("a<br>b &amp; c", "a\nb & c"),
+        ("fish &amp; chips", "fish & chips"),
+        ("<table><tr><td>1</td> <td>2</td></tr></table>", "1 2"),
+        ("<!-- note --><b>bold</b> text", "bold text"),
+        ("if a < b and b > c: List<T>", "if a < b and b > c: List<T>"),
+        ("<EMAIL_ADDRESS> & co", "<EMAIL_ADDRESS> & co"),
+        ("<p>" * 3000 + "deep", "deep"),
+    ],
+)
+def test_markup_becomes_text_and_code_stays(markup: str, text: str) -> None:
+    assert applied(MarkupToText(), markup) == text
+
+
+def test_only_the_named_part_is_changed() -> None:
+    step = steps.build(MarkupToText(TextPart.PROMPT), ())
+    assert step.apply(draft("<b>a</b>", "<b>q</b>"), Origin(0, 1)) == draft("<b>a</b>", "q")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (SENTENCE, ""),
+        ("Ce restaurant au bord de la rivière propose une cuisine italienne.", "WRONG_LANGUAGE"),
+        ("Das Restaurant liegt im Stadtzentrum und ist für Familien geeignet.", "WRONG_LANGUAGE"),
+        ("Bibimbap House is near Café Sicilia in city centre.", ""),
+        ("12", ""),
+    ],
+)
+def test_unwanted_languages_are_refused_and_doubtful_ones_kept(text: str, reason: str) -> None:
+    assert refusal(LanguageFilter(("en",)), text) == reason
+
+
+def test_the_known_languages_are_the_library_s() -> None:
+    assert {language.iso_code_639_1.name.lower() for language in Language.all()} == KNOWN_LANGUAGES
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("ok", "WRONG_LENGTH"), ("one two", ""), ("a b c d e", "WRONG_LENGTH"), ("x" * 30, "WRONG_LENGTH")],
+)
+def test_lengths_are_limited(text: str, reason: str) -> None:
+    assert refusal(LengthFilter(min_words=2, max_words=4, max_characters=20), text) == reason
+
+
+LINES = (
+    "A text of many lines is no list.\nEach line says what no other says.\nNone of them comes again here.\n"
+    "They end as sentences do, with a stop.\nAnd the last of them ends it all."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (SENTENCE, ""),
+        (LINES, ""),
+        ("supercalifragilistic antidisestablishmentarian " * 3, "GOPHER_WORD_LENGTH"),
+        ("# one # two # three # four", "GOPHER_SYMBOLS"),
+        ("!!!??? " * 40, "GOPHER_LETTERS"),
+        ("!!!???" * 20, "GOPHER_LETTERS"),
+        ("- one\n- two\n- three\n- four", "GOPHER_LINES"),
+        ("read more...\nread on...\nand so on", "GOPHER_LINES"),
+        ("one line\nthe same\nthe same\nthe same", "GOPHER_DUPLICATE_LINES"),
+        ("the " * 60, "GOPHER_TOP_NGRAMS"),
+        (f"{SENTENCE} {SENTENCE} {SENTENCE}", "GOPHER_DUPLICATE_NGRAMS"),
+        ("You must enable JavaScript to read this.", "C4_BOILERPLATE"),
+        ("a" * 200, "REPEATED_CHARACTER"),
+        ("home\nabout us\ncontact\nlogin\nnews", "FINEWEB_LINES"),
+        (
+            "A first line, quite long.\nA second line, quite long.\nA third one.\nFourth.\nA first line, quite long.",
+            "FINEWEB_DUPLICATE_LINES",
+        ),
+    ],
+)
+def test_quality_rules_refuse_what_they_are_published_for(text: str, rule: str) -> None:
+    rules = [QualityRule(rule)] if rule else list(QualityRule)
+    assert problem_of(text, rules).partition(":")[0] == rule
+    assert refusal(QualityFilter(tuple(rules)), text) == ("LOW_QUALITY" if rule else "")
+
+
+@given(st.text(max_size=300))
+def test_b1_no_text_breaks_repair_markup_or_quality(text: str) -> None:
+    for step in (TextRepair(), MarkupToText(), QualityFilter(tuple(QualityRule))):
+        refusal(step, text)
+
+
+PERSONAL = [
+    ("o.brien1@mail.example.org", "EMAIL_ADDRESS"),
+    ("4407182939889702", "CREDIT_CARD"),
+    ("GB29NWBK60161331926819", "IBAN"),
+    ("203.0.113.246", "IP_ADDRESS"),
+    ("2001:db8::ff00:42:8329", "IP_ADDRESS"),
+    ("+44 20 7946 0402", "PHONE_NUMBER"),
+    ("536-22-1234", "US_SSN"),
+    ("1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "CRYPTO_WALLET"),
+]
+
+
+@pytest.mark.parametrize(("value", "kind"), PERSONAL)
+def test_b9_personal_data_is_masked(value: str, kind: str) -> None:
+    assert applied(PersonalData(), f"Book with {value}.") == f"Book with <{kind}>."
+
+
+@pytest.mark.parametrize(
+    "text", ["rated 3 out of 5, £20-25", "at 12:30:45", "std::vector and ::1", "4407182939889703", "a@b", SENTENCE]
+)
+def test_what_only_looks_like_personal_data_stays(text: str) -> None:
+    rules = (PersonalDataRule(PersonalDataKind.PHONE_NUMBER, PersonalDataAction.KEEP),)
+    assert applied(PersonalData(rules=rules), text) == text
+
+
+def test_each_kind_of_personal_data_is_treated_as_its_rule_says() -> None:
+    rules = (
+        PersonalDataRule(PersonalDataKind.IBAN, PersonalDataAction.DROP),
+        PersonalDataRule(PersonalDataKind.CREDIT_CARD, PersonalDataAction.REFUSE),
+        PersonalDataRule(PersonalDataKind.IP_ADDRESS, PersonalDataAction.KEEP),
+    )
+    step = PersonalData(PersonalDataAction.HASH, rules)
+    first, again, other = (applied(step, f"to {name}@example.com") for name in ("a", "a", "b"))
+    assert first == again != other
+    assert first.startswith("to <EMAIL_ADDRESS:")
+    assert applied(step, "pay GB29NWBK60161331926819 from 203.0.113.246") == "pay  from 203.0.113.246"
+    assert refusal(step, "pay by 4407182939889702") == "PERSONAL_DATA"
+
+
+def test_the_first_of_near_duplicates_stays_and_says_so(tmp_path: Path) -> None:
+    rows = [
+        {"mr": "q one", "ref": SENTENCE},
+        {"mr": "q one", "ref": f"  {SENTENCE.upper().replace(' ', '  ')} !!"},
+        {"mr": "q one", "ref": "The Eagle sells coffee for little money."},
+        {"mr": "another question", "ref": SENTENCE},
+        {"mr": "q one", "ref": SENTENCE},
+    ]
+    made = refined(tmp_path, rows, NearDuplicates())
+    assert sorted(kept(made)) == [1, 3, 4]
+    assert refused(made)[2] == ("NEAR_DUPLICATE", "is 100% like line 1, which is kept because it came first")
+    assert refused(made)[5][0] == "EXACT_DUPLICATE"
+
+
+def test_a_row_that_a_later_step_refuses_makes_nothing_its_duplicate(tmp_path: Path) -> None:
+    rows = [
+        {"mr": "q", "ref": f"{SENTENCE} Now with many more words."},
+        {"mr": "q", "ref": f"{SENTENCE} Now with more."},
+    ]
+    made = refined(tmp_path, rows, NearDuplicates(threshold=0.6), LengthFilter(max_words=20))
+    assert sorted(kept(made)) == [2]
+    assert refused(made)[1][0] == "WRONG_LENGTH"
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.7, 0.8, 0.9, 1.0])
+def test_near_duplicates_at_the_threshold_are_found_almost_surely(threshold: float) -> None:
+    bands = bands_for(threshold)
+    assert 1 - (1 - threshold ** (128 // bands)) ** bands >= 0.98
+
+
+def test_evaluation_data_is_kept_out(tmp_path: Path) -> None:
+    held_out = tmp_path / "eval.jsonl"
+    held_out.write_text(json.dumps({"mr": "name[The Eagle], area[riverside]", "ref": SENTENCE}) + "\n")
+    rows = [
+        {"mr": "name[the eagle],  area[riverside]", "ref": "other words"},
+        {"mr": "name[The Mill]", "ref": f"Well: {SENTENCE} Indeed it is so."},
+        {"mr": "name[The Mill]", "ref": "The Mill is a coffee shop."},
+        {"mr": "name[The Mill]", "ref": "The Eagle is a cheap coffee shop near Burger King."},
+    ]
+    files = [(SourceFile(held_out, "eval", SourceFormat.JSONL, None),)]
+    made = refined(tmp_path, rows, Decontamination(ngram_overlap=0.6), held_out=files)
+    assert sorted(kept(made)) == [3, 4]
+    assert [reason for reason, _ in refused(made).values()] == ["EVALUATION_LEAK"] * 2
+    assert made.report.steps[0].found == {"evaluation_examples": 1, "ngram_overlap": 1, "same_prompt": 1}
+
+
+def test_an_evaluation_set_without_examples_is_refused(tmp_path: Path) -> None:
+    held_out = tmp_path / "eval.jsonl"
+    held_out.write_text('{"question": "q"}\n')
+    files = [(SourceFile(held_out, "eval", SourceFormat.JSONL, None),)]
+    with pytest.raises(InvalidInput) as caught:
+        refined(tmp_path, [{"mr": "q", "ref": "a"}], Decontamination(), held_out=files)
+    assert caught.value.reason == "EVALUATION_SET_EMPTY"
+
+
+def test_b9_every_row_is_accounted_for_step_by_step(tmp_path: Path) -> None:
+    rows = [
+        {"mr": "q1", "ref": "cafÃ© with <b>tables</b>"},
+        {"mr": "q2", "ref": "mail me@example.com"},
+        {"mr": "q3", "ref": "ok"},
+        {"mr": "q4", "ref": 4},
+        {"mr": "q5", "ref": "<script>x()</script>"},
+        {"mr": "q6", "ref": "nothing to do"},
+        {"mr": "q6", "ref": "nothing to do"},
+    ]
+    made = refined(tmp_path, rows, TextRepair(), MarkupToText(), LengthFilter(min_words=2), PersonalData())
+    assert kept(made) == {1: "café with tables", 2: "mail <EMAIL_ADDRESS>", 6: "nothing to do"}
+    reasons = Counter(reason for reason, _ in refused(made).values())
+    assert reasons == {"WRONG_LENGTH": 1, "NOT_TEXT": 1, "EMPTY": 1, "EXACT_DUPLICATE": 1}
+    report = made.report
+    assert (report.input_rows, report.kept_unchanged, report.kept_changed) == (7, 1, 2)
+    assert report.input_rows == report.kept_unchanged + report.kept_changed + sum(report.refused.values())
+    passed = [(step.step, step.passed, step.changed, sum(step.refused.values())) for step in report.steps]
+    assert passed == [
+        ("text_repair", 6, 1, 0),
+        ("markup_to_text", 5, 1, 1),
+        ("length_filter", 4, 0, 1),
+        ("personal_data", 4, 1, 0),
+    ]
+    assert report.steps[3].found == {"EMAIL_ADDRESS": 1}
+    assert (report.before.rows, report.after.rows) == (6, 3)
+
+
+def test_the_same_rows_and_steps_give_the_same_bytes(tmp_path: Path) -> None:
+    rows = [{"mr": f"q{number % 40}", "ref": f"{SENTENCE} {number % 37}"} for number in range(200)]
+    reports: list[bytes] = []
+    digests: list[list[str]] = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        made = refined(tmp_path / name, rows, TextRepair(), QualityFilter(), NearDuplicates(threshold=0.8))
+        reports.append(made.report.as_bytes())
+        digests.append([shard.rows_sha256 for shard in made.shards])
+    assert reports[0] == reports[1]
+    assert digests[0] == digests[1]
