@@ -152,7 +152,9 @@ def _unprivileged_uid() -> int | None:
 
 
 def _let_pass(path: Path) -> None:
+    # The group too: a process that was started by root may still be in root's group, whose bits count before others'.
+    wanted = stat.S_IXGRP | stat.S_IXOTH
     for folder in (path, *path.parents):
         mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+        if mode & wanted != wanted:
+            folder.chmod(stat.S_IMODE(mode) | wanted)
