@@ -7,13 +7,16 @@ import os
 import signal
 import socket
 import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import psutil
 from nats.aio.client import Client
 
-from mainspring_client.stack import credentials, leftovers
+from mainspring_client.stack import component, credentials, leftovers
+from mainspring_client.stack.postgres import postgres_component
 from mainspring_client.stack.state import Health
 from mainspring_eventkit import topology
 from mainspring_svckit.auth import TokenVerifier
@@ -261,3 +264,18 @@ def _gone(pid: int) -> Any:
 
 def _environment(stack: Stack, name: str) -> dict[str, str]:
     return psutil.Process(stack.state.processes[name].pid).environ()
+
+
+async def test_postgres_starts_in_a_folder_that_is_its_owners_alone() -> None:
+    with tempfile.TemporaryDirectory() as private, socket.socket() as free:
+        folder = Path(private)
+        folder.chmod(stat.S_IRWXU)
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        free.close()
+        running = await component.start(postgres_component(folder / "postgres", port, "secret"))
+        try:
+            await running.wait_ready()
+        finally:
+            await running.stop()
+        assert not folder.stat().st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IWOTH)

@@ -116,8 +116,18 @@ def _initialise(programs: Path, data: Path, password: str, uid: int | None) -> N
         os.chown(secret, uid, -1)
     command = [str(programs / "initdb"), "-D", str(partial), "-U", ADMIN, "--auth=scram-sha-256", "--encoding=UTF8"]
     command += ["--locale=C.UTF-8", f"--pwfile={secret}", "--no-sync"]
+    # As `component.start` does: whoever keeps root's group is denied what others may do in a folder of root's.
     done = subprocess.run(
-        command, env=_environment(), cwd="/", user=uid, capture_output=True, text=True, check=False, timeout=120
+        command,
+        env=_environment(),
+        cwd="/",
+        user=uid,
+        group=uid,
+        extra_groups=[] if uid is not None else None,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     secret.unlink()
     if done.returncode != 0:
@@ -152,9 +162,7 @@ def _unprivileged_uid() -> int | None:
 
 
 def _let_pass(path: Path) -> None:
-    # The group too: a process that was started by root may still be in root's group, whose bits count before others'.
-    wanted = stat.S_IXGRP | stat.S_IXOTH
     for folder in (path, *path.parents):
         mode = folder.stat().st_mode
-        if mode & wanted != wanted:
-            folder.chmod(stat.S_IMODE(mode) | wanted)
+        if not mode & stat.S_IXOTH:
+            folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
