@@ -94,6 +94,12 @@ def test_odd_fidelity_passes_only_if_it_is_small(kl: float) -> None:
     assert (broken(evidence=replace(EVIDENCE, fidelity=Fidelity(kl, 1, 64))) == set()) is (kl <= 0.1)
 
 
+@pytest.mark.parametrize(("low", "high", "passes"), [(-0.3, -0.1, True), (-0.3, 0.1, False), (0.1, 0.3, False)])
+def test_where_less_is_better_a_fall_is_a_gain(low: float, high: float, passes: bool) -> None:
+    evidence = replace(EVIDENCE, results=(replace(result("ter", low, high), lower_is_better=True),))
+    assert (broken(replace(POLICY, primary_scorer="ter"), evidence) == set()) is passes
+
+
 def test_guards_have_their_margin() -> None:
     evidence = replace(EVIDENCE, results=(result("rouge_l", 0.1, 0.2), result("bleu", -1.0, 1.0)))
     assert broken(replace(POLICY, guards=(GuardRule("bleu", 1.0),)), evidence) == {"guard:bleu"}

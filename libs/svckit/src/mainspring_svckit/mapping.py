@@ -11,7 +11,7 @@ from google.rpc import status_pb2
 from mainspring.common.v1 import artifact_pb2, progress_pb2, statistics_pb2
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.status import error_info, to_status
-from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, Progress, ScorerResult
+from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, Progress, ScorerFailure, ScorerResult, SliceResult
 
 
 def artifact_to_proto(artifact: ArtifactRef) -> artifact_pb2.Artifact:
@@ -69,9 +69,27 @@ def scorer_result_to_proto(result: ScorerResult) -> statistics_pb2.ScorerResult:
         scorer=result.scorer,
         signature=result.signature,
         candidate=_estimate_to_proto(result.candidate),
-        baseline=_estimate_to_proto(result.baseline) if result.baseline is not None else None,
-        difference=_estimate_to_proto(result.difference) if result.difference is not None else None,
+        baseline=_estimate_to_proto(result.baseline),
+        difference=_estimate_to_proto(result.difference),
         p_value=result.p_value,
+        lower_is_better=result.lower_is_better,
+        test=result.test,
+        test_p_value=result.test_p_value,
+        adjusted_p_value=result.adjusted_p_value,
+        minimum_detectable_effect=result.minimum_detectable_effect,
+        items=result.items,
+        slices=[
+            statistics_pb2.SliceResult(
+                slice=part.slice,
+                items=part.items,
+                too_few_items=part.too_few_items,
+                candidate=_estimate_to_proto(part.candidate),
+                baseline=_estimate_to_proto(part.baseline),
+                difference=_estimate_to_proto(part.difference),
+                p_value=part.p_value,
+            )
+            for part in result.slices
+        ],
     )
 
 
@@ -81,10 +99,33 @@ def scorer_result_from_proto(message: statistics_pb2.ScorerResult) -> ScorerResu
         scorer=message.scorer,
         signature=message.signature,
         candidate=_estimate_from_proto(message.candidate),
-        baseline=_estimate_from_proto(message.baseline) if message.HasField("baseline") else None,
-        difference=_estimate_from_proto(message.difference) if message.HasField("difference") else None,
+        baseline=_set_estimate(message, "baseline"),
+        difference=_set_estimate(message, "difference"),
         p_value=message.p_value,
+        lower_is_better=message.lower_is_better,
+        test=message.test,
+        test_p_value=message.test_p_value,
+        adjusted_p_value=message.adjusted_p_value,
+        minimum_detectable_effect=message.minimum_detectable_effect,
+        items=message.items,
+        slices=tuple(
+            SliceResult(
+                part.slice,
+                part.items,
+                part.too_few_items,
+                _set_estimate(part, "candidate"),
+                _set_estimate(part, "baseline"),
+                _set_estimate(part, "difference"),
+                part.p_value,
+            )
+            for part in message.slices
+        ),
     )
+
+
+def scorer_failure_to_proto(failure: ScorerFailure) -> statistics_pb2.ScorerFailure:
+    """Prints why a scorer has no result."""
+    return statistics_pb2.ScorerFailure(scorer=failure.scorer, reason=failure.reason, message=failure.message)
 
 
 def fidelity_to_proto(fidelity: Fidelity | None) -> statistics_pb2.Fidelity | None:
@@ -103,7 +144,13 @@ def fidelity_from_proto(message: statistics_pb2.Fidelity) -> Fidelity | None:
     return Fidelity(message.mean_kl_nats, message.top1_agreement, message.positions)
 
 
-def _estimate_to_proto(estimate: Estimate) -> statistics_pb2.Estimate:
+def _set_estimate(message: statistics_pb2.ScorerResult | statistics_pb2.SliceResult, field: str) -> Estimate | None:
+    return _estimate_from_proto(getattr(message, field)) if message.HasField(field) else None  # type: ignore[arg-type]
+
+
+def _estimate_to_proto(estimate: Estimate | None) -> statistics_pb2.Estimate | None:
+    if estimate is None:
+        return None
     return statistics_pb2.Estimate(
         value=estimate.value, low=estimate.low, high=estimate.high, confidence_level=estimate.confidence_level
     )

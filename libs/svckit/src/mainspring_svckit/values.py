@@ -44,8 +44,30 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class SliceResult:
+    """What one scorer says of a part of the items; nothing but their number when they are too few."""
+
+    slice: str
+    items: int
+    too_few_items: bool = False
+    candidate: Estimate | None = None
+    baseline: Estimate | None = None
+    difference: Estimate | None = None
+    p_value: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScorerFailure:
+    """Why one scorer has no result."""
+
+    scorer: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class ScorerResult:
-    """What one scorer says of a candidate and of the baseline that it is compared with; higher is better.
+    """What one scorer says of a candidate and of the baseline that it is compared with.
 
     Attributes:
         scorer: For example `rouge_l`.
@@ -53,7 +75,14 @@ class ScorerResult:
         candidate: The candidate's score.
         baseline: The baseline's; None without one.
         difference: Candidate minus baseline, paired over items; None without a baseline.
-        p_value: Two-sided, for "no difference"; 0 without a baseline.
+        p_value: Two-sided, of the paired bootstrap for "no difference"; 0 without a baseline.
+        lower_is_better: Whether less is better.
+        test: Name of the test that `test_p_value` is of; empty without a baseline.
+        test_p_value: Two-sided.
+        adjusted_p_value: The same, corrected for all scorers of the run.
+        minimum_detectable_effect: Smallest difference that so many items show with a probability of 0.8; 0 for unknown.
+        items: Items scored; 0 in results from before they were counted here.
+        slices: The same by slice.
     """
 
     scorer: str
@@ -62,6 +91,25 @@ class ScorerResult:
     baseline: Estimate | None = None
     difference: Estimate | None = None
     p_value: float = 0.0
+    lower_is_better: bool = False
+    test: str = ""
+    test_p_value: float = 0.0
+    adjusted_p_value: float = 0.0
+    minimum_detectable_effect: float = 0.0
+    items: int = 0
+    slices: tuple[SliceResult, ...] = ()
+
+    @property
+    def gain(self) -> Estimate | None:
+        """The difference, turned so that more is better; what decisions are made on."""
+        return gain_of(self.difference, lower_is_better=self.lower_is_better)
+
+
+def gain_of(difference: Estimate | None, *, lower_is_better: bool) -> Estimate | None:
+    """A difference turned so that more is better."""
+    if difference is None or not lower_is_better:
+        return difference
+    return Estimate(-difference.value, -difference.high, -difference.low, difference.confidence_level)
 
 
 @dataclass(frozen=True)

@@ -161,15 +161,16 @@ def _guard(guard: GuardRule, results: Sequence[ScorerResult]) -> RuleResult:
 
 def _difference_above(rule: str, scorer: str, bound: float, results: Sequence[ScorerResult]) -> RuleResult:
     result = next((r for r in results if r.scorer == scorer), None)
-    if result is None or result.difference is None or result.baseline is None:
+    gain = result.gain if result is not None else None
+    if result is None or gain is None or result.baseline is None:
         return RuleResult(rule, False, f"{scorer} was not compared with a baseline")
-    difference = result.difference
     # Written so that NaN never passes.
-    passed = difference.low > bound
+    passed = gain.low > bound
+    what = "gain (less is better)" if result.lower_is_better else "difference"
     return RuleResult(
         rule,
         passed,
-        f"{scorer} {result.baseline.value:.4f} -> {result.candidate.value:.4f}, difference {difference.value:+.4f}"
-        f" [{difference.low:+.4f}, {difference.high:+.4f}] at {difference.confidence_level:.0%};"
+        f"{scorer} {result.baseline.value:.4f} -> {result.candidate.value:.4f}, {what} {gain.value:+.4f}"
+        f" [{gain.low:+.4f}, {gain.high:+.4f}] at {gain.confidence_level:.0%};"
         f" its lower end is {'above' if passed else 'not above'} {bound:+g}",
     )

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mainspring/common/v1/statistics.proto\x12\x14mainspring.common.v1\"N\n\x08\x45stimate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x18\n\x10\x63onfidence_level\x18\x04 \x01(\x01\"\xdb\x01\n\x0cScorerResult\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\t\x12\x31\n\tcandidate\x18\x03 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x30\n\x08\x62\x61seline\x18\x04 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x32\n\ndifference\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x0f\n\x07p_value\x18\x06 \x01(\x01\"K\n\x08\x46idelity\x12\x14\n\x0cmean_kl_nats\x18\x01 \x01(\x01\x12\x16\n\x0etop1_agreement\x18\x02 \x01(\x01\x12\x11\n\tpositions\x18\x03 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mainspring/common/v1/statistics.proto\x12\x14mainspring.common.v1\"N\n\x08\x45stimate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x18\n\x10\x63onfidence_level\x18\x04 \x01(\x01\"\xec\x01\n\x0bSliceResult\x12\r\n\x05slice\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x05\x12\x15\n\rtoo_few_items\x18\x03 \x01(\x08\x12\x31\n\tcandidate\x18\x04 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x30\n\x08\x62\x61seline\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x32\n\ndifference\x18\x06 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x0f\n\x07p_value\x18\x07 \x01(\x01\"@\n\rScorerFailure\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x97\x03\n\x0cScorerResult\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\t\x12\x31\n\tcandidate\x18\x03 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x30\n\x08\x62\x61seline\x18\x04 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x32\n\ndifference\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x0f\n\x07p_value\x18\x06 \x01(\x01\x12\x17\n\x0flower_is_better\x18\x07 \x01(\x08\x12\x0c\n\x04test\x18\x08 \x01(\t\x12\x14\n\x0ctest_p_value\x18\t \x01(\x01\x12\x18\n\x10\x61\x64justed_p_value\x18\n \x01(\x01\x12!\n\x19minimum_detectable_effect\x18\x0b \x01(\x01\x12\r\n\x05items\x18\x0c \x01(\x05\x12\x31\n\x06slices\x18\r \x03(\x0b\x32!.mainspring.common.v1.SliceResult\"K\n\x08\x46idelity\x12\x14\n\x0cmean_kl_nats\x18\x01 \x01(\x01\x12\x16\n\x0etop1_agreement\x18\x02 \x01(\x01\x12\x11\n\tpositions\x18\x03 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ESTIMATE']._serialized_start=63
   _globals['_ESTIMATE']._serialized_end=141
-  _globals['_SCORERRESULT']._serialized_start=144
-  _globals['_SCORERRESULT']._serialized_end=363
-  _globals['_FIDELITY']._serialized_start=365
-  _globals['_FIDELITY']._serialized_end=440
+  _globals['_SLICERESULT']._serialized_start=144
+  _globals['_SLICERESULT']._serialized_end=380
+  _globals['_SCORERFAILURE']._serialized_start=382
+  _globals['_SCORERFAILURE']._serialized_end=446
+  _globals['_SCORERRESULT']._serialized_start=449
+  _globals['_SCORERRESULT']._serialized_end=856
+  _globals['_FIDELITY']._serialized_start=858
+  _globals['_FIDELITY']._serialized_end=933
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -51,26 +53,29 @@ class Estimate(_message.Message):
 Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
 
 @_typing.final
-class ScorerResult(_message.Message):
-    """ScorerResult is what one scorer says of a candidate and of the baseline it is compared with, over the same items."""
+class SliceResult(_message.Message):
+    """SliceResult is what one scorer says of a part of the items."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCORER_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    TOO_FEW_ITEMS_FIELD_NUMBER: _builtins.int
     CANDIDATE_FIELD_NUMBER: _builtins.int
     BASELINE_FIELD_NUMBER: _builtins.int
     DIFFERENCE_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
-    scorer: _builtins.str
-    """Scorer, for example `rouge_l`, `bleu`, `chrf`."""
-    signature: _builtins.str
-    """Everything needed to compute it again: library, version, tokenizer, options."""
+    slice: _builtins.str
+    """Slice of the suite, or `COLUMN=VALUE` of a column that the suite slices by."""
+    items: _builtins.int
+    """Items in it."""
+    too_few_items: _builtins.bool
+    """Whether these are fewer than the suite wants; then nothing is estimated and no other field is set."""
     p_value: _builtins.float
-    """Two-sided p value of the paired bootstrap for "no difference". 0 when there was no baseline; read `difference` first."""
+    """Two-sided p value of the paired bootstrap for "no difference"."""
     @_builtins.property
     def candidate(self) -> Global___Estimate:
-        """The candidate's score; higher is better."""
+        """The candidate's score."""
 
     @_builtins.property
     def baseline(self) -> Global___Estimate:
@@ -83,8 +88,9 @@ class ScorerResult(_message.Message):
     def __init__(
         self,
         *,
-        scorer: _builtins.str = ...,
-        signature: _builtins.str = ...,
+        slice: _builtins.str = ...,
+        items: _builtins.int = ...,
+        too_few_items: _builtins.bool = ...,
         candidate: Global___Estimate | None = ...,
         baseline: Global___Estimate | None = ...,
         difference: Global___Estimate | None = ...,
@@ -92,7 +98,117 @@ class ScorerResult(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "difference", b"difference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "difference", b"difference", "p_value", b"p_value", "scorer", b"scorer", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "difference", b"difference", "items", b"items", "p_value", b"p_value", "slice", b"slice", "too_few_items", b"too_few_items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceResult: _TypeAlias = SliceResult  # noqa: Y015
+
+@_typing.final
+class ScorerFailure(_message.Message):
+    """ScorerFailure says why one scorer has no result; the other scorers of the run have theirs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    scorer: _builtins.str
+    """The scorer."""
+    reason: _builtins.str
+    """Stable reason, for example `SCORER_FAILED`, `SCORE_NOT_FINITE`, `JUDGES_WITHOUT_VOTE`."""
+    message: _builtins.str
+    """The reason in words."""
+    def __init__(
+        self,
+        *,
+        scorer: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "scorer", b"scorer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScorerFailure: _TypeAlias = ScorerFailure  # noqa: Y015
+
+@_typing.final
+class ScorerResult(_message.Message):
+    """ScorerResult is what one scorer says of a candidate and of the baseline it is compared with, over the same items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    LOWER_IS_BETTER_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    TEST_P_VALUE_FIELD_NUMBER: _builtins.int
+    ADJUSTED_P_VALUE_FIELD_NUMBER: _builtins.int
+    MINIMUM_DETECTABLE_EFFECT_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    scorer: _builtins.str
+    """Scorer, for example `rouge_l`, `bleu`, `chrf`."""
+    signature: _builtins.str
+    """Everything needed to compute it again: library, version, tokenizer, options."""
+    p_value: _builtins.float
+    """Two-sided p value of the paired bootstrap for "no difference". 0 when there was no baseline; read `difference` first."""
+    lower_is_better: _builtins.bool
+    """Whether less is better, as for an error rate or a latency."""
+    test: _builtins.str
+    """Test that `test_p_value` is of: `approximate_randomisation` (paired, of the score of the whole), or `mcnemar` (exact) for scorers whose
+    items are right or wrong. Empty when there was no baseline.
+    """
+    test_p_value: _builtins.float
+    """Two-sided p value of `test` for "no difference"."""
+    adjusted_p_value: _builtins.float
+    """`test_p_value` corrected for all scorers of the run (Holm)."""
+    minimum_detectable_effect: _builtins.float
+    """Smallest difference that a run over so many items finds with a probability of 0.8. 0 when there was no baseline or it cannot be told."""
+    items: _builtins.int
+    """Items scored."""
+    @_builtins.property
+    def candidate(self) -> Global___Estimate:
+        """The candidate's score; higher is better unless `lower_is_better`."""
+
+    @_builtins.property
+    def baseline(self) -> Global___Estimate:
+        """The baseline's score. Absent when there was no baseline."""
+
+    @_builtins.property
+    def difference(self) -> Global___Estimate:
+        """Candidate minus baseline, by paired bootstrap over items. Absent when there was no baseline."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceResult]:
+        """The same by slice, in the suite's order."""
+
+    def __init__(
+        self,
+        *,
+        scorer: _builtins.str = ...,
+        signature: _builtins.str = ...,
+        candidate: Global___Estimate | None = ...,
+        baseline: Global___Estimate | None = ...,
+        difference: Global___Estimate | None = ...,
+        p_value: _builtins.float = ...,
+        lower_is_better: _builtins.bool = ...,
+        test: _builtins.str = ...,
+        test_p_value: _builtins.float = ...,
+        adjusted_p_value: _builtins.float = ...,
+        minimum_detectable_effect: _builtins.float = ...,
+        items: _builtins.int = ...,
+        slices: _abc.Iterable[Global___SliceResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "difference", b"difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjusted_p_value", b"adjusted_p_value", "baseline", b"baseline", "candidate", b"candidate", "difference", b"difference", "items", b"items", "lower_is_better", b"lower_is_better", "minimum_detectable_effect", b"minimum_detectable_effect", "p_value", b"p_value", "scorer", b"scorer", "signature", b"signature", "slices", b"slices", "test", b"test", "test_p_value", b"test_p_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
