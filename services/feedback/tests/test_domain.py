@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring_feedback.domain.answers import Answer, Turn, may_be_on_its_way
-from mainspring_feedback.domain.judgements import Judgement, Kind, check_comparable, lesson_of
-from mainspring_feedback.domain.triggers import RetrainingTrigger
+from mainspring_feedback.domain.judgements import Example, Judgement, Kind, check_comparable, example_of
+from mainspring_feedback.domain.triggers import RetrainingTrigger, Wishes
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.ids import new_id
 
@@ -41,19 +41,25 @@ def test_b1_any_id_has_an_answer(answer_id: str) -> None:
     assert may_be_on_its_way(answer_id, NOW) in {True, False}
 
 
-def test_corrections_and_preferences_are_lessons() -> None:
+def test_corrections_preferences_and_thumbs_are_lessons() -> None:
     correction = Judgement(Kind.CORRECTION, 0, correction="better")
     preference = Judgement(Kind.PREFERENCE, 1, rejected_answer="projects/p/answers/b")
-    assert lesson_of(correction, ANSWER) == "better"
-    assert lesson_of(preference, ANSWER) == "said"
-    assert lesson_of(preference, replace(ANSWER, text=" ")) == ""
-    assert lesson_of(Judgement(Kind.THUMB, 1), ANSWER) == ""
-    assert lesson_of(Judgement(Kind.SCORE, 1), ANSWER) == ""
+    worse, silent = replace(ANSWER, text="worse"), replace(ANSWER, text=" ")
+    assert example_of(correction, ANSWER) == Example("better", "said")
+    assert example_of(correction, silent) == Example("better")
+    assert example_of(replace(correction, correction="said"), ANSWER) == Example("said")
+    assert example_of(preference, ANSWER, worse) == Example("said", "worse")
+    assert example_of(preference, ANSWER, ANSWER) == example_of(preference, ANSWER, silent) == Example("said")
+    assert example_of(preference, silent, worse) is None
+    assert example_of(Judgement(Kind.THUMB, 1), ANSWER) == Example("said", desirable=True)
+    assert example_of(Judgement(Kind.THUMB, 0), ANSWER) == Example("said", desirable=False)
+    assert example_of(Judgement(Kind.THUMB, 1), silent) is None
+    assert example_of(Judgement(Kind.SCORE, 1), ANSWER) is None
 
 
 def test_without_content_nothing_is_learned() -> None:
     silent = replace(ANSWER, messages=(), text="")
-    assert lesson_of(Judgement(Kind.CORRECTION, 0, correction="better"), silent) == ""
+    assert example_of(Judgement(Kind.CORRECTION, 0, correction="better"), silent) is None
 
 
 def test_only_answers_to_the_same_messages_compare() -> None:
@@ -78,7 +84,7 @@ def test_a_firing_takes_everything_up_to_now() -> None:
 
 def test_other_wishes_keep_what_waits_and_another_model_does_not() -> None:
     waiting = replace(TRIGGER, pending_items=2, taken=4, firings=1)
-    changed = waiting.configured(waiting.model, "projects/p/ingestionRecipes/x", 2)
+    changed = waiting.configured(Wishes(waiting.model, "projects/p/ingestionRecipes/x", 2))
     assert (changed.pending_items, changed.taken, changed.min_items, changed.is_due) == (2, 4, 2, True)
-    moved = waiting.configured("projects/p/models/other", waiting.ingestion_recipe, 2)
+    moved = waiting.configured(Wishes("projects/p/models/other", waiting.ingestion_recipe, 2))
     assert (moved.pending_items, moved.taken, moved.firings) == (0, 0, 1)

@@ -38,6 +38,7 @@ class Feedback:
         self.replicas, self.artifacts, self.bus = replicas, artifacts, bus
         self.caller = surroundings.caller("admin")
         self.turn = 0
+        self.rejected: dict[str, str | None] = {}
 
     async def call(self, method: str, **fields: Any) -> Any:
         self.turn += 1
@@ -88,9 +89,11 @@ class Feedback:
     async def taught(self, event: PreferencesReady) -> dict[str, str]:
         """What the examples of an event teach: last answer by prompt."""
         data = await self.artifacts.read("p", artifact_from_proto(event.examples))
-        chats = [json.loads(line)["messages"] for line in data.decode().splitlines()]
+        lines = [json.loads(line) for line in data.decode().splitlines()]
+        chats = [line["messages"] for line in lines]
         assert len(chats) == event.item_count
         assert all([message["role"] for message in chat] == ["user", "assistant"] for chat in chats)
+        self.rejected = {chat[0]["content"]: line.get("rejected") for chat, line in zip(chats, lines, strict=True)}
         return {chat[0]["content"]: chat[1]["content"] for chat in chats}
 
 
@@ -120,6 +123,7 @@ async def test_feedback_turns_the_loop(feedback: Feedback, event_tap: EventTap) 
     preferred = await feedback.judge(answers[2], preference=feedback_pb2.Preference(rejected_answer=other))
     (event,) = await event_tap.wait_for(PreferencesReady)
     assert await feedback.taught(event) == {"q0": "second", "q1": "better\nwith lines", "q2": "a2"}
+    assert feedback.rejected == {"q0": "a0", "q1": "a1", "q2": "worse"}
     assert (event.model, event.retraining_trigger) == (MODEL, TRIGGER)
     ready = [heard for heard in event_tap.events if isinstance(heard.data, PreferencesReady)]
     assert ready[0].cycle

@@ -14,7 +14,7 @@ from mainspring_feedback.application.ports import Ports
 from mainspring_feedback.application.triggers import WORK_KIND, PutTrigger, Triggers, lesson_key
 from mainspring_feedback.domain.answers import Answer, Turn
 from mainspring_feedback.domain.judgements import FeedbackItem, Judgement, Kind
-from mainspring_feedback.domain.triggers import Firing, RetrainingTrigger
+from mainspring_feedback.domain.triggers import Firing, RetrainingTrigger, Wishes
 from mainspring_svckit.errors import EtagMismatch, InvalidInput, NotFound, Unavailable
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_svckit.names import project_name_of
@@ -30,7 +30,13 @@ from mainspring_testkit.fakes import (
 )
 
 MODEL = "projects/p/models/m"
-TRIGGER = PutTrigger("projects/p/retrainingTriggers/t", MODEL, "projects/p/ingestionRecipes/r", 3, "", True)
+WISHES = Wishes(MODEL, "projects/p/ingestionRecipes/r", 3)
+TRIGGER = PutTrigger("projects/p/retrainingTriggers/t", WISHES, "", True)
+
+
+def wanting(command: PutTrigger = TRIGGER, **wishes: Any) -> PutTrigger:
+    """A trigger with other wishes."""
+    return replace(command, wishes=replace(command.wishes, **wishes))
 
 
 @dataclass
@@ -77,13 +83,17 @@ class World:
 
     async def taught(self, firing: Firing) -> list[list[dict[str, str]]]:
         """The conversations of the file that a firing gives."""
+        return [line["messages"] for line in await self.lines(firing)]
+
+    async def lines(self, firing: Firing) -> list[dict[str, Any]]:
+        """The lines of the file that a firing gives."""
         await self.examples.run(firing, FakeLease())
         event = self.outbox.emitted[-1]
         assert isinstance(event, PreferencesReady)
         assert self.outbox.cycles[-1] == firing.cycle
         lines = (await self.files.read("p", artifact_from_proto(event.examples))).decode().splitlines()
         assert event.item_count == len(lines)
-        return [json.loads(line)["messages"] for line in lines]
+        return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
@@ -159,7 +169,7 @@ async def test_a_preference_needs_two_answers_to_the_same_messages(world: World)
 async def test_enough_lessons_turn_the_loop_once(world: World) -> None:
     await world.triggers.put(TRIGGER)
     answers = [await world.answer(str(number), f"q{number}") for number in range(5)]
-    await world.judge(answers[4], Kind.THUMB, 1)  # No lesson.
+    await world.judge(answers[4], Kind.SCORE, 1)  # No lesson.
     await world.correct(answers[0], "first try")
     await world.correct(answers[1])
     await world.correct(answers[0], "second try")
@@ -176,8 +186,48 @@ async def test_enough_lessons_turn_the_loop_once(world: World) -> None:
     assert chats[0][:-1] == [{"role": "system", "content": "s"}, {"role": "user", "content": "q0"}]
 
 
+async def test_what_was_worse_and_thumbs_travel_beside_the_text(world: World) -> None:
+    await world.triggers.put(wanting(min_items=3))
+    answers = [await world.answer(str(number), f"q{number}") for number in range(5)]
+    await world.judge(answers[3], Kind.THUMB, 0)
+    await world.judge(answers[4], Kind.THUMB, 0)
+    await world.judge(answers[4], Kind.THUMB, 1)
+    await world.judge(answers[0], Kind.THUMB, 0)
+    await world.correct(answers[0])
+    await world.judge(answers[0], Kind.THUMB, 1)  # Of what was corrected; the correction says more.
+    await world.correct(answers[1], "1 said")  # The person wrote what the model had said.
+    assert ((await world.trigger()).pending_items, world.firings()) == (2, [])
+    rejected = await world.answer("rejected", "q2")
+    await world.judge(answers[2], Kind.PREFERENCE, 1, rejected_answer=rejected)
+    (firing,) = world.firings()
+    lines = {line["messages"][1]["content"]: line for line in await world.lines(firing)}
+    assert all(line.pop("messages")[-1]["role"] == "assistant" for line in lines.values())
+    assert lines == {
+        "q0": {"rejected": "0 said"},
+        "q1": {},
+        "q2": {"rejected": "rejected said"},
+        "q3": {"desirable": False},
+        "q4": {"desirable": True},
+    }
+
+
+async def test_thumbs_count_when_the_trigger_says_so(world: World) -> None:
+    await world.triggers.put(TRIGGER)
+    answers = [await world.answer(str(number), f"q{number}") for number in range(3)]
+    for answer in answers[:2]:
+        await world.judge(answer, Kind.THUMB, 1)
+    assert (await world.trigger()).pending_items == 0
+    await world.triggers.put(wanting(count_thumbs=True))
+    assert (await world.trigger()).pending_items == 2
+    await world.correct(answers[0])  # It waits already.
+    assert ((await world.trigger()).pending_items, world.firings()) == (2, [])
+    await world.judge(answers[2], Kind.THUMB, 0)
+    (firing,) = world.firings()
+    assert [line.get("desirable") for line in await world.lines(firing)] == [None, True, False]
+
+
 async def test_a_firing_takes_its_own_lessons_only(world: World) -> None:
-    await world.triggers.put(replace(TRIGGER, min_items=2))
+    await world.triggers.put(wanting(min_items=2))
     for number in range(4):
         await world.correct(await world.answer(str(number), f"q{number}"), f"c{number}")
     await world.correct("projects/p/answers/0", "later")
@@ -189,7 +239,7 @@ async def test_a_firing_takes_its_own_lessons_only(world: World) -> None:
 
 
 async def test_many_lessons_are_read_in_pages(world: World) -> None:
-    await world.triggers.put(replace(TRIGGER, min_items=1201))
+    await world.triggers.put(wanting(min_items=1201))
     for number in range(1201):
         await world.correct(await world.answer(f"a{number}"), f"c{number}")
     await world.correct(await world.answer("later"), "not taken")
@@ -203,18 +253,18 @@ async def test_a_new_trigger_counts_what_is_there(world: World) -> None:
     await world.correct("projects/p/answers/0")
     stored = await world.triggers.put(TRIGGER)
     assert stored.value.pending_items == 2
-    stored = await world.triggers.put(replace(TRIGGER, min_items=2, etag=stored.etag))
+    stored = await world.triggers.put(wanting(replace(TRIGGER, etag=stored.etag), min_items=2))
     assert (stored.value.pending_items, stored.value.firings) == (0, 1)
     assert len(world.firings()) == 1
-    stored = await world.triggers.put(replace(TRIGGER, min_items=2))
+    stored = await world.triggers.put(wanting(min_items=2))
     assert stored.value.firings == 1
 
 
 async def test_every_trigger_of_the_model_counts_for_itself(world: World) -> None:
-    await world.triggers.put(replace(TRIGGER, min_items=1))
-    await world.triggers.put(replace(TRIGGER, name="projects/p/retrainingTriggers/u", min_items=2))
+    await world.triggers.put(wanting(min_items=1))
+    await world.triggers.put(wanting(replace(TRIGGER, name="projects/p/retrainingTriggers/u"), min_items=2))
     await world.triggers.put(
-        replace(TRIGGER, name="projects/p/retrainingTriggers/v", model="projects/p/models/other", min_items=1)
+        wanting(replace(TRIGGER, name="projects/p/retrainingTriggers/v"), model="projects/p/models/other", min_items=1)
     )
     for number in range(2):
         await world.correct(await world.answer(str(number)))
@@ -226,7 +276,7 @@ async def test_every_trigger_of_the_model_counts_for_itself(world: World) -> Non
 
 
 async def test_what_the_project_does_not_keep_is_no_lesson(world: World) -> None:
-    await world.triggers.put(replace(TRIGGER, min_items=1))
+    await world.triggers.put(wanting(min_items=1))
     await world.correct(await world.answer("a", messages=(), text=""))
     assert ((await world.trigger()).pending_items, world.firings()) == (0, [])
 
@@ -235,15 +285,15 @@ async def test_triggers_are_written_under_their_etag(world: World) -> None:
     with pytest.raises(NotFound):
         await world.triggers.put(replace(TRIGGER, allow_missing=False))
     stored = await world.triggers.put(TRIGGER)
-    await world.triggers.put(replace(TRIGGER, min_items=5, etag=stored.etag))
+    await world.triggers.put(wanting(replace(TRIGGER, etag=stored.etag), min_items=5))
     with pytest.raises(EtagMismatch):
         await world.triggers.put(replace(TRIGGER, etag=stored.etag))
     with pytest.raises(InvalidInput):
-        await world.triggers.put(replace(TRIGGER, model="projects/p/models/UPPER"))
+        await world.triggers.put(wanting(model="projects/p/models/UPPER"))
 
 
 async def test_f9_a_firing_that_cannot_be_done_is_tried_again_later(world: World) -> None:
-    await world.triggers.put(replace(TRIGGER, min_items=1))
+    await world.triggers.put(wanting(min_items=1))
     await world.correct(await world.answer("a"))
     (firing,) = world.firings()
     world.work.queued.clear()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from typing import Any
 
 from mainspring_feedback.application.ports import Ports
 from mainspring_feedback.application.triggers import WORK_KIND, lesson_key
 from mainspring_feedback.domain.answers import Answer
-from mainspring_feedback.domain.judgements import lesson_of
+from mainspring_feedback.domain.judgements import Example, Lesson, example_of
 from mainspring_feedback.domain.triggers import Firing
 from mainspring_svckit.names import ModelName
 from mainspring_svckit.pagination import MAX_PAGE_SIZE, Page
@@ -51,16 +52,18 @@ class Examples:
         await self._ports.work.enqueue(WORK_KIND, firing.key, asdict(firing), delay_s=POSTPONE_S)
 
     async def _items(self, firing: Firing) -> dict[str, str]:
-        """The newest item of each answer, by answer."""
-        items: dict[str, str] = {}
+        """The item of each answer that teaches most, the newest of those; by answer."""
+        taken: dict[str, Lesson] = {}
         after: str | None = lesson_key(firing.after)
         while after is not None:
             async with self._ports.transactions.transaction():
                 listed = await self._ports.lessons.list(firing.model, Page(MAX_PAGE_SIZE, after))
             lessons = [stored.value for stored in listed.items if stored.value.number <= firing.until]
-            items.update((lesson.answer, lesson.item) for lesson in lessons)
+            for lesson in lessons:
+                if lesson.replaces(taken.get(lesson.answer)):
+                    taken[lesson.answer] = lesson
             after = listed.next_key if len(lessons) == len(listed.items) else None
-        return items
+        return {answer: lesson.item for answer, lesson in taken.items()}
 
     async def _lines(self, items: dict[str, str]) -> AsyncIterator[bytes]:
         pairs = list(items.items())
@@ -71,12 +74,21 @@ class Examples:
 
     async def _line(self, answer_name: str, item_name: str) -> bytes:
         answer = (await require(self._ports.answers, "Answer", answer_name)).value
-        item = (await require(self._ports.items, "FeedbackItem", item_name)).value
-        return example_line(answer, lesson_of(item.judgement, answer))
+        judgement = (await require(self._ports.items, "FeedbackItem", item_name)).value.judgement
+        worse = judgement.rejected_answer
+        rejected = (await require(self._ports.answers, "Answer", worse)).value if worse else None
+        example = example_of(judgement, answer, rejected)
+        assert example is not None  # It was one when it was counted, and neither answer nor judgement ever changes.
+        return example_line(answer, example)
 
 
-def example_line(answer: Answer, text: str) -> bytes:
-    """A conversation that ends as it should have, as a JSON line."""
+def example_line(answer: Answer, example: Example) -> bytes:
+    """A conversation and what was said of its last message, as a JSON line."""
     messages = [asdict(turn) for turn in answer.messages]
-    messages.append({"role": "assistant", "content": text})
-    return json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n"
+    messages.append({"role": "assistant", "content": example.text})
+    line: dict[str, Any] = {"messages": messages}
+    if example.rejected:
+        line["rejected"] = example.rejected
+    if example.desirable is not None:
+        line["desirable"] = example.desirable
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"

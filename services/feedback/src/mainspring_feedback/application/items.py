@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mainspring_feedback.application.ports import Ports
 from mainspring_feedback.application.triggers import Triggers
 from mainspring_feedback.domain.answers import Answer, may_be_on_its_way
-from mainspring_feedback.domain.judgements import FeedbackItem, Judgement, check_comparable, lesson_of
+from mainspring_feedback.domain.judgements import FeedbackItem, Judgement, check_comparable, example_of
 from mainspring_svckit.errors import AlreadyExists, NotFound, Unavailable
 from mainspring_svckit.names import AnswerName, FeedbackItemName
 from mainspring_svckit.pagination import Page
@@ -66,8 +66,8 @@ class Items:
                 create_time=ports.clock.now(),
             )
             await ports.items.add(item)
-            if lesson_of(item.judgement, answer):
-                await self._triggers.count_lesson(answer.model, answer.name, item.name)
+            if example_of(item.judgement, answer) is not None:
+                await self._triggers.count_lesson(answer.model, answer.name, item.name, item.judgement.kind)
             await ports.announcements.item_recorded(item)
             return item
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from mainspring_feedback.application.ports import Ports
-from mainspring_feedback.domain.judgements import JudgedModel, Lesson
-from mainspring_feedback.domain.triggers import RetrainingTrigger
+from mainspring_feedback.domain.judgements import JudgedModel, Kind, Lesson
+from mainspring_feedback.domain.triggers import RetrainingTrigger, Wishes
 from mainspring_svckit.errors import AlreadyExists
 from mainspring_svckit.names import IngestionRecipeName, ModelName, RetrainingTriggerName
 from mainspring_svckit.pagination import MAX_PAGE_SIZE, Page
@@ -23,9 +23,7 @@ class PutTrigger:
     """A trigger as it should be."""
 
     name: str
-    model: str
-    ingestion_recipe: str
-    min_items: int
+    wishes: Wishes
     etag: str
     allow_missing: bool
 
@@ -45,34 +43,34 @@ class Triggers:
             EtagMismatch: It was written since `etag` was read; every lesson that it counts writes it.
         """
         RetrainingTriggerName.parse(command.name, "retraining_trigger.name")
-        ModelName.parse(command.model, "retraining_trigger.model")
-        IngestionRecipeName.parse(command.ingestion_recipe, "retraining_trigger.ingestion_recipe")
-        ports, wishes = self._ports, (command.model, command.ingestion_recipe, command.min_items)
+        ports, wishes = self._ports, command.wishes
+        ModelName.parse(wishes.model, "retraining_trigger.model")
+        IngestionRecipeName.parse(wishes.ingestion_recipe, "retraining_trigger.ingestion_recipe")
         async with ports.transactions.transaction():
-            model = await self._locked_model(command.model)
+            model = await self._locked_model(wishes.model)
             found = await ports.triggers.get(command.name, lock=True)
             if found is None and not command.allow_missing:
                 await require(ports.triggers, "RetrainingTrigger", command.name)
-            before = found.value if found is not None else RetrainingTrigger(command.name, *wishes)
-            trigger = before.configured(*wishes)
-            if found is None or before.model != command.model:
+            before = found.value if found is not None else None
+            trigger = (before or RetrainingTrigger(command.name, "", "", wishes.min_items)).configured(wishes)
+            if before is None or (before.model, before.count_thumbs) != (wishes.model, wishes.count_thumbs):
                 trigger = replace(trigger, pending_items=await self._waiting(trigger, model.lessons))
             stored = await ports.triggers.put(trigger, etag=command.etag)
             return await self._fire_if_due(stored, model.lessons)
 
-    async def count_lesson(self, model_name: str, answer: str, item: str) -> None:
+    async def count_lesson(self, model_name: str, answer: str, item: str, kind: Kind) -> None:
         """Counts an item that a model can learn from. Joins the ambient transaction."""
         ports = self._ports
         model = await self._locked_model(model_name)
         earlier = await ports.lessons.find("answer", answer)
-        lesson = Lesson(model_name, model.lessons + 1, answer, item)
+        lesson = Lesson(model_name, model.lessons + 1, answer, item, kind)
         await ports.judged_models.put(replace(model, lessons=lesson.number))
         await ports.lessons.add(lesson)
         for name in sorted(trigger.name for trigger in await ports.triggers.find("model", model_name)):
             trigger = (await require(ports.triggers, "RetrainingTrigger", name, lock=True)).value
             # Another lesson on an answer that waits takes that one's place.
-            waits = any(other.number > trigger.taken for other in earlier)
-            if trigger.model == model_name and not waits:
+            waits = any(trigger.counts(other) for other in earlier)
+            if trigger.model == model_name and trigger.counts(lesson) and not waits:
                 counted = replace(trigger, pending_items=trigger.pending_items + 1)
                 await self._fire_if_due(await ports.triggers.put(counted), lesson.number)
 
@@ -85,12 +83,13 @@ class Triggers:
         return await ports.triggers.put(trigger)
 
     async def _waiting(self, trigger: RetrainingTrigger, until: int) -> int:
-        """Answers with a lesson that the trigger has not taken."""
+        """Answers with a lesson that counts."""
         answers: set[str] = set()
         after: str | None = lesson_key(trigger.taken)
         while after is not None:
             listed = await self._ports.lessons.list(trigger.model, Page(MAX_PAGE_SIZE, after))
-            answers.update(stored.value.answer for stored in listed.items if stored.value.number <= until)
+            lessons = [stored.value for stored in listed.items if stored.value.number <= until]
+            answers.update(lesson.answer for lesson in lessons if trigger.counts(lesson))
             after = listed.next_key
         return len(answers)
 

@@ -58,11 +58,21 @@ class Lesson:
     number: int
     answer: str
     item: str
+    kind: Kind = Kind.CORRECTION
 
     @property
     def name(self) -> str:
         """Identifies it; not a resource of the contracts."""
         return f"{self.model}/lessons/{self.number}"
+
+    @property
+    def is_thumb(self) -> bool:
+        """Whether it says of an answer only that it was good or bad."""
+        return self.kind is Kind.THUMB
+
+    def replaces(self, earlier: Lesson | None) -> bool:
+        """Whether it takes the place of an earlier one on the same answer: a thumb teaches less than a better text."""
+        return earlier is None or earlier.is_thumb or not self.is_thumb
 
 
 @dataclass(frozen=True)
@@ -73,17 +83,36 @@ class JudgedModel:
     lessons: int = 0
 
 
-def lesson_of(judgement: Judgement, answer: Answer) -> str:
-    """The text that an answer should have had; empty when nothing can be learned from the judgement."""
+@dataclass(frozen=True)
+class Example:
+    """What a judgement teaches about the last message of a conversation.
+
+    Attributes:
+        text: The last message.
+        rejected: A worse one; empty when none is known.
+        desirable: A thumb on the last message; None without one.
+    """
+
+    text: str
+    rejected: str = ""
+    desirable: bool | None = None
+
+
+def example_of(judgement: Judgement, answer: Answer, rejected: Answer | None = None) -> Example | None:
+    """What can be learned from a judgement; None when nothing can. `rejected` is the worse answer of a preference."""
     if not answer.messages:
-        return ""
+        return None
+    said = answer.text if answer.text.strip() else ""
     match judgement.kind:
         case Kind.CORRECTION:
-            return judgement.correction
-        case Kind.PREFERENCE:
-            return answer.text if answer.text.strip() else ""
+            return Example(judgement.correction, said if said != judgement.correction else "")
+        case Kind.PREFERENCE if said:
+            worse = rejected.text if rejected is not None and rejected.text.strip() else ""
+            return Example(said, worse if worse != said else "")
+        case Kind.THUMB if said:
+            return Example(said, desirable=bool(judgement.value))
         case _:
-            return ""
+            return None
 
 
 def check_comparable(preferred: Answer, rejected: Answer) -> None:

@@ -5,6 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from mainspring_feedback.domain.judgements import Lesson
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What somebody can decide of a trigger."""
+
+    model: str
+    ingestion_recipe: str
+    min_items: int
+    count_thumbs: bool = False
+
 
 @dataclass(frozen=True)
 class RetrainingTrigger:
@@ -19,6 +31,7 @@ class RetrainingTrigger:
         taken: Number of the newest lesson that a firing took.
         firings: How often it has fired.
         last_fire_time: When it last fired.
+        count_thumbs: Whether answers with nothing but a thumb count; a firing takes them along in any case.
     """
 
     name: str
@@ -29,15 +42,27 @@ class RetrainingTrigger:
     taken: int = 0
     firings: int = 0
     last_fire_time: datetime | None = None
+    count_thumbs: bool = False
 
     @property
     def is_due(self) -> bool:
         """Whether enough waits."""
         return self.pending_items >= self.min_items
 
-    def configured(self, model: str, ingestion_recipe: str, min_items: int) -> RetrainingTrigger:
+    def counts(self, lesson: Lesson) -> bool:
+        """Whether a lesson waits for the next firing and brings it nearer."""
+        return lesson.number > self.taken and (self.count_thumbs or not lesson.is_thumb)
+
+    def configured(self, wishes: Wishes) -> RetrainingTrigger:
         """The trigger with other wishes; lessons of another model begin anew."""
-        changed = replace(self, model=model, ingestion_recipe=ingestion_recipe, min_items=min_items)
+        model = wishes.model
+        changed = replace(
+            self,
+            model=model,
+            ingestion_recipe=wishes.ingestion_recipe,
+            min_items=wishes.min_items,
+            count_thumbs=wishes.count_thumbs,
+        )
         return changed if model == self.model else replace(changed, pending_items=0, taken=0)
 
     def fired(self, until: int, cycle: str, now: datetime) -> tuple[RetrainingTrigger, Firing]:

@@ -11,7 +11,7 @@ from mainspring_feedback.application.items import CreateFeedbackItem
 from mainspring_feedback.application.triggers import PutTrigger
 from mainspring_feedback.domain.answers import Answer, Turn
 from mainspring_feedback.domain.judgements import FeedbackItem, Judgement, Kind
-from mainspring_feedback.domain.triggers import RetrainingTrigger
+from mainspring_feedback.domain.triggers import RetrainingTrigger, Wishes
 from mainspring_svckit.mapping import time_to_proto
 from mainspring_svckit.names import ModelName, ModelVersionName
 from mainspring_svckit.repository import Stored
@@ -77,9 +77,7 @@ def trigger_from_proto(request: feedback_service_pb2.UpdateRetrainingTriggerRequ
     message = request.retraining_trigger
     return PutTrigger(
         name=message.name,
-        model=message.model,
-        ingestion_recipe=message.ingestion_recipe,
-        min_items=message.min_items,
+        wishes=Wishes(message.model, message.ingestion_recipe, message.min_items, message.count_thumbs),
         etag=message.etag,
         allow_missing=request.allow_missing,
     )
@@ -94,6 +92,7 @@ def trigger_to_proto(stored: Stored[RetrainingTrigger]) -> feedback_pb2.Retraini
         ingestion_recipe=trigger.ingestion_recipe,
         min_items=trigger.min_items,
         pending_items=trigger.pending_items,
+        count_thumbs=trigger.count_thumbs,
         last_fire_time=time_to_proto(trigger.last_fire_time),
         update_time=time_to_proto(stored.update_time),
         etag=stored.etag,

@@ -61,7 +61,7 @@ Global___FeedbackItemRecorded: _TypeAlias = FeedbackItemRecorded  # noqa: Y015
 
 @_typing.final
 class PreferencesReady(_message.Message):
-    """PreferencesReady says that enough corrections and preferences wait. From feedback; data-ingest makes a new dataset version with them, and the
+    """PreferencesReady says that enough judged answers wait. From feedback; data-ingest makes a new dataset version with them, and the
     loop turns again. It begins a new cycle.
     """
 
@@ -82,7 +82,9 @@ class PreferencesReady(_message.Message):
     """Lines in it."""
     @_builtins.property
     def examples(self) -> _artifact_pb2.Artifact:
-        """JSONL file with a `messages` list on each line that ends with the corrected or preferred answer."""
+        """JSONL file with a `messages` list on each line that ends with the corrected or preferred answer, and `rejected` beside it: the text that was
+        corrected or not preferred. Of an answer with nothing but a thumb, `messages` ends with the answer itself, and `desirable` is the thumb.
+        """
 
     def __init__(
         self,

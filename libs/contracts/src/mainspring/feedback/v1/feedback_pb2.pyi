@@ -117,6 +117,7 @@ class RetrainingTrigger(_message.Message):
     LAST_FIRE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    COUNT_THUMBS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/retrainingTriggers/{trigger}`."""
     model: _builtins.str
@@ -124,11 +125,15 @@ class RetrainingTrigger(_message.Message):
     ingestion_recipe: _builtins.str
     """Required. Recipe that takes the feedback in. Format: `projects/{project}/ingestionRecipes/{recipe}`."""
     min_items: _builtins.int
-    """Required. Corrections and preferences since the last turn that start the next one; 1 to 1,000,000."""
+    """Required. Judged answers since the last turn that start the next one; 1 to 1,000,000. Answers with a correction or a preference count, and
+    those with a thumb when `count_thumbs` is set.
+    """
     pending_items: _builtins.int
-    """Output only. Corrections and preferences that wait for the next turn."""
+    """Output only. Judged answers that wait for the next turn."""
     etag: _builtins.str
     """Output only. Changes with every write."""
+    count_thumbs: _builtins.bool
+    """Optional. Answers with nothing but a thumb count as well, for models that learn from thumbs alone (KTO). They travel along in any case."""
     @_builtins.property
     def last_fire_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it last turned the loop."""
@@ -148,10 +153,11 @@ class RetrainingTrigger(_message.Message):
         last_fire_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        count_thumbs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_fire_time", b"last_fire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "ingestion_recipe", b"ingestion_recipe", "last_fire_time", b"last_fire_time", "min_items", b"min_items", "model", b"model", "name", b"name", "pending_items", b"pending_items", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_thumbs", b"count_thumbs", "etag", b"etag", "ingestion_recipe", b"ingestion_recipe", "last_fire_time", b"last_fire_time", "min_items", b"min_items", "model", b"model", "name", b"name", "pending_items", b"pending_items", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
