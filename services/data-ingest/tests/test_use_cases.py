@@ -11,11 +11,11 @@ import pytest
 from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
 from mainspring_data_ingest.application.files import RefusedRows, Uploads, refused_line
-from mainspring_data_ingest.application.ingestions import MESSAGES, WORK_KIND, CreateIngestion, Ingestions
+from mainspring_data_ingest.application.ingestions import WORK_KIND, CreateIngestion, Ingestions
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.recipes import Recipes
 from mainspring_data_ingest.application.reports import Reports
-from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.columns import MESSAGES, ColumnMapping
 from mainspring_data_ingest.domain.ingestions import Ingestion, IngestionState, Source, SourceFormat
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow

@@ -24,9 +24,9 @@ class ParquetReader:
 
     kind = "Parquet"
 
-    def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
-        """Takes the file, and the columns that it must have, each once; only these are read."""
-        self._file, self._columns = file, columns
+    def __init__(self, file: BinaryIO, columns: Sequence[str], optional: Sequence[str] = ()) -> None:
+        """Takes the file, the columns that it must have, and those that it may; without any it reads all."""
+        self._file, self._required, self._optional = file, columns, optional
 
     def records(self) -> Iterator[Record]:
         """See `SourceReader`."""
@@ -45,14 +45,19 @@ class ParquetReader:
 
     def _batches(self) -> Iterator[Any]:
         parquet: Any = pq.ParquetFile(self._file)
-        _check_columns(parquet.schema_arrow.names, self._columns)
+        columns = self._wanted(parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
             size = parquet.metadata.row_group(group).total_byte_size
             if size > MAX_GROUP_BYTES:
                 raise _too_large("row group", size)
             yield from parquet.iter_batches(
-                batch_size=_BATCH_ROWS, row_groups=[group], columns=list(self._columns) or None, use_threads=False
+                batch_size=_BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
             )
+
+    def _wanted(self, names: Sequence[str]) -> list[str] | None:
+        """The columns to read; None for all."""
+        _check_columns(names, self._required, self._optional)
+        return [*self._required, *(name for name in self._optional if name in names)] or None
 
 
 class ArrowReader(ParquetReader):
@@ -64,23 +69,23 @@ class ArrowReader(ParquetReader):
         begins = self._file.read(6)
         self._file.seek(0)
         source: Any = ipc.open_file(self._file) if begins == b"ARROW1" else ipc.open_stream(self._file)
-        _check_columns(source.schema.names, self._columns)
+        columns = self._wanted(source.schema.names)
         batches: Any = (
             source if begins != b"ARROW1" else (source.get_batch(n) for n in range(source.num_record_batches))
         )
         for batch in batches:
             if batch.nbytes > MAX_GROUP_BYTES:
                 raise _too_large("record batch", batch.nbytes)
-            wanted = batch.select(list(self._columns)) if self._columns else batch
+            wanted = batch.select(columns) if columns else batch
             yield from (wanted.slice(start, _BATCH_ROWS) for start in range(0, wanted.num_rows, _BATCH_ROWS))
 
 
-def _check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
+def _check_columns(names: Sequence[str], columns: Sequence[str], optional: Sequence[str]) -> None:
     shown = ", ".join(repr(name[:60]) for name in names[:20])
-    for column in columns:
+    for column in (*columns, *optional):
         if names.count(column) > 1:
             raise InvalidInput(f"has the column {column!r} twice; rename one of them", reason="SOURCE_REPEATS_COLUMN")
-        if column not in names:
+        if column not in names and column in columns:
             message = f"has no column {column!r}, but {shown}; name its columns in the recipe or in the source"
             raise InvalidInput(message, reason="SOURCE_LACKS_COLUMN")
 

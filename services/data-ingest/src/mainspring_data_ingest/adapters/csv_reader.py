@@ -19,9 +19,9 @@ from mainspring_svckit.errors import InvalidInput
 class CsvReader:
     """A CSV file."""
 
-    def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
-        """Takes the file, and the columns that its header must name, each once."""
-        self._file, self._columns = file, columns
+    def __init__(self, file: BinaryIO, columns: Sequence[str], optional: Sequence[str] = ()) -> None:
+        """Takes the file, the columns that its header must name, and those that it may; each at most once."""
+        self._file, self._columns, self._optional = file, columns, optional
 
     def records(self) -> Iterator[Record]:
         """See `SourceReader`."""
@@ -57,12 +57,13 @@ class CsvReader:
         if not header:
             raise InvalidInput("is empty; upload a file with data", reason="SOURCE_EMPTY")
         shown = ", ".join(repr(name[:60]) for name in header[:20])
-        for column in self._columns:
-            if header.count(column) == 1:
-                continue
-            if column in header:
+        for column in (*self._columns, *self._optional):
+            if header.count(column) > 1:
                 message = f"has the column {column!r} twice; rename one of them"
                 raise InvalidInput(message, reason="SOURCE_REPEATS_COLUMN")
+        for column in self._columns:
+            if column in header:
+                continue
             hint = "name its columns in the recipe or in the source"
             if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
                 hint = "save it with commas between the columns"

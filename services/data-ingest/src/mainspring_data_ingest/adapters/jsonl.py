@@ -15,10 +15,10 @@ from mainspring_data_ingest.domain.records import NOT_UTF8, Record
 class JsonlReader:
     """A JSON Lines file."""
 
-    def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
+    def __init__(self, file: BinaryIO, columns: Sequence[str], optional: Sequence[str] = ()) -> None:
         """Takes the file, and the columns that must not come twice in an object."""
         self._file = file
-        self._watched = [json.dumps(column, ensure_ascii=False).encode() for column in columns]
+        self._watched = [json.dumps(column, ensure_ascii=False).encode() for column in (*columns, *optional)]
 
     def records(self) -> Iterator[Record]:
         """See `SourceReader`."""

@@ -24,4 +24,4 @@ _READERS = {
 def open_source(source: SourceFile, columns: ColumnMapping, stack: ExitStack) -> tuple[SourceReader, BinaryIO]:
     """The source's reader, and the file on the disk, whose position tells how far it is; closed with the stack."""
     file = stack.enter_context(source.path.open("rb"))
-    return _READERS[source.format](file, columns.mapped), file
+    return _READERS[source.format](file, columns.required, columns.optional), file

@@ -15,7 +15,7 @@ from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job, Sour
 from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.application.ports import OnProgress, Refined
-from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep
@@ -27,7 +27,6 @@ from mainspring_svckit.names import IngestionName
 from mainspring_svckit.values import ArtifactRef, Progress
 
 MODULE = "mainspring_data_ingest.adapters.refining_process"
-SHARD_COLUMNS = ColumnMapping(messages_column="messages")
 log = get_logger(__name__)
 
 
@@ -77,7 +76,7 @@ class ChildRefiner:
         for number, shard in enumerate(manifest["splits"][Split.TEST.value.lower()]):
             artifact = ArtifactRef(shard["sha256"], shard["size_bytes"])
             path = await self._files.fetch(project, artifact, folder / f"held-out-{index}-{number}")
-            yield SourceFile(path, f"the test split of {step.dataset_version}", SourceFormat.PARQUET, SHARD_COLUMNS)
+            yield SourceFile(path, f"the test split of {step.dataset_version}", SourceFormat.PARQUET, MESSAGES)
 
     async def _run(self, folder: Path, on_progress: OnProgress) -> None:
         # Standard error goes to a file: nobody reads it while the process runs. The child gets none of our secrets.

@@ -102,7 +102,7 @@ def _examples(files: Sequence[SourceFile], job: Job) -> Iterator[Draft]:
                 raise InvalidInput(f"{source.title} {err.message}", reason=err.reason) from err
         if not found:
             message = (
-                f"{source.title} has no examples in columns {', '.join(columns.mapped)}; give the step its columns"
+                f"{source.title} has no examples in columns {', '.join(columns.required)}; give the step its columns"
             )
             raise InvalidInput(message, reason="EVALUATION_SET_EMPTY")
 

@@ -1,12 +1,14 @@
 """Writes rows as Parquet and refused rows as JSON Lines.
 
 The files open unchanged in pandas and in Hugging Face's `datasets`. Which rows share a shard follows from the rows
-alone, so the same rows always give the same digests.
+alone, so the same rows always give the same digests. The columns `rejected` and `desirable` are in all shards of a
+version as soon as one of its rows has a value there; otherwise in none.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +37,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+EXTRAS = {"rejected": pa.string(), "desirable": pa.bool_()}
+"""Columns that a version has only when some row of it has a value there, in this order."""
+
 
 class ShardWriter:
     """Writes the shards of one split; bytes are those of the canonical rows."""
@@ -44,6 +49,7 @@ class ShardWriter:
         self._folder, self._split, self._rows_per_shard = folder, split, rows_per_shard
         self._writer: Any = None
         self._path = Path()
+        self._extras: tuple[str, ...] = ()
         self._waiting: list[Row] = []
         self._waiting_bytes = self._shard_bytes = self._shard_rows = 0
         self._hasher = hashlib.sha256()
@@ -54,6 +60,8 @@ class ShardWriter:
         line = row.canonical.encode() + b"\n"
         self._hasher.update(line)
         self._waiting.append(row)
+        if row.example.rejected is not None or row.example.desirable is not None:
+            self._meet(row)
         self._waiting_bytes += len(line)
         self._shard_rows += 1
         self._shard_bytes += len(line)
@@ -61,6 +69,18 @@ class ShardWriter:
             self.close()
         elif len(self._waiting) >= ROWS_PER_GROUP or self._waiting_bytes >= BYTES_PER_GROUP:
             self._flush()
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Those of `EXTRAS` that some row has."""
+        return self._extras
+
+    def complete(self, extras: Sequence[str]) -> None:
+        """Gives every shard that is closed the columns that it lacks."""
+        for shard in self.shards:
+            missing = [name for name in extras if name not in pq.read_schema(shard.path).names]
+            if missing:
+                _rewrite(shard.path, extras, keep_open=False)
 
     def close(self) -> None:
         """Ends the shard that is open."""
@@ -79,13 +99,23 @@ class ShardWriter:
                 self._writer.close()
             self._writer = None
 
+    def _meet(self, row: Row) -> None:
+        """Sees to it that the open file has the columns that a row needs."""
+        found = tuple([e for e in EXTRAS if e in self._extras or getattr(row.example, e) is not None])
+        if found == self._extras:
+            return
+        self._extras = found
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = _rewrite(self._path, found, keep_open=True)
+
     def _flush(self) -> None:
         if self._writer is None:
             self._path = self._folder / f"{self._split.value.lower()}-{len(self.shards):05}.parquet"
-            self._writer = pq.ParquetWriter(self._path, SCHEMA, compression="zstd", compression_level=3)
+            self._writer = _writer(self._path, self._extras)
         rows, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if rows:
-            self._writer.write_table(_table(rows), row_group_size=ROWS_PER_GROUP)
+            self._writer.write_table(_table(rows, self._extras), row_group_size=ROWS_PER_GROUP)
 
 
 class Shards:
@@ -114,12 +144,40 @@ class Shards:
         """Ends all files; returns the shards, and the file of refused rows unless it is empty."""
         for writer in self._writers.values():
             writer.close()
+        found = {name for writer in self._writers.values() for name in writer.extras}
+        for writer in self._writers.values():
+            writer.complete([name for name in EXTRAS if name in found])
         refused = Path(self._refused.name) if self._refused.tell() else None
         self._refused.close()
         return tuple(shard for writer in self._writers.values() for shard in writer.shards), refused
 
 
-def _table(rows: list[Row]) -> Any:
+def _schema(extras: Sequence[str]) -> Any:
+    return pa.schema([*SCHEMA, *(pa.field(name, EXTRAS[name]) for name in extras)])
+
+
+def _writer(path: Path, extras: Sequence[str]) -> Any:
+    return pq.ParquetWriter(path, _schema(extras), compression="zstd", compression_level=3)
+
+
+def _rewrite(path: Path, extras: Sequence[str], *, keep_open: bool) -> Any:
+    """Writes a file once more, with null where its rows have no value; returns the writer, if it shall stay open."""
+    before = path.rename(path.with_suffix(".narrow"))
+    schema, writer = _schema(extras), _writer(path, extras)
+    with pq.ParquetFile(before) as narrow:
+        for number in range(narrow.num_row_groups):
+            group: Any = narrow.read_row_group(number)
+            columns = [
+                group[f.name] if f.name in group.column_names else pa.nulls(group.num_rows, f.type) for f in schema
+            ]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS_PER_GROUP)
+    before.unlink()
+    if not keep_open:
+        writer.close()
+    return writer
+
+
+def _table(rows: list[Row], extras: Sequence[str]) -> Any:
     """Columns of rows; lists are built from offsets, which is several times quicker than from objects."""
     messages = [row.example.messages for row in rows]
     offsets = [0]
@@ -139,6 +197,7 @@ def _table(rows: list[Row]) -> Any:
             pa.array([row.example.group for row in rows], pa.string()),
             pa.array([row.source_index for row in rows], pa.int32()),
             pa.array([row.line for row in rows], pa.int64()),
+            *(pa.array([getattr(row.example, name) for row in rows], EXTRAS[name]) for name in extras),
         ],
-        schema=SCHEMA,
+        schema=_schema(extras),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mainspring_data_ingest.application.ports import Ports, Refined, Refiner
-from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.datasets import (
     Dataset,
     DatasetVersion,
@@ -22,7 +22,6 @@ from mainspring_svckit.repository import require
 from mainspring_svckit.values import ArtifactRef, Progress
 
 WORK_KIND = "ingestion"
-MESSAGES = ColumnMapping(messages_column="messages")
 PARQUET = "application/vnd.apache.parquet"
 JSON_LINES = "application/jsonl"
 

@@ -143,7 +143,7 @@ def manifest_bytes(
             {
                 **asdict(source.artifact),
                 "format": source.format.value,
-                "columns": asdict(source.columns) if source.columns is not None else None,
+                "columns": source.columns.as_json() if source.columns is not None else None,
             }
             for source in sources
         ],

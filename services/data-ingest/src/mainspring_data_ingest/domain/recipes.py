@@ -52,8 +52,12 @@ class IngestionRecipe:
     def as_json(self) -> dict[str, Any]:
         """As plain values. Steps stand in it only where there are some, so that digests made before steps stay."""
         values = asdict(self)
+        values["columns"] = self.columns.as_json()
         if not self.steps:
             del values["steps"]
+        for step, written in zip(self.steps, values.get("steps", ()), strict=True):
+            if isinstance(step, Decontamination) and step.columns is not None:
+                written["columns"] = step.columns.as_json()
         return values
 
     def applied_sha256(self) -> str:

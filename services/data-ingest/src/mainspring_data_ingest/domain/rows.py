@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.conversations import ROLES, Conversations, Message
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
 from mainspring_data_ingest.domain.steps import TextPart
 
-ROLES = ("system", "user", "assistant")
+__all__ = ["ROLES", "Draft", "Example", "ExampleMaker", "Message", "Origin", "Row"]
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
-
-
-class Message(NamedTuple):
-    """One turn of a conversation; the role in lower case."""
-
-    role: str
-    content: str
 
 
 class Origin(NamedTuple):
@@ -37,12 +30,17 @@ class Draft:
     """The texts of a record, before the recipe's template and system prompt: what steps look at and change.
 
     Attributes:
-        messages: The conversation; the last message is the assistant's.
+        messages: The conversation; the last message is the assistant's. One message alone is text without a prompt.
         group: Value of the group column; empty without one.
+        rejected: A worse answer to the same prompt, when there is one. Steps change it as they change answers; filters
+            do not look at it, since it need not be good.
+        desirable: The thumb on the answer, when there is one.
     """
 
     messages: tuple[Message, ...]
     group: str = ""
+    rejected: str | None = None
+    desirable: bool | None = None
 
     def text(self, part: TextPart) -> str:
         """The texts of a part, one a line."""
@@ -60,7 +58,12 @@ class Draft:
                 for message in self.messages
             ]
         )
-        return self if messages == self.messages else Draft(messages, self.group)
+        rejected = self.rejected
+        if rejected is not None and part is not TextPart.PROMPT:
+            rejected = change(rejected)
+        if messages == self.messages and rejected == self.rejected:
+            return self
+        return replace(self, messages=messages, rejected=rejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,14 @@ class Example:
     Attributes:
         messages: The conversation; the last message is the assistant's.
         group: Examples of one group belong to the same split.
+        rejected: A worse answer to the same prompt, when there is one.
+        desirable: The thumb on the answer, when there is one.
     """
 
     messages: tuple[Message, ...]
     group: str
+    rejected: str | None = None
+    desirable: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +89,10 @@ class Row:
 
     Attributes:
         example: What it says.
-        row_id: SHA-256 of the canonical JSON of its messages, hexadecimal.
+        row_id: SHA-256, hexadecimal, of the canonical JSON of its messages; of an example with a rejected answer or a
+            thumb, of the object of these and `messages`.
         canonical: The row as canonical JSON (sorted keys, no spaces, UTF-8), which digests are made over.
-        prompt_digest: First 16 bytes of the SHA-256 of the messages before the last.
+        prompt_digest: First 16 bytes of the SHA-256 of the messages before the last; of all where there is only one.
         source_index: Position of its source.
         line: Line of the source on which its record begins.
     """
@@ -101,12 +109,16 @@ class Row:
         """Identifies an example."""
         parts = [f'{{"content":{_quoted(m.content)},"role":"{m.role}"}}' for m in example.messages]
         messages = f"[{','.join(parts)}]"
-        row_id = hashlib.sha256(messages.encode()).hexdigest()
-        prompt = f"[{','.join(parts[:-1])}]"
+        # What is not set stands nowhere, so that rows without it are identified as they were before it existed.
+        thumb = "" if example.desirable is None else f'"desirable":{_quoted(example.desirable)},'
+        worse = "" if example.rejected is None else f',"rejected":{_quoted(example.rejected)}'
+        identity = f'{{{thumb}"messages":{messages}{worse}}}' if thumb or worse else messages
+        row_id = hashlib.sha256(identity.encode()).hexdigest()
         canonical = (
-            f'{{"group":{_quoted(example.group)},"line":{line},"messages":{messages},'
+            f'{{{thumb}"group":{_quoted(example.group)},"line":{line},"messages":{messages}{worse},'
             f'"row_id":"{row_id}","source_index":{source_index}}}'
         )
+        prompt = f"[{','.join(parts[:-1] or parts)}]"
         prompt_digest = hashlib.sha256(prompt.encode()).digest()[:16]
         return cls(example, row_id, canonical, prompt_digest, source_index, line)
 
@@ -116,9 +128,10 @@ class ExampleMaker:
 
     def __init__(self, recipe: IngestionRecipe, columns: ColumnMapping) -> None:
         """Takes the recipe, and the columns of the source (the recipe's, unless the source has its own)."""
-        self._columns, self._mapped = columns, columns.mapped
+        self._columns, self._required = columns, columns.required
         self._input, self._target = f"column {columns.input_column!r}", f"column {columns.target_column!r}"
-        self._template, self._max_characters = recipe.prompt_template, recipe.max_field_characters
+        self._read = Conversations(recipe.max_field_characters)
+        self._template = recipe.prompt_template if columns.input_column else "{input}"
         self._system = (Message("system", recipe.system_prompt),) if recipe.system_prompt else ()
 
     def draft(self, values: Mapping[str, Any]) -> Draft:
@@ -127,29 +140,33 @@ class ExampleMaker:
         Raises:
             RowRefused: It holds none, for the reason given.
         """
-        columns = self._columns
-        missing = [column for column in self._mapped if column not in values]
+        columns, read = self._columns, self._read
+        missing = [column for column in self._required if column not in values]
         if missing:
             raise RowRefused(RefusalReason.MISSING_COLUMN, f"has no column {_names(missing)}; it has {_names(values)}")
-        if columns.messages_column:
-            messages = self._messages(values[columns.messages_column])
-        else:
-            source = self._text(values[columns.input_column], self._input)
-            target = self._text(values[columns.target_column], self._target)
-            messages = (Message("user", source), Message("assistant", target))
-        return Draft(messages, self._group(values[columns.group_column]) if columns.group_column else "")
+        messages = self._messages(values)
+        group = self._group(values[columns.group_column]) if columns.group_column else ""
+        if not (columns.rejected_column or columns.desirable_column):
+            return Draft(messages, group)
+        rejected, thumb = columns.rejected_column, columns.desirable_column
+        return Draft(
+            messages,
+            group,
+            read.rejected(values.get(rejected), f"column {rejected!r}", messages) if rejected else None,
+            read.thumb(values.get(thumb), f"column {thumb!r}") if thumb else None,
+        )
 
     def render(self, draft: Draft) -> Example:
-        """The example that texts make."""
-        if self._columns.messages_column:
-            first_user = next(m.content for m in draft.messages if m.role == "user")
-            # A conversation that brings its own instructions keeps them.
-            own = draft.messages[0].role == "system"
-            messages = draft.messages if own else (*self._system, *draft.messages)
-        else:
-            first_user = self._template.replace("{input}", draft.messages[0].content)
-            messages = (*self._system, Message("user", first_user), draft.messages[1])
-        return Example(messages, draft.group or first_user)
+        """The example that texts make. The template is for prompts of one text, so a longer talk goes without it."""
+        messages = draft.messages
+        if len(messages) == 1:
+            return Example(messages, draft.group or messages[0].content, draft.rejected, draft.desirable)
+        if self._template != "{input}" and [m.role for m in messages[:-1] if m.role != "system"] == ["user"]:
+            messages = tuple([self._filled(message) for message in messages])
+        first_user = next(m.content for m in messages if m.role == "user")
+        # A conversation that brings its own instructions keeps them.
+        messages = messages if messages[0].role == "system" else (*self._system, *messages)
+        return Example(messages, draft.group or first_user, draft.rejected, draft.desirable)
 
     def check(self, draft: Draft) -> None:
         """Checks texts that steps have changed as those of records are.
@@ -158,7 +175,9 @@ class ExampleMaker:
             RowRefused: One is empty now, or too long.
         """
         for number, message in enumerate(draft.messages, 1):
-            self._text(message.content, f"after the recipe's steps, the {message.role}'s message ({number})")
+            self._read.text(message.content, f"after the recipe's steps, the {message.role}'s message ({number})")
+        if draft.rejected is not None:
+            self._read.text(draft.rejected, "after the recipe's steps, the rejected answer")
 
     def make(self, values: Mapping[str, Any]) -> Example:
         """The example that a record holds, without any steps.
@@ -168,87 +187,42 @@ class ExampleMaker:
         """
         return self.render(self.draft(values))
 
-    def _messages(self, value: Any) -> tuple[Message, ...]:
-        where = f"column {self._columns.messages_column!r}"
-        if isinstance(value, str):
-            value = _parsed(value, where)  # In a CSV file a list can only be written as JSON text.
-        if not isinstance(value, list):
-            raise RowRefused(RefusalReason.NOT_TEXT, f"{where} is {_kind(value)}, not a list of messages")
-        if not value:
-            raise RowRefused(RefusalReason.EMPTY, f"{where} is an empty list")
-        messages = tuple(self._message(m, f"message {number} of {where}") for number, m in enumerate(value, 1))
-        if messages[-1].role != "assistant":
-            raise RowRefused(RefusalReason.NOT_TEXT, f"{where} does not end with a message of the assistant")
-        if all(message.role != "user" for message in messages):
-            raise RowRefused(RefusalReason.NOT_TEXT, f"{where} has no message of a user")
+    def _messages(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
+        columns, read = self._columns, self._read
+        if columns.messages_column:
+            return read.whole(values[columns.messages_column], f"column {columns.messages_column!r}")
+        if columns.text_column:
+            return (Message("assistant", read.text(values[columns.text_column], f"column {columns.text_column!r}")),)
+        answer = read.answer(values[columns.target_column], self._target)
+        if any(message.role == "user" for message in answer):
+            return answer  # The answer comes with its whole conversation.
+        messages = (*self._prompt(values), *answer)
+        system = values.get(columns.system_column) if columns.system_column else None
+        if system and messages[0].role != "system":
+            return (Message("system", read.text(system, f"column {columns.system_column!r}")), *messages)
         return messages
 
-    def _message(self, value: Any, where: str) -> Message:
-        if not isinstance(value, dict) or not {"role", "content"} <= value.keys():
-            raise RowRefused(RefusalReason.NOT_TEXT, f"{where} is not an object with role and content")
-        role = value["role"]
-        if not isinstance(role, str) or role.lower() not in ROLES:
-            raise RowRefused(RefusalReason.NOT_TEXT, f"the role of {where} is not {', '.join(ROLES[:-1])} or assistant")
-        return Message(role.lower(), self._text(value["content"], f"the content of {where}"))
+    def _prompt(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
+        prompt = self._read.prompt(values[self._columns.input_column], self._input)
+        context = values.get(self._columns.context_column) if self._columns.context_column else None
+        if context is None or context == "":
+            return prompt
+        text = self._read.text(context, f"column {self._columns.context_column!r}")
+        return (*prompt[:-1], Message(prompt[-1].role, f"{prompt[-1].content}\n\n{text}"))
+
+    def _filled(self, message: Message) -> Message:
+        if message.role != "user":
+            return message
+        return Message(message.role, self._template.replace("{input}", message.content))
 
     def _group(self, value: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # Numbers are usual as keys; everything else must be text as elsewhere.
-        return self._text(value, f"column {self._columns.group_column!r}")
-
-    def _text(self, value: Any, where: str) -> str:
-        if not isinstance(value, str):
-            raise RowRefused(RefusalReason.NOT_TEXT, f"{where} is {_kind(value)}, not text")
-        if len(value) > self._max_characters:
-            detail = f"{where} has {len(value)} characters; the recipe allows {self._max_characters}"
-            raise RowRefused(RefusalReason.TOO_LONG, detail)
-        if not any(map(_visible, value)):
-            raise RowRefused(RefusalReason.EMPTY, f"{where} is empty")
-        if "\0" in value or not _encodable(value):
-            raise RowRefused(RefusalReason.NOT_TEXT, f"{where} holds NUL characters or halves of surrogate pairs")
-        return value
+        return self._read.text(value, f"column {self._columns.group_column!r}")
 
 
 def _is_answer(message: Message) -> bool:
     return message.role == "assistant"
-
-
-def _visible(c: str) -> bool:
-    """Whether a character counts against emptiness: no white space, no control, nothing of zero width."""
-    return "!" <= c <= "~" or (not c.isspace() and unicodedata.category(c) not in {"Cc", "Cf"})
-
-
-def _encodable(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise RowRefused(RefusalReason.NOT_TEXT, f"{where} is neither a list of messages nor the JSON of one") from err
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
 
 
 def _names(columns: Sequence[str] | Mapping[str, Any]) -> str:

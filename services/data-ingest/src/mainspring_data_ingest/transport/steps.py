@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from typing import Any
 
 from mainspring.data.v1 import recipe_pb2
@@ -27,17 +28,12 @@ def step_to_proto(step: domain.RecipeStep) -> recipe_pb2.RecipeStep:
 
 def columns_from_proto(message: recipe_pb2.ColumnMapping) -> ColumnMapping:
     """Reads columns."""
-    return ColumnMapping(message.input_column, message.target_column, message.messages_column, message.group_column)
+    return ColumnMapping(**{field.name: getattr(message, field.name) for field in fields(ColumnMapping)})
 
 
 def columns_to_proto(columns: ColumnMapping) -> recipe_pb2.ColumnMapping:
     """Prints columns."""
-    return recipe_pb2.ColumnMapping(
-        input_column=columns.input_column,
-        target_column=columns.target_column,
-        messages_column=columns.messages_column,
-        group_column=columns.group_column,
-    )
+    return recipe_pb2.ColumnMapping(**asdict(columns))
 
 
 def _print(step: domain.RecipeStep) -> Any:

@@ -203,7 +203,10 @@ Global___PersonalDataAction: _TypeAlias = PersonalDataAction  # noqa: Y015
 
 @_typing.final
 class ColumnMapping(_message.Message):
-    """ColumnMapping says which columns of a record make a training example. Either `messages_column`, or `input_column` with `target_column`."""
+    """ColumnMapping says which columns of a record make a training example: `messages_column`, or `input_column` with `target_column`, or
+    `text_column`. Messages are objects with `role` and `content`, or with `from` and `value`; a list may also stand as JSON text, or as a
+    transcript of `Human:` and `Assistant:`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -211,14 +214,31 @@ class ColumnMapping(_message.Message):
     TARGET_COLUMN_FIELD_NUMBER: _builtins.int
     MESSAGES_COLUMN_FIELD_NUMBER: _builtins.int
     GROUP_COLUMN_FIELD_NUMBER: _builtins.int
+    TEXT_COLUMN_FIELD_NUMBER: _builtins.int
+    CONTEXT_COLUMN_FIELD_NUMBER: _builtins.int
+    SYSTEM_COLUMN_FIELD_NUMBER: _builtins.int
+    REJECTED_COLUMN_FIELD_NUMBER: _builtins.int
+    DESIRABLE_COLUMN_FIELD_NUMBER: _builtins.int
     input_column: _builtins.str
-    """Optional. Column with the text that the model is given."""
+    """Optional. Column with what the model is given: a text, or a list of messages."""
     target_column: _builtins.str
-    """Optional. Column with the text that the model should answer."""
+    """Optional. Column with what the model should answer: a text, a message, or a list of messages that ends with the answer."""
     messages_column: _builtins.str
     """Optional. Column with a list of chat messages `{role, content}` that ends with the assistant's."""
     group_column: _builtins.str
     """Optional. Column whose value keeps rows together: all rows of a group land in the same split. Default: the input text."""
+    text_column: _builtins.str
+    """Optional. Column with text of a plain corpus: the row is one message of the assistant, without a prompt."""
+    context_column: _builtins.str
+    """Optional. Column with text that follows the input's after a blank line (Alpaca's `input`). Records may lack it."""
+    system_column: _builtins.str
+    """Optional. Column with the text of a system message of the record's own, instead of the recipe's. Records may lack it."""
+    rejected_column: _builtins.str
+    """Optional. Column with a worse answer to the same prompt: a text, a message, or a list of messages that ends with it. It makes the row a
+    preference pair. Records may lack it.
+    """
+    desirable_column: _builtins.str
+    """Optional. Column with a thumb on the answer: a boolean, 1 or 0, or a usual word for it. Records may lack it."""
     def __init__(
         self,
         *,
@@ -226,10 +246,15 @@ class ColumnMapping(_message.Message):
         target_column: _builtins.str = ...,
         messages_column: _builtins.str = ...,
         group_column: _builtins.str = ...,
+        text_column: _builtins.str = ...,
+        context_column: _builtins.str = ...,
+        system_column: _builtins.str = ...,
+        rejected_column: _builtins.str = ...,
+        desirable_column: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_column", b"group_column", "input_column", b"input_column", "messages_column", b"messages_column", "target_column", b"target_column"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_column", b"context_column", "desirable_column", b"desirable_column", "group_column", b"group_column", "input_column", b"input_column", "messages_column", b"messages_column", "rejected_column", b"rejected_column", "system_column", b"system_column", "target_column", b"target_column", "text_column", b"text_column"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
