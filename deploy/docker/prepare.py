@@ -31,6 +31,7 @@ def prepare(root: Path) -> None:
     passwords = credentials.passwords(folder, databases, rights.user_names(SERVICES))
     issuer = credentials.issuer(folder)
     credentials.ensure_admin_token(folder, issuer)
+    credentials.ensure_signing_key(folder)
     users = {user.name: user for user in rights.users(SERVICES, declared, passwords.bus)}
     given = folder.secrets
     for spec in SERVICES:
@@ -50,7 +51,7 @@ def prepare(root: Path) -> None:
     bus = folder.component("nats")
     bus.chmod(0o700)
     mounted = [path for path in given.rglob("*") if path.name != "passwords.json"]
-    for path in (bus / "nats.conf", folder.jwks, *mounted):
+    for path in (bus / "nats.conf", folder.jwks, folder.signing_keys, *mounted):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 

@@ -164,7 +164,7 @@ def test_secrets_are_files_that_are_prepared_and_all_are_used(prepared: Path) ->
 
 def test_what_is_prepared_is_closed_to_others(prepared: Path) -> None:
     for path in prepared.rglob("*"):
-        if path.is_file() and path.name not in {"jwks.json", "nats-subscriber-url"}:
+        if path.is_file() and path.name not in {"jwks.json", "nats-subscriber-url", "signing-keys.pem"}:
             chain = [path, *path.parents[: len(path.relative_to(prepared).parts) - 1]]
             assert any(one.stat().st_mode & 0o007 == 0 for one in chain), path
 

@@ -41,6 +41,7 @@ class FakeCatalogue:
     def __init__(self) -> None:
         self.adapters: set[str] = set()
         self.without_files: set[str] = set()
+        self.unsigned: set[str] = set()
 
     async def servable(self, model_version: str) -> ServableVersion:
         if model_version.endswith("/9"):
@@ -48,7 +49,16 @@ class FakeCatalogue:
         if model_version in self.without_files:
             raise PreconditionFailed("FILE_MISSING", "no file")
         adapter = ArtifactRef("b" * 64, 1) if model_version in self.adapters else None
+        if model_version in self.unsigned:
+            raise PreconditionFailed("PROOF_UNTRUSTED", "changed")
         return ServableVersion(model_version, False, ArtifactRef("a" * 64, 1), adapter, Serving(512, "t"))
+
+    async def check_release(self, release: str, model_version: str) -> None:
+        if release.endswith("/9"):
+            raise NotFound("Release", release)
+        if release in self.unsigned:
+            raise PreconditionFailed("PROOF_UNTRUSTED", "changed")
+        del model_version
 
 
 class FakeBoard(FakeRoutes):

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mainspring.registry.v1 import model_pb2, registry_service_pb2
+from mainspring.registry.v1 import model_pb2, registry_service_pb2, release_pb2
 from mainspring_answers.triton import TritonClient
 from mainspring_inference.adapters.catalogue import RegistryCatalogue
 from mainspring_inference.adapters.triton_server import TritonServer as ServerOfModels
 from mainspring_inference.application.ports import Catalogue, ModelServer, ServableVersion
 from mainspring_inference.domain.deployments import Serving
+from mainspring_proof import bundles, statements
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.errors import NotFound, PreconditionFailed
+from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_to_proto
 from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.contracts.answer_path import EngineContract
+from mainspring_testkit.fakes import FakeArtifacts
 from mainspring_testkit.neighbours import ServeNeighbours
+from mainspring_testkit.proof import SigningKey
 from mainspring_testkit.triton_server import TritonServer
 
 from .fakes import MODEL, FakeCatalogue, FakeServer
@@ -125,8 +132,9 @@ class TestTritonServer(ModelServerContract):
 
 
 class CatalogueContract:
-    """What every catalogue does; a fixture `catalogue` with version 1, a foundation model, version 2, an adapter
-    on it, and version 3, which has no files.
+    """What every catalogue does; a fixture `catalogue` with version 1, a foundation model, version 2, an adapter on it,
+    version 3, which has no files, version 4, whose manifest was changed after it was signed, release 1 of version 2,
+    and release 2, whose manifest was changed.
     """
 
     async def test_a_version_comes_with_the_files_that_serve_it(self, catalogue: Catalogue) -> None:
@@ -144,34 +152,148 @@ class CatalogueContract:
         with pytest.raises(NotFound):
             await catalogue.servable(f"{MODEL}/versions/9")
 
+    async def test_f10_a_changed_manifest_is_refused(self, catalogue: Catalogue) -> None:
+        with pytest.raises(PreconditionFailed) as caught:
+            await catalogue.servable(f"{MODEL}/versions/4")
+        assert caught.value.reason == "PROOF_UNTRUSTED"
+
+    async def test_a_release_is_believed_only_as_it_was_signed(self, catalogue: Catalogue) -> None:
+        await catalogue.check_release(f"{MODEL}/releases/1", f"{MODEL}/versions/2")
+        with pytest.raises(PreconditionFailed) as caught:
+            await catalogue.check_release(f"{MODEL}/releases/2", f"{MODEL}/versions/2")
+        assert caught.value.reason == "PROOF_UNTRUSTED"
+        with pytest.raises(NotFound):
+            await catalogue.check_release(f"{MODEL}/releases/9", f"{MODEL}/versions/2")
+
 
 class TestFakeCatalogue(CatalogueContract):
     @pytest.fixture
     def catalogue(self) -> FakeCatalogue:
         made = FakeCatalogue()
         made.adapters, made.without_files = {f"{MODEL}/versions/2"}, {f"{MODEL}/versions/3"}
+        made.unsigned = {f"{MODEL}/versions/4", f"{MODEL}/releases/2"}
         return made
 
 
 class Registry:
-    """The registry as inference sees it."""
+    """The registry as inference sees it, whose words alone count for nothing: only what is signed does."""
+
+    def __init__(self, files: FakeArtifacts, key: SigningKey) -> None:
+        self.files, self.key = files, key
+        self.proofs: dict[str, ArtifactRef | None] = {}
+        self.digests: dict[int, str] = {}
+
+    async def fill(self) -> None:
+        base = await self.sign(1, "FOUNDATION", {"gguf": "1" * 64})
+        await self.sign(2, "ADAPTER", {"adapter.gguf": "2" * 64}, base=base)
+        await self.sign(3, "FOUNDATION", {})
+        await self.sign(4, "FOUNDATION", {"gguf": "4" * 64}, broken=True)
+        await self.sign_release(1, 2)
+        await self.sign_release(2, 2, broken=True)
+
+    async def sign(self, number: int, kind: str, files: dict[str, str], *, base: str = "", broken: bool = False) -> str:
+        manifest = bundles.canonical(
+            {
+                "name": f"{MODEL}/versions/{number}",
+                "kind": kind,
+                "base_manifest_sha256": base,
+                "artifacts": {role: {"sha256": digest, "size_bytes": 1} for role, digest in files.items()},
+                "serving": {"context_tokens": 512, "chat_template": "t"},
+            }
+        )
+        await self.keep(f"{MODEL}/versions/{number}", self.key.version(manifest), broken=broken)
+        self.digests[number] = hashlib.sha256(manifest).hexdigest()
+        return self.digests[number]
+
+    async def sign_release(self, number: int, version: int, *, broken: bool = False) -> None:
+        statement = statements.release_statement(
+            release=f"{MODEL}/releases/{number}",
+            model_version=f"{MODEL}/versions/{version}",
+            manifest_sha256=self.digests[version],
+            policy="",
+            policy_sha256="",
+            evidence={},
+            time=datetime(2026, 1, 1, tzinfo=UTC),
+            details={},
+        )
+        await self.keep(f"{MODEL}/releases/{number}", bundles.sign(statement, self.key.signer), broken=broken)
+
+    async def keep(self, name: str, bundle: bytes, *, broken: bool) -> None:
+        if broken:
+            read = json.loads(bundle)
+            payload = bytearray(base64.b64decode(read["dsseEnvelope"]["payload"]))
+            payload[40] ^= 1
+            read["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
+            bundle = json.dumps(read).encode()
+        self.proofs[name] = await self.files.put_bytes("p", bundle)
 
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
-        number = int(request.name.rsplit("/", 1)[-1])
-        if number > 3:
-            raise NotFound("ModelVersion", request.name)
-        kind = model_pb2.MODEL_KIND_ADAPTER if number == 2 else model_pb2.MODEL_KIND_FOUNDATION
-        base = f"{MODEL}/versions/1" if number == 2 else ""
-        version = model_pb2.ModelVersion(name=request.name, kind=kind, base_model_version=base)
-        version.serving.context_tokens, version.serving.chat_template = 512, "t"
-        if number < 3:
-            role = "adapter.gguf" if number == 2 else "gguf"
-            version.artifacts[role].CopyFrom(artifact_to_proto(ArtifactRef(f"{number}" * 64, number)))
+        version = model_pb2.ModelVersion(name=request.name, kind=model_pb2.MODEL_KIND_FOUNDATION)
+        version.base_model_version = f"{MODEL}/versions/1"
+        version.serving.context_tokens = 4
+        self._prove(request.name, version, "ModelVersion")
         return registry_service_pb2.GetModelVersionResponse(model_version=version)
+
+    async def GetRelease(self, request: Any, context: Any) -> Any:
+        release = release_pb2.Release(name=request.name, model_version=f"{MODEL}/versions/1")
+        self._prove(request.name, release, "Release")
+        return registry_service_pb2.GetReleaseResponse(release=release)
+
+    def _prove(self, name: str, message: Any, kind: str) -> None:
+        if name not in self.proofs:
+            raise NotFound(kind, name)
+        if (proof := self.proofs[name]) is not None:
+            message.proof.CopyFrom(artifact_to_proto(proof))
 
 
 class TestRegistryCatalogue(CatalogueContract):
     @pytest.fixture
-    async def catalogue(self, neighbours: ServeNeighbours) -> RegistryCatalogue:
-        registry = await neighbours(Registry(), "registry.v1.RegistryService")
-        return RegistryCatalogue(registry.channel, registry.caller)
+    async def registry(self, tmp_path: Path) -> Registry:
+        made = Registry(FakeArtifacts(), SigningKey(tmp_path / "key"))
+        await made.fill()
+        return made
+
+    @pytest.fixture
+    async def catalogue(self, registry: Registry, neighbours: ServeNeighbours) -> RegistryCatalogue:
+        served = await neighbours(registry, "registry.v1.RegistryService")
+        return RegistryCatalogue(served.channel, served.caller, registry.files, registry.key.trusted)
+
+    async def test_another_version_s_manifest_is_refused(
+        self, catalogue: RegistryCatalogue, registry: Registry
+    ) -> None:
+        registry.proofs[f"{MODEL}/versions/1"] = registry.proofs[f"{MODEL}/versions/3"]
+        with pytest.raises(PreconditionFailed) as caught:
+            await catalogue.servable(f"{MODEL}/versions/1")
+        assert caught.value.reason == "PROOF_DIFFERS"
+
+    async def test_an_adapter_is_served_only_on_the_base_that_it_was_signed_for(
+        self, catalogue: RegistryCatalogue, registry: Registry
+    ) -> None:
+        await registry.sign(1, "FOUNDATION", {"gguf": "9" * 64})
+        with pytest.raises(PreconditionFailed) as caught:
+            await catalogue.servable(f"{MODEL}/versions/2")
+        assert caught.value.reason == "PROOF_DIFFERS"
+
+    async def test_a_release_of_one_version_lets_no_other_serve(
+        self, catalogue: RegistryCatalogue, registry: Registry
+    ) -> None:
+        with pytest.raises(PreconditionFailed) as caught:
+            await catalogue.check_release(f"{MODEL}/releases/1", f"{MODEL}/versions/1")
+        assert caught.value.reason == "PROOF_DIFFERS"
+
+    async def test_what_is_not_signed_yet_is_tried_again(
+        self, catalogue: RegistryCatalogue, registry: Registry
+    ) -> None:
+        registry.proofs[f"{MODEL}/versions/1"] = None
+        with pytest.raises(Unavailable) as caught:
+            await catalogue.servable(f"{MODEL}/versions/1")
+        assert caught.value.reason == "PROOF_MISSING"
+
+    async def test_f10_a_proof_that_rotted_in_the_store_is_refused(
+        self, catalogue: RegistryCatalogue, registry: Registry
+    ) -> None:
+        proof = registry.proofs[f"{MODEL}/versions/1"]
+        assert proof is not None
+        registry.files.files["p", proof.sha256] = b"{}"
+        with pytest.raises(PreconditionFailed):
+            await catalogue.servable(f"{MODEL}/versions/1")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from mainspring_registry.domain.lineage import NEVER_DOWNSTREAM, SHOWN_ONLY, Direction, Edge, Node, Walk
+from mainspring_testkit.servers import PostgresServer
+from mainspring_testkit.service import Surroundings
+
+from .processes import Registry, start_registry
+from .world import World, make_world
 
 
 class FakeLineage:
@@ -42,6 +48,16 @@ class FakeLineage:
 
     async def knows(self, name: str) -> bool:
         return any(name in (edge.source, edge.target) for edge in self.edges)
+
+
+@pytest.fixture
+def world(tmp_path: Path, fake_lineage: FakeLineage) -> World:
+    return make_world(tmp_path, fake_lineage)
+
+
+@pytest.fixture
+async def registry(surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, tmp_path: Path) -> Registry:
+    return await start_registry(surroundings, postgres, artifact_url, tmp_path)
 
 
 @pytest.fixture

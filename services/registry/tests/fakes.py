@@ -5,7 +5,27 @@ from pathlib import Path
 from mainspring_registry.application.ports import ImportedFiles
 from mainspring_registry.domain.catalogue import ServingSpec
 from mainspring_registry.domain.imports import ModelImport
-from mainspring_svckit.errors import InvalidInput
+from mainspring_registry.domain.records import ReleaseRecord
+from mainspring_svckit.errors import InvalidInput, MainspringError
+
+
+class FakeNotary:
+    """Signs with a word."""
+
+    def __init__(self) -> None:
+        self.releases: list[ReleaseRecord] = []
+        self.failure: MainspringError | None = None
+
+    async def sign_version(self, manifest: bytes) -> bytes:
+        if self.failure is not None:
+            raise self.failure
+        return b"signed " + manifest
+
+    async def sign_release(self, record: ReleaseRecord) -> bytes:
+        if self.failure is not None:
+            raise self.failure
+        self.releases.append(record)
+        return b"signed " + record.release.encode()
 
 
 class FakeImporter:

@@ -16,6 +16,7 @@ import grpc
 
 from mainspring_svckit.auth import LocalIssuer
 from mainspring_svckit.grpc_client import Caller, open_channel
+from mainspring_testkit.proof import SigningKey
 from mainspring_testkit.waiting import eventually
 
 
@@ -134,12 +135,15 @@ class Surroundings:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._issuer = folder, issuer
         (folder / "jwks.json").write_text(issuer.jwks())
+        self.signing_key = SigningKey(folder)
         self._env = {
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
             "MAINSPRING_NATS_URL": nats_url,
             "MAINSPRING_ARTIFACT_URL": artifact_url,
             "MAINSPRING_AUTH_JWKS": str(folder / "jwks.json"),
+            "MAINSPRING_SIGNING_KEY_URL": self.signing_key.url,
+            "MAINSPRING_SIGNING_KEYS": str(self.signing_key.public_file),
             "MAINSPRING_SERVICE_TOKEN": issuer.issue("service:test", ["*"], ["service"], 3600),
         }
         self.replicas: list[ServiceProcess] = []

@@ -27,6 +27,7 @@ from mainspring_inference.application.rollouts import Rollouts
 from mainspring_inference.settings import InferenceSettings
 from mainspring_inference.transport.events import Reactions
 from mainspring_inference.transport.grpc import DEPLOYMENT, INFERENCE, DeploymentServicer, InferenceServicer
+from mainspring_proof.keys import TrustedKeys
 from mainspring_svckit import watching, work
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.clock import SystemClock
@@ -56,6 +57,7 @@ async def serve(process: Process, settings: InferenceSettings) -> int:
     database = await process.database(PACKAGE)
     listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
     events = await Events.connect(process, database, listener)
+    files, trusted = ArtifactStore(settings.artifact_url), TrustedKeys.from_file(settings.signing_keys)
     triton = TritonClient(settings.triton_url)
     process.on_close(triton.close)
     ports = Ports(
@@ -65,10 +67,10 @@ async def serve(process: Process, settings: InferenceSettings) -> int:
         rollouts=postgres.rollouts(database),
         traffic=postgres.traffic(database),
         announcements=OutboxAnnouncements(events.outbox),
-        catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller),
+        catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller, files, trusted),
         server=TritonServer(
             triton,
-            ArtifactStore(settings.artifact_url),
+            files,
             repository=settings.model_repository,
             cache=settings.cache_dir,
             slots=settings.engine_slots,

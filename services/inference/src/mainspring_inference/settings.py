@@ -16,6 +16,7 @@ class InferenceSettings(ServiceSettings):
     model_repository: Path = Field(description="Folder that Triton reads models from; shared with it.")
     cache_dir: Path = Field(description="Folder for model files fetched from the artifact store; shared with Triton.")
     registry_address: str = Field(description="The registry's gRPC address: host:port.")
+    signing_keys: Path = Field(description="File with the public keys (PEM) whose signed manifests are believed.")
     embedder_address: str = Field(description="The embedder's gRPC address: host:port.")
     engine_slots: int = Field(8, ge=1, le=256, description="Answers that one deployment generates at a time.")
     engine_threads: int = Field(0, ge=0, le=256, description="Threads of the engine; 0 takes the number of cores.")

@@ -20,5 +20,10 @@ class RegistrySettings(ServiceSettings):
     import_roots: list[Path] = Field(
         default_factory=list[Path], description="Folders from which models may be imported."
     )
+    signing_key_url: str = Field(
+        description="Key that signs manifests: file:///path of a PEM, or awskms:, azurekms:, gcpkms:, hsm: or hv: as"
+        " securesystemslib names them."
+    )
+    signing_keys: Path = Field(description="File with the public keys (PEM) that are trusted; the first one signs.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
     import_timeout_s: float = Field(600.0, gt=0, le=86400, description="Longest import.")

@@ -13,6 +13,7 @@ from typing import Any
 import jwt
 
 from mainspring_client.stack.folder import DataFolder, write_private
+from mainspring_proof.keys import create_key
 from mainspring_svckit.auth import LocalIssuer
 
 _YEAR_S = 365 * 86_400.0
@@ -65,6 +66,16 @@ def issuer(folder: DataFolder) -> LocalIssuer:
     if not folder.jwks.exists():
         folder.jwks.write_text(made.jwks())
     return made
+
+
+def ensure_signing_key(folder: DataFolder) -> None:
+    """Makes the registry's key at the first call, and says that its signatures are believed; keys that are believed
+    already stay.
+    """
+    public = create_key(folder.signing_key)
+    known = folder.signing_keys.read_text() if folder.signing_keys.exists() else ""
+    if public not in known:
+        write_private(folder.signing_keys, public + known)
 
 
 def ensure_admin_token(folder: DataFolder, made_by: LocalIssuer) -> None:

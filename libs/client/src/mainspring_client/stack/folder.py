@@ -62,6 +62,16 @@ class DataFolder:
         return self.issuer / "jwks.json"
 
     @property
+    def signing_key(self) -> Path:
+        """Private key with which the registry signs manifests."""
+        return self.secrets / "signing-key.pem"
+
+    @property
+    def signing_keys(self) -> Path:
+        """Public keys whose signatures are believed, PEM after PEM; the first one signs."""
+        return self.root / "signing-keys.pem"
+
+    @property
     def admin_token(self) -> Path:
         """Token of the first person; the command line uses it by default."""
         return self.root / "admin-token"

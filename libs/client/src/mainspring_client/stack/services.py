@@ -153,6 +153,7 @@ def service_component(
         "ports_file": str(own / "ports.json"),
         "artifact_url": f"file://{folder.artifacts}",
         "auth_jwks": str(folder.jwks),
+        "signing_keys": str(folder.signing_keys),
         "migrate_on_start": "true",
         "model_repository": str(folder.repository),
         "cache_dir": str(own / "cache"),

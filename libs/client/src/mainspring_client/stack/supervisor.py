@@ -101,6 +101,7 @@ class Supervisor:
         self._users = {user.name: user for user in rights.users(specs, self._topology, self._passwords.bus)}
         issuer = credentials.issuer(folder)
         credentials.ensure_admin_token(folder, issuer)
+        credentials.ensure_signing_key(folder)
         write_private(folder.subscriber_url, user_url(self._users[rights.SUBSCRIBER], ports["nats"]) + "\n")
         self._state.claim()
         self._state.phase = Phase.STARTING
@@ -149,6 +150,7 @@ class Supervisor:
         if spec.name == "registry":
             roots = [str(self._folder.models), *self._options.import_roots]
             settings.setdefault("import_roots", json.dumps(roots))
+            settings.setdefault("signing_key_url", f"file://{self._folder.signing_key}")
         return settings
 
     async def _start(self) -> list[asyncio.Task[None]]:

@@ -1,17 +1,25 @@
-"""The registry, asked for what serves a version."""
+"""The registry, asked for what serves a version. What counts is what was signed, not what the registry says."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
-from mainspring.registry.v1 import model_pb2
+from mainspring.common.v1 import artifact_pb2
+from mainspring.registry.v1 import model_pb2, release_pb2
 from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from mainspring_inference.application.ports import ServableVersion
 from mainspring_inference.domain.deployments import Serving
-from mainspring_svckit.errors import PreconditionFailed
+from mainspring_proof import bundles, statements
+from mainspring_proof.keys import TrustedKeys
+from mainspring_proof.statements import SignedVersion
+from mainspring_svckit.errors import PreconditionFailed, Unavailable
 from mainspring_svckit.grpc_client import Caller
 from mainspring_svckit.mapping import artifact_from_proto
+from mainspring_svckit.names import project_of
+from mainspring_svckit.ports import Artifacts
 from mainspring_svckit.values import ArtifactRef
 
 BASE_ROLE = "gguf"
@@ -19,30 +27,58 @@ ADAPTER_ROLE = "adapter.gguf"
 
 
 class RegistryCatalogue:
-    """`Catalogue` by gRPC."""
+    """`Catalogue` by gRPC and the artifact store."""
 
-    def __init__(self, channel: grpc.aio.Channel, caller: Caller) -> None:
+    def __init__(self, channel: grpc.aio.Channel, caller: Caller, files: Artifacts, trusted: TrustedKeys) -> None:
+        """Takes where to ask, where signed manifests lie, and whose signatures are believed."""
         self._stub = pb_grpc.RegistryServiceStub(channel)
-        self._caller = caller
+        self._caller, self._files, self._trusted = caller, files, trusted
 
     async def servable(self, model_version: str) -> ServableVersion:
         version = await self._version(model_version)
-        is_adapter = version.kind == model_pb2.MODEL_KIND_ADAPTER
-        base = await self._version(version.base_model_version) if is_adapter else version
-        spec = version.serving
+        signed = await self._signed(version)
+        is_adapter = signed.manifest["kind"] == "ADAPTER"
+        base = await self._base(version, signed) if is_adapter else signed
+        serving: dict[str, Any] = signed.manifest["serving"]
         return ServableVersion(
-            model_version=version.name,
-            embedding=version.kind == model_pb2.MODEL_KIND_EMBEDDING,
+            model_version=signed.name,
+            embedding=signed.manifest["kind"] == "EMBEDDING",
             base=_artifact(base, BASE_ROLE),
-            adapter=_artifact(version, ADAPTER_ROLE) if is_adapter else None,
-            serving=Serving(
-                context_tokens=spec.context_tokens,
-                chat_template=spec.chat_template,
-                bos_token=spec.bos_token,
-                eos_token=spec.eos_token,
-                dimensions=spec.dimensions,
-            ),
+            adapter=_artifact(signed, ADAPTER_ROLE) if is_adapter else None,
+            serving=Serving(**serving),
         )
+
+    async def check_release(self, release: str, model_version: str) -> None:
+        request = pb.GetReleaseRequest(name=release)
+        found = (await self._caller.unary(self._stub.GetRelease, request, pb.GetReleaseResponse)).release
+        bundle = await self._proof(release, found)
+        signed = statements.read_release(bundles.verify(bundle, self._trusted))
+        version = await self._signed(await self._version(model_version))
+        said = (signed.name, signed.model_version, signed.manifest_sha256)
+        if said != (release, model_version, version.manifest_sha256):
+            message = f"the signed manifest of {release} is about {signed.name} and {signed.model_version}"
+            raise PreconditionFailed("PROOF_DIFFERS", message, {"release": release})
+
+    async def _base(self, version: model_pb2.ModelVersion, signed: SignedVersion) -> SignedVersion:
+        base = await self._signed(await self._version(version.base_model_version))
+        if base.manifest_sha256 != signed.manifest["base_manifest_sha256"]:
+            message = f"{signed.name} was signed for other base weights than those of {base.name}"
+            raise PreconditionFailed("PROOF_DIFFERS", message, {"modelVersion": signed.name})
+        return base
+
+    async def _signed(self, version: model_pb2.ModelVersion) -> SignedVersion:
+        signed = statements.read_version(bundles.verify(await self._proof(version.name, version), self._trusted))
+        if signed.name != version.name:
+            message = f"the signed manifest of {version.name} is that of {signed.name}"
+            raise PreconditionFailed("PROOF_DIFFERS", message, {"modelVersion": version.name})
+        return signed
+
+    async def _proof(self, name: str, found: model_pb2.ModelVersion | release_pb2.Release) -> bytes:
+        if not found.HasField("proof"):
+            message = f"{name} has no signed manifest yet; the registry signs what is older than signatures"
+            raise Unavailable("PROOF_MISSING", message, metadata={"name": name})
+        proof: artifact_pb2.Artifact = found.proof
+        return await self._files.read(str(project_of(name)), artifact_from_proto(proof))
 
     async def _version(self, name: str) -> model_pb2.ModelVersion:
         request = pb.GetModelVersionRequest(name=name)
@@ -50,8 +86,9 @@ class RegistryCatalogue:
         return answer.model_version
 
 
-def _artifact(version: model_pb2.ModelVersion, role: str) -> ArtifactRef:
-    if role not in version.artifacts:
+def _artifact(version: SignedVersion, role: str) -> ArtifactRef:
+    file = version.manifest["artifacts"].get(role)
+    if file is None:
         message = f"{version.name} has no file {role!r}, so it cannot be served; import or train it again"
         raise PreconditionFailed("FILE_MISSING", message, {"modelVersion": version.name, "role": role})
-    return artifact_from_proto(version.artifacts[role])
+    return ArtifactRef(str(file["sha256"]), int(file["size_bytes"]))

@@ -43,7 +43,17 @@ class Catalogue(Protocol):
 
         Raises:
             NotFound: There is no such version.
-            PreconditionFailed: It lacks a file that serving needs.
+            PreconditionFailed: It lacks a file that serving needs, or nobody trusted has signed it as it is.
+            Unavailable: The registry cannot be asked now.
+        """
+        ...
+
+    async def check_release(self, release: str, model_version: str) -> None:
+        """Checks that a release of exactly this version was signed.
+
+        Raises:
+            NotFound: There is no such release.
+            PreconditionFailed: Nobody trusted has signed it.
             Unavailable: The registry cannot be asked now.
         """
         ...

@@ -95,8 +95,16 @@ class Rollouts:
                 await self.start(restored.release, restored.model_version, restored.cycle, restore_id=restore_id)
 
     async def run(self, name: str, lease: Claim) -> None:
-        """Takes a roll-out through its steps; safe to repeat from wherever it stands."""
+        """Takes a roll-out through its steps; safe to repeat from wherever it stands.
+
+        Raises:
+            PreconditionFailed: Nobody trusted has signed the release.
+        """
         ports = self._ports
+        async with ports.transactions.transaction():
+            begun = (await require(ports.rollouts, "Rollout", name)).value
+        if begun.state is RolloutState.LOADING:
+            await ports.catalogue.check_release(begun.release, begun.model_version)
         while True:
             async with ports.transactions.transaction():
                 rollout = (await require(ports.rollouts, "Rollout", name)).value

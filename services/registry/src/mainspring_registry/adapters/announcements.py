@@ -39,6 +39,7 @@ class OutboxAnnouncements:
             evaluation_run=decision.evidence.evaluation_run,
             previous_release=release.previous_release,
             results=[scorer_result_to_proto(result) for result in decision.evidence.results],
+            proof=artifact_to_proto(release.proof) if release.proof is not None else None,
         )
         await self._outbox.emit(event, cycle=release.cycle, aggregate=release.model)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mainspring_registry.application.ports import Ports
+from mainspring_registry.application.proofs import Proofs
 from mainspring_registry.domain.catalogue import (
     CHAMPION,
     Lineage,
@@ -39,7 +40,7 @@ class Catalogue:
     """Use cases of models and versions."""
 
     def __init__(self, ports: Ports) -> None:
-        self._ports = ports
+        self._ports, self._proofs = ports, Proofs(ports)
 
     async def version(self, name: str) -> ModelVersion:
         """A version by number or by alias.
@@ -132,6 +133,7 @@ class Catalogue:
         )
         project = ModelName.parse(model.name).project
         await ports.files.put_bytes(project, manifest, media_type="application/json", filename="manifest.json")
+        version = replace(version, proof=await self._proofs.of_version(version, manifest))
         await ports.models.put(model)
         await ports.versions.add(version)
         await ports.lineage.add(edges_of_version(version, tuning_recipe))

@@ -12,6 +12,7 @@ from mainspring_registry.domain.cycles import Cycle
 from mainspring_registry.domain.gate import GateDecision, ReleasePolicy
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.lineage import Direction, Edge, Walk
+from mainspring_registry.domain.records import ReleaseRecord
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
@@ -89,6 +90,26 @@ class LineageGraph(Protocol):
         ...
 
 
+class Notary(Protocol):
+    """Signs what the registry answers for."""
+
+    async def sign_version(self, manifest: bytes) -> bytes:
+        """The signed manifest of a version.
+
+        Raises:
+            Unavailable: The key cannot be used now.
+        """
+        ...
+
+    async def sign_release(self, record: ReleaseRecord) -> bytes:
+        """The signed manifest of a release.
+
+        Raises:
+            Unavailable: The key cannot be used now.
+        """
+        ...
+
+
 class FileStore(Artifacts, Protocol):
     """The artifact store, files included."""
 
@@ -111,6 +132,7 @@ class Ports:
     cycles: Repository[Cycle]
     lineage: LineageGraph
     announcements: Announcements
+    notary: Notary
     files: FileStore
     work: Work
     notifier: Notifier

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.ports import Ports
+from mainspring_registry.application.proofs import Proofs
 from mainspring_registry.domain.catalogue import CHAMPION, Model, ModelVersion
 from mainspring_registry.domain.gate import Evidence, GateDecision, Outcome, ReleasePolicy, judge, outcome_of
 from mainspring_registry.domain.lineage import edges_of_decision, edges_of_evaluation, edges_of_release
@@ -20,7 +21,7 @@ class Releases:
     """Use cases of policies, decisions and releases. Everything about one model happens under the lock of its row."""
 
     def __init__(self, ports: Ports, catalogue: Catalogue) -> None:
-        self._ports, self._catalogue = ports, catalogue
+        self._ports, self._catalogue, self._proofs = ports, catalogue, Proofs(ports)
 
     async def put_policy(self, policy: ReleasePolicy, *, etag: str, allow_missing: bool) -> Stored[ReleasePolicy]:
         """Writes a policy.
@@ -162,6 +163,8 @@ class Releases:
             cycle=decision.cycle,
             create_time=ports.clock.now(),
         )
+        policy = next(iter(await ports.policies.find("model", model.name)), None)
+        release = replace(release, proof=await self._proofs.of_release(release, version, decision, policy))
         await ports.models.put(model)
         await ports.releases.add(release)
         await ports.lineage.add(edges_of_release(release))

@@ -112,6 +112,7 @@ class ModelVersion:
     create_time: datetime
     cycle: str = ""
     training_run: str = ""
+    proof: ArtifactRef | None = None
 
     @property
     def number(self) -> int:

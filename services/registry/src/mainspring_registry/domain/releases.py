@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from mainspring_svckit.names import ReleaseName
 from mainspring_svckit.states import StateMachine
+from mainspring_svckit.values import ArtifactRef
 
 
 class ReleaseState(StrEnum):
@@ -42,6 +43,7 @@ class Release:
     create_time: datetime
     state: ReleaseState = ReleaseState.ACTIVE
     end_reason: str = ""
+    proof: ArtifactRef | None = None
 
     @property
     def number(self) -> int:

@@ -61,6 +61,7 @@ def version_to_proto(version: ModelVersion) -> model_pb2.ModelVersion:
         licence=version.licence,
         create_time=time_to_proto(version.create_time),
         cycle=version.cycle,
+        proof=artifact_to_proto(version.proof) if version.proof is not None else None,
     )
 
 
@@ -162,6 +163,7 @@ def release_to_proto(release: Release) -> release_pb2.Release:
         cycle=release.cycle,
         create_time=time_to_proto(release.create_time),
         end_reason=release.end_reason,
+        proof=artifact_to_proto(release.proof) if release.proof is not None else None,
     )
 
 

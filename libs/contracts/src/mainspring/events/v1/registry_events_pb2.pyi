@@ -87,6 +87,7 @@ class ModelReleased(_message.Message):
     EVALUATION_RUN_FIELD_NUMBER: _builtins.int
     PREVIOUS_RELEASE_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """Format: `projects/{project}/models/{model}/releases/{release}`."""
     model: _builtins.str
@@ -109,6 +110,10 @@ class ModelReleased(_message.Message):
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_statistics_pb2.ScorerResult]:
         """What was measured."""
 
+    @_builtins.property
+    def proof(self) -> _artifact_pb2.Artifact:
+        """Signed manifest of the release (Sigstore bundle), in the artifact store."""
+
     def __init__(
         self,
         *,
@@ -121,10 +126,11 @@ class ModelReleased(_message.Message):
         evaluation_run: _builtins.str = ...,
         previous_release: _builtins.str = ...,
         results: _abc.Iterable[_statistics_pb2.ScorerResult] | None = ...,
+        proof: _artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_run", b"evaluation_run", "gate_decision", b"gate_decision", "manifest", b"manifest", "model", b"model", "model_version", b"model_version", "previous_release", b"previous_release", "release", b"release", "release_number", b"release_number", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_run", b"evaluation_run", "gate_decision", b"gate_decision", "manifest", b"manifest", "model", b"model", "model_version", b"model_version", "previous_release", b"previous_release", "proof", b"proof", "release", b"release", "release_number", b"release_number", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

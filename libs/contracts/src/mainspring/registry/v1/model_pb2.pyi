@@ -237,6 +237,7 @@ class ModelVersion(_message.Message):
     LICENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CYCLE_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/models/{model}/versions/{version}`; versions count from 1 without gaps."""
     kind: Global___ModelKind.ValueType
@@ -267,6 +268,12 @@ class ModelVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was registered."""
 
+    @_builtins.property
+    def proof(self) -> _artifact_pb2.Artifact:
+        """Output only. Signed manifest: a Sigstore bundle (`model.sig` of model-signing) over the files and the manifest. Absent for versions that
+        were registered before signatures, until the registry has signed them.
+        """
+
     def __init__(
         self,
         *,
@@ -280,10 +287,11 @@ class ModelVersion(_message.Message):
         licence: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         cycle: _builtins.str = ...,
+        proof: _artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "lineage", b"lineage", "manifest", b"manifest", "serving", b"serving"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "lineage", b"lineage", "manifest", b"manifest", "proof", b"proof", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "base_model_version", b"base_model_version", "create_time", b"create_time", "cycle", b"cycle", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "name", b"name", "serving", b"serving"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "base_model_version", b"base_model_version", "create_time", b"create_time", "cycle", b"cycle", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "name", b"name", "proof", b"proof", "serving", b"serving"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mainspring.common.v1 import artifact_pb2 as mainspring_dot_common_dot_v1_dot_artifact__pb2
 from mainspring.common.v1 import statistics_pb2 as mainspring_dot_common_dot_v1_dot_statistics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/registry/v1/release.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%mainspring/common/v1/statistics.proto\"d\n\tGuardRule\x12\x31\n\x06scorer\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12$\n\x06margin\x18\x02 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\x8d\x04\n\rReleasePolicy\x12?\n\x04name\x18\x01 \x01(\tB1\xe2\x41\x01\x08\xbaH*r(2&^projects/[^/]+/releasePolicies/[^/]+$\x12\x37\n\x05model\x18\x02 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12L\n\x10\x65valuation_suite\x18\x03 \x01(\tB2\xe2\x41\x01\x02\xbaH+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$\x12\x39\n\x0eprimary_scorer\x18\x04 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12\x1d\n\x08min_gain\x18\x05 \x01(\x01\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x12\x02@\x01\x12?\n\x06guards\x18\x06 \x03(\x0b\x32!.mainspring.registry.v1.GuardRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12.\n\x10max_mean_kl_nats\x18\x07 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x1e\n\tmin_items\x18\x08 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x03\"?\n\nRuleResult\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\xdd\x03\n\x0cGateDecision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0fmanifest_sha256\x18\x03 \x01(\t\x12=\n\x07outcome\x18\x04 \x01(\x0e\x32,.mainspring.registry.v1.GateDecision.Outcome\x12\x31\n\x05rules\x18\x05 \x03(\x0b\x32\".mainspring.registry.v1.RuleResult\x12\x16\n\x0e\x65valuation_run\x18\x06 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x07 \x01(\t\x12\x33\n\x07results\x18\x08 \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12\r\n\x05\x63ycle\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08\x66idelity\x18\x0b \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\"L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_ALLOWED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\"\xdb\x02\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.mainspring.registry.v1.Release.State\x12\x15\n\rgate_decision\x18\x04 \x01(\t\x12\x18\n\x10previous_release\x18\x05 \x01(\t\x12\r\n\x05\x63ycle\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nend_reason\x18\x08 \x01(\t\"p\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_SUPERSEDED\x10\x02\x12\x11\n\rSTATE_REVOKED\x10\x03\x12\x15\n\x11STATE_ROLLED_BACK\x10\x04\"l\n\tCycleStep\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x05\x43ycle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05steps\x18\x02 \x03(\x0b\x32!.mainspring.registry.v1.CycleStep\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blatest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/registry/v1/release.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/common/v1/statistics.proto\"d\n\tGuardRule\x12\x31\n\x06scorer\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12$\n\x06margin\x18\x02 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\x8d\x04\n\rReleasePolicy\x12?\n\x04name\x18\x01 \x01(\tB1\xe2\x41\x01\x08\xbaH*r(2&^projects/[^/]+/releasePolicies/[^/]+$\x12\x37\n\x05model\x18\x02 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12L\n\x10\x65valuation_suite\x18\x03 \x01(\tB2\xe2\x41\x01\x02\xbaH+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$\x12\x39\n\x0eprimary_scorer\x18\x04 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12\x1d\n\x08min_gain\x18\x05 \x01(\x01\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x12\x02@\x01\x12?\n\x06guards\x18\x06 \x03(\x0b\x32!.mainspring.registry.v1.GuardRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12.\n\x10max_mean_kl_nats\x18\x07 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x1e\n\tmin_items\x18\x08 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x03\"?\n\nRuleResult\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\xdd\x03\n\x0cGateDecision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0fmanifest_sha256\x18\x03 \x01(\t\x12=\n\x07outcome\x18\x04 \x01(\x0e\x32,.mainspring.registry.v1.GateDecision.Outcome\x12\x31\n\x05rules\x18\x05 \x03(\x0b\x32\".mainspring.registry.v1.RuleResult\x12\x16\n\x0e\x65valuation_run\x18\x06 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x07 \x01(\t\x12\x33\n\x07results\x18\x08 \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12\r\n\x05\x63ycle\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08\x66idelity\x18\x0b \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\"L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_ALLOWED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\"\x8a\x03\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.mainspring.registry.v1.Release.State\x12\x15\n\rgate_decision\x18\x04 \x01(\t\x12\x18\n\x10previous_release\x18\x05 \x01(\t\x12\r\n\x05\x63ycle\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nend_reason\x18\x08 \x01(\t\x12-\n\x05proof\x18\t \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\"p\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_SUPERSEDED\x10\x02\x12\x11\n\rSTATE_REVOKED\x10\x03\x12\x15\n\x11STATE_ROLLED_BACK\x10\x04\"l\n\tCycleStep\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x05\x43ycle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05steps\x18\x02 \x03(\x0b\x32!.mainspring.registry.v1.CycleStep\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blatest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,22 +60,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEPOLICY'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_RELEASEPOLICY'].fields_by_name['etag']._loaded_options = None
   _globals['_RELEASEPOLICY'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
-  _globals['_GUARDRULE']._serialized_start=198
-  _globals['_GUARDRULE']._serialized_end=298
-  _globals['_RELEASEPOLICY']._serialized_start=301
-  _globals['_RELEASEPOLICY']._serialized_end=826
-  _globals['_RULERESULT']._serialized_start=828
-  _globals['_RULERESULT']._serialized_end=891
-  _globals['_GATEDECISION']._serialized_start=894
-  _globals['_GATEDECISION']._serialized_end=1371
-  _globals['_GATEDECISION_OUTCOME']._serialized_start=1295
-  _globals['_GATEDECISION_OUTCOME']._serialized_end=1371
-  _globals['_RELEASE']._serialized_start=1374
-  _globals['_RELEASE']._serialized_end=1721
-  _globals['_RELEASE_STATE']._serialized_start=1609
-  _globals['_RELEASE_STATE']._serialized_end=1721
-  _globals['_CYCLESTEP']._serialized_start=1723
-  _globals['_CYCLESTEP']._serialized_end=1831
-  _globals['_CYCLE']._serialized_start=1834
-  _globals['_CYCLE']._serialized_end=2002
+  _globals['_GUARDRULE']._serialized_start=235
+  _globals['_GUARDRULE']._serialized_end=335
+  _globals['_RELEASEPOLICY']._serialized_start=338
+  _globals['_RELEASEPOLICY']._serialized_end=863
+  _globals['_RULERESULT']._serialized_start=865
+  _globals['_RULERESULT']._serialized_end=928
+  _globals['_GATEDECISION']._serialized_start=931
+  _globals['_GATEDECISION']._serialized_end=1408
+  _globals['_GATEDECISION_OUTCOME']._serialized_start=1332
+  _globals['_GATEDECISION_OUTCOME']._serialized_end=1408
+  _globals['_RELEASE']._serialized_start=1411
+  _globals['_RELEASE']._serialized_end=1805
+  _globals['_RELEASE_STATE']._serialized_start=1693
+  _globals['_RELEASE_STATE']._serialized_end=1805
+  _globals['_CYCLESTEP']._serialized_start=1807
+  _globals['_CYCLESTEP']._serialized_end=1915
+  _globals['_CYCLE']._serialized_start=1918
+  _globals['_CYCLE']._serialized_end=2086
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 from mainspring.common.v1 import statistics_pb2 as _statistics_pb2
 import builtins as _builtins
 import sys
@@ -277,6 +278,7 @@ class Release(_message.Message):
     CYCLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_REASON_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/models/{model}/releases/{release}`; releases count from 1 without gaps."""
     model_version: _builtins.str
@@ -295,6 +297,12 @@ class Release(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was released."""
 
+    @_builtins.property
+    def proof(self) -> _artifact_pb2.Artifact:
+        """Output only. Signed manifest: a Sigstore bundle with SLSA's verification summary over the version's manifest, with policy, evidence,
+        decision and approvals. Absent for releases that were made before signatures, until the registry has signed them.
+        """
+
     def __init__(
         self,
         *,
@@ -306,10 +314,11 @@ class Release(_message.Message):
         cycle: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_reason: _builtins.str = ...,
+        proof: _artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "end_reason", b"end_reason", "gate_decision", b"gate_decision", "model_version", b"model_version", "name", b"name", "previous_release", b"previous_release", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "end_reason", b"end_reason", "gate_decision", b"gate_decision", "model_version", b"model_version", "name", b"name", "previous_release", b"previous_release", "proof", b"proof", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
