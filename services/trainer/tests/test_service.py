@@ -188,8 +188,11 @@ class Trainer:
             version.artifacts[role].CopyFrom(artifact_to_proto(file))
         self.others.models[BASE] = version
 
-    async def dataset(self, version: int = 1, train: int = 24) -> DatasetVersionPublished:
-        splits = {"train": await self._shard(range(train)), "validation": await self._shard(range(900, 908))}
+    async def dataset(self, version: int = 1, train: int = 24, *, pairs: bool = False) -> DatasetVersionPublished:
+        splits = {
+            "train": await self._shard(range(train), pairs=pairs),
+            "validation": await self._shard(range(900, 908), pairs=pairs),
+        }
         root = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
         body = json.dumps({"schema": "mainspring.dataset.v1", "root_sha256": root, "splits": splits})
         manifest = artifact_to_proto(await self.store.put_bytes("p", body.encode()))
@@ -197,12 +200,13 @@ class Trainer:
         self.others.datasets[name] = dataset_pb2.DatasetVersion(name=name, root_sha256=root, manifest=manifest)
         return DatasetVersionPublished(dataset_version=name, dataset=DATASET, root_sha256=root, manifest=manifest)
 
-    async def _shard(self, numbers: range) -> list[dict[str, Any]]:
+    async def _shard(self, numbers: range, *, pairs: bool) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for number in numbers:
             question, answer = f"sack {number}, mill {number % 4}", ["corn", "wheat", "rye", "oats"][number % 4]
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            rows.append({"row_id": hashlib.sha256(question.encode()).hexdigest(), "messages": messages})
+            worse = {"rejected": ["wheat", "rye", "oats", "corn"][number % 4]} if pairs else {}
+            rows.append({"row_id": hashlib.sha256(question.encode()).hexdigest(), "messages": messages, **worse})
         path = self.folder / "shard.parquet"
         parquet.write_table(pa.Table.from_pylist(rows), path)
         file = await self.store.put_file("p", path)
@@ -249,6 +253,28 @@ async def test_a_published_version_becomes_an_adapter(trainer: Trainer, bus: Bus
     gguf = await trainer.store.read("p", artifact_from_proto(event.artifacts["adapter.gguf"]))
     assert gguf.startswith(b"GGUF")
     assert len((await trainer.call("ListTrainingRuns", parent="projects/p")).training_runs) == 1
+
+
+async def test_preferences_become_an_adapter_and_other_rows_are_refused(
+    trainer: Trainer, bus: Bus, event_tap: EventTap
+) -> None:
+    await trainer.start(1, worker_python=real_worker())
+    await trainer.recipe(
+        method=recipe_pb2.TuningRecipe.METHOD_DPO,
+        lora=recipe_pb2.LoraConfig(rank=4),
+        preference=recipe_pb2.PreferenceConfig(beta=0.2),
+        optimization=recipe_pb2.Optimization(epochs=10, batch_rows=8, learning_rate=0.005, max_steps=20),
+    )
+    stored = (await trainer.call("GetTuningRecipe", name=RECIPE)).tuning_recipe
+    assert (stored.method, stored.preference.beta) == (recipe_pb2.TuningRecipe.METHOD_DPO, 0.2)
+    assert (stored.preference.desirable_weight, stored.preference.undesirable_weight) == (1, 1)
+    await publish(bus, await trainer.dataset(1, pairs=True), cycle=new_id())
+    (event,) = await event_tap.wait_for(TrainingRunSucceeded, within_s=120)
+    result = (await trainer.call("GetTrainingRun", name=event.training_run)).training_run.result
+    assert result.best_validation_loss < 0.65 < 0.69 < result.initial_validation_loss
+    await publish(bus, await trainer.dataset(2), cycle=new_id())
+    (refused,) = await event_tap.wait_for(TrainingRunFailed, within_s=60)
+    assert (refused.reason, "METHOD_DPO learns from" in refused.message) == ("DATASET_MISMATCH", True)
 
 
 async def test_i6_a_trainer_killed_with_its_process_is_followed_by_another_that_ends_the_same(

@@ -126,7 +126,7 @@ def test_a_template_that_shows_the_answer_elsewhere_is_refused() -> None:
 def test_the_loss_is_that_of_each_answer_alone(tiny_model: Path) -> None:
     reference = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     model = Tunable(load_base(tiny_model, "fp32"), LORA, None, seed=0)
-    model.peft.eval()
+    model.module.eval()
     examples = [example("a", 30, 20), example("b", 12, 3), example("c", 7, 5)]
     expected = 0.0
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_the_loss_is_that_of_each_answer_alone(tiny_model: Path) -> None:
 def test_the_quick_layers_have_the_values_and_gradients_of_the_usual_ones(tiny_model: Path, precision: str) -> None:
     quick = Tunable(load_base(tiny_model, precision, PLAIN_ATTENTION), LORA, None, seed=0)
     usual = Tunable(load_base(tiny_model, precision), LORA, None, seed=0)
-    for layer in usual.peft.modules():
+    for layer in usual.module.modules():
         if isinstance(layer, Adapted):
             layer.__class__ = Linear  # pyright: ignore[reportAttributeAccessIssue] - PEFT's forward.
     examples = [example("a", 30, 20), example("b", 12, 3)]

@@ -110,7 +110,7 @@ def test_f2_a_process_whose_parent_dies_dies_too(job: Job, tmp_path: Path) -> No
     command = [sys.executable, "-c", script, str(spec)]
     # The orphan would keep our pipe open: reading to its end waits until it has died.
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "loading libraries" in done.stdout
+    assert "reading rows" in done.stdout
     assert list(output.iterdir()) == []
 
 

@@ -15,6 +15,15 @@ class Method(StrEnum):
     """How the model learns."""
 
     SUPERVISED = "SUPERVISED"
+    DPO = "DPO"
+    IPO = "IPO"
+    ORPO = "ORPO"
+    KTO = "KTO"
+
+    @property
+    def default_learning_rate(self) -> float:
+        """Peak rate that suits an adapter."""
+        return 1e-3 if self is Method.SUPERVISED else 1e-4
 
 
 class StartFrom(StrEnum):
@@ -49,6 +58,15 @@ class Optimization:
 
 
 @dataclass(frozen=True)
+class PreferenceConfig:
+    """How judgements are learned; see the contract's message of the same name."""
+
+    beta: float = 0.1
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class TuningRecipe:
     """Each published version of `dataset` starts a run that makes a version of `model`."""
 
@@ -61,6 +79,7 @@ class TuningRecipe:
     replay_ratio: float = 1.0
     lora: LoraConfig = LoraConfig()
     optimization: Optimization = Optimization()
+    preference: PreferenceConfig = PreferenceConfig()
 
     @property
     def sha256(self) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from mainspring.training.v1 import recipe_pb2, run_pb2
 from mainspring_svckit.mapping import artifact_to_proto, failure_to_proto, progress_to_proto, time_to_proto
 from mainspring_svckit.repository import Stored
-from mainspring_trainer.domain.recipes import LoraConfig, Method, Optimization, StartFrom, TuningRecipe
+from mainspring_trainer.domain.recipes import (
+    LoraConfig,
+    Method,
+    Optimization,
+    PreferenceConfig,
+    StartFrom,
+    TuningRecipe,
+)
 from mainspring_trainer.domain.runs import TrainingMetric, TrainingResult, TrainingRun
 
 _DEFAULT = Optimization()
@@ -15,16 +24,18 @@ def recipe_from_proto(message: recipe_pb2.TuningRecipe) -> TuningRecipe:
     """Reads a recipe, with defaults for what is not set."""
     start = recipe_pb2.TuningRecipe.StartFrom.Name(message.start_from).removeprefix("START_FROM_")
     rank = message.lora.rank or LoraConfig().rank
+    method = Method(recipe_pb2.TuningRecipe.Method.Name(message.method).removeprefix("METHOD_"))
     return TuningRecipe(
         name=message.name,
         dataset=message.dataset,
         base_model_version=message.base_model_version,
         model=message.model,
-        method=Method(recipe_pb2.TuningRecipe.Method.Name(message.method).removeprefix("METHOD_")),
+        method=method,
         start_from=StartFrom(start) if message.start_from else StartFrom.BASE,
         replay_ratio=message.replay_ratio or 1.0,
         lora=LoraConfig(rank=rank, alpha=message.lora.alpha or 2.0 * rank, dropout=message.lora.dropout),
-        optimization=_optimization_from_proto(message.optimization),
+        optimization=_optimization_from_proto(message.optimization, method),
+        preference=_preference_from_proto(message.preference),
     )
 
 
@@ -41,6 +52,7 @@ def recipe_to_proto(stored: Stored[TuningRecipe]) -> recipe_pb2.TuningRecipe:
         replay_ratio=recipe.replay_ratio,
         lora=recipe_pb2.LoraConfig(rank=recipe.lora.rank, alpha=recipe.lora.alpha, dropout=recipe.lora.dropout),
         optimization=_optimization_to_proto(recipe.optimization),
+        preference=recipe_pb2.PreferenceConfig(**asdict(recipe.preference)),
         update_time=time_to_proto(stored.update_time),
         etag=stored.etag,
     )
@@ -95,9 +107,18 @@ def _result_to_proto(result: TrainingResult) -> run_pb2.TrainingResult:
     )
 
 
-def _optimization_from_proto(message: recipe_pb2.Optimization) -> Optimization:
+def _preference_from_proto(message: recipe_pb2.PreferenceConfig) -> PreferenceConfig:
+    default = PreferenceConfig()
+    return PreferenceConfig(
+        beta=message.beta or default.beta,
+        desirable_weight=message.desirable_weight or default.desirable_weight,
+        undesirable_weight=message.undesirable_weight or default.undesirable_weight,
+    )
+
+
+def _optimization_from_proto(message: recipe_pb2.Optimization, method: Method) -> Optimization:
     return Optimization(
-        learning_rate=message.learning_rate or _DEFAULT.learning_rate,
+        learning_rate=message.learning_rate or method.default_learning_rate,
         epochs=message.epochs or _DEFAULT.epochs,
         batch_rows=message.batch_rows or _DEFAULT.batch_rows,
         max_sequence_tokens=message.max_sequence_tokens or _DEFAULT.max_sequence_tokens,

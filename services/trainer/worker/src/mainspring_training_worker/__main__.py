@@ -12,8 +12,10 @@ import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from mainspring_training_worker.fitting import rows_of
 from mainspring_training_worker.progress import Progress
 from mainspring_training_worker.spec import Refused, Spec
 
@@ -37,17 +39,11 @@ def main() -> int:
         "OMP_NUM_THREADS": str(spec.threads),
     }
     progress = Progress(spec.progress_fd)
-    progress.tell("phase", phase="loading libraries")
-    from mainspring_training_worker.run import train
-    from mainspring_training_worker.training import Stopped
-
     try:
-        train(spec, progress, lambda: bool(asked))
+        return _run(spec, progress, lambda: bool(asked))
     except Refused as refusal:
         progress.tell("failed", reason=refusal.reason, message=refusal.message)
         return REFUSED
-    except Stopped:
-        return STOPPED
     except OSError as err:
         if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -60,6 +56,20 @@ def main() -> int:
         message = "the machine has too little memory for this run; lower max_sequence_tokens or batch_rows"
         progress.tell("failed", reason="OUT_OF_MEMORY", message=message)
         return REFUSED
+
+
+def _run(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> int:
+    """Rows first: what cannot be learned is refused before the seconds that the libraries take."""
+    progress.tell("phase", phase="reading rows")
+    rows = rows_of(spec)
+    progress.tell("phase", phase="loading libraries")
+    from mainspring_training_worker.run import train
+    from mainspring_training_worker.training import Stopped
+
+    try:
+        train(spec, rows, progress, stopping)
+    except Stopped:
+        return STOPPED
     return 0
 
 

@@ -16,11 +16,41 @@ from mainspring_training_worker.rows import order_key
 
 @dataclass(frozen=True)
 class Example:
-    """One row as tokens; those from `answer_start` on are to be learned."""
+    """One row as tokens.
+
+    Attributes:
+        row_id: Names it.
+        tokens: Prompt and answer.
+        answer_start: Tokens from here on are to be learned.
+        rejected: Tokens of a worse answer; empty when there is none.
+        desirable: Whether the answer is a good one, or None when nobody said.
+    """
 
     row_id: str
     tokens: tuple[int, ...]
     answer_start: int
+    rejected: tuple[int, ...] = ()
+    desirable: bool | None = None
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What the answer answers."""
+        return self.tokens[: self.answer_start]
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """What is to be learned, or, when it is not desirable, to be avoided."""
+        return self.tokens[self.answer_start :]
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longer of its sequences."""
+        return max(len(self.tokens), self.answer_start + len(self.rejected))
+
+    @property
+    def size(self) -> int:
+        """Tokens of all its sequences."""
+        return len(self.tokens) + (self.answer_start + len(self.rejected) if self.rejected else 0)
 
     @property
     def targets(self) -> int:
@@ -79,14 +109,18 @@ class Plan:
         return step % self.validate_every_steps == 0 or step == self.steps
 
 
-def micro_batches(examples: Sequence[Example], max_tokens: int) -> Iterator[list[Example]]:
-    """Groups of similar length, none with more than `max_tokens` padded tokens (but at least one example each)."""
+def micro_batches(examples: Sequence[Example], max_tokens: int, *, at_least: int = 1) -> Iterator[list[Example]]:
+    """Groups of similar length, none with more than `max_tokens` padded tokens, but of at least `at_least` examples."""
     group: list[Example] = []
-    for example in sorted(examples, key=lambda e: (len(e.tokens), e.row_id)):
-        if group and len(example.tokens) * (len(group) + 1) > max_tokens:
+    left = len(examples)
+    for example in sorted(examples, key=lambda e: (e.width, e.row_id)):
+        sequences = 2 if example.rejected else 1
+        full = example.width * sequences * (len(group) + 1) > max_tokens
+        if full and len(group) >= at_least and left >= at_least:
             yield group
             group = []
         group.append(example)
+        left -= 1
     if group:
         yield group
 

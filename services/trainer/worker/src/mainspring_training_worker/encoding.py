@@ -6,21 +6,31 @@ from collections.abc import Iterable
 from typing import Any
 
 from mainspring_training_worker.batches import Example
-from mainspring_training_worker.rows import Row
+from mainspring_training_worker.rows import Message, Row
 from mainspring_training_worker.spec import Refused
 
 
 def encode(tokenizer: Any, row: Row) -> Example:
-    """The row's prompt and answer.
+    """The row's prompt and answer, and its worse answer.
 
-    Both are tokenised by themselves, as they are when a model answers: the prompt ends where generation begins, and the
+    All are tokenised by themselves, as they are when a model answers: the prompt ends where generation begins, and the
     answer ends with the end token, without what the template writes after it.
 
     Raises:
         Refused: CHAT_TEMPLATE_UNUSABLE, the template does not render the answer right after the prompt.
     """
-    messages = list(row.messages)
-    prompt: str = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
+    prompt: str = tokenizer.apply_chat_template(list(row.messages[:-1]), add_generation_prompt=True, tokenize=False)
+    head: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    tail = _answer(tokenizer, prompt, list(row.messages))
+    rejected: list[int] = []
+    if row.rejected is not None:
+        worse = {"role": "assistant", "content": row.rejected}
+        rejected = _answer(tokenizer, prompt, [*row.messages[:-1], worse])
+    return Example(row.row_id, (*head, *tail), len(head), tuple(rejected), row.desirable)
+
+
+def _answer(tokenizer: Any, prompt: str, messages: list[Message]) -> list[int]:
+    """The last message's tokens with the end token."""
     whole: str = tokenizer.apply_chat_template(messages, tokenize=False)
     if not whole.startswith(prompt):
         message = "the base model's chat template does not render an answer right after its prompt; mend the template"
@@ -28,13 +38,12 @@ def encode(tokenizer: Any, row: Row) -> Example:
     answer = whole[len(prompt) :].rstrip()
     end: str = tokenizer.eos_token
     answer = answer[: answer.rfind(end)] if end in answer else answer
-    head: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    tail: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return Example(row.row_id, (*head, *tail, int(tokenizer.eos_token_id)), len(head))
+    tokens: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [*tokens, int(tokenizer.eos_token_id)]
 
 
 def encode_all(tokenizer: Any, rows: Iterable[Row], max_tokens: int) -> tuple[list[Example], int]:
     """Examples of at most `max_tokens` tokens, and how many rows were longer."""
     examples = [encode(tokenizer, row) for row in rows]
-    kept = [example for example in examples if len(example.tokens) <= max_tokens]
+    kept = [example for example in examples if example.width <= max_tokens]
     return kept, len(examples) - len(kept)

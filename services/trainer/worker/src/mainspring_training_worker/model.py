@@ -44,7 +44,7 @@ def _matmul_s(dtype: torch.dtype) -> float:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The base model's tokenizer.
+    """The base model's tokenizer; what it lacks for padding is its end token.
 
     Raises:
         Refused: BASE_MODEL_UNUSABLE, it has no chat template or no end token.
@@ -52,6 +52,8 @@ def load_tokenizer(folder: Path) -> Any:
     tokenizer: Any = _loaded(lambda: AutoTokenizer.from_pretrained(folder))
     if not tokenizer.chat_template or tokenizer.eos_token_id is None:
         raise Refused("BASE_MODEL_UNUSABLE", "the base model's tokenizer has no chat template or no end token; add it")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -96,17 +98,17 @@ class Tunable:
         )
         # The leading underscore is PEFT's: it documents this method for custom layers.
         config._register_custom_module({torch.nn.Linear: Adapted})  # pyright: ignore[reportPrivateUsage] - see above.
-        self.peft: Any = get_peft_model(base, config)
-        core = self.peft.get_base_model()
+        self.module: Any = get_peft_model(base, config)
+        core = self.module.get_base_model()
         self._core, self._backbone, self._head = core, core.base_model, core.get_output_embeddings()
-        self.parameters: dict[str, Tensor] = {n: p for n, p in self.peft.named_parameters() if p.requires_grad}
+        self.parameters: dict[str, Tensor] = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         if parent is not None:
             self.load(load_file(parent / "adapter_model.safetensors"))
         self._head_alone = self._head_is_all()
 
     def adapter(self) -> dict[str, Tensor]:
         """The adapter's weights by PEFT's names; the model's own tensors, so clone what must not change."""
-        return {name: tensor.detach() for name, tensor in get_peft_model_state_dict(self.peft).items()}
+        return {name: tensor.detach() for name, tensor in get_peft_model_state_dict(self.module).items()}
 
     def load(self, adapter: dict[str, Tensor]) -> None:
         """Sets the adapter's weights.
@@ -118,7 +120,7 @@ class Tunable:
         if mine != {name: tensor.shape for name, tensor in adapter.items()}:
             message = "the adapter to begin with has other layers or another rank than this run; start from the base"
             raise Refused("PARENT_UNUSABLE", message)
-        set_peft_model_state_dict(self.peft, adapter)
+        set_peft_model_state_dict(self.module, adapter)
 
     def loss_sum(self, examples: Sequence[Example], padding: int) -> Tensor:
         """Summed negative log-likelihood, in nats, of the examples' answers.
@@ -142,7 +144,7 @@ class Tunable:
     def _head_is_all(self) -> bool:
         """Whether the output layer alone turns hidden states into logits; some families scale or cap them after it."""
         probe = torch.arange(4).unsqueeze(0)
-        self.peft.eval()
+        self.module.eval()
         with torch.no_grad():
             direct = self._head(self._backbone(input_ids=probe, use_cache=False).last_hidden_state)
             return torch.equal(direct, self._core(input_ids=probe, use_cache=False).logits)

@@ -1,6 +1,7 @@
 """Rows of a dataset version, and which of them a run learns from.
 
-A shard is Parquet with the columns `row_id` and `messages` (a list of role and content), as data-ingest writes it.
+A shard is Parquet with the columns `row_id` and `messages` (a list of role and content), as data-ingest writes it, and
+with `rejected` (a worse last answer) and `desirable` (a thumb on the last answer) when some row has them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,19 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One example; the last message is the answer to learn."""
+    """One example.
+
+    Attributes:
+        row_id: Names it.
+        messages: The last one is the answer to learn.
+        rejected: A worse answer in its place, or None.
+        desirable: Whether somebody found the answer good, or None when nobody said.
+    """
 
     row_id: str
     messages: tuple[Message, ...]
+    rejected: str | None = None
+    desirable: bool | None = None
 
 
 def read_rows(shards: Iterable[Shard]) -> list[Row]:
@@ -33,9 +43,9 @@ def read_rows(shards: Iterable[Shard]) -> list[Row]:
     """
     rows: list[Row] = []
     for shard in shards:
-        table = _read(shard, ["row_id", "messages"])
-        ids, messages = table["row_id"], table["messages"]
-        rows += [Row(row_id, tuple(turns)) for row_id, turns in zip(ids, messages, strict=True)]
+        table = _read(shard, ["row_id", "messages"], ["rejected", "desirable"])
+        columns = (table[name] for name in ("row_id", "messages", "rejected", "desirable"))
+        rows += [Row(row_id, tuple(turns), *judged) for row_id, turns, *judged in zip(*columns, strict=True)]
     unusable = next((row.row_id for row in rows if not row.messages or row.messages[-1]["role"] != "assistant"), None)
     if unusable is not None:
         raise Refused("DATASET_MISMATCH", f"row {unusable} does not end with an assistant's message; ingest it again")
@@ -68,13 +78,20 @@ def order_key(salt: str, row_id: str) -> bytes:
     return hashlib.sha256(f"{salt}\n{row_id}".encode()).digest()
 
 
-def _read(shard: Shard, columns: list[str]) -> dict[str, list[Any]]:
+def _read(shard: Shard, columns: list[str], optional: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """The columns of a shard; of those that may be absent, Nones."""
     try:
-        table = parquet.read_table(shard.path, columns=columns)
+        with parquet.ParquetFile(shard.path) as file:
+            there = [name for name in optional if name in file.schema_arrow.names]
+            table = file.read(columns=[*columns, *there])
     except (OSError, ValueError) as err:
         message = f"shard {shard.path.name} cannot be read as rows with the columns {columns}: {err}"
         raise Refused("DATASET_MISMATCH", message) from err
     if table.num_rows != shard.rows:
         message = f"shard {shard.path.name} has {table.num_rows} rows, its manifest says {shard.rows}"
         raise Refused("DATASET_MISMATCH", message)
-    return table.to_pydict()
+    missing: set[str] = set(columns) - set(table.column_names)
+    if missing:
+        raise Refused("DATASET_MISMATCH", f"shard {shard.path.name} has no column {sorted(missing)}; publish it again")
+    nothing: dict[str, list[Any]] = {name: [None] * table.num_rows for name in optional}
+    return nothing | table.to_pydict()

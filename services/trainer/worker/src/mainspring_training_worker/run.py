@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from mainspring_training_worker import outputs
+from mainspring_training_worker import methods, outputs
 from mainspring_training_worker.batches import Plan
 from mainspring_training_worker.checkpoint import Checkpoint
 from mainspring_training_worker.encoding import encode_all
+from mainspring_training_worker.fitting import Rows
 from mainspring_training_worker.layers import PLAIN_ATTENTION
 from mainspring_training_worker.model import (
     Tunable,
@@ -25,12 +26,11 @@ from mainspring_training_worker.model import (
     write_adapter,
 )
 from mainspring_training_worker.progress import Progress
-from mainspring_training_worker.rows import Row, first_by_hash, new_with_replay, read_ids, read_rows
 from mainspring_training_worker.spec import Refused, Spec
 from mainspring_training_worker.training import Training
 
 
-def train(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> None:
+def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], bool]) -> None:
     """Does the run and tells the result.
 
     Raises:
@@ -44,14 +44,12 @@ def train(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> None:
     # It would also fill all memory before use, which only hides errors of a kind that the tests on equal digests find.
     deterministic: Any = torch.utils.deterministic  # Its settings are unknown to type checkers.
     deterministic.fill_uninitialized_memory = False
-    progress.tell("phase", phase="reading rows")
-    learned, known = _rows_to_learn(spec)
-    validation_rows = first_by_hash(read_rows(spec.validation), spec.max_validation_rows, "validation")
+    progress.tell("phase", phase="encoding rows")
     tokenizer = load_tokenizer(spec.base_model)
-    examples, too_long = encode_all(tokenizer, learned, settings.max_sequence_tokens)
-    validation, _ = encode_all(tokenizer, validation_rows, settings.max_sequence_tokens)
+    examples, too_long = encode_all(tokenizer, rows.train, settings.max_sequence_tokens)
+    validation, _ = encode_all(tokenizer, rows.validation, settings.max_sequence_tokens)
     if not examples:
-        message = f"none of {len(learned)} rows has at most {settings.max_sequence_tokens} tokens; raise the limit"
+        message = f"none of {len(rows.train)} rows has at most {settings.max_sequence_tokens} tokens; raise the limit"
         raise Refused("NO_TRAINING_ROWS", message)
     plan = Plan.make(
         examples,
@@ -72,8 +70,8 @@ def train(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> None:
         model,
         plan,
         validation,
+        objective=methods.objective(spec, model, tokenizer),
         precision=precision,
-        padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         progress=progress,
         stopping=stopping,
     )
@@ -81,14 +79,15 @@ def train(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> None:
     progress.tell("phase", phase="training")
     training.run()
     progress.tell("phase", phase="writing the adapter")
-    config, weights = model.peft.peft_config["default"], training.best()
+    config, weights = model.module.peft_config["default"], training.best()
     del model, base
     files = _write_files(spec, tokenizer, config, weights, progress)
     state = training.state
     counts = {
         "rows_learned": len(examples),
-        "rows_replayed": sum(row.row_id in known for row in learned),
+        "rows_replayed": sum(row.row_id in rows.known for row in rows.train),
         "rows_too_long": too_long,
+        "rows_unfit": rows.unfit,
         "rows_validation": len(validation),
         "tokens": state.tokens,
         "steps": state.step,
@@ -101,6 +100,7 @@ def train(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> None:
         spec.output,
         files,
         run=spec.run,
+        method=spec.method,
         base_model_version=spec.base_model_version,
         counts=counts,
         curve=state.curve,
@@ -111,20 +111,6 @@ def train(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> None:
         wall_s=round(time.monotonic() - began, 1),
     )
     progress.tell("result", files={role: str(path.relative_to(spec.output)) for role, path in files.items()}, **counts)
-
-
-def _rows_to_learn(spec: Spec) -> tuple[list[Row], set[str]]:
-    """The rows, and the ids of those that the parent has learned from."""
-    rows = read_rows(spec.train)
-    if not rows:
-        raise Refused("NO_TRAINING_ROWS", "the dataset version has no rows in its train split; ingest more")
-    if spec.parent is None:
-        return rows, set()
-    known = read_ids(spec.parent.known)
-    chosen = new_with_replay(rows, known, spec.replay_ratio, spec.optimization.seed)
-    if not chosen:
-        raise Refused("NO_TRAINING_ROWS", "the model to begin with has learned from every row already; ingest new ones")
-    return chosen, known
 
 
 def _write_files(

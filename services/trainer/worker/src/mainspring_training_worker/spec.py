@@ -50,6 +50,15 @@ class Optimization:
 
 
 @dataclass(frozen=True)
+class Preference:
+    """How judgements are learned; see the contract's message of the same name."""
+
+    beta: float
+    desirable_weight: float
+    undesirable_weight: float
+
+
+@dataclass(frozen=True)
 class Shard:
     """One Parquet file of a dataset version, and how many rows it must have."""
 
@@ -78,6 +87,7 @@ class Spec:
         run: Its resource name.
         base_model_version: Resource name of the base; recorded in the adapter.
         base_model: Hugging Face folder of the base.
+        method: How it learns, as in the contract without `METHOD_`.
         train: Rows to learn from.
         validation: Rows that steer.
         parent: What to begin with; None for a fresh adapter.
@@ -95,10 +105,12 @@ class Spec:
     run: str
     base_model_version: str
     base_model: Path
+    method: str
     train: tuple[Shard, ...]
     validation: tuple[Shard, ...]
     lora: Lora
     optimization: Optimization
+    preference: Preference
     parent: Parent | None
     replay_ratio: float
     max_validation_rows: int
@@ -132,6 +144,7 @@ class Spec:
                 "validation": _shards(data["validation"]),
                 "lora": _build(Lora, data["lora"]),
                 "optimization": _build(Optimization, data["optimization"]),
+                "preference": _build(Preference, data["preference"]),
                 "parent": Parent(Path(parent["adapter"]), _shards(parent["known"])) if parent else None,
                 "resume_from": Path(resume_from) if resume_from else None,
             },

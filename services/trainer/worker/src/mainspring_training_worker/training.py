@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mainspring_training_worker.batches import Example, Plan, learning_rate, micro_batches
+from mainspring_training_worker.batches import Example, Plan, learning_rate
 from mainspring_training_worker.checkpoint import Checkpoint, State, moments_of, restore_moments
+from mainspring_training_worker.methods.base import Objective
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.progress import Progress
 from mainspring_training_worker.spec import Refused, Spec
@@ -41,8 +42,8 @@ class Training:
         plan: Plan,
         validation: Sequence[Example],
         *,
+        objective: Objective,
         precision: str,
-        padding: int,
         progress: Progress,
         stopping: Callable[[], bool],
     ) -> None:
@@ -53,13 +54,13 @@ class Training:
             model: The model with its adapter.
             plan: What is learned in which order.
             validation: Examples that steer; none means that the last step is kept.
+            objective: The loss.
             precision: The base model's, for checkpoints.
-            padding: Token that fills up rows.
             progress: Where to tell.
             stopping: Whether the parent has asked to stop.
         """
         self._spec, self._model, self._plan, self._validation = spec, model, plan, validation
-        self._precision, self._padding, self._progress, self._stopping = precision, padding, progress, stopping
+        self._objective, self._precision, self._progress, self._stopping = objective, precision, progress, stopping
         self._optimizer = torch.optim.AdamW(model.parameters.values(), weight_decay=0.0)
         self._metric_every = max(1, math.ceil(plan.steps / _METRICS))
         self._window_began = time.monotonic()
@@ -117,14 +118,15 @@ class Training:
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        targets = sum(example.targets for example in examples)
+        objective = self._objective
+        targets = sum(objective.weight(example) for example in examples)
         rng = torch.get_rng_state()
-        self._model.peft.train()
+        self._model.module.train()
         total = 0.0
         try:
-            for group in micro_batches(examples, self._spec.micro_batch_tokens):
+            for group in objective.groups(examples, self._spec.micro_batch_tokens):
                 self._breathe()
-                loss = self._model.loss_sum(group, self._padding)
+                loss = objective.loss_sum(group)
                 total += self._finite(loss.item())
                 (loss / targets).backward()
         except Stopped:
@@ -135,18 +137,20 @@ class Training:
         self._finite(norm.item())
         self._optimizer.step()
         self._optimizer.zero_grad()
-        tokens = sum(len(example.tokens) for example in examples)
+        tokens = sum(example.size for example in examples)
         state.step += 1
         state.tokens += tokens
         state.window_loss += total
         state.window_targets += targets
         self._window_tokens += tokens
         if state.step % self._metric_every == 0 and not self._plan.validates_at(state.step):
-            self._metric(rate, None)
+            self._metric(rate, None, self._objective.measures())
 
     def _validate(self) -> None:
         state, settings = self.state, self._spec.optimization
+        measures = self._objective.measures()
         loss = self._validation_loss() if self._validation else None
+        measures |= {f"validation_{name}": value for name, value in self._objective.measures().items()}
         state.validated_step = state.step
         if state.step == 0:
             state.initial_validation_loss = loss
@@ -159,19 +163,20 @@ class Training:
         self._metric(
             learning_rate(done, self._plan.steps, peak=settings.learning_rate, warmup_percent=settings.warmup_percent),
             loss,
+            measures,
         )
 
     def _validation_loss(self) -> float:
-        self._model.peft.eval()
+        self._model.module.eval()
         total = 0.0
         with torch.no_grad():
             # Without gradients twice as many tokens fit.
-            for group in micro_batches(self._validation, 2 * self._spec.micro_batch_tokens):
+            for group in self._objective.groups(self._validation, 2 * self._spec.micro_batch_tokens):
                 self._breathe()
-                total += self._finite(self._model.loss_sum(group, self._padding).item())
-        return total / sum(example.targets for example in self._validation)
+                total += self._finite(self._objective.loss_sum(group).item())
+        return total / sum(self._objective.weight(example) for example in self._validation)
 
-    def _metric(self, rate: float, validation_loss: float | None) -> None:
+    def _metric(self, rate: float, validation_loss: float | None, measures: dict[str, float]) -> None:
         state = self.state
         now = time.monotonic()
         metric: dict[str, Any] = {
@@ -180,6 +185,7 @@ class Training:
             "train_loss": state.window_loss / state.window_targets if state.window_targets else 0.0,
             "validation_loss": validation_loss,
             "learning_rate": rate,
+            "measures": measures,
         }
         speed = self._window_tokens / max(now - self._window_began, 1e-9)
         self._progress.tell("metric", **metric, tokens_per_second=speed)
@@ -221,5 +227,5 @@ def _digest(plan: Plan, validation: Sequence[Example]) -> str:
     """Names what is learned, in which order, and what steers it."""
     hasher = hashlib.sha256(f"{plan.batch_rows} {plan.steps} {plan.validate_every_steps}\n".encode())
     for example in (*plan.order, *validation):
-        hasher.update(f"{example.row_id} {len(example.tokens)}\n".encode())
+        hasher.update(f"{example.row_id} {example.size}\n".encode())
     return hasher.hexdigest()

@@ -64,7 +64,7 @@ class Optimization(_message.Message):
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Optional. Peak learning rate. Default 1e-3 for LoRA."""
+    """Optional. Peak learning rate. Default 1e-3; 1e-4 for methods that learn from preferences."""
     epochs: _builtins.float
     """Optional. Most passes over the training rows. Default 1; at most 100."""
     batch_rows: _builtins.int
@@ -103,6 +103,38 @@ class Optimization(_message.Message):
 Global___Optimization: _TypeAlias = Optimization  # noqa: Y015
 
 @_typing.final
+class PreferenceConfig(_message.Message):
+    """PreferenceConfig says how judgements are learned: METHOD_DPO, METHOD_IPO, METHOD_ORPO and METHOD_KTO. Other methods ignore it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BETA_FIELD_NUMBER: _builtins.int
+    DESIRABLE_WEIGHT_FIELD_NUMBER: _builtins.int
+    UNDESIRABLE_WEIGHT_FIELD_NUMBER: _builtins.int
+    beta: _builtins.float
+    """Optional. How strongly the model is held to the one that the run began with (DPO, IPO, KTO), or how much a pair weighs against the
+    better answer's likelihood (ORPO). Default 0.1.
+    """
+    desirable_weight: _builtins.float
+    """Optional. Weight of good answers in METHOD_KTO. Default 1."""
+    undesirable_weight: _builtins.float
+    """Optional. Weight of bad answers in METHOD_KTO; raise it when they are few. Default 1."""
+    def __init__(
+        self,
+        *,
+        beta: _builtins.float = ...,
+        desirable_weight: _builtins.float = ...,
+        undesirable_weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "desirable_weight", b"desirable_weight", "undesirable_weight", b"undesirable_weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreferenceConfig: _TypeAlias = PreferenceConfig  # noqa: Y015
+
+@_typing.final
 class TuningRecipe(_message.Message):
     """TuningRecipe says how versions of a model are made from versions of a dataset. Each published version of the dataset starts a run."""
 
@@ -117,7 +149,15 @@ class TuningRecipe(_message.Message):
         METHOD_UNSPECIFIED: TuningRecipe._Method.ValueType  # 0
         """Not set; refused."""
         METHOD_SUPERVISED: TuningRecipe._Method.ValueType  # 1
-        """Supervised fine-tuning on the assistant's messages only."""
+        """Supervised fine-tuning on the assistant's last message. Answers that somebody has judged bad are left out."""
+        METHOD_DPO: TuningRecipe._Method.ValueType  # 2
+        """Direct preference optimisation on pairs of a better and a worse answer (Rafailov et al. 2023, arXiv:2305.18290)."""
+        METHOD_IPO: TuningRecipe._Method.ValueType  # 3
+        """As DPO, with a loss that stays bounded where judgements are certain (Azar et al. 2023, arXiv:2310.12036)."""
+        METHOD_ORPO: TuningRecipe._Method.ValueType  # 4
+        """Pairs and the better answers at once, without a reference model (Hong et al. 2024, arXiv:2403.07691)."""
+        METHOD_KTO: TuningRecipe._Method.ValueType  # 5
+        """Single answers with thumbs, which need not come in pairs (Ethayarajh et al. 2024, arXiv:2402.01306); pairs count as two thumbs."""
 
     class Method(_Method, metaclass=_MethodEnumTypeWrapper):
         """Method is how the model learns."""
@@ -125,7 +165,15 @@ class TuningRecipe(_message.Message):
     METHOD_UNSPECIFIED: TuningRecipe.Method.ValueType  # 0
     """Not set; refused."""
     METHOD_SUPERVISED: TuningRecipe.Method.ValueType  # 1
-    """Supervised fine-tuning on the assistant's messages only."""
+    """Supervised fine-tuning on the assistant's last message. Answers that somebody has judged bad are left out."""
+    METHOD_DPO: TuningRecipe.Method.ValueType  # 2
+    """Direct preference optimisation on pairs of a better and a worse answer (Rafailov et al. 2023, arXiv:2305.18290)."""
+    METHOD_IPO: TuningRecipe.Method.ValueType  # 3
+    """As DPO, with a loss that stays bounded where judgements are certain (Azar et al. 2023, arXiv:2310.12036)."""
+    METHOD_ORPO: TuningRecipe.Method.ValueType  # 4
+    """Pairs and the better answers at once, without a reference model (Hong et al. 2024, arXiv:2403.07691)."""
+    METHOD_KTO: TuningRecipe.Method.ValueType  # 5
+    """Single answers with thumbs, which need not come in pairs (Ethayarajh et al. 2024, arXiv:2402.01306); pairs count as two thumbs."""
 
     class _StartFrom:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -165,6 +213,7 @@ class TuningRecipe(_message.Message):
     OPTIMIZATION_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/tuningRecipes/{recipe}`."""
     dataset: _builtins.str
@@ -193,6 +242,10 @@ class TuningRecipe(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last written."""
 
+    @_builtins.property
+    def preference(self) -> Global___PreferenceConfig:
+        """Optional. How judgements are learned."""
+
     def __init__(
         self,
         *,
@@ -207,10 +260,11 @@ class TuningRecipe(_message.Message):
         optimization: Global___Optimization | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        preference: Global___PreferenceConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora", "optimization", b"optimization", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora", "optimization", b"optimization", "preference", b"preference", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_version", b"base_model_version", "dataset", b"dataset", "etag", b"etag", "lora", b"lora", "method", b"method", "model", b"model", "name", b"name", "optimization", b"optimization", "replay_ratio", b"replay_ratio", "start_from", b"start_from", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_version", b"base_model_version", "dataset", b"dataset", "etag", b"etag", "lora", b"lora", "method", b"method", "model", b"model", "name", b"name", "optimization", b"optimization", "preference", b"preference", "replay_ratio", b"replay_ratio", "start_from", b"start_from", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
