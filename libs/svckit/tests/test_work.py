@@ -282,3 +282,38 @@ async def test_work_that_asks_for_itself_again_is_done_again(bench: Bench) -> No
         return await bench.effects() == ["1", "2", "3"] and await bench.state("k") == "done"
 
     await eventually(all_three)
+
+
+async def test_a_project_has_no_more_workers_than_its_quota_and_priority_goes_first(bench: Bench) -> None:
+    working: dict[str, int] = {"p": 0, "q": 0}
+    most, order, go = dict(working), list[str](), asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        project = lease.item.key.split("/")[1]
+        order.append(lease.item.key)
+        working[project] += 1
+        most[project] = max(most[project], working[project])
+        await go.wait()
+        working[project] -= 1
+        async with lease.complete():
+            await bench.write(lease.item.key)
+
+    async with bench.database.transaction():
+        for number in range(6):
+            await bench.queue.enqueue("job", f"projects/p/jobs/{number}", priority=number)
+        await bench.queue.enqueue("job", "projects/q/jobs/0", priority=-1)
+    for _ in range(3):
+        bench.worker(handle, concurrency=2, max_per_project=2)
+
+    async def full() -> bool:
+        return working == {"p": 2, "q": 1}
+
+    await eventually(full)
+    assert set(order) == {"projects/p/jobs/5", "projects/p/jobs/4", "projects/q/jobs/0"}
+    go.set()
+
+    async def all_done() -> bool:
+        return len(await bench.effects()) == 7
+
+    await eventually(all_done)
+    assert most == {"p": 2, "q": 1}

@@ -17,6 +17,7 @@ from mainspring_testkit.fakes import (
 )
 from mainspring_trainer.application.ports import ModelVersion, Told
 from mainspring_trainer.domain.runs import Dataset
+from mainspring_trainer.domain.tracking import Consumption, Environment, SystemMetric
 
 
 class FakeFiles(FakeArtifacts):
@@ -62,6 +63,9 @@ class FakeDatasets:
         return self.known.get(name)
 
 
+CONSUMED = Consumption(cpu_s=7200.0, wall_s=3600.0, peak_memory_bytes=2000, now=SystemMetric(200.0, 1000))
+
+
 @dataclass
 class FakeChild:
     """A process that tells what it was given; an exception among the lines is raised."""
@@ -85,6 +89,9 @@ class FakeChild:
     async def stop(self) -> None:
         self.stopped.set()
 
+    def consumed(self) -> Consumption:
+        return CONSUMED
+
 
 @dataclass
 class FakeChildren:
@@ -99,3 +106,16 @@ class FakeChildren:
         self.specs.append(spec)
         self.children.append(FakeChild(self.output, list(self.lines), list(self.on_stop)))
         yield self.children[-1]
+
+    async def environment(self) -> Environment:
+        return Environment("code", "packages", {"torch": "2"})
+
+
+@dataclass
+class FakeWishes:
+    """Somebody who may want a run paused."""
+
+    paused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def pause(self, name: str) -> None:
+        await self.paused.wait()

@@ -366,6 +366,43 @@ async def test_a_cancelled_run_ends_its_process(trainer: Trainer, bus: Bus, even
     assert (await trainer.watch(asked.training_run.name))[-1].training_run.state == Run.STATE_SUCCEEDED
 
 
+async def test_a_run_is_paused_with_a_checkpoint_and_goes_on_from_it_at_another_trainer(
+    trainer: Trainer, event_tap: EventTap
+) -> None:
+    await trainer.start(1)
+    await trainer.recipe(steps=12)
+    (trainer.folder / "wait-at").write_text("7")
+    asked = {"parent": "projects/p", "tuning_recipe": RECIPE, "priority": 3}
+    asked["dataset_version"] = (await trainer.dataset()).dataset_version
+    name = (await trainer.call("CreateTrainingRun", **asked)).training_run.name
+    await trainer.reached(7)
+    pausing = (await trainer.call("PauseTrainingRun", name=name, request_id=new_id())).training_run
+    assert (pausing.state, pausing.pausing, pausing.priority) == (Run.STATE_RUNNING, True, 3)
+
+    async def paused() -> Run | None:
+        run = await trainer.run()
+        return run if run.state == Run.STATE_PAUSED else None
+
+    run = await eventually(paused)
+    assert run is not None
+    assert [checkpoint.step for checkpoint in run.checkpoints][:1] == [7]
+    assert run.usage.cpu_s > 0
+    (trainer.folder / "wait-at").unlink()
+    await trainer.replicas.pop().stop()
+    await trainer.start(1)
+    assert (await trainer.call("ResumeTrainingRun", name=name)).training_run.state == Run.STATE_PENDING
+    assert (await event_tap.wait_for(TrainingRunSucceeded, within_s=60))[0].training_run == name
+    assert (trainer.folder / "resumed-from").read_text() == "7"
+    page = await trainer.call("GetTrainingRunPage", name=name, max_points=100)
+    assert page.training_run.usage.peak_memory_bytes > 1 << 20
+    assert (page.training_run.HasField("first_step_time"), page.tuning_recipe.lora.rank) == (True, 4)
+    losses = {curve.series: [point.step for point in curve.points] for curve in page.curves}
+    assert losses["train_loss"] == list(range(1, 13))
+    assert losses["validation_loss"] == [0, 5, 10]
+    with pytest.raises(PreconditionFailed):
+        await trainer.call("PauseTrainingRun", name=name)
+
+
 @pytest.mark.parametrize(
     "point",
     [

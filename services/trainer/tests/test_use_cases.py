@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mainspring_svckit.errors import (
     InvalidInput,
     NotFound,
     PreconditionFailed,
+    QuotaExceeded,
     Unavailable,
 )
 from mainspring_svckit.names import project_name_of
@@ -31,15 +33,18 @@ from mainspring_testkit.fakes import (
 )
 from mainspring_testkit.waiting import eventually
 from mainspring_trainer.adapters.announcements import OutboxAnnouncements
+from mainspring_trainer.application.comparing import Comparing
 from mainspring_trainer.application.inputs import Compute
+from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import ModelVersion, Ports, Told
 from mainspring_trainer.application.recipes import Recipes
 from mainspring_trainer.application.runs import TIDY_KIND, WORK_KIND, Runs
 from mainspring_trainer.application.training import ROLES, Training
 from mainspring_trainer.domain.recipes import LoraConfig, Optimization, StartFrom, TuningRecipe
-from mainspring_trainer.domain.runs import Dataset, RunState, TrainingRun, metric_key
+from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, TrainingRun, metric_key
+from mainspring_trainer.domain.tracking import Rates
 
-from .fakes import FakeChildren, FakeDatasets, FakeFiles, FakeModels
+from .fakes import FakeChildren, FakeDatasets, FakeFiles, FakeModels, FakeWishes
 
 VERSION = "projects/p/datasets/d/versions/1"
 CHAMPION = "projects/p/models/m@champion"
@@ -49,6 +54,9 @@ RECIPE = TuningRecipe(
     base_model_version="projects/p/models/base/versions/1",
     model="projects/p/models/m",
 )
+
+METRIC = TrainingMetric("", "", 0, 0.1, 1.0, None, 1e-3, 9.0, datetime(2026, 1, 1, tzinfo=UTC))
+POLICY = Policy(open_runs_per_project=3, rates=Rates(10, 0.05, 2.0, 0.4, "EUR"))
 
 
 def project(value: Any) -> str:
@@ -67,6 +75,7 @@ class World:
     runs: Runs
     training: Training
     lease: FakeLease
+    wishes: FakeWishes
 
     async def recipe(self, **changes: Any) -> TuningRecipe:
         recipe = replace(RECIPE, **changes)
@@ -165,7 +174,7 @@ def world(tmp_path: Path) -> World:
     output.mkdir()
     cache.mkdir()
     files, models, datasets, children = FakeFiles(cache), FakeModels(), FakeDatasets(), FakeChildren(output)
-    work, outbox, numbers = FakeWork(), FakeOutbox(), iter(range(1000))
+    work, outbox, wishes, numbers = FakeWork(), FakeOutbox(), FakeWishes(), iter(range(1000))
     ports = Ports(
         transactions=FakeTransactions(),
         recipes=FakeRepository(parent=project, sort_key=lambda r: r.name),
@@ -176,13 +185,17 @@ def world(tmp_path: Path) -> World:
         datasets=datasets,
         files=files,
         children=children,
+        wishes=wishes,
         work=work,
         notifier=FakeNotifier(),
         clock=FakeClock(),
         new_id=lambda: f"id-{next(numbers)}",
     )
-    training = Training(ports, Compute(threads=2, precision="auto", micro_batch_tokens=64, max_validation_rows=10))
-    return World(ports, files, models, datasets, children, work, outbox, Runs(ports), training, FakeLease())
+    compute = Compute(threads=2, precision="auto", micro_batch_tokens=64, max_validation_rows=10)
+    training = Training(ports, compute, POLICY)
+    return World(
+        ports, files, models, datasets, children, work, outbox, Runs(ports, POLICY), training, FakeLease(), wishes
+    )
 
 
 async def test_a_stale_recipe_is_refused(world: World) -> None:
@@ -422,3 +435,124 @@ async def test_a_process_that_ends_without_a_result_is_tried_again(world: World)
     with pytest.raises(Unavailable):
         await world.training.run(run.name, world.lease)
     assert (await world.run(run.name)).state is RunState.PENDING
+
+
+async def test_a_waiting_run_is_paused_at_once_and_goes_on_when_resumed(world: World) -> None:
+    run = await world.asked()
+    paused = await world.runs.pause(run.name)
+    assert (paused.state, world.work.queued.get((WORK_KIND, run.name))) == (RunState.PAUSED, None)
+    with pytest.raises(IllegalTransition):
+        await world.runs.pause(run.name)
+    assert (await world.runs.resume(run.name)).state is RunState.PENDING
+    assert (WORK_KIND, run.name) in world.work.queued
+    with pytest.raises(IllegalTransition):
+        await world.runs.resume(run.name)
+
+
+async def test_a_running_run_writes_a_checkpoint_before_it_is_paused(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=9, precision="fp32")
+    world.told("wait")
+    world.children.on_stop = [world.checkpoint(4)]
+    task = await world.working(run)
+    wished = await world.runs.pause(run.name)
+    assert (wished.state, wished.pause_requested) == (RunState.RUNNING, True)
+    world.wishes.paused.set()
+    await task
+    paused = await world.run(run.name)
+    assert (paused.state, paused.pause_requested, world.lease.completed) == (RunState.PAUSED, False, True)
+    assert [checkpoint.step for checkpoint in paused.checkpoints] == [4]
+
+
+async def test_a_run_that_ends_before_it_is_paused_has_ended(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=9, precision="fp32")
+    world.told("wait")
+    world.result()
+    world.children.on_stop = [world.children.lines.pop()]  # type: ignore[list-item]  # The result.
+    task = await world.working(run)
+    await world.runs.pause(run.name)
+    world.wishes.paused.set()
+    await task
+    ended = await world.run(run.name)
+    assert (ended.state, ended.pause_requested) == (RunState.SUCCEEDED, False)
+
+
+async def test_a_wish_to_pause_that_its_trainer_did_not_live_to_fulfil_is_fulfilled_by_the_next(world: World) -> None:
+    run = await world.asked()
+    async with world.lease.transaction():
+        await world.ports.runs.put(run.taken(world.ports.clock.now()))
+    await world.runs.pause(run.name)
+    await world.training.run(run.name, world.lease)
+    assert ((await world.run(run.name)).state, world.children.specs) == (RunState.PAUSED, [])
+
+
+async def test_too_many_open_runs_are_refused(world: World) -> None:
+    await world.base()
+    await world.recipe()
+    version = (await world.dataset()).name
+    for _ in range(POLICY.open_runs_per_project):
+        await world.runs.create("p", RECIPE.name, version, 5)
+    with pytest.raises(QuotaExceeded) as caught:
+        await world.runs.create("p", RECIPE.name, version)
+    assert caught.value.reason == "QUEUE_FULL"
+
+
+async def test_a_run_says_what_it_used_and_what_it_is_made_from(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=3, precision="fp32")
+    for step in range(4):
+        world.metric(step)
+    world.told("signal", name="OVERFITTING", step=3, message="the gap grows")
+    world.result()
+    await world.training.run(run.name, world.lease)
+    ended = await world.run(run.name)
+    usage, made_from = ended.usage, ended.fingerprint
+    assert (usage.cpu_s, usage.tokens, usage.peak_memory_bytes) == (7200, 400, 2000)
+    assert usage.energy_wh == pytest.approx(7200 * 10 / 3600)
+    assert (usage.cost, usage.currency) == (pytest.approx(2 * 0.05 + 0.02 * 0.4), "EUR")
+    assert made_from is not None
+    assert (made_from.data_sha256, made_from.environment.versions) == ("root", {"torch": "2"})
+    assert [(signal.name, signal.step) for signal in ended.signals] == [("OVERFITTING", 3)]
+    assert ended.first_step_time is not None
+    metrics = await world.runs.metrics_after(run.name, -1)
+    assert [metric.step for metric in metrics] == [0, 1, 2, 3]
+    assert metrics[0].system is not None
+
+
+async def test_another_try_adds_to_what_was_used(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=3, precision="fp32")
+    world.metric(1)
+    world.children.lines.append(Unavailable("WORKER_CRASHED", "gone"))
+    with pytest.raises(Unavailable):
+        await world.training.run(run.name, world.lease)
+    assert (await world.run(run.name)).usage.cpu_s == 7200
+    world.children.lines.pop()
+    world.result()
+    await world.training.run(run.name, world.lease)
+    assert (await world.run(run.name)).usage.cpu_s == 14400
+
+
+async def test_runs_are_compared_over_the_same_steps_and_by_their_settings(world: World) -> None:
+    comparing = Comparing(world.ports, world.runs)
+    names: list[str] = []
+    for rank, steps in ((4, 100), (8, 40)):
+        run = await world.runs.add(replace(RECIPE, lora=LoraConfig(rank=rank)), VERSION, "cycle")
+        for step in range(steps + 1):
+            value = replace(METRIC, name=f"{run.name}/metrics/{step}", run=run.name, step=step, train_loss=float(step))
+            await world.ports.metrics.put(value)
+        names.append(run.name)
+    found = await comparing.compare("p", names, 11)
+    losses = [curve for curve in found.curves if curve.series == "train_loss"]
+    assert [point.step for point in losses[0].points] == list(range(10, 101, 10))
+    assert [point.step for point in losses[1].points] == [10, 20, 30, 40]
+    assert (losses[0].points[0].value, losses[0].points[0].low, losses[0].points[0].high) == (5.5, 1, 10)
+    assert found.differences == {"lora.rank": ["4", "8"]}
+    with pytest.raises(InvalidInput):
+        await comparing.compare("q", names, 11)
+    run, curves = await comparing.page(names[0], 0)
+    assert (run.name, {curve.series for curve in curves}) == (
+        names[0],
+        {"train_loss", "learning_rate", "tokens_per_second"},
+    )

@@ -40,6 +40,10 @@ class Work(Protocol):
         """Takes an item out; a worker that has it loses its lease."""
         ...
 
+    async def open_items(self, kind: str, project: str) -> int:
+        """How many items of a project wait or are worked on."""
+        ...
+
 
 class Claim(Protocol):
     """What a worker holds while it works on an item; `mainspring_svckit.work.Lease` is the real one."""

@@ -121,6 +121,18 @@ class WorkQueue:
         )
         await self._database.notify(CHANNEL, kind)
 
+    async def open_items(self, kind: str, project: str) -> int:
+        """How many items of a project wait or are worked on."""
+        found = await self._database.connection().scalar(
+            # Keys are resource names, `projects/{project}/...`.
+            text(
+                "SELECT count(*) FROM work WHERE kind = :kind AND state = 'ready'"
+                " AND split_part(key, '/', 2) = :project"
+            ),
+            {"kind": kind, "project": project},
+        )
+        return int(found or 0)
+
 
 class Lease:
     """What a handler holds while it works on an item."""
@@ -220,6 +232,7 @@ class Worker:
         lease_s: float = 30.0,
         max_attempts: int = 5,
         poll_s: float = 5.0,
+        max_per_project: int = 0,
         owner: str | None = None,
     ) -> None:
         """Takes how to work.
@@ -235,11 +248,14 @@ class Worker:
             lease_s: A worker that is silent for so long has lost its item.
             max_attempts: Claims before an item is given up.
             poll_s: Longest time before an item that became due by time or expiry is seen.
+            max_per_project: Items of one project that all replicas together work on at a time; 0 for no limit. Keys
+                must be resource names.
             owner: Who holds a lease, for people who look.
         """
         self._database, self._listener, self._kind, self._handler = database, listener, kind, handler
         self._on_exhausted, self._concurrency, self._lease_s = on_exhausted, concurrency, lease_s
         self._max_attempts, self._poll_s, self._owner = max_attempts, poll_s, owner or new_id()
+        self._max_per_project = max_per_project
 
     async def run(self) -> None:
         """Works until cancelled; then gives back what it holds, so that another replica goes on at once."""
@@ -262,6 +278,10 @@ class Worker:
 
     async def _claim(self) -> WorkItem | None:
         async with self._database.transaction() as connection:
+            if self._max_per_project:
+                # One claim at a time, so that two cannot both take the last place of a project.
+                lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:lock, 0))")
+                await connection.execute(lock, {"lock": f"work\n{self._kind}"})
             row = (
                 await connection.execute(
                     text(
@@ -269,10 +289,18 @@ class Worker:
                         " lease_expires_at = now() + make_interval(secs => :lease)"
                         " WHERE id = (SELECT id FROM work WHERE kind = :kind AND state = 'ready' AND run_after <= now()"
                         " AND (lease_expires_at IS NULL OR lease_expires_at < now())"
+                        " AND (:most = 0 OR split_part(key, '/', 2) NOT IN (SELECT split_part(key, '/', 2) FROM work"
+                        " WHERE kind = :kind AND state = 'ready' AND lease_expires_at >= now()"
+                        " GROUP BY 1 HAVING count(*) >= :most))"
                         " ORDER BY priority DESC, run_after LIMIT 1 FOR UPDATE SKIP LOCKED)"
                         " RETURNING id, key, payload, attempt, lease_token"
                     ),
-                    {"owner": self._owner, "lease": self._lease_s, "kind": self._kind},
+                    {
+                        "owner": self._owner,
+                        "lease": self._lease_s,
+                        "kind": self._kind,
+                        "most": self._max_per_project,
+                    },
                 )
             ).one_or_none()
         if row is None:

@@ -111,6 +111,9 @@ class FakeWork:
     async def cancel(self, kind: str, key: str) -> None:
         self.queued.pop((kind, key), None)
 
+    async def open_items(self, kind: str, project: str) -> int:
+        return sum(known == kind and project_of(key) == project for known, key in self.queued)
+
 
 class FakeNotifier:
     """`Notifier` that remembers."""

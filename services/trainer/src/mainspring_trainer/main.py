@@ -19,11 +19,14 @@ from mainspring_trainer.adapters.announcements import OutboxAnnouncements
 from mainspring_trainer.adapters.catalogues import IngestedDatasets, RegistryModels
 from mainspring_trainer.adapters.child import ChildProcesses, Limits
 from mainspring_trainer.adapters.files import CachedFiles
+from mainspring_trainer.adapters.wishes import StoredWishes
 from mainspring_trainer.application.inputs import Compute
+from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.application.recipes import Recipes
-from mainspring_trainer.application.runs import TIDY_KIND, WORK_KIND, Runs
+from mainspring_trainer.application.runs import TIDY_KIND, WISHES, WORK_KIND, Runs
 from mainspring_trainer.application.training import Training
+from mainspring_trainer.domain.tracking import Rates
 from mainspring_trainer.settings import TrainerSettings
 from mainspring_trainer.transport.events import Reactions
 from mainspring_trainer.transport.grpc import NAME, TrainingServicer
@@ -35,24 +38,26 @@ log = get_logger(__name__)
 async def serve(process: Process, settings: TrainerSettings) -> int:
     """Builds everything and serves until told to stop."""
     database = await process.database(PACKAGE)
-    listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
+    listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL, WISHES)
     events = await Events.connect(process, database, listener)
+    runs_kept = postgres.runs(database)
     ports = Ports(
         transactions=database,
         recipes=postgres.recipes(database),
-        runs=postgres.runs(database),
+        runs=runs_kept,
         metrics=postgres.metrics(database),
         announcements=OutboxAnnouncements(events.outbox),
         models=RegistryModels(process.channel(settings.registry_address), process.caller),
         datasets=IngestedDatasets(process.channel(settings.data_ingest_address), process.caller),
         files=CachedFiles(ArtifactStore(settings.artifact_url), settings.cache_dir, settings.cache_max_bytes),
         children=ChildProcesses(settings.worker_python, settings.scratch_dir, _limits(settings)),
+        wishes=StoredWishes(database, listener, runs_kept),
         work=WorkQueue(database),
         notifier=database,
         clock=SystemClock(),
         new_id=new_id,
     )
-    runs = Runs(ports)
+    runs = Runs(ports, _policy(settings))
     _do_work(process, settings, database, listener, ports, runs)
     events.consume("trainer-datasets", Reactions(runs).on_dataset_version_published)
     servicer = TrainingServicer(ports, Recipes(ports), runs, listener)
@@ -63,7 +68,7 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
 def _do_work(
     process: Process, settings: TrainerSettings, database: Database, listener: Listener, ports: Ports, runs: Runs
 ) -> None:
-    """Takes runs, one at a time, and removes the checkpoints of those that have ended."""
+    """Takes runs, and removes the checkpoints of those that have ended."""
     training = Training(
         ports,
         Compute(
@@ -72,6 +77,7 @@ def _do_work(
             micro_batch_tokens=settings.micro_batch_tokens,
             max_validation_rows=settings.max_validation_rows,
         ),
+        _policy(settings),
     )
 
     async def do_run(lease: Lease) -> None:
@@ -86,10 +92,35 @@ def _do_work(
     async def give_up_tidy(lease: Lease, error: Exception) -> None:
         log.warning("checkpoints_left_behind", run=lease.item.key, error=str(error))
 
-    runner = Worker(database, listener, WORK_KIND, do_run, on_exhausted=give_up_run, max_attempts=settings.run_attempts)
+    runner = Worker(
+        database,
+        listener,
+        WORK_KIND,
+        do_run,
+        on_exhausted=give_up_run,
+        concurrency=settings.runs_at_a_time,
+        lease_s=settings.run_lease_s,
+        max_attempts=settings.run_attempts,
+        max_per_project=settings.runs_per_project,
+    )
     process.intake(runner.run(), "training runs")
     tidier = Worker(database, listener, TIDY_KIND, do_tidy, on_exhausted=give_up_tidy)
     process.intake(tidier.run(), "checkpoint removal")
+
+
+def _policy(settings: TrainerSettings) -> Policy:
+    return Policy(
+        kept_checkpoints=settings.kept_checkpoints,
+        checkpoint_retention_s=settings.checkpoint_retention_h * 3600,
+        open_runs_per_project=settings.open_runs_per_project,
+        rates=Rates(
+            watts_per_core=settings.watts_per_core,
+            per_core_hour=settings.cost_per_core_hour,
+            per_gpu_hour=settings.cost_per_gpu_hour,
+            per_kwh=settings.cost_per_kwh,
+            currency=settings.currency,
+        ),
+    )
 
 
 def _limits(settings: TrainerSettings) -> Limits:
@@ -99,6 +130,7 @@ def _limits(settings: TrainerSettings) -> Limits:
         file_bytes=settings.worker_file_max_bytes,
         memory_bytes=settings.worker_memory_max_bytes,
         stop_s=settings.checkpoint_grace_s,
+        processes=settings.worker_processes_max,
     )
 
 

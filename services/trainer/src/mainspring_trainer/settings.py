@@ -32,8 +32,26 @@ class TrainerSettings(ServiceSettings):
     worker_output_max_bytes: int = Field(64 << 20, ge=1, description="Most that a process may print.")
     worker_file_max_bytes: int = Field(64 << 30, ge=1, description="Largest file that a process may write.")
     worker_memory_max_bytes: int = Field(0, ge=0, description="Most memory for a process's data; 0 for no limit.")
+    worker_processes_max: int = Field(512, ge=1, description="Most processes that a run may be.")
     checkpoint_grace_s: float = Field(12, gt=0, description="Time for a last checkpoint when stopping.")
     stop_grace_s: float = Field(18.0, gt=0, le=600, description="Time for everything in flight when stopping.")
+
+    runs_at_a_time: int = Field(1, ge=1, le=64, description="Runs that one replica works on at a time.")
+    runs_per_project: int = Field(
+        0, ge=0, description="Runs of one project that all replicas together work on at a time; 0 for no limit."
+    )
+    open_runs_per_project: int = Field(1000, ge=1, description="Runs of a project that may wait or be worked on.")
+    kept_checkpoints: int = Field(2, ge=1, le=1000, description="Newest checkpoints of a run that are kept.")
+    checkpoint_retention_h: float = Field(0, ge=0, description="Hours that they are kept after a run has ended.")
+    watts_per_core: float = Field(
+        10.0,
+        ge=0,
+        description="Watts of one busy core, for the estimate of energy; 10 is a rule of thumb.",
+    )
+    cost_per_core_hour: float = Field(0, ge=0, description="Cost of one core for an hour.")
+    cost_per_gpu_hour: float = Field(0, ge=0, description="Cost of one GPU for an hour.")
+    cost_per_kwh: float = Field(0, ge=0, description="Cost of a kilowatt-hour.")
+    currency: str = Field("", max_length=8, description="Currency of these costs, for example EUR.")
 
     @property
     def threads(self) -> int:

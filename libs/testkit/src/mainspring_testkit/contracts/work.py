@@ -52,6 +52,15 @@ class WorkContract:
             await work.enqueue("job", "a", {"n": 2})
         assert (await queued())["job", "a"] == {"n": 2}
 
+    async def test_open_items_are_counted_by_project(self, work: Work, transaction: Any, queued: Queued) -> None:
+        async with transaction():
+            for key in ("projects/p/jobs/1", "projects/p/jobs/2", "projects/pp/jobs/1"):
+                await work.enqueue("job", key)
+            await work.enqueue("other", "projects/p/jobs/1")
+            await work.cancel("job", "projects/p/jobs/2")
+            assert [await work.open_items("job", project) for project in ("p", "pp", "q")] == [1, 1, 0]
+        assert len(await queued()) == 3
+
 
 class ClaimContract:
     """What every claim does.

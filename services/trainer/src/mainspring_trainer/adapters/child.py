@@ -19,7 +19,10 @@ from typing import Any
 
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
+from mainspring_trainer.adapters.environment import describe
+from mainspring_trainer.adapters.meter import SAMPLE_S, Meter, meter_of
 from mainspring_trainer.application.ports import Told
+from mainspring_trainer.domain.tracking import Consumption, Environment
 
 MODULE = "mainspring_training_worker"
 _LINE_BYTES = 1 << 20
@@ -39,6 +42,7 @@ class Limits:
         file_bytes: Largest file that it may write.
         memory_bytes: Most memory for its data; 0 for no limit.
         stop_s: Longest time to write a checkpoint when asked to stop.
+        processes: Most processes that it may be, all that it has started included.
     """
 
     silence_s: float
@@ -46,6 +50,7 @@ class Limits:
     file_bytes: int
     memory_bytes: int
     stop_s: float
+    processes: int = 512
 
 
 class ChildProcesses:
@@ -60,6 +65,13 @@ class ChildProcesses:
             limits: What a process may do.
         """
         self._python, self._scratch, self._limits = python, scratch, limits
+        self._environment: asyncio.Task[Environment] | None = None
+
+    async def environment(self) -> Environment:
+        # Asked once: who changes it starts the trainer anew.
+        if self._environment is None:
+            self._environment = asyncio.create_task(describe(self._python, MODULE))
+        return await asyncio.shield(self._environment)
 
     @asynccontextmanager
     async def start(self, name: str, spec: Mapping[str, Any]) -> AsyncIterator[ChildProcess]:
@@ -86,7 +98,9 @@ class ChildProcess:
         self._tail: deque[bytes] = deque(maxlen=_TAIL_CHUNKS)
         self._tasks: list[asyncio.Task[None]] = []
         self._timers: list[asyncio.TimerHandle] = []
-        self._stopping = self._flooded = False
+        self._meter: Meter | None = None
+        self._metering: asyncio.Task[None] | None = None
+        self._stopping = self._flooded = self._multiplied = False
 
     @property
     def output(self) -> Path:
@@ -122,6 +136,8 @@ class ChildProcess:
             os.close(printing)
         self._yield_to_others()
         self._tasks = [asyncio.create_task(self._drain()), asyncio.create_task(self._reap())]
+        self._meter = meter_of(self._process.pid)
+        self._metering = asyncio.create_task(self._watch(self._meter))
         log.info("training_process_started", run=self._name, pid=self._process.pid)
 
     async def told(self) -> AsyncIterator[Told]:
@@ -146,8 +162,14 @@ class ChildProcess:
             self._running().terminate()
         self._later(self._limits.stop_s, self._kill)
 
+    def consumed(self) -> Consumption:
+        return self._meter.consumed if self._meter is not None else Consumption()
+
     async def end(self) -> None:
         """Kills what is left of the process group and frees everything."""
+        if self._metering is not None:
+            self._metering.cancel()
+            await asyncio.gather(self._metering, return_exceptions=True)
         if self._process is not None:
             self._kill()
             await self._process.wait()
@@ -224,6 +246,9 @@ class ChildProcess:
         if self._flooded:
             message = f"the training process wrote more than {self._limits.output_bytes} bytes of output and was killed"
             return PreconditionFailed("WORKER_OUTPUT_TOO_LARGE", message)
+        if self._multiplied:
+            message = f"the training process became more than {self._limits.processes} processes and was killed"
+            return PreconditionFailed("WORKER_MULTIPLIED", message)
         lines = [line for line in b"".join(self._tail).decode(errors="replace").splitlines() if line.strip()]
         log.warning("training_process_died", run=self._name, status=status, output="\n".join(lines[-40:])[-4000:])
         last = " | ".join(lines[-3:])[-500:] or "no output"
@@ -248,6 +273,14 @@ class ChildProcess:
             if total > self._limits.output_bytes and not self._flooded:
                 self._flooded = True
                 self._kill()
+
+    async def _watch(self, meter: Meter) -> None:
+        """Measures the process, and kills it when it multiplies without end."""
+        while await asyncio.to_thread(meter.sample):
+            if meter.processes > self._limits.processes:
+                self._multiplied = True
+                await asyncio.to_thread(meter.kill_all)
+            await asyncio.sleep(SAMPLE_S)
 
     async def _reap(self) -> None:
         """Kills what the process has started once it has ended, and stops listening to what has fled from its group."""

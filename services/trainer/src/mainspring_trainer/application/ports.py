@@ -14,6 +14,7 @@ from mainspring_svckit.repository import Repository
 from mainspring_svckit.values import ArtifactRef
 from mainspring_trainer.domain.recipes import TuningRecipe
 from mainspring_trainer.domain.runs import Dataset, TrainingMetric, TrainingRun
+from mainspring_trainer.domain.tracking import Consumption, Environment
 
 Told = Mapping[str, Any]
 """One line of a training process: its `type` and what belongs to it."""
@@ -119,6 +120,10 @@ class Child(Protocol):
         """Asks it to write a checkpoint and end; `told` then ends without an error."""
         ...
 
+    def consumed(self) -> Consumption:
+        """What it has used until now, with all that it started; good also after its end."""
+        ...
+
 
 class Children(Protocol):
     """Starts training processes."""
@@ -130,6 +135,18 @@ class Children(Protocol):
             name: The run's resource name.
             spec: What to do; where to write and whom to tell is added.
         """
+        ...
+
+    async def environment(self) -> Environment:
+        """The software that they run; without digests when it cannot be described."""
+        ...
+
+
+class Wishes(Protocol):
+    """What people want of runs that a trainer has."""
+
+    async def pause(self, name: str) -> None:
+        """Returns when somebody wants the run paused."""
         ...
 
 
@@ -146,6 +163,7 @@ class Ports:
     datasets: Datasets
     files: Files
     children: Children
+    wishes: Wishes
     work: Work
     notifier: Notifier
     clock: Clock

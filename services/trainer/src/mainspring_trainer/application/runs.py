@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.errors import InvalidInput, QuotaExceeded
 from mainspring_svckit.names import DatasetName, DatasetVersionName, ProjectName, TrainingRunName, TuningRecipeName
 from mainspring_svckit.pagination import MAX_PAGE_SIZE, Page
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
+from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.domain.recipes import TuningRecipe
 from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, TrainingRun, metric_key
@@ -14,20 +15,23 @@ from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, Tr
 WORK_KIND = "training-run"
 TIDY_KIND = "training-checkpoints"
 WATCH = "watch"
+WISHES = "training-wish"
+"""Channel that wakes the trainer of a run when somebody wants something of it."""
 
 
 class Runs:
     """Use cases of training runs."""
 
-    def __init__(self, ports: Ports) -> None:
-        self._ports = ports
+    def __init__(self, ports: Ports, policy: Policy) -> None:
+        self._ports, self._policy = ports, policy
 
-    async def create(self, project: str, recipe_name: str, dataset_version: str) -> TrainingRun:
+    async def create(self, project: str, recipe_name: str, dataset_version: str, priority: int = 0) -> TrainingRun:
         """Queues a run that somebody asked for; it begins a new turn of the loop.
 
         Raises:
             InvalidInput: DATASET_DIFFERS, the version is not one of the recipe's dataset; or the names do not fit.
             NotFound: There is no such recipe.
+            QuotaExceeded: QUEUE_FULL, too many runs of the project have not ended.
         """
         if TuningRecipeName.parse(recipe_name, "tuning_recipe").project != project:
             message = f"tuning_recipe must be of {ProjectName(project)}; name one of that project"
@@ -38,7 +42,15 @@ class Runs:
             if str(DatasetName(version.project, version.dataset)) != recipe.dataset:
                 message = f"{dataset_version} is not a version of {recipe.dataset}, which {recipe_name} learns from"
                 raise InvalidInput(message, reason="DATASET_DIFFERS")
-            return await self._add(recipe, dataset_version, self._ports.new_id(), None)
+            await self.check_room(project)
+            return await self.add(recipe, dataset_version, self._ports.new_id(), priority=priority)
+
+    async def check_room(self, project: str) -> None:
+        """Raises `QuotaExceeded` when a project has as many open runs as it may. Joins the ambient transaction."""
+        most = self._policy.open_runs_per_project
+        if await self._ports.work.open_items(WORK_KIND, project) >= most:
+            message = f"{ProjectName(project)} has {most} runs that have not ended; wait for some, or cancel them"
+            raise QuotaExceeded("QUEUE_FULL", message)
 
     async def dataset_published(self, dataset: str, version: Dataset, cycle: str) -> list[TrainingRun]:
         """Queues a run for each recipe of the dataset, unless that turn of the loop has one for this version."""
@@ -48,7 +60,7 @@ class Runs:
             done = {(run.recipe.name, run.cycle) for run in known}
             cycle = cycle or ports.new_id()
             return [
-                await self._add(recipe, version.name, cycle, version)
+                await self.add(recipe, version.name, cycle, dataset=version)
                 for recipe in await ports.recipes.find("dataset", dataset)
                 if (recipe.name, cycle) not in done
             ]
@@ -62,10 +74,44 @@ class Runs:
         """
         ports = self._ports
         async with ports.transactions.transaction():
-            run = (await require(ports.runs, "TrainingRun", name, lock=True)).value.cancelled(ports.clock.now())
+            # The item of work before the run, the order in which trainers lock them.
             await ports.work.cancel(WORK_KIND, name)
+            run = (await require(ports.runs, "TrainingRun", name, lock=True)).value.cancelled(ports.clock.now())
             await self._end(run)
             await ports.announcements.run_cancelled(run)
+        return run
+
+    async def pause(self, name: str) -> TrainingRun:
+        """Has a run wait until it is resumed; one that a trainer has writes a checkpoint first.
+
+        Raises:
+            NotFound: There is no such run.
+            IllegalTransition: It is paused, or has ended.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            run = (await require(ports.runs, "TrainingRun", name, lock=True)).value.pause_wished()
+            await ports.runs.put(run)
+            await ports.notifier.notify(WISHES, name)
+            await ports.notifier.notify(WATCH, name)
+            if run.state is RunState.PAUSED:
+                await ports.work.cancel(WORK_KIND, name)
+        return run
+
+    async def resume(self, name: str) -> TrainingRun:
+        """Has a paused run go on.
+
+        Raises:
+            NotFound: There is no such run.
+            IllegalTransition: It is not paused.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            run = (await require(ports.runs, "TrainingRun", name, lock=True)).value.resumed()
+            await ports.runs.put(run)
+            await ports.notifier.notify(WATCH, name)
+            if run.state is RunState.PENDING:
+                await ports.work.enqueue(WORK_KIND, name, priority=run.priority)
         return run
 
     async def metrics_after(self, name: str, step: int) -> list[TrainingMetric]:
@@ -101,9 +147,17 @@ class Runs:
             latest = (await require(ports.runs, "TrainingRun", name, lock=True)).value
             await ports.runs.put(latest.tidied())
 
-    async def _add(
-        self, recipe: TuningRecipe, dataset_version: str, cycle: str, dataset: Dataset | None
+    async def add(
+        self,
+        recipe: TuningRecipe,
+        dataset_version: str,
+        cycle: str,
+        *,
+        dataset: Dataset | None = None,
+        priority: int = 0,
+        study: str = "",
     ) -> TrainingRun:
+        """Queues a run. Joins the ambient transaction."""
         ports = self._ports
         project = TuningRecipeName.parse(recipe.name).project
         run = TrainingRun(
@@ -113,12 +167,15 @@ class Runs:
             cycle=cycle,
             create_time=ports.clock.now(),
             dataset=dataset,
+            priority=priority,
+            study=study,
         )
         await ports.runs.add(run)
-        await ports.work.enqueue(WORK_KIND, run.name)
+        await ports.work.enqueue(WORK_KIND, run.name, priority=priority)
         return run
 
     async def _end(self, run: TrainingRun) -> None:
-        await self._ports.runs.put(run)
-        await self._ports.work.enqueue(TIDY_KIND, run.name)
-        await self._ports.notifier.notify(WATCH, run.name)
+        ports = self._ports
+        await ports.runs.put(run)
+        await ports.work.enqueue(TIDY_KIND, run.name, delay_s=self._policy.checkpoint_retention_s)
+        await ports.notifier.notify(WATCH, run.name)

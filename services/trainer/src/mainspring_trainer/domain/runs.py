@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from mainspring_svckit.errors import IllegalTransition
 from mainspring_svckit.states import StateMachine
 from mainspring_svckit.values import ArtifactRef, Progress
 from mainspring_trainer.domain.recipes import TuningRecipe
+from mainspring_trainer.domain.tracking import SIGNALS_KEPT, Fingerprint, RunSignal, SystemMetric, Usage
 
 KEPT_CHECKPOINTS = 2
 """One more than is needed, for the case that the newest turns out to be damaged."""
@@ -26,12 +28,20 @@ class RunState(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    PAUSED = "PAUSED"
 
 
 RUN_STATES = StateMachine(
     {
-        RunState.PENDING: {RunState.RUNNING, RunState.CANCELLED},
-        RunState.RUNNING: {RunState.PENDING, RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED},
+        RunState.PENDING: {RunState.RUNNING, RunState.PAUSED, RunState.CANCELLED},
+        RunState.RUNNING: {
+            RunState.PENDING,
+            RunState.PAUSED,
+            RunState.SUCCEEDED,
+            RunState.FAILED,
+            RunState.CANCELLED,
+        },
+        RunState.PAUSED: {RunState.PENDING, RunState.CANCELLED},
         RunState.SUCCEEDED: set(),
         RunState.FAILED: set(),
         RunState.CANCELLED: set(),
@@ -55,6 +65,7 @@ class TrainingMetric:
     learning_rate: float
     tokens_per_second: float
     time: datetime
+    system: SystemMetric | None = None
 
 
 def metric_key(step: int) -> str:
@@ -122,6 +133,12 @@ class TrainingRun:
         inputs: Everything that it works on, once it was looked up.
         precision: What the first try computed in; later tries do the same, so that the result is the same.
         checkpoints: Newest first.
+        priority: Higher goes first.
+        pause_requested: Somebody wants it paused; its trainer will see to it.
+        usage: What it has used over all tries.
+        fingerprint: What it is made from, once that was looked up.
+        signals: What a person should know, oldest first.
+        study: The study that asked for it, or empty; whether its result becomes a model version is the study's affair.
     """
 
     name: str
@@ -142,6 +159,13 @@ class TrainingRun:
     attempt: int = 0
     start_time: datetime | None = None
     end_time: datetime | None = None
+    priority: int = 0
+    pause_requested: bool = False
+    usage: Usage = field(default_factory=Usage)
+    fingerprint: Fingerprint | None = None
+    signals: tuple[RunSignal, ...] = ()
+    first_step_time: datetime | None = None
+    study: str = ""
 
     @property
     def parent_model_version(self) -> str:
@@ -165,6 +189,35 @@ class TrainingRun:
         RUN_STATES.check(self.name, self.state, RunState.PENDING)
         return replace(self, state=RunState.PENDING, progress=replace(self.progress, phase="waiting", remaining_s=None))
 
+    def wished_as(self, stored: TrainingRun) -> TrainingRun:
+        """The run as its trainer knows it, with what people asked for meanwhile."""
+        return replace(self, pause_requested=stored.pause_requested)
+
+    def pause_wished(self) -> TrainingRun:
+        """The run when somebody wants it paused: at once when nobody has it, else as soon as its trainer can."""
+        if self.state is RunState.RUNNING:
+            return replace(self, pause_requested=True)
+        return self.paused()
+
+    def paused(self) -> TrainingRun:
+        """The run when nobody is to work on it."""
+        RUN_STATES.check(self.name, self.state, RunState.PAUSED)
+        progress = replace(self.progress, phase="paused", remaining_s=None)
+        return replace(self, state=RunState.PAUSED, pause_requested=False, progress=progress)
+
+    def resumed(self) -> TrainingRun:
+        """The run when it is wanted again; a wish to pause that was not fulfilled yet is taken back."""
+        if self.pause_requested:
+            return replace(self, pause_requested=False)
+        if self.state is not RunState.PAUSED:
+            raise IllegalTransition(self.name, self.state.value, [RunState.PAUSED.value])
+        return replace(self, state=RunState.PENDING, progress=replace(self.progress, phase="waiting"))
+
+    def signalled(self, signal: RunSignal) -> TrainingRun:
+        """The run with something that a person should know; what was told before at that step is told once."""
+        others = [s for s in self.signals if (s.name, s.step) != (signal.name, signal.step)]
+        return replace(self, signals=(*others, signal)[-SIGNALS_KEPT:])
+
     def at(self, phase: str) -> TrainingRun:
         """The run in another phase."""
         return replace(self, progress=replace(self.progress, phase=phase))
@@ -180,19 +233,22 @@ class TrainingRun:
             self,
             latest_metric=metric,
             progress=replace(progress, done=metric.step, remaining_s=self._remaining_s(metric)),
+            first_step_time=self.first_step_time or (metric.time if metric.step else None),
         )
 
-    def saved(self, checkpoint: Checkpoint) -> tuple[TrainingRun, tuple[Checkpoint, ...]]:
+    def saved(self, checkpoint: Checkpoint, keep: int = KEPT_CHECKPOINTS) -> tuple[TrainingRun, tuple[Checkpoint, ...]]:
         """The run with a newer checkpoint, and those that are not needed any more."""
         others = tuple(known for known in self.checkpoints if known.file.sha256 != checkpoint.file.sha256)
-        kept = (checkpoint, *others)[:KEPT_CHECKPOINTS]
-        return replace(self, checkpoints=kept), others[KEPT_CHECKPOINTS - 1 :]
+        kept = (checkpoint, *others)[:keep]
+        return replace(self, checkpoints=kept), others[keep - 1 :]
 
     def succeeded(self, result: TrainingResult, now: datetime) -> TrainingRun:
         """The run with its result."""
         RUN_STATES.check(self.name, self.state, RunState.SUCCEEDED)
         progress = replace(self.progress, done=result.steps, phase="", remaining_s=None)
-        return replace(self, state=RunState.SUCCEEDED, result=result, progress=progress, end_time=now)
+        return replace(
+            self, state=RunState.SUCCEEDED, pause_requested=False, result=result, progress=progress, end_time=now
+        )
 
     def failed(self, reason: str, message: str, now: datetime) -> TrainingRun:
         """The run with the reason why it cannot end; one that waits for another try goes by way of RUNNING."""
@@ -212,7 +268,15 @@ class TrainingRun:
 
     def _ended(self, state: RunState, now: datetime, reason: str = "", message: str = "") -> TrainingRun:
         progress = replace(self.progress, phase="", remaining_s=None)
-        return replace(self, state=state, error_reason=reason, error_message=message, progress=progress, end_time=now)
+        return replace(
+            self,
+            state=state,
+            pause_requested=False,
+            error_reason=reason,
+            error_message=message,
+            progress=progress,
+            end_time=now,
+        )
 
     def _remaining_s(self, metric: TrainingMetric) -> float | None:
         before = self.latest_metric

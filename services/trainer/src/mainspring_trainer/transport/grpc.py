@@ -11,11 +11,12 @@ from mainspring_svckit.database import Listener
 from mainspring_svckit.names import ProjectName
 from mainspring_svckit.reading import Reader
 from mainspring_svckit.watching import follow
+from mainspring_trainer.application.comparing import Comparing
 from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.application.recipes import Recipes
 from mainspring_trainer.application.runs import Runs
 from mainspring_trainer.domain.runs import RUN_STATES, TrainingRun
-from mainspring_trainer.transport import mapping
+from mainspring_trainer.transport import mapping, tracking
 
 NAME = "mainspring.training.v1.TrainingService"
 
@@ -26,6 +27,7 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
     def __init__(self, ports: Ports, recipes: Recipes, runs: Runs, listener: Listener) -> None:
         self._ports, self._recipes, self._runs, self._listener = ports, recipes, runs, listener
         self._reader = Reader(ports.transactions)
+        self._comparing = Comparing(ports, runs)
 
     async def UpdateTuningRecipe(
         self, request: pb.UpdateTuningRecipeRequest, context: Any
@@ -53,7 +55,7 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
         self, request: pb.CreateTrainingRunRequest, context: Any
     ) -> pb.CreateTrainingRunResponse:
         project = ProjectName.parse(request.parent, "parent").project
-        run = await self._runs.create(project, request.tuning_recipe, request.dataset_version)
+        run = await self._runs.create(project, request.tuning_recipe, request.dataset_version, request.priority)
         return pb.CreateTrainingRunResponse(training_run=mapping.run_to_proto(run))
 
     async def GetTrainingRun(self, request: pb.GetTrainingRunRequest, context: Any) -> pb.GetTrainingRunResponse:
@@ -93,4 +95,35 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
         listed, token = await self._reader.list(self._ports.metrics, request)
         return pb.ListTrainingMetricsResponse(
             training_metrics=[mapping.metric_to_proto(item.value) for item in listed.items], next_page_token=token
+        )
+
+    async def PauseTrainingRun(self, request: pb.PauseTrainingRunRequest, context: Any) -> pb.PauseTrainingRunResponse:
+        run = await self._runs.pause(request.name)
+        return pb.PauseTrainingRunResponse(training_run=mapping.run_to_proto(run))
+
+    async def ResumeTrainingRun(
+        self, request: pb.ResumeTrainingRunRequest, context: Any
+    ) -> pb.ResumeTrainingRunResponse:
+        run = await self._runs.resume(request.name)
+        return pb.ResumeTrainingRunResponse(training_run=mapping.run_to_proto(run))
+
+    async def GetTrainingRunPage(
+        self, request: pb.GetTrainingRunPageRequest, context: Any
+    ) -> pb.GetTrainingRunPageResponse:
+        run, curves = await self._comparing.page(request.name, request.max_points)
+        return pb.GetTrainingRunPageResponse(
+            training_run=mapping.run_to_proto(run),
+            tuning_recipe=mapping.applied_recipe_to_proto(run.recipe),
+            curves=[tracking.curve_to_proto(curve) for curve in curves],
+        )
+
+    async def CompareTrainingRuns(
+        self, request: pb.CompareTrainingRunsRequest, context: Any
+    ) -> pb.CompareTrainingRunsResponse:
+        project = ProjectName.parse(request.parent, "parent").project
+        found = await self._comparing.compare(project, request.training_runs, request.max_points)
+        return pb.CompareTrainingRunsResponse(
+            training_runs=[mapping.run_to_proto(run) for run in found.runs],
+            curves=[tracking.curve_to_proto(curve) for curve in found.curves],
+            differences=tracking.differences_to_proto(found.differences),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from mainspring.training.v1 import recipe_pb2, run_pb2
+from mainspring.training.v1 import recipe_pb2, run_pb2, tracking_pb2
 from mainspring_svckit.mapping import artifact_to_proto, failure_to_proto, progress_to_proto, time_to_proto
 from mainspring_svckit.repository import Stored
 from mainspring_trainer.domain.recipes import (
@@ -16,6 +16,7 @@ from mainspring_trainer.domain.recipes import (
     TuningRecipe,
 )
 from mainspring_trainer.domain.runs import TrainingMetric, TrainingResult, TrainingRun
+from mainspring_trainer.transport import tracking
 
 _DEFAULT = Optimization()
 
@@ -40,8 +41,15 @@ def recipe_from_proto(message: recipe_pb2.TuningRecipe) -> TuningRecipe:
 
 
 def recipe_to_proto(stored: Stored[TuningRecipe]) -> recipe_pb2.TuningRecipe:
-    """Prints a recipe."""
-    recipe = stored.value
+    """Prints a recipe as it is stored."""
+    message = applied_recipe_to_proto(stored.value)
+    message.update_time.CopyFrom(time_to_proto(stored.update_time) or message.update_time)
+    message.etag = stored.etag
+    return message
+
+
+def applied_recipe_to_proto(recipe: TuningRecipe) -> recipe_pb2.TuningRecipe:
+    """Prints a recipe as a run applies it."""
     return recipe_pb2.TuningRecipe(
         name=recipe.name,
         dataset=recipe.dataset,
@@ -53,8 +61,6 @@ def recipe_to_proto(stored: Stored[TuningRecipe]) -> recipe_pb2.TuningRecipe:
         lora=recipe_pb2.LoraConfig(rank=recipe.lora.rank, alpha=recipe.lora.alpha, dropout=recipe.lora.dropout),
         optimization=_optimization_to_proto(recipe.optimization),
         preference=recipe_pb2.PreferenceConfig(**asdict(recipe.preference)),
-        update_time=time_to_proto(stored.update_time),
-        etag=stored.etag,
     )
 
 
@@ -78,6 +84,17 @@ def run_to_proto(run: TrainingRun) -> run_pb2.TrainingRun:
         create_time=time_to_proto(run.create_time),
         start_time=time_to_proto(run.start_time),
         end_time=time_to_proto(run.end_time),
+        priority=run.priority,
+        pausing=run.pause_requested,
+        usage=tracking.usage_to_proto(run.usage),
+        fingerprint=tracking.fingerprint_to_proto(run.fingerprint) if run.fingerprint is not None else None,
+        signals=[tracking.signal_to_proto(signal) for signal in run.signals],
+        checkpoints=[
+            tracking_pb2.TrainingCheckpoint(step=c.step, sha256=c.file.sha256, size_bytes=c.file.size_bytes)
+            for c in run.checkpoints
+        ],
+        first_step_time=time_to_proto(run.first_step_time),
+        study=run.study,
     )
 
 
@@ -91,6 +108,7 @@ def metric_to_proto(metric: TrainingMetric) -> run_pb2.TrainingMetric:
         learning_rate=metric.learning_rate,
         tokens_per_second=metric.tokens_per_second,
         time=time_to_proto(metric.time),
+        system=tracking.system_to_proto(metric.system) if metric.system is not None else None,
     )
 
 

@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 from mainspring.common.v1 import progress_pb2 as _progress_pb2
+from mainspring.training.v1 import tracking_pb2 as _tracking_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -36,6 +37,7 @@ class TrainingMetric(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimiser steps done."""
     epoch: _builtins.float
@@ -52,6 +54,10 @@ class TrainingMetric(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was measured."""
 
+    @_builtins.property
+    def system(self) -> _tracking_pb2.SystemMetric:
+        """What the process used of its machine then; absent when that could not be measured."""
+
     def __init__(
         self,
         *,
@@ -62,10 +68,11 @@ class TrainingMetric(_message.Message):
         learning_rate: _builtins.float = ...,
         tokens_per_second: _builtins.float = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        system: _tracking_pb2.SystemMetric | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "time", b"time", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "system", b"system", "time", b"time", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "epoch", b"epoch", "learning_rate", b"learning_rate", "step", b"step", "time", b"time", "tokens_per_second", b"tokens_per_second", "train_loss", b"train_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "epoch", b"epoch", "learning_rate", b"learning_rate", "step", b"step", "system", b"system", "time", b"time", "tokens_per_second", b"tokens_per_second", "train_loss", b"train_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
     _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
@@ -165,15 +172,19 @@ class TrainingRun(_message.Message):
         STATE_UNSPECIFIED: TrainingRun._State.ValueType  # 0
         """Not set; never stored."""
         STATE_PENDING: TrainingRun._State.ValueType  # 1
-        """Waits for a trainer. May go to RUNNING, CANCELLED."""
+        """Waits for a trainer. May go to RUNNING, PAUSED, CANCELLED."""
         STATE_RUNNING: TrainingRun._State.ValueType  # 2
-        """A trainer holds the lease and a child process computes. May go to PENDING, SUCCEEDED, FAILED, CANCELLED."""
+        """A trainer holds the lease and a child process computes. May go to PENDING, PAUSED, SUCCEEDED,
+        FAILED, CANCELLED.
+        """
         STATE_SUCCEEDED: TrainingRun._State.ValueType  # 3
         """The result is stored. Terminal."""
         STATE_FAILED: TrainingRun._State.ValueType  # 4
         """It cannot end; `error` says why. Terminal."""
         STATE_CANCELLED: TrainingRun._State.ValueType  # 5
         """Somebody cancelled it. Terminal."""
+        STATE_PAUSED: TrainingRun._State.ValueType  # 6
+        """Somebody paused it; its checkpoints are kept. May go to PENDING, CANCELLED."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State says where the work stands."""
@@ -181,15 +192,19 @@ class TrainingRun(_message.Message):
     STATE_UNSPECIFIED: TrainingRun.State.ValueType  # 0
     """Not set; never stored."""
     STATE_PENDING: TrainingRun.State.ValueType  # 1
-    """Waits for a trainer. May go to RUNNING, CANCELLED."""
+    """Waits for a trainer. May go to RUNNING, PAUSED, CANCELLED."""
     STATE_RUNNING: TrainingRun.State.ValueType  # 2
-    """A trainer holds the lease and a child process computes. May go to PENDING, SUCCEEDED, FAILED, CANCELLED."""
+    """A trainer holds the lease and a child process computes. May go to PENDING, PAUSED, SUCCEEDED,
+    FAILED, CANCELLED.
+    """
     STATE_SUCCEEDED: TrainingRun.State.ValueType  # 3
     """The result is stored. Terminal."""
     STATE_FAILED: TrainingRun.State.ValueType  # 4
     """It cannot end; `error` says why. Terminal."""
     STATE_CANCELLED: TrainingRun.State.ValueType  # 5
     """Somebody cancelled it. Terminal."""
+    STATE_PAUSED: TrainingRun.State.ValueType  # 6
+    """Somebody paused it; its checkpoints are kept. May go to PENDING, CANCELLED."""
 
     NAME_FIELD_NUMBER: _builtins.int
     TUNING_RECIPE_FIELD_NUMBER: _builtins.int
@@ -208,6 +223,14 @@ class TrainingRun(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PAUSING_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    FIRST_STEP_TIME_FIELD_NUMBER: _builtins.int
+    STUDY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/trainingRuns/{run}`."""
     tuning_recipe: _builtins.str
@@ -228,6 +251,12 @@ class TrainingRun(_message.Message):
     """Output only. The turn of the loop (a UUID)."""
     attempt: _builtins.int
     """Output only. Times that a trainer took the run; more than 1 after a crash or a restart."""
+    priority: _builtins.int
+    """Immutable. Runs of a higher priority are taken first; equal ones in the order in which they were asked for."""
+    pausing: _builtins.bool
+    """Output only. True from the wish to pause it until it is PAUSED: its process writes a checkpoint."""
+    study: _builtins.str
+    """Output only. Study that asked for it, or empty. Format: `projects/{project}/studies/{study}`."""
     @_builtins.property
     def progress(self) -> _progress_pb2.Progress:
         """Output only. How far it has come, in optimiser steps."""
@@ -256,6 +285,26 @@ class TrainingRun(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it ended."""
 
+    @_builtins.property
+    def usage(self) -> _tracking_pb2.Usage:
+        """Output only. What it has used so far."""
+
+    @_builtins.property
+    def fingerprint(self) -> _tracking_pb2.Fingerprint:
+        """Output only. What it is made from; set when a trainer has looked up its inputs."""
+
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_pb2.RunSignal]:
+        """Output only. What a person should know, oldest first."""
+
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_pb2.TrainingCheckpoint]:
+        """Output only. Checkpoints that are kept, newest first."""
+
+    @_builtins.property
+    def first_step_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When its first optimiser step was done."""
+
     def __init__(
         self,
         *,
@@ -276,10 +325,18 @@ class TrainingRun(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int = ...,
+        pausing: _builtins.bool = ...,
+        usage: _tracking_pb2.Usage | None = ...,
+        fingerprint: _tracking_pb2.Fingerprint | None = ...,
+        signals: _abc.Iterable[_tracking_pb2.RunSignal] | None = ...,
+        checkpoints: _abc.Iterable[_tracking_pb2.TrainingCheckpoint] | None = ...,
+        first_step_time: _timestamp_pb2.Timestamp | None = ...,
+        study: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "latest_metric", b"latest_metric", "progress", b"progress", "result", b"result", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "fingerprint", b"fingerprint", "first_step_time", b"first_step_time", "latest_metric", b"latest_metric", "progress", b"progress", "result", b"result", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model_version", b"base_model_version", "create_time", b"create_time", "cycle", b"cycle", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "latest_metric", b"latest_metric", "model", b"model", "name", b"name", "parent_model_version", b"parent_model_version", "progress", b"progress", "recipe_sha256", b"recipe_sha256", "result", b"result", "start_time", b"start_time", "state", b"state", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model_version", b"base_model_version", "checkpoints", b"checkpoints", "create_time", b"create_time", "cycle", b"cycle", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "fingerprint", b"fingerprint", "first_step_time", b"first_step_time", "latest_metric", b"latest_metric", "model", b"model", "name", b"name", "parent_model_version", b"parent_model_version", "pausing", b"pausing", "priority", b"priority", "progress", b"progress", "recipe_sha256", b"recipe_sha256", "result", b"result", "signals", b"signals", "start_time", b"start_time", "state", b"state", "study", b"study", "tuning_recipe", b"tuning_recipe", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,9 +27,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from mainspring.common.v1 import access_pb2 as mainspring_dot_common_dot_v1_dot_access__pb2
 from mainspring.training.v1 import recipe_pb2 as mainspring_dot_training_dot_v1_dot_recipe__pb2
 from mainspring.training.v1 import run_pb2 as mainspring_dot_training_dot_v1_dot_run__pb2
+from mainspring.training.v1 import tracking_pb2 as mainspring_dot_training_dot_v1_dot_tracking__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-mainspring/training/v1/training_service.proto\x12\x16mainspring.training.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/training/v1/recipe.proto\x1a mainspring/training/v1/run.proto\"\xa6\x01\n\x19UpdateTuningRecipeRequest\x12G\n\rtuning_recipe\x18\x01 \x01(\x0b\x32$.mainspring.training.v1.TuningRecipeB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x1b\n\rallow_missing\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Y\n\x1aUpdateTuningRecipeResponse\x12;\n\rtuning_recipe\x18\x01 \x01(\x0b\x32$.mainspring.training.v1.TuningRecipe\"W\n\x16GetTuningRecipeRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xbaH(r&2$^projects/[^/]+/tuningRecipes/[^/]+$\"V\n\x17GetTuningRecipeResponse\x12;\n\rtuning_recipe\x18\x01 \x01(\x0b\x32$.mainspring.training.v1.TuningRecipe\"\x89\x01\n\x18ListTuningRecipesRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"r\n\x19ListTuningRecipesResponse\x12<\n\x0etuning_recipes\x18\x01 \x03(\x0b\x32$.mainspring.training.v1.TuningRecipe\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x02\n\x18\x43reateTrainingRunRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x46\n\rtuning_recipe\x18\x02 \x01(\tB/\xe2\x41\x01\x02\xbaH(r&2$^projects/[^/]+/tuningRecipes/[^/]+$\x12R\n\x0f\x64\x61taset_version\x18\x03 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"V\n\x19\x43reateTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\"U\n\x15GetTrainingRunRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\"S\n\x16GetTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\"\x88\x01\n\x17ListTrainingRunsRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"o\n\x18ListTrainingRunsResponse\x12:\n\rtraining_runs\x18\x01 \x03(\x0b\x32#.mainspring.training.v1.TrainingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x18\x43\x61ncelTrainingRunRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\x12#\n\nrequest_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"V\n\x19\x43\x61ncelTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\"W\n\x17WatchTrainingRunRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\"\x8e\x01\n\x18WatchTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\x12\x37\n\x07metrics\x18\x02 \x03(\x0b\x32&.mainspring.training.v1.TrainingMetric\"\x9e\x01\n\x1aListTrainingMetricsRequest\x12>\n\x06parent\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"x\n\x1bListTrainingMetricsResponse\x12@\n\x10training_metrics\x18\x01 \x03(\x0b\x32&.mainspring.training.v1.TrainingMetric\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x89\t\n\x0fTrainingService\x12\x81\x01\n\x12UpdateTuningRecipe\x12\x31.mainspring.training.v1.UpdateTuningRecipeRequest\x1a\x32.mainspring.training.v1.UpdateTuningRecipeResponse\"\x04\x88\xb5\x18\x02\x12x\n\x0fGetTuningRecipe\x12..mainspring.training.v1.GetTuningRecipeRequest\x1a/.mainspring.training.v1.GetTuningRecipeResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11ListTuningRecipes\x12\x30.mainspring.training.v1.ListTuningRecipesRequest\x1a\x31.mainspring.training.v1.ListTuningRecipesResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11\x43reateTrainingRun\x12\x30.mainspring.training.v1.CreateTrainingRunRequest\x1a\x31.mainspring.training.v1.CreateTrainingRunResponse\"\x04\x88\xb5\x18\x02\x12u\n\x0eGetTrainingRun\x12-.mainspring.training.v1.GetTrainingRunRequest\x1a..mainspring.training.v1.GetTrainingRunResponse\"\x04\x88\xb5\x18\x01\x12{\n\x10ListTrainingRuns\x12/.mainspring.training.v1.ListTrainingRunsRequest\x1a\x30.mainspring.training.v1.ListTrainingRunsResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11\x43\x61ncelTrainingRun\x12\x30.mainspring.training.v1.CancelTrainingRunRequest\x1a\x31.mainspring.training.v1.CancelTrainingRunResponse\"\x04\x88\xb5\x18\x02\x12}\n\x10WatchTrainingRun\x12/.mainspring.training.v1.WatchTrainingRunRequest\x1a\x30.mainspring.training.v1.WatchTrainingRunResponse\"\x04\x88\xb5\x18\x01\x30\x01\x12\x84\x01\n\x13ListTrainingMetrics\x12\x32.mainspring.training.v1.ListTrainingMetricsRequest\x1a\x33.mainspring.training.v1.ListTrainingMetricsResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-mainspring/training/v1/training_service.proto\x12\x16mainspring.training.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/training/v1/recipe.proto\x1a mainspring/training/v1/run.proto\x1a%mainspring/training/v1/tracking.proto\"\xa6\x01\n\x19UpdateTuningRecipeRequest\x12G\n\rtuning_recipe\x18\x01 \x01(\x0b\x32$.mainspring.training.v1.TuningRecipeB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x1b\n\rallow_missing\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Y\n\x1aUpdateTuningRecipeResponse\x12;\n\rtuning_recipe\x18\x01 \x01(\x0b\x32$.mainspring.training.v1.TuningRecipe\"W\n\x16GetTuningRecipeRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xbaH(r&2$^projects/[^/]+/tuningRecipes/[^/]+$\"V\n\x17GetTuningRecipeResponse\x12;\n\rtuning_recipe\x18\x01 \x01(\x0b\x32$.mainspring.training.v1.TuningRecipe\"\x89\x01\n\x18ListTuningRecipesRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"r\n\x19ListTuningRecipesResponse\x12<\n\x0etuning_recipes\x18\x01 \x03(\x0b\x32$.mainspring.training.v1.TuningRecipe\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x02\n\x18\x43reateTrainingRunRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x46\n\rtuning_recipe\x18\x02 \x01(\tB/\xe2\x41\x01\x02\xbaH(r&2$^projects/[^/]+/tuningRecipes/[^/]+$\x12R\n\x0f\x64\x61taset_version\x18\x03 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12(\n\x08priority\x18\x05 \x01(\x05\x42\x16\xe2\x41\x01\x01\xbaH\x0f\x1a\r\x18\x64(\x9c\xff\xff\xff\xff\xff\xff\xff\xff\x01\"V\n\x19\x43reateTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\"U\n\x15GetTrainingRunRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\"S\n\x16GetTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\"\x88\x01\n\x17ListTrainingRunsRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"o\n\x18ListTrainingRunsResponse\x12:\n\rtraining_runs\x18\x01 \x03(\x0b\x32#.mainspring.training.v1.TrainingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x18\x43\x61ncelTrainingRunRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\x12#\n\nrequest_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"V\n\x19\x43\x61ncelTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\"W\n\x17WatchTrainingRunRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\"\x8e\x01\n\x18WatchTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\x12\x37\n\x07metrics\x18\x02 \x03(\x0b\x32&.mainspring.training.v1.TrainingMetric\"\x9e\x01\n\x1aListTrainingMetricsRequest\x12>\n\x06parent\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"x\n\x1bListTrainingMetricsResponse\x12@\n\x10training_metrics\x18\x01 \x03(\x0b\x32&.mainspring.training.v1.TrainingMetric\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x17PauseTrainingRunRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\x12#\n\nrequest_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"U\n\x18PauseTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\"}\n\x18ResumeTrainingRunRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\x12#\n\nrequest_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"V\n\x19ResumeTrainingRunResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\"}\n\x19GetTrainingRunPageRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xe2\x41\x01\x02\xbaH\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\x12\"\n\nmax_points\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xd0\x0f(\x00\"\xc3\x01\n\x1aGetTrainingRunPageResponse\x12\x39\n\x0ctraining_run\x18\x01 \x01(\x0b\x32#.mainspring.training.v1.TrainingRun\x12;\n\rtuning_recipe\x18\x02 \x01(\x0b\x32$.mainspring.training.v1.TuningRecipe\x12-\n\x06\x63urves\x18\x03 \x03(\x0b\x32\x1d.mainspring.training.v1.Curve\"\xbf\x01\n\x1a\x43ompareTrainingRunsRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12P\n\rtraining_runs\x18\x02 \x03(\tB9\xe2\x41\x01\x02\xbaH2\x92\x01/\x08\x02\x10\x14\x18\x01\"\'r%2#^projects/[^/]+/trainingRuns/[^/]+$\x12\"\n\nmax_points\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xd0\x0f(\x00\"\xc8\x01\n\x1b\x43ompareTrainingRunsResponse\x12:\n\rtraining_runs\x18\x01 \x03(\x0b\x32#.mainspring.training.v1.TrainingRun\x12-\n\x06\x63urves\x18\x02 \x03(\x0b\x32\x1d.mainspring.training.v1.Curve\x12>\n\x0b\x64ifferences\x18\x03 \x03(\x0b\x32).mainspring.training.v1.SettingDifference2\x91\r\n\x0fTrainingService\x12\x81\x01\n\x12UpdateTuningRecipe\x12\x31.mainspring.training.v1.UpdateTuningRecipeRequest\x1a\x32.mainspring.training.v1.UpdateTuningRecipeResponse\"\x04\x88\xb5\x18\x02\x12x\n\x0fGetTuningRecipe\x12..mainspring.training.v1.GetTuningRecipeRequest\x1a/.mainspring.training.v1.GetTuningRecipeResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11ListTuningRecipes\x12\x30.mainspring.training.v1.ListTuningRecipesRequest\x1a\x31.mainspring.training.v1.ListTuningRecipesResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11\x43reateTrainingRun\x12\x30.mainspring.training.v1.CreateTrainingRunRequest\x1a\x31.mainspring.training.v1.CreateTrainingRunResponse\"\x04\x88\xb5\x18\x02\x12u\n\x0eGetTrainingRun\x12-.mainspring.training.v1.GetTrainingRunRequest\x1a..mainspring.training.v1.GetTrainingRunResponse\"\x04\x88\xb5\x18\x01\x12{\n\x10ListTrainingRuns\x12/.mainspring.training.v1.ListTrainingRunsRequest\x1a\x30.mainspring.training.v1.ListTrainingRunsResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11\x43\x61ncelTrainingRun\x12\x30.mainspring.training.v1.CancelTrainingRunRequest\x1a\x31.mainspring.training.v1.CancelTrainingRunResponse\"\x04\x88\xb5\x18\x02\x12}\n\x10WatchTrainingRun\x12/.mainspring.training.v1.WatchTrainingRunRequest\x1a\x30.mainspring.training.v1.WatchTrainingRunResponse\"\x04\x88\xb5\x18\x01\x30\x01\x12\x84\x01\n\x13ListTrainingMetrics\x12\x32.mainspring.training.v1.ListTrainingMetricsRequest\x1a\x33.mainspring.training.v1.ListTrainingMetricsResponse\"\x04\x88\xb5\x18\x01\x12{\n\x10PauseTrainingRun\x12/.mainspring.training.v1.PauseTrainingRunRequest\x1a\x30.mainspring.training.v1.PauseTrainingRunResponse\"\x04\x88\xb5\x18\x02\x12~\n\x11ResumeTrainingRun\x12\x30.mainspring.training.v1.ResumeTrainingRunRequest\x1a\x31.mainspring.training.v1.ResumeTrainingRunResponse\"\x04\x88\xb5\x18\x02\x12\x81\x01\n\x12GetTrainingRunPage\x12\x31.mainspring.training.v1.GetTrainingRunPageRequest\x1a\x32.mainspring.training.v1.GetTrainingRunPageResponse\"\x04\x88\xb5\x18\x01\x12\x84\x01\n\x13\x43ompareTrainingRuns\x12\x32.mainspring.training.v1.CompareTrainingRunsRequest\x1a\x33.mainspring.training.v1.CompareTrainingRunsResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,6 +59,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETRAININGRUNREQUEST'].fields_by_name['dataset_version']._serialized_options = b'\342A\001\002\272H2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$'
   _globals['_CREATETRAININGRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATETRAININGRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CREATETRAININGRUNREQUEST'].fields_by_name['priority']._loaded_options = None
+  _globals['_CREATETRAININGRUNREQUEST'].fields_by_name['priority']._serialized_options = b'\342A\001\001\272H\017\032\r\030d(\234\377\377\377\377\377\377\377\377\001'
   _globals['_GETTRAININGRUNREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETTRAININGRUNREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\'r%2#^projects/[^/]+/trainingRuns/[^/]+$'
   _globals['_LISTTRAININGRUNSREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -78,6 +81,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTRAININGMETRICSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
   _globals['_LISTTRAININGMETRICSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTTRAININGMETRICSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\320\017'
+  _globals['_PAUSETRAININGRUNREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PAUSETRAININGRUNREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\'r%2#^projects/[^/]+/trainingRuns/[^/]+$'
+  _globals['_PAUSETRAININGRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_PAUSETRAININGRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
+  _globals['_RESUMETRAININGRUNREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RESUMETRAININGRUNREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\'r%2#^projects/[^/]+/trainingRuns/[^/]+$'
+  _globals['_RESUMETRAININGRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RESUMETRAININGRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
+  _globals['_GETTRAININGRUNPAGEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETTRAININGRUNPAGEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\'r%2#^projects/[^/]+/trainingRuns/[^/]+$'
+  _globals['_GETTRAININGRUNPAGEREQUEST'].fields_by_name['max_points']._loaded_options = None
+  _globals['_GETTRAININGRUNPAGEREQUEST'].fields_by_name['max_points']._serialized_options = b'\342A\001\001\272H\007\032\005\030\320\017(\000'
+  _globals['_COMPARETRAININGRUNSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_COMPARETRAININGRUNSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\024r\0222\020^projects/[^/]+$'
+  _globals['_COMPARETRAININGRUNSREQUEST'].fields_by_name['training_runs']._loaded_options = None
+  _globals['_COMPARETRAININGRUNSREQUEST'].fields_by_name['training_runs']._serialized_options = b'\342A\001\002\272H2\222\001/\010\002\020\024\030\001\"\'r%2#^projects/[^/]+/trainingRuns/[^/]+$'
+  _globals['_COMPARETRAININGRUNSREQUEST'].fields_by_name['max_points']._loaded_options = None
+  _globals['_COMPARETRAININGRUNSREQUEST'].fields_by_name['max_points']._serialized_options = b'\342A\001\001\272H\007\032\005\030\320\017(\000'
   _globals['_TRAININGSERVICE'].methods_by_name['UpdateTuningRecipe']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['UpdateTuningRecipe']._serialized_options = b'\210\265\030\002'
   _globals['_TRAININGSERVICE'].methods_by_name['GetTuningRecipe']._loaded_options = None
@@ -96,42 +117,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSERVICE'].methods_by_name['WatchTrainingRun']._serialized_options = b'\210\265\030\001'
   _globals['_TRAININGSERVICE'].methods_by_name['ListTrainingMetrics']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['ListTrainingMetrics']._serialized_options = b'\210\265\030\001'
-  _globals['_UPDATETUNINGRECIPEREQUEST']._serialized_start=242
-  _globals['_UPDATETUNINGRECIPEREQUEST']._serialized_end=408
-  _globals['_UPDATETUNINGRECIPERESPONSE']._serialized_start=410
-  _globals['_UPDATETUNINGRECIPERESPONSE']._serialized_end=499
-  _globals['_GETTUNINGRECIPEREQUEST']._serialized_start=501
-  _globals['_GETTUNINGRECIPEREQUEST']._serialized_end=588
-  _globals['_GETTUNINGRECIPERESPONSE']._serialized_start=590
-  _globals['_GETTUNINGRECIPERESPONSE']._serialized_end=676
-  _globals['_LISTTUNINGRECIPESREQUEST']._serialized_start=679
-  _globals['_LISTTUNINGRECIPESREQUEST']._serialized_end=816
-  _globals['_LISTTUNINGRECIPESRESPONSE']._serialized_start=818
-  _globals['_LISTTUNINGRECIPESRESPONSE']._serialized_end=932
-  _globals['_CREATETRAININGRUNREQUEST']._serialized_start=935
-  _globals['_CREATETRAININGRUNREQUEST']._serialized_end=1199
-  _globals['_CREATETRAININGRUNRESPONSE']._serialized_start=1201
-  _globals['_CREATETRAININGRUNRESPONSE']._serialized_end=1287
-  _globals['_GETTRAININGRUNREQUEST']._serialized_start=1289
-  _globals['_GETTRAININGRUNREQUEST']._serialized_end=1374
-  _globals['_GETTRAININGRUNRESPONSE']._serialized_start=1376
-  _globals['_GETTRAININGRUNRESPONSE']._serialized_end=1459
-  _globals['_LISTTRAININGRUNSREQUEST']._serialized_start=1462
-  _globals['_LISTTRAININGRUNSREQUEST']._serialized_end=1598
-  _globals['_LISTTRAININGRUNSRESPONSE']._serialized_start=1600
-  _globals['_LISTTRAININGRUNSRESPONSE']._serialized_end=1711
-  _globals['_CANCELTRAININGRUNREQUEST']._serialized_start=1713
-  _globals['_CANCELTRAININGRUNREQUEST']._serialized_end=1838
-  _globals['_CANCELTRAININGRUNRESPONSE']._serialized_start=1840
-  _globals['_CANCELTRAININGRUNRESPONSE']._serialized_end=1926
-  _globals['_WATCHTRAININGRUNREQUEST']._serialized_start=1928
-  _globals['_WATCHTRAININGRUNREQUEST']._serialized_end=2015
-  _globals['_WATCHTRAININGRUNRESPONSE']._serialized_start=2018
-  _globals['_WATCHTRAININGRUNRESPONSE']._serialized_end=2160
-  _globals['_LISTTRAININGMETRICSREQUEST']._serialized_start=2163
-  _globals['_LISTTRAININGMETRICSREQUEST']._serialized_end=2321
-  _globals['_LISTTRAININGMETRICSRESPONSE']._serialized_start=2323
-  _globals['_LISTTRAININGMETRICSRESPONSE']._serialized_end=2443
-  _globals['_TRAININGSERVICE']._serialized_start=2446
-  _globals['_TRAININGSERVICE']._serialized_end=3607
+  _globals['_TRAININGSERVICE'].methods_by_name['PauseTrainingRun']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['PauseTrainingRun']._serialized_options = b'\210\265\030\002'
+  _globals['_TRAININGSERVICE'].methods_by_name['ResumeTrainingRun']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ResumeTrainingRun']._serialized_options = b'\210\265\030\002'
+  _globals['_TRAININGSERVICE'].methods_by_name['GetTrainingRunPage']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['GetTrainingRunPage']._serialized_options = b'\210\265\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['CompareTrainingRuns']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['CompareTrainingRuns']._serialized_options = b'\210\265\030\001'
+  _globals['_UPDATETUNINGRECIPEREQUEST']._serialized_start=281
+  _globals['_UPDATETUNINGRECIPEREQUEST']._serialized_end=447
+  _globals['_UPDATETUNINGRECIPERESPONSE']._serialized_start=449
+  _globals['_UPDATETUNINGRECIPERESPONSE']._serialized_end=538
+  _globals['_GETTUNINGRECIPEREQUEST']._serialized_start=540
+  _globals['_GETTUNINGRECIPEREQUEST']._serialized_end=627
+  _globals['_GETTUNINGRECIPERESPONSE']._serialized_start=629
+  _globals['_GETTUNINGRECIPERESPONSE']._serialized_end=715
+  _globals['_LISTTUNINGRECIPESREQUEST']._serialized_start=718
+  _globals['_LISTTUNINGRECIPESREQUEST']._serialized_end=855
+  _globals['_LISTTUNINGRECIPESRESPONSE']._serialized_start=857
+  _globals['_LISTTUNINGRECIPESRESPONSE']._serialized_end=971
+  _globals['_CREATETRAININGRUNREQUEST']._serialized_start=974
+  _globals['_CREATETRAININGRUNREQUEST']._serialized_end=1280
+  _globals['_CREATETRAININGRUNRESPONSE']._serialized_start=1282
+  _globals['_CREATETRAININGRUNRESPONSE']._serialized_end=1368
+  _globals['_GETTRAININGRUNREQUEST']._serialized_start=1370
+  _globals['_GETTRAININGRUNREQUEST']._serialized_end=1455
+  _globals['_GETTRAININGRUNRESPONSE']._serialized_start=1457
+  _globals['_GETTRAININGRUNRESPONSE']._serialized_end=1540
+  _globals['_LISTTRAININGRUNSREQUEST']._serialized_start=1543
+  _globals['_LISTTRAININGRUNSREQUEST']._serialized_end=1679
+  _globals['_LISTTRAININGRUNSRESPONSE']._serialized_start=1681
+  _globals['_LISTTRAININGRUNSRESPONSE']._serialized_end=1792
+  _globals['_CANCELTRAININGRUNREQUEST']._serialized_start=1794
+  _globals['_CANCELTRAININGRUNREQUEST']._serialized_end=1919
+  _globals['_CANCELTRAININGRUNRESPONSE']._serialized_start=1921
+  _globals['_CANCELTRAININGRUNRESPONSE']._serialized_end=2007
+  _globals['_WATCHTRAININGRUNREQUEST']._serialized_start=2009
+  _globals['_WATCHTRAININGRUNREQUEST']._serialized_end=2096
+  _globals['_WATCHTRAININGRUNRESPONSE']._serialized_start=2099
+  _globals['_WATCHTRAININGRUNRESPONSE']._serialized_end=2241
+  _globals['_LISTTRAININGMETRICSREQUEST']._serialized_start=2244
+  _globals['_LISTTRAININGMETRICSREQUEST']._serialized_end=2402
+  _globals['_LISTTRAININGMETRICSRESPONSE']._serialized_start=2404
+  _globals['_LISTTRAININGMETRICSRESPONSE']._serialized_end=2524
+  _globals['_PAUSETRAININGRUNREQUEST']._serialized_start=2526
+  _globals['_PAUSETRAININGRUNREQUEST']._serialized_end=2650
+  _globals['_PAUSETRAININGRUNRESPONSE']._serialized_start=2652
+  _globals['_PAUSETRAININGRUNRESPONSE']._serialized_end=2737
+  _globals['_RESUMETRAININGRUNREQUEST']._serialized_start=2739
+  _globals['_RESUMETRAININGRUNREQUEST']._serialized_end=2864
+  _globals['_RESUMETRAININGRUNRESPONSE']._serialized_start=2866
+  _globals['_RESUMETRAININGRUNRESPONSE']._serialized_end=2952
+  _globals['_GETTRAININGRUNPAGEREQUEST']._serialized_start=2954
+  _globals['_GETTRAININGRUNPAGEREQUEST']._serialized_end=3079
+  _globals['_GETTRAININGRUNPAGERESPONSE']._serialized_start=3082
+  _globals['_GETTRAININGRUNPAGERESPONSE']._serialized_end=3277
+  _globals['_COMPARETRAININGRUNSREQUEST']._serialized_start=3280
+  _globals['_COMPARETRAININGRUNSREQUEST']._serialized_end=3471
+  _globals['_COMPARETRAININGRUNSRESPONSE']._serialized_start=3474
+  _globals['_COMPARETRAININGRUNSRESPONSE']._serialized_end=3674
+  _globals['_TRAININGSERVICE']._serialized_start=3677
+  _globals['_TRAININGSERVICE']._serialized_end=5358
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from mainspring.training.v1 import recipe_pb2 as _recipe_pb2
 from mainspring.training.v1 import run_pb2 as _run_pb2
+from mainspring.training.v1 import tracking_pb2 as _tracking_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -190,6 +191,7 @@ class CreateTrainingRunRequest(_message.Message):
     TUNING_RECIPE_FIELD_NUMBER: _builtins.int
     DATASET_VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. Format: `projects/{project}`."""
     tuning_recipe: _builtins.str
@@ -198,6 +200,8 @@ class CreateTrainingRunRequest(_message.Message):
     """Required. Data to learn from. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
     request_id: _builtins.str
     """Optional. UUID that makes a repeat within 24 h return the first answer."""
+    priority: _builtins.int
+    """Optional. Runs of a higher priority are taken first. Default 0, as runs that published versions ask for; -100 to 100."""
     def __init__(
         self,
         *,
@@ -205,10 +209,11 @@ class CreateTrainingRunRequest(_message.Message):
         tuning_recipe: _builtins.str = ...,
         dataset_version: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "parent", b"parent", "request_id", b"request_id", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "parent", b"parent", "priority", b"priority", "request_id", b"request_id", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,3 +506,233 @@ class ListTrainingMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTrainingMetricsResponse: _TypeAlias = ListTrainingMetricsResponse  # noqa: Y015
+
+@_typing.final
+class PauseTrainingRunRequest(_message.Message):
+    """Request of TrainingService.PauseTrainingRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/trainingRuns/{run}`."""
+    request_id: _builtins.str
+    """Optional. UUID that makes a repeat within 24 h return the first answer."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseTrainingRunRequest: _TypeAlias = PauseTrainingRunRequest  # noqa: Y015
+
+@_typing.final
+class PauseTrainingRunResponse(_message.Message):
+    """Response of TrainingService.PauseTrainingRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_run(self) -> _run_pb2.TrainingRun:
+        """The training run, PAUSED, or RUNNING and pausing."""
+
+    def __init__(
+        self,
+        *,
+        training_run: _run_pb2.TrainingRun | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_run", b"training_run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_run", b"training_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseTrainingRunResponse: _TypeAlias = PauseTrainingRunResponse  # noqa: Y015
+
+@_typing.final
+class ResumeTrainingRunRequest(_message.Message):
+    """Request of TrainingService.ResumeTrainingRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/trainingRuns/{run}`."""
+    request_id: _builtins.str
+    """Optional. UUID that makes a repeat within 24 h return the first answer."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeTrainingRunRequest: _TypeAlias = ResumeTrainingRunRequest  # noqa: Y015
+
+@_typing.final
+class ResumeTrainingRunResponse(_message.Message):
+    """Response of TrainingService.ResumeTrainingRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_run(self) -> _run_pb2.TrainingRun:
+        """The training run, as it is now."""
+
+    def __init__(
+        self,
+        *,
+        training_run: _run_pb2.TrainingRun | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_run", b"training_run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_run", b"training_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeTrainingRunResponse: _TypeAlias = ResumeTrainingRunResponse  # noqa: Y015
+
+@_typing.final
+class GetTrainingRunPageRequest(_message.Message):
+    """Request of TrainingService.GetTrainingRunPage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MAX_POINTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/trainingRuns/{run}`."""
+    max_points: _builtins.int
+    """Optional. Most points of a curve. Default 200, at most 2,000."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        max_points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_points", b"max_points", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrainingRunPageRequest: _TypeAlias = GetTrainingRunPageRequest  # noqa: Y015
+
+@_typing.final
+class GetTrainingRunPageResponse(_message.Message):
+    """Response of TrainingService.GetTrainingRunPage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_RUN_FIELD_NUMBER: _builtins.int
+    TUNING_RECIPE_FIELD_NUMBER: _builtins.int
+    CURVES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_run(self) -> _run_pb2.TrainingRun:
+        """The training run."""
+
+    @_builtins.property
+    def tuning_recipe(self) -> _recipe_pb2.TuningRecipe:
+        """The recipe as it was when the run was asked for; without `update_time` and `etag`."""
+
+    @_builtins.property
+    def curves(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_pb2.Curve]:
+        """All its curves."""
+
+    def __init__(
+        self,
+        *,
+        training_run: _run_pb2.TrainingRun | None = ...,
+        tuning_recipe: _recipe_pb2.TuningRecipe | None = ...,
+        curves: _abc.Iterable[_tracking_pb2.Curve] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_run", b"training_run", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curves", b"curves", "training_run", b"training_run", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrainingRunPageResponse: _TypeAlias = GetTrainingRunPageResponse  # noqa: Y015
+
+@_typing.final
+class CompareTrainingRunsRequest(_message.Message):
+    """Request of TrainingService.CompareTrainingRuns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    TRAINING_RUNS_FIELD_NUMBER: _builtins.int
+    MAX_POINTS_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Project of all runs. Format: `projects/{project}`."""
+    max_points: _builtins.int
+    """Optional. Most points of a curve. Default 200, at most 2,000."""
+    @_builtins.property
+    def training_runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. Two to twenty runs. Format: `projects/{project}/trainingRuns/{run}`."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        training_runs: _abc.Iterable[_builtins.str] | None = ...,
+        max_points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_points", b"max_points", "parent", b"parent", "training_runs", b"training_runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareTrainingRunsRequest: _TypeAlias = CompareTrainingRunsRequest  # noqa: Y015
+
+@_typing.final
+class CompareTrainingRunsResponse(_message.Message):
+    """Response of TrainingService.CompareTrainingRuns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_RUNS_FIELD_NUMBER: _builtins.int
+    CURVES_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.TrainingRun]:
+        """The runs, in the order of the request."""
+
+    @_builtins.property
+    def curves(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_pb2.Curve]:
+        """Their curves: all of the first run, then all of the second, and so on."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_pb2.SettingDifference]:
+        """Settings in which they differ, by path."""
+
+    def __init__(
+        self,
+        *,
+        training_runs: _abc.Iterable[_run_pb2.TrainingRun] | None = ...,
+        curves: _abc.Iterable[_tracking_pb2.Curve] | None = ...,
+        differences: _abc.Iterable[_tracking_pb2.SettingDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curves", b"curves", "differences", b"differences", "training_runs", b"training_runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareTrainingRunsResponse: _TypeAlias = CompareTrainingRunsResponse  # noqa: Y015

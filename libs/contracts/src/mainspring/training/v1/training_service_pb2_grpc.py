@@ -80,6 +80,26 @@ class TrainingServiceStub:
                 request_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.ListTrainingMetricsRequest.SerializeToString,
                 response_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.ListTrainingMetricsResponse.FromString,
                 _registered_method=True)
+        self.PauseTrainingRun = channel.unary_unary(
+                '/mainspring.training.v1.TrainingService/PauseTrainingRun',
+                request_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunRequest.SerializeToString,
+                response_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunResponse.FromString,
+                _registered_method=True)
+        self.ResumeTrainingRun = channel.unary_unary(
+                '/mainspring.training.v1.TrainingService/ResumeTrainingRun',
+                request_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunRequest.SerializeToString,
+                response_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunResponse.FromString,
+                _registered_method=True)
+        self.GetTrainingRunPage = channel.unary_unary(
+                '/mainspring.training.v1.TrainingService/GetTrainingRunPage',
+                request_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageRequest.SerializeToString,
+                response_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageResponse.FromString,
+                _registered_method=True)
+        self.CompareTrainingRuns = channel.unary_unary(
+                '/mainspring.training.v1.TrainingService/CompareTrainingRuns',
+                request_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.CompareTrainingRunsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.CompareTrainingRunsResponse.FromString,
+                _registered_method=True)
 
 
 class TrainingServiceServicer:
@@ -149,6 +169,34 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseTrainingRun(self, request, context):
+        """Pauses a training run that has not ended. One that waits is PAUSED at once; one that a trainer has writes a checkpoint first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTrainingRun(self, request, context):
+        """Puts a PAUSED training run back into the queue, or takes back the wish to pause it. It goes on from its newest whole checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrainingRunPage(self, request, context):
+        """Reads everything that a page about a training run shows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareTrainingRuns(self, request, context):
+        """Lays training runs beside each other: their curves over the same steps, and what differs in their settings.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +244,26 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.ListTrainingMetrics,
                     request_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.ListTrainingMetricsRequest.FromString,
                     response_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.ListTrainingMetricsResponse.SerializeToString,
+            ),
+            'PauseTrainingRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTrainingRun,
+                    request_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunRequest.FromString,
+                    response_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunResponse.SerializeToString,
+            ),
+            'ResumeTrainingRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTrainingRun,
+                    request_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunRequest.FromString,
+                    response_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunResponse.SerializeToString,
+            ),
+            'GetTrainingRunPage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrainingRunPage,
+                    request_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageRequest.FromString,
+                    response_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageResponse.SerializeToString,
+            ),
+            'CompareTrainingRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareTrainingRuns,
+                    request_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.CompareTrainingRunsRequest.FromString,
+                    response_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.CompareTrainingRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +510,114 @@ class TrainingService:
             '/mainspring.training.v1.TrainingService/ListTrainingMetrics',
             mainspring_dot_training_dot_v1_dot_training__service__pb2.ListTrainingMetricsRequest.SerializeToString,
             mainspring_dot_training_dot_v1_dot_training__service__pb2.ListTrainingMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTrainingRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.training.v1.TrainingService/PauseTrainingRun',
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunRequest.SerializeToString,
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTrainingRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.training.v1.TrainingService/ResumeTrainingRun',
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunRequest.SerializeToString,
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrainingRunPage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.training.v1.TrainingService/GetTrainingRunPage',
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageRequest.SerializeToString,
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareTrainingRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.training.v1.TrainingService/CompareTrainingRuns',
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.CompareTrainingRunsRequest.SerializeToString,
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.CompareTrainingRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,14 @@ class TrainingServiceStub:
     """Sends the training run now and after each change, and ends when it has ended."""
     ListTrainingMetrics: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingMetricsRequest, _training_service_pb2.ListTrainingMetricsResponse]
     """Lists a run's metrics by step."""
+    PauseTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingRunRequest, _training_service_pb2.PauseTrainingRunResponse]
+    """Pauses a training run that has not ended. One that waits is PAUSED at once; one that a trainer has writes a checkpoint first."""
+    ResumeTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingRunRequest, _training_service_pb2.ResumeTrainingRunResponse]
+    """Puts a PAUSED training run back into the queue, or takes back the wish to pause it. It goes on from its newest whole checkpoint."""
+    GetTrainingRunPage: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingRunPageRequest, _training_service_pb2.GetTrainingRunPageResponse]
+    """Reads everything that a page about a training run shows."""
+    CompareTrainingRuns: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CompareTrainingRunsRequest, _training_service_pb2.CompareTrainingRunsResponse]
+    """Lays training runs beside each other: their curves over the same steps, and what differs in their settings."""
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
@@ -75,6 +83,14 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Sends the training run now and after each change, and ends when it has ended."""
     ListTrainingMetrics: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingMetricsRequest, _training_service_pb2.ListTrainingMetricsResponse]  # type: ignore[assignment]
     """Lists a run's metrics by step."""
+    PauseTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingRunRequest, _training_service_pb2.PauseTrainingRunResponse]  # type: ignore[assignment]
+    """Pauses a training run that has not ended. One that waits is PAUSED at once; one that a trainer has writes a checkpoint first."""
+    ResumeTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingRunRequest, _training_service_pb2.ResumeTrainingRunResponse]  # type: ignore[assignment]
+    """Puts a PAUSED training run back into the queue, or takes back the wish to pause it. It goes on from its newest whole checkpoint."""
+    GetTrainingRunPage: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingRunPageRequest, _training_service_pb2.GetTrainingRunPageResponse]  # type: ignore[assignment]
+    """Reads everything that a page about a training run shows."""
+    CompareTrainingRuns: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CompareTrainingRunsRequest, _training_service_pb2.CompareTrainingRunsResponse]  # type: ignore[assignment]
+    """Lays training runs beside each other: their curves over the same steps, and what differs in their settings."""
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     """TrainingService makes model versions from dataset versions."""
@@ -150,5 +166,37 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.ListTrainingMetricsResponse, _abc.Awaitable[_training_service_pb2.ListTrainingMetricsResponse]]:
         """Lists a run's metrics by step."""
+
+    @_abc_1.abstractmethod
+    def PauseTrainingRun(
+        self,
+        request: _training_service_pb2.PauseTrainingRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.PauseTrainingRunResponse, _abc.Awaitable[_training_service_pb2.PauseTrainingRunResponse]]:
+        """Pauses a training run that has not ended. One that waits is PAUSED at once; one that a trainer has writes a checkpoint first."""
+
+    @_abc_1.abstractmethod
+    def ResumeTrainingRun(
+        self,
+        request: _training_service_pb2.ResumeTrainingRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ResumeTrainingRunResponse, _abc.Awaitable[_training_service_pb2.ResumeTrainingRunResponse]]:
+        """Puts a PAUSED training run back into the queue, or takes back the wish to pause it. It goes on from its newest whole checkpoint."""
+
+    @_abc_1.abstractmethod
+    def GetTrainingRunPage(
+        self,
+        request: _training_service_pb2.GetTrainingRunPageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.GetTrainingRunPageResponse, _abc.Awaitable[_training_service_pb2.GetTrainingRunPageResponse]]:
+        """Reads everything that a page about a training run shows."""
+
+    @_abc_1.abstractmethod
+    def CompareTrainingRuns(
+        self,
+        request: _training_service_pb2.CompareTrainingRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.CompareTrainingRunsResponse, _abc.Awaitable[_training_service_pb2.CompareTrainingRunsResponse]]:
+        """Lays training runs beside each other: their curves over the same steps, and what differs in their settings."""
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
