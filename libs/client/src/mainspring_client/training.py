@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from mainspring.training.v1 import run_pb2, training_service_pb2_grpc
@@ -27,11 +27,15 @@ class Training(Area):
         super().__init__(connection)
         self.stub = training_service_pb2_grpc.TrainingServiceStub(connection.channel("trainer"))
 
-    async def start(self, recipe: str, dataset_version: str) -> run_pb2.TrainingRun:
+    async def start(self, recipe: str, dataset_version: str, *, priority: int = 0) -> run_pb2.TrainingRun:
         """Asks for a run by hand; published dataset versions ask for theirs by themselves."""
         project = "/".join(recipe.split("/")[:2])
         request = pb.CreateTrainingRunRequest(
-            parent=project, tuning_recipe=recipe, dataset_version=dataset_version, request_id=new_id()
+            parent=project,
+            tuning_recipe=recipe,
+            dataset_version=dataset_version,
+            priority=priority,
+            request_id=new_id(),
         )
         return (await self._unary(self.stub.CreateTrainingRun, request, pb.CreateTrainingRunResponse)).training_run
 
@@ -61,6 +65,30 @@ class Training(Area):
         return self._pages(
             self.stub.ListTrainingMetrics, request, pb.ListTrainingMetricsResponse, lambda r: r.training_metrics
         )
+
+    async def page(self, name: str, max_points: int = 200) -> pb.GetTrainingRunPageResponse:
+        """A run with its recipe as applied and all its curves."""
+        request = pb.GetTrainingRunPageRequest(name=name, max_points=max_points)
+        return await self._unary(self.stub.GetTrainingRunPage, request, pb.GetTrainingRunPageResponse)
+
+    async def compare(
+        self, project: str, names: Sequence[str], max_points: int = 200
+    ) -> pb.CompareTrainingRunsResponse:
+        """Runs beside each other: their curves over the same steps, and the settings in which they differ."""
+        request = pb.CompareTrainingRunsRequest(
+            parent=str(ProjectName(project)), training_runs=names, max_points=max_points
+        )
+        return await self._unary(self.stub.CompareTrainingRuns, request, pb.CompareTrainingRunsResponse)
+
+    async def pause(self, name: str) -> run_pb2.TrainingRun:
+        """Pauses a run that has not ended; one that is worked on writes a checkpoint first."""
+        request = pb.PauseTrainingRunRequest(name=name, request_id=new_id())
+        return (await self._unary(self.stub.PauseTrainingRun, request, pb.PauseTrainingRunResponse)).training_run
+
+    async def resume(self, name: str) -> run_pb2.TrainingRun:
+        """Has a paused run go on from its last checkpoint."""
+        request = pb.ResumeTrainingRunRequest(name=name, request_id=new_id())
+        return (await self._unary(self.stub.ResumeTrainingRun, request, pb.ResumeTrainingRunResponse)).training_run
 
     async def cancel(self, name: str) -> run_pb2.TrainingRun:
         """Cancels a run that has not ended."""

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mainspring_client.cli import access, data, demo, events, flywheel, lineage, models, stack, talk, work
+from mainspring_client.cli import access, data, demo, events, flywheel, lineage, models, runs, stack, talk, work
 from mainspring_client.cli.options import group
 
 app = group(
@@ -40,7 +40,7 @@ flywheel.register(app)
 demo.register(app)
 app.add_typer(data.datasets, name="datasets")
 app.add_typer(models.models, name="models")
-app.add_typer(work.runs, name="runs")
+app.add_typer(runs.runs, name="runs")
 app.add_typer(work.evals, name="evals")
 app.add_typer(models.releases, name="releases")
 app.add_typer(models.rollouts, name="rollouts")

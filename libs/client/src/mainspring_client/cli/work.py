@@ -1,4 +1,4 @@
-"""`runs` and `evals`: training and evaluation runs."""
+"""`evals`: evaluation runs."""
 
 from __future__ import annotations
 
@@ -10,95 +10,11 @@ from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Pr
 
 if TYPE_CHECKING:
     from mainspring.evaluation.v1 import run_pb2 as evaluation_pb2
-    from mainspring.training.v1 import run_pb2 as training_pb2
     from mainspring_client.client import Mainspring
 
 Run = Annotated[str, typer.Argument(help="Run id, or its whole name.")]
 
-runs = group("Training runs.")
 evals = group("Evaluation runs.")
-
-
-@runs.command("list")
-def list_runs(project: Project = DEFAULT_PROJECT, limit: Limit = 20, data: Data = None, json_: Json = False) -> None:
-    """Lists training runs, newest first."""
-    from mainspring_client.cli.output import print_json, print_table, progress_text, short, when
-    from mainspring_client.cli.run import collect, with_client
-
-    found = with_client(data, lambda mainspring: collect(mainspring.training.runs(project), limit))
-    if json_:
-        print_json(found)
-        return
-    print_table(
-        found,
-        {
-            "run": lambda r: short(r.name),
-            "model": lambda r: short(r.model),
-            "data": lambda r: short(r.dataset_version),
-            "state": progress_text,
-            "loss": lambda r: f"{r.latest_metric.train_loss:.4g}" if r.HasField("latest_metric") else "",
-            "asked for": lambda r: when(r.create_time),
-            "error": lambda r: r.error.message,
-        },
-        f"no training runs in {project}",
-    )
-
-
-@runs.command("watch")
-def watch_run(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, json_: Json = False) -> None:
-    """Follows a training run until it has ended. Status 1 when it failed."""
-    from mainspring.training.v1 import run_pb2
-    from mainspring_client.cli.output import Ticker, print_json, progress_text
-    from mainspring_client.cli.run import with_client
-    from mainspring_client.resources import expand
-    from mainspring_svckit.names import TrainingRunName
-
-    name = expand(TrainingRunName, project, run, "run")
-
-    async def body(mainspring: Mainspring) -> training_pb2.TrainingRun:
-        newest = run_pb2.TrainingRun()
-        with Ticker(quiet=json_) as ticker:
-            async for update in mainspring.training.watch(name):
-                newest = update.run
-                if json_:
-                    print_json({"training_run": newest, "metrics": update.metrics}, indent=None)
-                for metric in update.metrics:
-                    ticker.keep(metric_text(metric))
-                ticker.tell(progress_text(newest))
-        return newest
-
-    ended = with_client(data, body)
-    _require_success(ended, "training run")
-    if not json_:
-        result = ended.result
-        print(
-            f"succeeded after {result.steps} steps; validation loss {result.initial_validation_loss:.4g} ->"
-            f" {result.best_validation_loss:.4g}"
-        )
-
-
-@runs.command("cancel")
-def cancel_run(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, json_: Json = False) -> None:
-    """Cancels a training run that has not ended."""
-    from mainspring_client.cli.output import print_json, state_of
-    from mainspring_client.cli.run import with_client
-    from mainspring_client.resources import expand
-    from mainspring_svckit.names import TrainingRunName
-
-    name = expand(TrainingRunName, project, run, "run")
-    cancelled = with_client(data, lambda mainspring: mainspring.training.cancel(name))
-    if json_:
-        print_json(cancelled)
-    else:
-        print(f"{cancelled.name} is {state_of(cancelled)}")
-
-
-def metric_text(metric: training_pb2.TrainingMetric) -> str:
-    """A metric in one line."""
-    text = f"step {metric.step}  loss {metric.train_loss:.4g}"
-    if metric.HasField("validation_loss"):
-        text += f"  validation {metric.validation_loss:.4g}"
-    return f"{text}  {metric.tokens_per_second:.0f} tokens/s"
 
 
 @evals.command("list")
@@ -148,7 +64,7 @@ def watch_eval(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, 
         return newest
 
     ended = with_client(data, body)
-    _require_success(ended, "evaluation run")
+    require_success(ended, "evaluation run")
     if not json_:
         print_table(
             ended.results,
@@ -194,7 +110,8 @@ def _scores(scores: Any) -> str:
     return "  ".join(f"{scorer} {score:.3g}" for scorer, score in sorted(scores.items()))
 
 
-def _require_success(run: Any, what: str) -> None:
+def require_success(run: Any, what: str) -> None:
+    """Raises `PreconditionFailed` with the run's own reason unless it has succeeded."""
     from mainspring_client.cli.output import state_of
     from mainspring_svckit.errors import PreconditionFailed
     from mainspring_svckit.status import error_info
