@@ -11,6 +11,7 @@ from typing import Self
 from mainspring_client.configuration import Change, Configuration, apply
 from mainspring_client.connection import Connection, Endpoints
 from mainspring_client.data import Data
+from mainspring_client.dataset_versions import DatasetVersions
 from mainspring_client.embedding import Embedding
 from mainspring_client.evaluation import Evaluation
 from mainspring_client.feedback import Feedback
@@ -63,6 +64,11 @@ class Mainspring:
     def data(self) -> Data:
         """Files, ingestions, datasets."""
         return Data(self.connection)
+
+    @cached_property
+    def dataset_versions(self) -> DatasetVersions:
+        """Published dataset versions: rows, comparisons, exports."""
+        return DatasetVersions(self.connection)
 
     @cached_property
     def training(self) -> Training:
