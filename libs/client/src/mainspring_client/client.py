@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from mainspring_client.compression import Compression
 from mainspring_client.configuration import Change, Configuration, apply
 from mainspring_client.connection import Connection, Endpoints
 from mainspring_client.data import Data
@@ -79,6 +80,11 @@ class Mainspring:
     def evaluation(self) -> Evaluation:
         """Evaluation runs."""
         return Evaluation(self.connection)
+
+    @cached_property
+    def compression(self) -> Compression:
+        """Smaller versions of models."""
+        return Compression(self.connection)
 
     @cached_property
     def registry(self) -> Registry:

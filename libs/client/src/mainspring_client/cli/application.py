@@ -7,7 +7,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mainspring_client.cli import access, data, demo, events, flywheel, lineage, models, runs, stack, talk, work
+from mainspring_client.cli import (
+    access,
+    compress,
+    data,
+    demo,
+    events,
+    flywheel,
+    lineage,
+    models,
+    runs,
+    stack,
+    talk,
+    work,
+)
 from mainspring_client.cli.options import group
 
 app = group(
@@ -44,6 +57,7 @@ app.add_typer(runs.runs, name="runs")
 app.add_typer(work.evals, name="evals")
 app.add_typer(models.releases, name="releases")
 app.add_typer(models.rollouts, name="rollouts")
+compress.register(app)
 lineage.register(app)
 talk.register(app)
 app.add_typer(data.collections, name="collections")
