@@ -73,7 +73,7 @@ async def world(verifier: TokenVerifier, token: Token) -> AsyncIterator[World]:
     )
     door = Door(verifier=verifier, path=path, routes=routes, embeddings=services, feedback=services)
     listening = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.create_task(serve_http(make_app(door, Health()), listening, 2))
+    serving = asyncio.create_task(serve_http(make_app([door.router()], Health()), listening, 2))
     world = World(f"http://127.0.0.1:{listening.getsockname()[1]}", engine, ledger, services, token)
     yield world
     await asyncio.gather(world.http.aclose(), *(client.close() for client in world.clients))
@@ -226,7 +226,7 @@ async def test_f18_a_client_that_leaves_ends_the_generation_within_a_second(worl
 
 async def test_a1_every_route_wants_a_token_and_a_role(world: World) -> None:
     app: Any = make_app(
-        Door(verifier=None, path=None, routes=None, embeddings=None, feedback=None),  # type: ignore[arg-type]
+        [Door(verifier=None, path=None, routes=None, embeddings=None, feedback=None).router()],  # type: ignore[arg-type]
         Health(),
     )
     routes = [(path, method) for path, methods in app._app.openapi()["paths"].items() for method in methods]

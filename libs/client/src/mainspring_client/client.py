@@ -8,11 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from mainspring_client.compression import Compression
 from mainspring_client.configuration import Change, Configuration, apply
 from mainspring_client.connection import Connection, Endpoints
 from mainspring_client.data import Data
-from mainspring_client.dataset_versions import DatasetVersions
 from mainspring_client.embedding import Embedding
 from mainspring_client.evaluation import Evaluation
 from mainspring_client.feedback import Feedback
@@ -20,6 +18,7 @@ from mainspring_client.inference import Inference
 from mainspring_client.registry import Registry
 from mainspring_client.subscription import RELEASE_EVENTS, subscribe
 from mainspring_client.training import Training
+from mainspring_client.webhooks import Webhooks
 from mainspring_eventkit.cloudevents import Event
 
 
@@ -67,11 +66,6 @@ class Mainspring:
         return Data(self.connection)
 
     @cached_property
-    def dataset_versions(self) -> DatasetVersions:
-        """Published dataset versions: rows, comparisons, exports."""
-        return DatasetVersions(self.connection)
-
-    @cached_property
     def training(self) -> Training:
         """Training runs."""
         return Training(self.connection)
@@ -82,14 +76,14 @@ class Mainspring:
         return Evaluation(self.connection)
 
     @cached_property
-    def compression(self) -> Compression:
-        """Smaller versions of models."""
-        return Compression(self.connection)
-
-    @cached_property
     def registry(self) -> Registry:
         """Models, releases, turns of the loop."""
         return Registry(self.connection)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Events by HTTP."""
+        return Webhooks(self.connection)
 
     @cached_property
     def inference(self) -> Inference:

@@ -191,14 +191,6 @@ class ModelImportName(ResourceName):
 
 
 @dataclass(frozen=True)
-class QuantizationName(ResourceName):
-    """A quantization."""
-
-    template: ClassVar[str] = "projects/{project}/quantizations/{quantization}"
-    quantization: str
-
-
-@dataclass(frozen=True)
 class ReleasePolicyName(ResourceName):
     """A release policy."""
 
@@ -230,6 +222,23 @@ class CycleName(ResourceName):
 
     template: ClassVar[str] = "projects/{project}/cycles/{cycle}"
     cycle: str
+
+
+@dataclass(frozen=True)
+class WebhookEndpointName(ResourceName):
+    """A webhook endpoint."""
+
+    template: ClassVar[str] = "projects/{project}/webhookEndpoints/{endpoint}"
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class WebhookDeliveryName(ResourceName):
+    """A delivery of an event to a webhook endpoint."""
+
+    template: ClassVar[str] = "projects/{project}/webhookEndpoints/{endpoint}/deliveries/{delivery}"
+    endpoint: str
+    delivery: str
 
 
 @dataclass(frozen=True)

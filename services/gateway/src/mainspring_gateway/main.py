@@ -14,9 +14,11 @@ from mainspring_answers.triton import TritonClient
 from mainspring_eventkit.bus import Bus
 from mainspring_eventkit.outbox import Outbox
 from mainspring_gateway.adapters.services import EmbedderClient, FeedbackClient
+from mainspring_gateway.adapters.webhooks import WebhookClient
 from mainspring_gateway.settings import GatewaySettings
 from mainspring_gateway.transport.app import make_app
 from mainspring_gateway.transport.http import Door
+from mainspring_gateway.transport.webhooks import webhook_router
 from mainspring_svckit.clock import SystemClock
 from mainspring_svckit.database import Database
 from mainspring_svckit.http_server import serve_http
@@ -48,15 +50,18 @@ async def serve(process: Process, settings: GatewaySettings) -> int:
         ledger=OutboxLedger(database, Outbox(database, "gateway"), keep_content=settings.keep_content),
         clock=SystemClock(),
     )
+    verifier = process.verifier()
     door = Door(
-        verifier=process.verifier(),
+        verifier=verifier,
         path=path,
         routes=routes,
         embeddings=EmbedderClient(embedder, process.caller),
         feedback=FeedbackClient(process.channel(settings.feedback_address)),
     )
+    webhooks = webhook_router(verifier, WebhookClient(process.channel(settings.registry_address)))
     listening = socket.create_server((settings.http_host, settings.http_port), backlog=512)
-    process.intake(serve_http(make_app(door, process.health), listening, settings.stop_grace_s), "http")
+    app = make_app([door.router(), webhooks], process.health)
+    process.intake(serve_http(app, listening, settings.stop_grace_s), "http")
     return await process.run({"http": listening.getsockname()[1]})
 
 

@@ -15,6 +15,7 @@ class GatewaySettings(ServiceSettings):
     triton_url: str = Field(description="Triton's gRPC address: host:port.")
     embedder_address: str = Field(description="The embedder's gRPC address: host:port.")
     feedback_address: str = Field(description="The feedback service's gRPC address: host:port.")
+    registry_address: str = Field(description="The registry's gRPC address: host:port.")
     inference_database_url: SecretStr = Field(
         description="Inference's Postgres, for the record of every answer: postgresql://user:password@host:port/database."
     )

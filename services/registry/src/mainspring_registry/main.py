@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from mainspring.registry.v1 import compression_service_pb2_grpc
+import asyncio
+from contextlib import suppress
+
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
+from mainspring.registry.v1 import webhook_service_pb2_grpc
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
 from mainspring_eventkit.service import Events
 from mainspring_proof.keys import TrustedKeys, open_signer
 from mainspring_registry.adapters import postgres
+from mainspring_registry.adapters import webhooks as webhook_adapters
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.adapters.importer import ChildImporter
 from mainspring_registry.adapters.lineage import PostgresLineage
 from mainspring_registry.adapters.notary import SigningNotary
-from mainspring_registry.adapters.quantizer import ChildQuantizer
-from mainspring_registry.application import quantizations as quantizing
 from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.imports import WORK_KIND, Imports
@@ -21,24 +23,27 @@ from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.proofs import WORK_KIND as SIGNATURES
 from mainspring_registry.application.proofs import Proofs
-from mainspring_registry.application.quantizations import Quantizations
 from mainspring_registry.application.releases import Releases
+from mainspring_registry.application.webhooks import WORK_KIND as WEBHOOK_WORK
+from mainspring_registry.application.webhooks import WebhookPorts, Webhooks
 from mainspring_registry.settings import RegistrySettings
-from mainspring_registry.transport import compression_grpc
-from mainspring_registry.transport.compression_grpc import CompressionServicer
 from mainspring_registry.transport.events import Reactions
 from mainspring_registry.transport.grpc import NAME, RegistryServicer
+from mainspring_registry.transport.webhook_events import WebhookReactions
+from mainspring_registry.transport.webhook_grpc import NAME as WEBHOOK_NAME
+from mainspring_registry.transport.webhook_grpc import WebhookServicer
 from mainspring_svckit import watching, work
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.clock import SystemClock
 from mainspring_svckit.database import Database, Listener
-from mainspring_svckit.errors import failure_of
+from mainspring_svckit.errors import MainspringError, failure_of
+from mainspring_svckit.grpc_server import GrpcServer
 from mainspring_svckit.lifecycle import Process, run_main
 from mainspring_svckit.logs import get_logger
-from mainspring_svckit.reading import Reader
 from mainspring_svckit.work import Lease, Worker, WorkQueue
 
 PACKAGE = "mainspring_registry"
+HOUSEKEEPING_S = 3600.0
 log = get_logger(__name__)
 
 
@@ -106,38 +111,54 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     servicer = RegistryServicer(ports, catalogue, imports, releases, lineages, listener)
     server = process.grpc_server(database)
     server.add(NAME, pb_grpc.add_RegistryServiceServicer_to_server, servicer)
-    compressor = _compress(process, settings, database, listener, ports, catalogue)
-    server.add(compression_grpc.NAME, compression_service_pb2_grpc.add_CompressionServiceServicer_to_server, compressor)
+    serve_webhooks(process, settings, database, listener, events, server)
     return await process.run()
 
 
-def _compress(
+def serve_webhooks(
     process: Process,
     settings: RegistrySettings,
     database: Database,
     listener: Listener,
-    ports: Ports,
-    catalogue: Catalogue,
-) -> CompressionServicer:
-    """Takes quantizations, one at a time, and makes the door to them."""
-    repository = postgres.quantizations(database)
-    quantizer = ChildQuantizer(
-        ArtifactStore(settings.artifact_url),
-        settings.modelfiles_python,
-        settings.scratch_dir,
-        settings.quantization_timeout_s,
+    events: Events,
+    server: GrpcServer,
+) -> None:
+    """Wires what tells programs outside by HTTP."""
+    ports = WebhookPorts(
+        transactions=database,
+        endpoints=webhook_adapters.endpoints(database),
+        deliveries=webhook_adapters.PostgresDeliveries(database),
+        sender=webhook_adapters.HttpSender(allow_private=settings.webhooks_to_private_addresses),
+        new_secret=webhook_adapters.new_secret,
+        work=WorkQueue(database),
+        clock=SystemClock(),
+        retry_delays_s=settings.webhook_retry_delays_s,
     )
-    quantizations = Quantizations(ports, repository, catalogue, quantizer)
+    webhooks = Webhooks(ports)
 
-    async def do_quantize(lease: Lease) -> None:
-        await quantizations.run(lease.item.key, lease)
+    async def deliver(lease: Lease) -> None:
+        await webhooks.deliver(lease.item.key, lease)
 
     async def give_up(lease: Lease, error: Exception) -> None:
-        await quantizations.give_up(lease.item.key, *failure_of(error))
+        await webhooks.give_up(lease.item.key, failure_of(error)[1])
 
-    worker = Worker(database, listener, quantizing.WORK_KIND, do_quantize, on_exhausted=give_up, max_attempts=3)
-    process.intake(worker.run(), "quantizations")
-    return CompressionServicer(Reader(database), repository, quantizations, listener)
+    async def forget() -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            with suppress(MainspringError):  # It is tried again in an hour.
+                await webhooks.forget_old()
+
+    worker = Worker(
+        database, listener, WEBHOOK_WORK, deliver, on_exhausted=give_up, concurrency=4, lease_s=10, max_attempts=20
+    )
+    process.intake(worker.run(), "webhook deliveries")
+    process.support(forget(), "webhook housekeeping")
+    events.consume("registry-webhooks", WebhookReactions(webhooks).on_any)
+    server.add(
+        WEBHOOK_NAME,
+        webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server,
+        WebhookServicer(ports, webhooks),
+    )
 
 
 def main() -> None:

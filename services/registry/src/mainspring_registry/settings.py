@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from mainspring_registry.application.webhooks import RETRY_DELAYS_S
 from mainspring_svckit.settings import ServiceSettings
 
 
@@ -15,8 +16,7 @@ class RegistrySettings(ServiceSettings):
 
     modelfiles_python: str = Field(
         sys.executable,
-        description="Interpreter of an environment with mainspring-modelfiles; for GGUF sources with its extra 'gguf',"
-        " for quantizations with 'quantize'.",
+        description="Interpreter of an environment with mainspring-modelfiles; for GGUF sources with its extra 'gguf'.",
     )
     import_roots: list[Path] = Field(
         default_factory=list[Path], description="Folders from which models may be imported."
@@ -28,4 +28,11 @@ class RegistrySettings(ServiceSettings):
     signing_keys: Path = Field(description="File with the public keys (PEM) that are trusted; the first one signs.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
     import_timeout_s: float = Field(600.0, gt=0, le=86400, description="Longest import.")
-    quantization_timeout_s: float = Field(3600.0, gt=0, le=86400, description="Longest quantization.")
+    webhooks_to_private_addresses: bool = Field(
+        False,
+        description="Whether webhooks may go to http:// and to addresses that are not public.",
+    )
+    webhook_retry_delays_s: list[float] = Field(
+        list(RETRY_DELAYS_S),
+        description="Seconds until each further attempt at a webhook; after the last it is a dead letter.",
+    )

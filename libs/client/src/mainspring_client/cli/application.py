@@ -9,7 +9,6 @@ import typer
 
 from mainspring_client.cli import (
     access,
-    compress,
     data,
     demo,
     events,
@@ -19,6 +18,7 @@ from mainspring_client.cli import (
     runs,
     stack,
     talk,
+    webhooks,
     work,
 )
 from mainspring_client.cli.options import group
@@ -57,11 +57,11 @@ app.add_typer(runs.runs, name="runs")
 app.add_typer(work.evals, name="evals")
 app.add_typer(models.releases, name="releases")
 app.add_typer(models.rollouts, name="rollouts")
-compress.register(app)
 lineage.register(app)
 talk.register(app)
 app.add_typer(data.collections, name="collections")
 app.add_typer(events.events, name="events")
+app.add_typer(webhooks.webhooks, name="webhooks")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

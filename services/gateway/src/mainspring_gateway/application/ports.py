@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -49,4 +49,46 @@ class Feedback(Protocol):
         Raises:
             MainspringError: As the feedback service says.
         """
+        ...
+
+
+class Webhooks(Protocol):
+    """The registry's webhook service, asked in the caller's own name; endpoints and deliveries as JSON objects."""
+
+    async def create(
+        self, project: str, endpoint: str, url: str, event_types: Sequence[str], *, request_id: str, authorization: str
+    ) -> Mapping[str, Any]:
+        """Makes an endpoint; the object holds its secret.
+
+        Raises:
+            MainspringError: As the registry says; so do the others.
+        """
+        ...
+
+    async def list(self, project: str, *, after: str, limit: int, authorization: str) -> Mapping[str, Any]:
+        """Endpoints by name: `webhook_endpoints`, and `next_page_token` when there are more."""
+        ...
+
+    async def get(self, project: str, endpoint: str, *, authorization: str) -> Mapping[str, Any]:
+        """An endpoint."""
+        ...
+
+    async def rotate(self, project: str, endpoint: str, *, request_id: str, authorization: str) -> Mapping[str, Any]:
+        """Gives it a new secret, which the object holds."""
+        ...
+
+    async def delete(self, project: str, endpoint: str, *, request_id: str, authorization: str) -> None:
+        """Removes it."""
+        ...
+
+    async def deliveries(
+        self, project: str, endpoint: str, *, after: str, limit: int, authorization: str
+    ) -> Mapping[str, Any]:
+        """Its deliveries, newest first: `webhook_deliveries`, and `next_page_token` when there are more."""
+        ...
+
+    async def replay(
+        self, project: str, endpoint: str, delivery: str, *, request_id: str, authorization: str
+    ) -> Mapping[str, Any]:
+        """Sends a dead letter again."""
         ...

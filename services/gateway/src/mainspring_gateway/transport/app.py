@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -11,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mainspring_gateway.transport.errors import error_body, response_of, response_of_validation
-from mainspring_gateway.transport.http import Door
 from mainspring_svckit import telemetry
 from mainspring_svckit.errors import MainspringError
 from mainspring_svckit.health import Health
@@ -22,10 +23,11 @@ MAX_BODY_BYTES = 8 << 20
 log = get_logger(__name__)
 
 
-def make_app(door: Door, health: Health) -> ASGIApp:
+def make_app(routers: Sequence[APIRouter], health: Health) -> ASGIApp:
     """The gateway's whole application."""
     app = FastAPI(title="Mainspring gateway", version="1", docs_url=None, redoc_url=None)
-    app.include_router(door.router())
+    for router in routers:
+        app.include_router(router)
 
     @app.get("/readyz", include_in_schema=False)
     async def ready() -> Response:

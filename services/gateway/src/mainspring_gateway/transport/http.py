@@ -8,7 +8,6 @@ import time
 from array import array
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -30,6 +29,7 @@ from mainspring_answers.path import AnswerPath
 from mainspring_answers.routing import RoutingFollower
 from mainspring_gateway.application.ports import Embeddings, Feedback, Judgement
 from mainspring_gateway.domain.names import answer_name, completion_id, model_id, model_name
+from mainspring_gateway.transport.callers import Caller, admit
 from mainspring_gateway.transport.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -40,18 +40,9 @@ from mainspring_gateway.transport.streaming import EventStream, unless_left
 from mainspring_svckit.auth import TokenVerifier
 from mainspring_svckit.errors import FieldViolation, InvalidInput, NotFound
 from mainspring_svckit.ids import new_id
-from mainspring_svckit.names import CollectionName, is_id
+from mainspring_svckit.names import CollectionName
 
 _FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length"}
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who asks, in which project, with which header."""
-
-    subject: str
-    project: str
-    authorization: str
 
 
 class Door:
@@ -72,8 +63,9 @@ class Door:
     def router(self) -> APIRouter:
         """The routes; each lets only callers in who hold the role that it names."""
         router = APIRouter(prefix="/v1")
-        viewer, contributor = Depends(self._admit("viewer")), Depends(self._admit("contributor"))
-        annotator = Depends(self._admit("annotator"))
+        viewer, contributor, annotator = (
+            Depends(admit(self._verifier, role)) for role in ("viewer", "contributor", "annotator")
+        )
 
         @router.get("/models")
         async def list_models(caller: Annotated[Caller, viewer]) -> Response:
@@ -133,24 +125,6 @@ class Door:
             return JSONResponse({"object": "feedback", "id": item.rsplit("/", 1)[-1], "name": item}, 201)
 
         return router
-
-    def _admit(self, role: str) -> Any:
-        async def admit(
-            authorization: Annotated[str | None, Header()] = None,
-            openai_project: Annotated[str | None, Header(alias="OpenAI-Project")] = None,
-        ) -> Caller:
-            principal = self._verifier.verify_header(authorization)
-            principal.require(role)
-            named = sorted(principal.projects - {"*"})
-            project = openai_project or (named[0] if len(named) == 1 else "")
-            if not project:
-                message = "your token is good for several projects; name one in the header OpenAI-Project"
-                raise InvalidInput(message, reason="PROJECT_MISSING")
-            if not is_id(project) or not principal.may_see(project):
-                raise NotFound("Project", f"projects/{project[:100]}")
-            return Caller(principal.subject, project, authorization or "")
-
-        return admit
 
     async def _chat_events(
         self, question: Question, model: str, *, with_usage: bool

@@ -107,3 +107,11 @@ class FeedbackRequest(_Body):
         description="true or false; 0 to 1; the corrected text; or the `id` of the completion that is worse."
     )
     comment: str = Field("", max_length=10_000)
+
+
+class WebhookRequest(_Body):
+    """`POST /v1/webhooks`."""
+
+    id: str = Field(min_length=1, max_length=63)
+    url: str = Field(min_length=1, max_length=2000)
+    event_types: list[str] = Field(default_factory=list[str], max_length=20)

@@ -21,7 +21,6 @@ class ModelKind(StrEnum):
     FOUNDATION = "FOUNDATION"
     ADAPTER = "ADAPTER"
     EMBEDDING = "EMBEDDING"
-    MERGED = "MERGED"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class Lineage:
     parent_model_version: str = ""
     model_import: str = ""
     origin: str = ""
-    quantized_from: str = ""
 
 
 @dataclass(frozen=True)
