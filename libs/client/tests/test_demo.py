@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mainspring_client.demo import task
-from mainspring_client.demo.pysource import read_entries
 from mainspring_client.demo.reference import reference_documents
 from mainspring_client.demo.report import Report, print_report
+from mainspring_pysource import read_entries
 from mainspring_svckit.errors import InvalidInput
 
 SOURCE = '''

@@ -52,10 +52,10 @@ def demo(
     running, and is stopped by 'mainspring down --data FOLDER', or at once with DEMO_DOWN=1. The report is written to
     demo-report.json in that folder. Status 1 when a step did not happen. A second run begins from nothing.
     """
-    from mainspring_client.demo.pysource import default_source
     from mainspring_client.demo.report import Report, print_report
     from mainspring_client.stack import control
     from mainspring_client.stack.folder import DataFolder
+    from mainspring_pysource import default_source
 
     chosen = data or Path(os.environ.get("MAINSPRING_DEMO_DATA") or Path.home() / ".mainspring-demo")
     folder = DataFolder.at(chosen)

@@ -17,10 +17,10 @@ from mainspring.registry.v1 import model_pb2
 from mainspring_client.client import Mainspring
 from mainspring_client.demo import task
 from mainspring_client.demo.door import Completion, Gateway
-from mainspring_client.demo.pysource import Entry
 from mainspring_client.demo.reference import reference_documents
 from mainspring_client.demo.report import Report, turn_of
 from mainspring_client.flywheel import BASE_MODEL, BASE_PACKAGE, Outcome, Result, TurnUpdate, ensure_model, follow_turn
+from mainspring_pysource import Entry
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import CollectionName, ModelName
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mainspring_client.configuration import Configuration
-from mainspring_client.demo.pysource import Entry, installed_roots, read_entries
+from mainspring_pysource import Entry, installed_roots, read_entries
 from mainspring_svckit.errors import InvalidInput
 
 NAME = "summaries"

@@ -1,4 +1,4 @@
-"""Reads CSV as RFC 4180 describes it: commas, quotes, a header line, UTF-8.
+"""Reads CSV as RFC 4180 describes it: commas (or tabs), quotes, a header line, UTF-8.
 
 A quote that is never closed would swallow all rows after it. So a record that turns out to be broken costs its first
 line only: that line is refused, and reading begins anew with the next one.
@@ -17,18 +17,20 @@ from mainspring_svckit.errors import InvalidInput
 
 
 class CsvReader:
-    """A CSV file."""
+    """A CSV or TSV file."""
 
-    def __init__(self, file: BinaryIO, columns: Sequence[str], optional: Sequence[str] = ()) -> None:
+    def __init__(
+        self, file: BinaryIO, columns: Sequence[str], optional: Sequence[str] = (), *, delimiter: str = ","
+    ) -> None:
         """Takes the file, the columns that its header must name, and those that it may; each at most once."""
-        self._file, self._columns, self._optional = file, columns, optional
+        self._file, self._columns, self._optional, self._delimiter = file, columns, optional, delimiter
 
     def records(self) -> Iterator[Record]:
         """See `SourceReader`."""
         begin(self._file)
         csv.field_size_limit(MAX_RECORD_BYTES)
         feed = _Feed(lines(self._file))
-        parsed = _parsed(feed)
+        parsed = _parsed(feed, self._delimiter)
         header = self._header(parsed)
         for first, raw, fields, problem in parsed:
             if problem:
@@ -65,8 +67,8 @@ class CsvReader:
             if column in header:
                 continue
             hint = "name its columns in the recipe or in the source"
-            if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-                hint = "save it with commas between the columns"
+            if len(header) == 1 and any(sign in header[0] for sign in ",;\t"):
+                hint = f"save it with {'commas' if self._delimiter == ',' else 'tabs'} between the columns"
             message = f"has no column {column!r} in its header, which names {shown}; {hint}"
             raise InvalidInput(message, reason="SOURCE_LACKS_COLUMN")
         return header
@@ -117,8 +119,8 @@ class _Feed:
         self._credit -= self._bytes - len(self.taken[0].data)
 
 
-def _parsed(feed: _Feed) -> Iterator[_Parsed]:
-    reader = csv.reader(feed, strict=True)
+def _parsed(feed: _Feed, delimiter: str) -> Iterator[_Parsed]:
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.start()
         fields: list[str] = []

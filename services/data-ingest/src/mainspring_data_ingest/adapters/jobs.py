@@ -20,12 +20,13 @@ REFUSED = 2
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A source on the local disk; `title` names it in messages."""
+    """A source on the local disk; `title` names it in messages, `name` is what its owner calls it."""
 
     path: Path
     title: str
     format: SourceFormat
     columns: ColumnMapping | None
+    name: str = ""
 
 
 @dataclass(frozen=True)

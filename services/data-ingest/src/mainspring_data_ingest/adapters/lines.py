@@ -47,10 +47,10 @@ def begin(file: BinaryIO) -> None:
     if not sample.removeprefix(_BOM):
         raise InvalidInput("is empty; upload a file with data", reason="SOURCE_EMPTY")
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InvalidInput("is UTF-16; save it as UTF-8 and upload it again", reason="SOURCE_NOT_UTF8")
+        raise InvalidInput("is UTF-16 or UTF-32; save it as UTF-8 and upload it again", reason="SOURCE_NOT_UTF8")
     for signature, kind in _SIGNATURES.items():
         if sample.startswith(signature):
-            message = f"is {kind}, not text; convert it to JSON Lines or CSV in UTF-8 and upload that"
+            message = f"is {kind}, not text; name its format, or convert it to JSON Lines or CSV in UTF-8"
             raise InvalidInput(message, reason="SOURCE_NOT_TEXT")
     controls = len(_CONTROLS.findall(sample))
     # A few stray control characters are a matter of their rows; many are another encoding, or no text at all.

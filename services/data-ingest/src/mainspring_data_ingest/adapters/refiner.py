@@ -56,7 +56,7 @@ class ChildRefiner:
         path = await self._files.fetch(project, source.artifact, folder / f"source-{index}")
         name = source.artifact.filename
         title = f"source {index}" + (f" ({name!r})" if name else "")
-        return SourceFile(path, title, source.format, source.columns)
+        return SourceFile(path, title, source.format, source.columns, name or f"source {index}")
 
     async def _held_out(
         self, work: Ingestion, index: int, step: RecipeStep, manifests: Mapping[str, ArtifactRef], folder: Path
@@ -70,7 +70,7 @@ class ChildRefiner:
             title = f"the evaluation set of step {index + 1}" + (
                 f" ({step.file.filename!r})" if step.file.filename else ""
             )
-            yield SourceFile(path, title, recognised(path, step.file.filename, title), step.columns)
+            yield SourceFile(path, title, recognised(path, step.file.filename, title), step.columns, step.file.filename)
             return
         manifest = json.loads(await self._files.read(project, manifests[step.dataset_version]))
         for number, shard in enumerate(manifest["splits"][Split.TEST.value.lower()]):

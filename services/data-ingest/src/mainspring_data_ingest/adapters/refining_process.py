@@ -70,7 +70,7 @@ def refine(job: Job, folder: Path) -> Refined:
             reader, file = open_source(source, source.columns or job.recipe.columns, stack)
             opened.append(OpenSource(source.title, reader, source.columns))
             files.append(file)
-        progress = _Progress(files, sum(source.path.stat().st_size for source in job.sources))
+        progress = _Progress(files, sum(os.fstat(file.fileno()).st_size for file in files))
         with Shards(folder, rows_per_shard=job.rows_per_shard) as sink:
             tally, report = Refinery(job.recipe, sink, at_work).run(opened, progress.row)
             shards, refused = sink.finish()

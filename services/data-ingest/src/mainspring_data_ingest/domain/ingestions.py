@@ -23,6 +23,11 @@ class SourceFormat(StrEnum):
     ARROW = "ARROW"
     TEXT = "TEXT"
     MARKDOWN = "MARKDOWN"
+    HTML = "HTML"
+    PDF = "PDF"
+    DOCX = "DOCX"
+    PYTHON = "PYTHON"
+    ZIP = "ZIP"
 
 
 @dataclass(frozen=True)

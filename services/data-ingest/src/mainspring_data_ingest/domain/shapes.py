@@ -28,6 +28,7 @@ class Shape(StrEnum):
     THUMBS = "THUMBS"
     PROMPT_COMPLETION = "PROMPT_COMPLETION"
     CORPUS = "CORPUS"
+    CODE_SUMMARY = "CODE_SUMMARY"
 
 
 class _Sample:
@@ -62,10 +63,18 @@ def recognise(records: Sequence[Mapping[str, Any]]) -> tuple[Shape, ColumnMappin
     if not records:
         return None
     sample = _Sample(records)
-    for rule in (_preferences, _pairs, _chats, _alpaca, _prompts, _corpus):
+    for rule in (_code, _preferences, _pairs, _chats, _alpaca, _prompts, _corpus):
         found = rule(sample)
         if found is not None:
             return found
+    return None
+
+
+def _code(sample: _Sample) -> tuple[Shape, ColumnMapping] | None:
+    """What our own reader makes of Python code."""
+    names = ("file", "name", "text", "summary")
+    if all(sample.has(name) for name in names):
+        return Shape.CODE_SUMMARY, ColumnMapping(input_column="text", target_column="summary", group_column="file")
     return None
 
 

@@ -26,7 +26,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Source(_message.Message):
-    """Source is one file to read."""
+    """Source is one file to read. It may be packed with gzip or Zstandard. Text is UTF-8, or UTF-16 with a byte order mark."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -42,6 +42,32 @@ class Source(_message.Message):
         """One JSON object a line, UTF-8."""
         FORMAT_CSV: Source._Format.ValueType  # 2
         """Comma-separated values with a header line (RFC 4180), UTF-8."""
+        FORMAT_TSV: Source._Format.ValueType  # 3
+        """Tab-separated values with a header line."""
+        FORMAT_JSON: Source._Format.ValueType  # 4
+        """One array of JSON objects."""
+        FORMAT_PARQUET: Source._Format.ValueType  # 5
+        """Apache Parquet."""
+        FORMAT_ARROW: Source._Format.ValueType  # 6
+        """Apache Arrow: IPC file (Feather) or stream."""
+        FORMAT_TEXT: Source._Format.ValueType  # 7
+        """Plain text. Records are passages of up to 4,000 characters, made of whole paragraphs where these fit, with the columns `text`, `file` (the
+        file's name) and `part` (number of the passage).
+        """
+        FORMAT_MARKDOWN: Source._Format.ValueType  # 8
+        """Markdown; as text, and a heading may begin a passage."""
+        FORMAT_HTML: Source._Format.ValueType  # 9
+        """HTML; as text, of what a reader would see."""
+        FORMAT_PDF: Source._Format.ValueType  # 10
+        """PDF with text in it; as text. Lines are those of pages."""
+        FORMAT_DOCX: Source._Format.ValueType  # 11
+        """Word document (Office Open XML); as text. Lines are numbers of paragraphs."""
+        FORMAT_PYTHON: Source._Format.ValueType  # 12
+        """Python code. Records are documented functions and classes, with the columns `file`, `name`, `text` (signature, and the rest of the
+        docstring or the body) and `summary` (the docstring's first sentence).
+        """
+        FORMAT_ZIP: Source._Format.ValueType  # 13
+        """ZIP archive of files in any of these formats, which are recognised one by one. Lines count all of its records; `file` is the member's name."""
 
     class Format(_Format, metaclass=_FormatEnumTypeWrapper):
         """Format says how the bytes are read."""
@@ -52,6 +78,32 @@ class Source(_message.Message):
     """One JSON object a line, UTF-8."""
     FORMAT_CSV: Source.Format.ValueType  # 2
     """Comma-separated values with a header line (RFC 4180), UTF-8."""
+    FORMAT_TSV: Source.Format.ValueType  # 3
+    """Tab-separated values with a header line."""
+    FORMAT_JSON: Source.Format.ValueType  # 4
+    """One array of JSON objects."""
+    FORMAT_PARQUET: Source.Format.ValueType  # 5
+    """Apache Parquet."""
+    FORMAT_ARROW: Source.Format.ValueType  # 6
+    """Apache Arrow: IPC file (Feather) or stream."""
+    FORMAT_TEXT: Source.Format.ValueType  # 7
+    """Plain text. Records are passages of up to 4,000 characters, made of whole paragraphs where these fit, with the columns `text`, `file` (the
+    file's name) and `part` (number of the passage).
+    """
+    FORMAT_MARKDOWN: Source.Format.ValueType  # 8
+    """Markdown; as text, and a heading may begin a passage."""
+    FORMAT_HTML: Source.Format.ValueType  # 9
+    """HTML; as text, of what a reader would see."""
+    FORMAT_PDF: Source.Format.ValueType  # 10
+    """PDF with text in it; as text. Lines are those of pages."""
+    FORMAT_DOCX: Source.Format.ValueType  # 11
+    """Word document (Office Open XML); as text. Lines are numbers of paragraphs."""
+    FORMAT_PYTHON: Source.Format.ValueType  # 12
+    """Python code. Records are documented functions and classes, with the columns `file`, `name`, `text` (signature, and the rest of the
+    docstring or the body) and `summary` (the docstring's first sentence).
+    """
+    FORMAT_ZIP: Source.Format.ValueType  # 13
+    """ZIP archive of files in any of these formats, which are recognised one by one. Lines count all of its records; `file` is the member's name."""
 
     ARTIFACT_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int

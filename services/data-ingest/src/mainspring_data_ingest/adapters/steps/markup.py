@@ -40,10 +40,11 @@ class MarkupStep(BaseStep):
 
     def apply(self, draft: Draft, origin: Origin) -> Draft:
         """See `Step`."""
-        return draft.changed(self._part, _to_text)
+        return draft.changed(self._part, text_of_markup)
 
 
-def _to_text(text: str) -> str:
+def text_of_markup(text: str) -> str:
+    """The text that a reader would see; text without markup stays as it is."""
     if "<" in text and _TAG.search(text):
         return _SPACE.sub("\n", "".join(_visible(text)).replace("\xa0", " ")).strip()
     if "&" in text and _ENTITY.search(text):

@@ -51,12 +51,14 @@ class Entry:
         name: Qualified name inside the module.
         text: What the model is given.
         summary: What the author wrote.
+        line: Where its definition begins, from 1.
     """
 
     module: str
     name: str
     text: str
     summary: str
+    line: int = 1
 
 
 def installed_roots() -> list[Path]:
@@ -96,14 +98,25 @@ def _skipped(path: Path) -> bool:
 
 def _file_entries(path: Path, module: str) -> Iterator[Entry]:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            return
-        source = path.read_text(encoding="utf-8")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            tree = ast.parse(source)
+        if path.stat().st_size <= MAX_FILE_BYTES:
+            yield from entries_of(path.read_text(encoding="utf-8"), module)
     except (OSError, SyntaxError, ValueError, RecursionError):
         return
+
+
+def entries_of(source: str, module: str) -> Iterator[Entry]:
+    """Usable entries of one file's code.
+
+    Args:
+        source: The code.
+        module: Names the file in the entries.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: It cannot be parsed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        tree = ast.parse(source)
     lines = source.splitlines()
     for node, name in _documented(tree, ""):
         docstring = ast.get_docstring(node)
@@ -129,7 +142,7 @@ def _entry(node: Documented, name: str, module: str, docstring: str, lines: list
     told = _cut(rest.strip() or _body(node, lines))
     if len(told) < MIN_TOLD_CHARACTERS:
         return None
-    return Entry(module, name, f"{_signature(node, lines)}\n{told}", summary)
+    return Entry(module, name, f"{_signature(node, lines)}\n{told}", summary, node.lineno)
 
 
 def _is_sentence(text: str) -> bool:
