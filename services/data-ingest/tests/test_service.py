@@ -1,139 +1,27 @@
 """Data-ingest as its users meet it: gRPC, events in and out, two replicas, real NATS and Postgres."""
 
 import asyncio
-import io
 import json
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import grpc
 import psutil
-import pyarrow.parquet as pq
 import pytest
 from google.protobuf import json_format
 
 from mainspring.common.v1 import artifact_pb2
-from mainspring.data.v1 import data_service_pb2 as pb
-from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
 from mainspring.data.v1 import dataset_pb2, ingestion_pb2, recipe_pb2
 from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
 from mainspring.events.v1.feedback_events_pb2 import PreferencesReady
 from mainspring_eventkit.bus import Bus
 from mainspring_eventkit.topology import DLQ_STREAM
-from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_from_proto, artifact_to_proto
-from mainspring_svckit.status import error_info, from_rpc_error
+from mainspring_svckit.status import error_info
 from mainspring_testkit.events import EventTap, publish
-from mainspring_testkit.plugin import Token
-from mainspring_testkit.servers import PostgresServer
-from mainspring_testkit.service import ServiceProcess, Surroundings
 from mainspring_testkit.waiting import eventually
 
-DATASET = "projects/p/datasets/d"
-RECIPE = "projects/p/ingestionRecipes/r"
-JSONL, CSV = ingestion_pb2.Source.FORMAT_JSONL, ingestion_pb2.Source.FORMAT_CSV
-ENDED = {
-    ingestion_pb2.Ingestion.STATE_SUCCEEDED,
-    ingestion_pb2.Ingestion.STATE_FAILED,
-    ingestion_pb2.Ingestion.STATE_CANCELLED,
-}
-LONG = 120_000
-"""Rows that take a few seconds, so that something can happen meanwhile."""
-
-
-def pairs(count: int, start: int = 0) -> bytes:
-    return b"".join(b'{"mr": "q%d", "ref": "a%d"}\n' % (number, number) for number in range(start, start + count))
-
-
-class DataIngest:
-    """Two replicas and somebody who calls them."""
-
-    def __init__(
-        self, surroundings: Surroundings, replicas: list[ServiceProcess], artifacts: ArtifactStore, token: Token
-    ) -> None:
-        self.replicas, self.artifacts, self.token = replicas, artifacts, token
-        self.caller = surroundings.caller("contributor")
-        self.turn = 0
-
-    async def call(self, method: str, **fields: Any) -> Any:
-        self.turn += 1
-        replica = self.replicas[self.turn % len(self.replicas)]
-        request = getattr(pb, f"{method}Request")(**fields)
-        stub: Any = pb_grpc.DataServiceStub(replica.channel)
-        return await self.caller.unary(getattr(stub, method), request, getattr(pb, f"{method}Response"))
-
-    async def upload(
-        self, data: bytes, filename: str = "x.jsonl", parent: str = "projects/p", chunk_bytes: int = 1 << 20
-    ) -> artifact_pb2.Artifact:
-        async def messages() -> AsyncIterator[pb.UploadArtifactRequest]:
-            yield pb.UploadArtifactRequest(parent=parent, filename=filename, chunk=data[:chunk_bytes])
-            for start in range(chunk_bytes, len(data), chunk_bytes):
-                yield pb.UploadArtifactRequest(chunk=data[start : start + chunk_bytes])
-
-        stub: Any = pb_grpc.DataServiceStub(self.replicas[0].channel)
-        metadata = (("authorization", f"Bearer {self.token('contributor')}"),)
-        try:
-            answer = await stub.UploadArtifact(messages(), metadata=metadata, timeout=30)
-        except grpc.RpcError as err:
-            raise from_rpc_error(err) from err
-        return answer.artifact
-
-    async def put_recipe(self, **fields: Any) -> Any:
-        columns = recipe_pb2.ColumnMapping(input_column="mr", target_column="ref")
-        values: dict[str, Any] = {"name": RECIPE, "dataset": DATASET, "columns": columns, **fields}
-        recipe = recipe_pb2.IngestionRecipe(**values)
-        return await self.call("UpdateIngestionRecipe", ingestion_recipe=recipe, allow_missing=True)
-
-    async def start(self, *files: bytes, format: Any = JSONL, **fields: Any) -> ingestion_pb2.Ingestion:  # noqa: A002
-        sources = [ingestion_pb2.Source(artifact=await self.upload(data), format=format) for data in files]
-        wish = {"parent": "projects/p", "ingestion_recipe": RECIPE, "sources": sources, **fields}
-        return (await self.call("CreateIngestion", **wish)).ingestion
-
-    async def watch(
-        self, name: str, until: Callable[[ingestion_pb2.Ingestion], bool] = lambda _: False
-    ) -> ingestion_pb2.Ingestion:
-        stub: Any = pb_grpc.DataServiceStub(self.replicas[0].channel)
-        request = pb.WatchIngestionRequest(name=name)
-        found = ingestion_pb2.Ingestion()
-        async for answer in self.caller.stream(stub.WatchIngestion, request, pb.WatchIngestionResponse, timeout_s=60):
-            found = answer.ingestion
-            if until(found):
-                break
-        return found
-
-    async def ingest(self, *files: bytes, **options: Any) -> ingestion_pb2.Ingestion:
-        return await self.watch((await self.start(*files, **options)).name)
-
-    async def version(self, name: str) -> dataset_pb2.DatasetVersion:
-        return (await self.call("GetDatasetVersion", name=name)).dataset_version
-
-    async def version_names(self) -> list[str]:
-        listed = await self.call("ListDatasetVersions", parent=DATASET)
-        return [version.name.rsplit("/", 1)[-1] for version in listed.dataset_versions]
-
-    async def rows(self, version: dataset_pb2.DatasetVersion) -> list[dict[str, Any]]:
-        """All rows, read as a subscriber would: manifest, shards."""
-        manifest = json.loads(await self.artifacts.read("p", artifact_from_proto(version.manifest)))
-        rows: list[dict[str, Any]] = []
-        for split, shards in manifest["splits"].items():
-            for shard in shards:
-                address = artifact_pb2.Artifact(sha256=shard["sha256"], size_bytes=shard["size_bytes"])
-                data = await self.artifacts.read("p", artifact_from_proto(address))
-                rows += [{**row, "split": split} for row in pq.read_table(io.BytesIO(data)).to_pylist()]
-        return rows
-
-
-@pytest.fixture
-async def ingest(
-    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, token: Token, tmp_path: Any
-) -> DataIngest:
-    database = await postgres.new_database("mainspring_data_ingest")
-    settings = {"scratch_dir": str(tmp_path / "scratch"), "max_upload_bytes": 16 << 20, "work_lease_s": 3}
-    replicas = [surroundings.replica("mainspring_data_ingest.main", database, **settings) for _ in range(2)]
-    await asyncio.gather(*(replica.start() for replica in replicas))
-    return DataIngest(surroundings, replicas, ArtifactStore(artifact_url), token)
+from .harness import CSV, DATASET, ENDED, JSONL, LONG, RECIPE, DataIngest, pairs
 
 
 def preferences(examples: artifact_pb2.Artifact, recipe: str = RECIPE) -> PreferencesReady:

@@ -107,6 +107,7 @@ async def world(tmp_path: Path) -> World:
         ingestions=repository(project),
         datasets=repository(project),
         versions=repository(lambda v: v.dataset, lambda v: f"{v.number:09}", True),
+        comparisons=repository(project),
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
         files=files,
         work=work,

@@ -1,23 +1,27 @@
 """The fakes of this service's own ports; each passes the contract suite of its port."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from mainspring_evaluator.application.ports import TestSplit, VersionInfo
+from mainspring_evaluator.application.ports import EVERYTHING, ItemPairs, JudgedAnswer, Row, SplitRows, VersionInfo
 from mainspring_evaluator.domain.fidelity import Distribution
-from mainspring_evaluator.domain.items import Answer, EvaluationItem, Message, Prompt
-from mainspring_evaluator.domain.suites import Sampling
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Message, Prompt
+from mainspring_evaluator.domain.suites import Retrieval, SafetySet, Sampling, Split
 from mainspring_svckit.errors import (
+    MainspringError,
     NotFound,
     PreconditionFailed,
     Unavailable,
 )
+from mainspring_svckit.pagination import Page
+from mainspring_svckit.repository import Listed
 from mainspring_testkit.fakes import (
     FakeRepository,
 )
 
 MODEL, BASE = "projects/p/models/m", "projects/p/models/base/versions/1"
 FIRST, SECOND = f"{MODEL}/versions/1", f"{MODEL}/versions/2"
-DATA = "projects/p/datasets/d/versions/1"
+DATA, OTHER_DATA = "projects/p/datasets/d/versions/1", "projects/p/datasets/other/versions/1"
 ROWS = [
     ("red", "all of the roses are red"),
     ("blue", "all of the violets are blue"),
@@ -49,17 +53,35 @@ class FakeCatalogue:
 class FakeDatasets:
     def __init__(self) -> None:
         self.rows = [[Message("user", question), Message("assistant", answer)] for question, answer in ROWS]
+        self.training: dict[str, list[list[Message]]] = {DATA: [], OTHER_DATA: []}
         self.asked: list[str] = []
 
-    async def test_split(self, dataset_version: str) -> TestSplit:
+    async def read(self, dataset_version: str, split: Split) -> SplitRows:
         self.asked.append(dataset_version)
-        if dataset_version != DATA:
+        if dataset_version not in self.training:
             raise PreconditionFailed("DATASET_UNREADABLE", "not there")
+        wanted = {Split.TEST: self.rows, Split.TRAIN: self.training[dataset_version], Split.VALIDATION: []}[split]
 
-        async def batches() -> AsyncIterator[Sequence[Sequence[Message]]]:
-            yield self.rows
+        async def batches() -> AsyncIterator[Sequence[Row]]:
+            yield [Row(messages, f"line {line} of source 0") for line, messages in enumerate(wanted, start=1)]
 
-        return TestSplit("root", batches())
+        return SplitRows("root", batches())
+
+
+class FakeItemFiles:
+    def __init__(self) -> None:
+        self.sets: dict[SafetySet, list[Item]] = {}
+        self.tasks: dict[str, list[Item]] = {}
+
+    async def safety(self, wanted: SafetySet) -> Sequence[Item]:
+        if wanted not in self.sets:
+            raise PreconditionFailed("SAFETY_SET_MISSING", "not installed")
+        return self.sets[wanted]
+
+    async def harness(self, path: str) -> Sequence[Item]:
+        if path not in self.tasks:
+            raise PreconditionFailed("TASK_UNREADABLE", "not there")
+        return self.tasks[path]
 
 
 class FakeInference:
@@ -72,6 +94,8 @@ class FakeInference:
         self.failures: dict[str, list[Exception]] = {}
         self.tokens: dict[str, Distribution] = {}
         self.sampling: Sampling | None = None
+        self.said: dict[str, Callable[[Prompt], str]] = {}
+        self.passages: tuple[str, ...] = ()
 
     async def hold(self, version: str, holder: str) -> None:
         if version in self.refused:
@@ -81,7 +105,15 @@ class FakeInference:
     async def let_go(self, holder: str) -> None:
         self.held = {(version, by) for version, by in self.held if by != holder}
 
-    async def answer(self, version: str, prompt: Prompt, sampling: Sampling) -> Answer:
+    async def answer(
+        self,
+        version: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        context: Retrieval | None = None,
+        timed: bool = False,
+    ) -> Answer:
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
         self.sampling = sampling
@@ -89,12 +121,55 @@ class FakeInference:
         if self.failures.get(question):
             raise self.failures[question].pop()
         self.asked.append((version, question))
+        if version in self.said:
+            return Answer(self.said[version](prompt), 1.0)
         text = next(answer for asked, answer in ROWS if asked == question) if version != BASE else f"{question}\x00"
-        return Answer(text, float(len(self.asked)))
+        passages = self.passages if context is not None else ()
+        return Answer(text, float(len(self.asked)), 0.1 if timed else 0.0, 10, len(text.split()), passages)
 
     async def next_tokens(self, version: str, prefix: str, top: int) -> Distribution:
         assert (version, top) == (FIRST, 200)
         return self.tokens[prefix]
+
+    async def first_tokens(self, version: str, prompt: Prompt, top: int) -> Distribution:
+        assert top == 1
+        if not any(version == held for held, _ in self.held):
+            raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
+        return {1: math.log(0.9 if version != BASE else 0.3)}
+
+
+class FakeEmbeddings:
+    """One direction for each first letter."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.failure: MainspringError | None = None
+
+    async def embed(self, embedding_model_version: str, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        if self.failure is not None:
+            raise self.failure
+        self.texts += texts
+        return [[1.0, 0.0] if text[:1] in "as" else [0.0, 1.0] for text in texts]
+
+
+class FakeObservations:
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], float] = {}
+
+    async def known(self, project: str, keys: Sequence[str]) -> Mapping[str, float]:
+        return {key: self.rows[project, key] for key in keys if (project, key) in self.rows}
+
+    async def put(self, project: str, values: Mapping[str, float]) -> None:
+        for key, value in values.items():
+            self.rows.setdefault((project, key), value)
+
+
+class FakeLabels:
+    def __init__(self) -> None:
+        self.judged: dict[str, list[JudgedAnswer]] = {}
+
+    async def newest(self, model: str, limit: int) -> Sequence[JudgedAnswer]:
+        return self.judged.get(model, [])[:limit]
 
 
 class FakeAnswers:
@@ -115,3 +190,25 @@ class FakeItems(FakeRepository[EvaluationItem]):
     async def add_all(self, items: Sequence[EvaluationItem]) -> None:
         for item in items:
             await self.add(item)
+
+    async def list(self, parent: str, page: Page, wanted: ItemFilter = EVERYTHING) -> Listed[EvaluationItem]:
+        everything = await super().list(parent, Page(1_000_000, page.after))
+        rows = [row for row in everything.items if wanted.takes(row.value)]
+        shown = rows[: page.size]
+        return Listed(shown, f"{shown[-1].value.index:09}" if len(rows) > page.size else None)
+
+    async def scores(self, parent: str) -> Mapping[str, Mapping[str, float]]:
+        found = await self.list(parent, Page(1_000_000, None))
+        return {row.value.prompt_sha256: row.value.candidate_scores for row in found.items if row.value.prompt_sha256}
+
+    async def pairs(self, first: str, second: str, page: Page) -> ItemPairs:
+        of_second = await self.list(second, Page(1_000_000, None))
+        by_prompt = {row.value.prompt_sha256: row.value for row in of_second.items if row.value.prompt_sha256}
+        of_first = await self.list(first, Page(1_000_000, page.after))
+        pairs = [
+            (row.value, by_prompt[row.value.prompt_sha256])
+            for row in of_first.items
+            if row.value.prompt_sha256 in by_prompt
+        ]
+        shown = pairs[: page.size]
+        return ItemPairs(shown, f"{shown[-1][0].index:09}" if len(pairs) > page.size else None)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from mainspring.data.v1 import data_service_pb2, dataset_pb2
+from mainspring.embedding.v1 import embedding_service_pb2
 from mainspring.inference.v1 import (
     answer_pb2,
     deployment_pb2,
@@ -39,6 +40,7 @@ SERVICES = (
     "data.v1.DataService",
     "inference.v1.DeploymentService",
     "inference.v1.InferenceService",
+    "embedding.v1.EmbeddingService",
 )
 
 
@@ -119,8 +121,11 @@ class Plane:
             self.away_for -= 1
             raise Unavailable("TRITON_UNAVAILABLE", "away", retry_after_s=0.01)
         answer = answer_pb2.Answer(latency=duration_to_proto(0.25), model_version=request.model)
-        if request.raw_prompt:
-            assert (request.sampling.max_output_tokens, request.top_logprobs) == (1, 200)
+        answer.usage.input_tokens, answer.usage.output_tokens = 20, 10
+        if request.HasField("context"):
+            answer.citations.add(number=1, text="a passage")
+        if request.top_logprobs:
+            assert request.sampling.max_output_tokens == 1
             answer.first_token_probabilities.add(token_id=5, logprob=math.log(0.8))
             answer.first_token_probabilities.add(token_id=6, logprob=math.log(0.1))
             return inference_service_pb2.GenerateAnswerResponse(answer=answer)
@@ -130,3 +135,14 @@ class Plane:
         self.asked[request.model, question] += 1
         answer.text = reference(question) if request.model != BASE else "this is \x00 no answer at all"
         return inference_service_pb2.GenerateAnswerResponse(answer=answer)
+
+    async def StreamAnswer(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        wanted = inference_service_pb2.GenerateAnswerRequest.FromString(request.SerializeToString())
+        answer = (await self.GenerateAnswer(wanted, context)).answer
+        answer.first_token_latency.CopyFrom(duration_to_proto(0.05))
+        yield inference_service_pb2.StreamAnswerResponse(delta=answer.text)
+        yield inference_service_pb2.StreamAnswerResponse(answer=answer)
+
+    async def EmbedTexts(self, request: Any, context: Any) -> Any:
+        vectors = [embedding_service_pb2.Vector(values=[1.0, 0.0]) for _ in request.texts]
+        return embedding_service_pb2.EmbedTextsResponse(vectors=vectors)

@@ -17,16 +17,17 @@ from mainspring.registry.v1 import model_pb2
 from mainspring_evaluator.adapters.catalogue import RegistryCatalogue
 from mainspring_evaluator.adapters.datasets import StoredDatasets
 from mainspring_evaluator.adapters.inference import PlaneInference
-from mainspring_evaluator.adapters.postgres import PostgresAnswers, PostgresItems
+from mainspring_evaluator.adapters.postgres import PostgresAnswers, PostgresItems, PostgresObservations
 from mainspring_evaluator.application.ports import (
     AnswerCache,
     Datasets,
     Inference,
     ItemStore,
     ModelCatalogue,
+    Observations,
 )
-from mainspring_evaluator.domain.items import Answer, EvaluationItem, Message
-from mainspring_evaluator.domain.suites import Sampling
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, ItemFilter, Message, Outcome
+from mainspring_evaluator.domain.suites import Retrieval, Sampling, Split
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.database import Database
 from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
@@ -36,7 +37,19 @@ from mainspring_testkit.fakes import FakeTransactions
 from mainspring_testkit.neighbours import Neighbours, ServeNeighbours
 from mainspring_testkit.plugin import DatabaseFor
 
-from .fakes import BASE, DATA, FIRST, MODEL, ROWS, FakeAnswers, FakeCatalogue, FakeDatasets, FakeInference, FakeItems
+from .fakes import (
+    BASE,
+    DATA,
+    FIRST,
+    MODEL,
+    ROWS,
+    FakeAnswers,
+    FakeCatalogue,
+    FakeDatasets,
+    FakeInference,
+    FakeItems,
+    FakeObservations,
+)
 from .plane import SERVICES, Plane
 
 RUN, OTHER_RUN = "projects/p/evaluationRuns/a", "projects/p/evaluationRuns/b"
@@ -79,11 +92,15 @@ class AnswerCacheContract:
 
     async def test_what_was_kept_is_known_in_its_project_only(self, cache: AnswerCache, transaction: Any) -> None:
         odd = Answer('"\\\x00\U0001f600 é\n', 0.25)
+        full = Answer("", 1.5, 0.25, 10, 20, ("one", "\x00two"))
         async with transaction():
             await cache.put("p", "a", odd)
-            await cache.put("p", "b", Answer("", 1.5))
+            await cache.put("p", "b", full)
         async with transaction():
-            assert await cache.known("p", ["a", "b", "c"]) == {"a": odd, "b": Answer("", 1.5)}
+            assert await cache.known("p", ["a", "b", "c"]) == {
+                "a": odd,
+                "b": full,
+            }
             assert await cache.known("q", ["a"]) == {}
             assert await cache.known("p", []) == {}
 
@@ -125,6 +142,57 @@ class ItemStoreContract:
         assert [row.value for row in [*first.items, *second.items]] == [item(RUN, n) for n in (0, 1, 2, 10)]
         assert second.next_key is None
 
+    async def test_items_are_filtered_and_pages_are_of_what_is_left(self, items: ItemStore, transaction: Any) -> None:
+        def item(index: int, own: float, other: float, parts: tuple[str, ...], said: str) -> EvaluationItem:
+            return EvaluationItem(
+                f"{RUN}/items/{index}", RUN, index, (Message("user", f"q{index}"),), ("Wanted",), said, "base",
+                {"bleu": own}, {"bleu": other}, task="t" if index else "", slices=parts, prompt_sha256=f"{index}",
+            )  # fmt: skip
+
+        made = [
+            item(0, 0.5, 0.2, ("long",), "100% sure"),
+            item(1, 0.2, 0.2, (), "No"),
+            item(2, 0.1, 0.9, ("long",), "n_o"),
+        ]
+        async with transaction():
+            await items.add_all(made)
+
+        async def found(wanted: ItemFilter) -> list[int]:
+            async with transaction():
+                return [row.value.index for row in (await items.list(RUN, Page(10, None), wanted)).items]
+
+        assert await found(ItemFilter(slice="long")) == [0, 2]
+        assert await found(ItemFilter(slice="task:t")) == [1, 2]
+        assert await found(ItemFilter(contains="NO")) == [1], "an underscore is no wildcard"
+        assert await found(ItemFilter(contains="0%")) == [0]
+        assert await found(ItemFilter(contains="wanted")) == [0, 1, 2]
+        for outcome, expected in ((Outcome.HIGHER, [0]), (Outcome.EQUAL, [1]), (Outcome.LOWER, [2])):
+            assert await found(ItemFilter(scorer="bleu", outcome=outcome)) == expected
+            assert await found(ItemFilter(scorer="chrf", outcome=outcome)) == []
+        async with transaction():
+            first = await items.list(RUN, Page(1, None), ItemFilter(slice="long"))
+            rest = await items.list(RUN, Page(1, first.next_key), ItemFilter(slice="long"))
+        assert [row.value.index for row in (*first.items, *rest.items)] == [0, 2]
+        assert rest.next_key is None
+
+    async def test_two_runs_are_paired_by_what_was_asked(self, items: ItemStore, transaction: Any) -> None:
+        def item(run: str, index: int, asked: str) -> EvaluationItem:
+            prompt = (Message("user", asked),)
+            name = f"{run}/items/{index}"
+            return EvaluationItem(name, run, index, prompt, (), f"{run} {asked}", "", {"x": index}, prompt_sha256=asked)
+
+        async with transaction():
+            await items.add_all([item(RUN, index, asked) for index, asked in enumerate("abcd")])
+            await items.add_all([item(OTHER_RUN, index, asked) for index, asked in enumerate("dxba")])
+        async with transaction():
+            scores = await items.scores(OTHER_RUN)
+            first = await items.pairs(RUN, OTHER_RUN, Page(2, None))
+            rest = await items.pairs(RUN, OTHER_RUN, Page(2, first.next_key))
+        assert scores == {"d": {"x": 0}, "x": {"x": 1}, "b": {"x": 2}, "a": {"x": 3}}
+        pairs = [(one.candidate_text, other.candidate_text) for one, other in (*first.pairs, *rest.pairs)]
+        assert pairs == [(f"{RUN} {asked}", f"{OTHER_RUN} {asked}") for asked in "abd"]
+        assert rest.next_key is None
+
 
 class TestFakeItems(OnFakes, ItemStoreContract):
     @pytest.fixture
@@ -136,6 +204,31 @@ class TestPostgresItems(OnPostgres, ItemStoreContract):
     @pytest.fixture
     def items(self, database: Database) -> ItemStore:
         return PostgresItems(database)
+
+
+class ObservationsContract:
+    """What every store of observations does. Subclasses give `observations` and `transaction`."""
+
+    async def test_what_was_observed_is_known_in_its_project_and_the_first_stays(
+        self, observations: Observations, transaction: Any
+    ) -> None:
+        async with transaction():
+            await observations.put("p", {"a": 0.25, "b": -1.0})
+            await observations.put("p", {"a": 0.5})
+            assert await observations.known("p", ["a", "b", "c"]) == {"a": 0.25, "b": -1.0}
+            assert await observations.known("q", ["a"]) == {}
+
+
+class TestFakeObservations(OnFakes, ObservationsContract):
+    @pytest.fixture
+    def observations(self) -> Observations:
+        return FakeObservations()
+
+
+class TestPostgresObservations(OnPostgres, ObservationsContract):
+    @pytest.fixture
+    def observations(self, database: Database) -> Observations:
+        return PostgresObservations(database)
 
 
 class CatalogueContract:
@@ -183,14 +276,16 @@ class DatasetsContract:
     """What every reader of datasets does; a fixture `datasets` with `ROWS` as the test split of `DATA`."""
 
     async def test_a_test_split_has_all_its_rows_in_order(self, datasets: Datasets) -> None:
-        split = await datasets.test_split(DATA)
-        rows = [tuple(row) async for batch in split.rows for row in batch]
+        split = await datasets.read(DATA, Split.TEST)
+        rows = [tuple(row.messages) async for batch in split.rows for row in batch]
         assert rows == [(Message("user", asked), Message("assistant", answer)) for asked, answer in ROWS]
         assert split.root_sha256
+        other = await datasets.read(DATA, Split.TRAIN)
+        assert [batch async for batch in other.rows if batch] == []
 
     async def test_b9_what_is_not_there_is_unreadable(self, datasets: Datasets) -> None:
         with pytest.raises(PreconditionFailed) as caught:
-            await datasets.test_split("projects/p/datasets/d/versions/9")
+            await datasets.read("projects/p/datasets/d/versions/9", Split.TEST)
         assert caught.value.reason == "DATASET_UNREADABLE"
 
 
@@ -238,6 +333,19 @@ class InferenceContract:
         assert base.text != tuned.text
         assert min(base.latency_s, tuned.latency_s) > 0
         assert await inference.next_tokens(FIRST, "a", 200) == pytest.approx(DISTRIBUTION)
+        assert min((await inference.first_tokens(FIRST, question, 1)).values()) < 0
+
+    async def test_a_timed_answer_knows_its_first_token_and_one_with_context_its_passages(
+        self, inference: Inference
+    ) -> None:
+        await inference.hold(FIRST, RUN)
+        question, context = (Message("user", "red"),), Retrieval("projects/p/collections/c", 2)
+        plain = await inference.answer(FIRST, question, Sampling())
+        timed = await inference.answer(FIRST, question, Sampling(), context=context, timed=True)
+        assert (plain.first_token_s, plain.passages) == (0, ())
+        assert 0 < timed.first_token_s < timed.latency_s
+        assert timed.passages == ("a passage",)
+        assert timed.output_tokens > 0
 
     async def test_f16_what_is_not_in_memory_may_be_asked_again_later(self, inference: Inference) -> None:
         with pytest.raises(Unavailable) as caught:
@@ -257,7 +365,7 @@ class TestFakeInference(InferenceContract):
     @pytest.fixture
     def inference(self) -> FakeInference:
         made = FakeInference()
-        made.tokens = {"a": DISTRIBUTION}
+        made.tokens, made.passages = {"a": DISTRIBUTION}, ("a passage",)
         return made
 
     @pytest.fixture

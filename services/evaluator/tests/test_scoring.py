@@ -18,13 +18,14 @@ from sacrebleu.metrics.chrf import CHRF
 from mainspring_evaluator.adapters.scorers import SCORERS
 from mainspring_evaluator.adapters.scoring import NAMES, ThreadScoring
 from mainspring_evaluator.application.ports import Measured
-from mainspring_evaluator.domain.items import Item, Message
+from mainspring_evaluator.domain.items import Answer, Item, Message, Sample
 from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.values import Estimate
 
 # A file of the E2E challenge (columns mr, ref), whose inputs have several references each; made-up data when unset.
 E2E = os.environ.get("MAINSPRING_TEST_E2E_CSV", "")
+OVERLAP = ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l")
 SMALL = [
     ("The cat sat on the mat.", ["The cat sat on the mat.", "A cat was sitting on a mat."]),
     ("", ["Nothing was said here."]),
@@ -40,13 +41,20 @@ def items_of(references: Sequence[Sequence[str]]) -> list[Item]:
 
 
 def suite(**changes: object) -> EvaluationSuite:
-    return replace(EvaluationSuite("projects/p/evaluationSuites/s", "projects/p/models/m", NAMES), **changes)  # type: ignore[arg-type]
+    return replace(EvaluationSuite("projects/p/evaluationSuites/s", "projects/p/models/m", OVERLAP), **changes)  # type: ignore[arg-type]
 
 
 async def measure(
     answers: Sequence[str], other: Sequence[str] | None, references: Sequence[Sequence[str]], **changes: object
 ) -> Measured:
-    return await ThreadScoring().measure(suite(**changes), items_of(references), answers, other)
+    items = items_of(references)
+
+    def samples(texts: Sequence[str]) -> list[Sample]:
+        return [Sample(item, Answer(text, 0.5)) for item, text in zip(items, texts, strict=True)]
+
+    return await ThreadScoring().measure(
+        suite(**changes), samples(answers), samples(other) if other is not None else None
+    )
 
 
 def by_the_libraries(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:

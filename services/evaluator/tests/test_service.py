@@ -111,6 +111,7 @@ async def evaluator(
         "registry_address": address,
         "data_ingest_address": address,
         "inference_address": address,
+        "embedder_address": address,
         "answer_retry_wait_s": 0.05,
         "answer_tries": 3,
         "run_attempts": 2,

@@ -15,8 +15,8 @@ from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.application.runs import RELEASE_WORK, RUN_WORK, Runs, Suites
 from mainspring_evaluator.domain.fidelity import PROBE_SCHEMA
 from mainspring_evaluator.domain.runs import EvaluationRun, RunState
-from mainspring_evaluator.domain.suites import EvaluationSuite, Sampling
-from mainspring_evaluator.transport import mapping
+from mainspring_evaluator.domain.suites import EvaluationSuite, Sampling, SuiteVersion
+from mainspring_evaluator.transport import mapping, suites
 from mainspring_svckit.errors import (
     EtagMismatch,
     IllegalTransition,
@@ -47,8 +47,12 @@ from .fakes import (
     FakeAnswers,
     FakeCatalogue,
     FakeDatasets,
+    FakeEmbeddings,
     FakeInference,
+    FakeItemFiles,
     FakeItems,
+    FakeLabels,
+    FakeObservations,
 )
 
 SUITE = EvaluationSuite("projects/p/evaluationSuites/s", MODEL, ("rouge_l", "bleu"), bootstrap_resamples=100)
@@ -63,6 +67,10 @@ class World:
     catalogue: FakeCatalogue = field(default_factory=FakeCatalogue)
     datasets: FakeDatasets = field(default_factory=FakeDatasets)
     inference: FakeInference = field(default_factory=FakeInference)
+    item_files: FakeItemFiles = field(default_factory=FakeItemFiles)
+    embeddings: FakeEmbeddings = field(default_factory=FakeEmbeddings)
+    observations: FakeObservations = field(default_factory=FakeObservations)
+    labels: FakeLabels = field(default_factory=FakeLabels)
     answers: FakeAnswers = field(default_factory=FakeAnswers)
     items: FakeItems = field(default_factory=FakeItems)
     files: FakeArtifacts = field(default_factory=FakeArtifacts)
@@ -75,6 +83,13 @@ class World:
         self.ports = Ports(
             transactions=FakeTransactions(),
             suites=FakeRepository[EvaluationSuite](parent=project, sort_key=lambda s: s.name),
+            suite_versions=FakeRepository[SuiteVersion](
+                parent=lambda v: v.suite.name, sort_key=lambda v: f"{v.suite.version:09}", newest_first=True
+            ),
+            item_files=self.item_files,
+            embeddings=self.embeddings,
+            observations=self.observations,
+            labels=self.labels,
             runs=FakeRepository[EvaluationRun](parent=project, sort_key=lambda r: r.name, newest_first=True),
             items=self.items,
             answers=self.answers,
@@ -320,12 +335,13 @@ async def test_a_suite_that_cannot_be_is_refused(world: World) -> None:
 async def test_a_suite_survives_the_wire(world: World) -> None:
     suite = replace(SUITE, dataset_version=DATA, max_items=7, sampling=Sampling(9, 0.25, 4), confidence_level=0.9)
     stored = await world.suites.put(suite, etag="", allow_missing=True)
-    message = mapping.suite_to_proto(stored)
-    assert mapping.suite_from_proto(message) == suite
+    message = suites.suite_to_proto(stored)
+    assert suites.suite_from_proto(message) == suite
+    assert (stored.value, message.version) == (replace(suite, version=1), 1)
     assert message.etag == stored.etag
     message.ClearField("sampling")
     message.ClearField("bootstrap_resamples")
     message.ClearField("confidence_level")
-    defaults = mapping.suite_from_proto(message)
+    defaults = suites.suite_from_proto(message)
     assert (defaults.sampling, defaults.bootstrap_resamples) == (Sampling(128, 0.0, 0), 1000)
     assert defaults.confidence_level == 0.95

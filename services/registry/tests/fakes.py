@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from mainspring_registry.application.ports import ImportedFiles
-from mainspring_registry.domain.catalogue import ServingSpec
+from mainspring_registry.application.quantizations import CompressedFiles
+from mainspring_registry.domain.catalogue import ModelVersion, ServingSpec
 from mainspring_registry.domain.imports import ModelImport
+from mainspring_registry.domain.quantizations import EngineMeasure, Format
 from mainspring_registry.domain.records import ReleaseRecord
 from mainspring_svckit.errors import InvalidInput, MainspringError
 
@@ -42,3 +44,18 @@ class FakeImporter:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "w").write_bytes(b"weights")
         return ImportedFiles(self.folder, {"gguf": self.folder / "w"}, ServingSpec(2048), "MIT", "somewhere")
+
+
+class FakeQuantizer:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.refused: set[str] = set()
+
+    async def run(self, source: ModelVersion, base: ModelVersion, format_: Format) -> CompressedFiles:
+        if source.name in self.refused:
+            raise InvalidInput("no model", reason="NO_MODEL")
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / "small.gguf"
+        path.write_bytes(f"{format_} of {source.name} on {base.name}".encode())
+        before, after = EngineMeasure(100, 200, 30.0, 10.0), EngineMeasure(60, 120, 45.0, 15.0)
+        return CompressedFiles(self.folder, path, {format_.value: 1}, before, after)

@@ -24,13 +24,20 @@ SUITE = "projects/p/evaluationSuites/s"
 IMPORTER = """
 import json, pathlib, sys
 request = json.load(sys.stdin)
+if sys.argv[-1].endswith(".quantizer"):
+    (pathlib.Path(request["out"]) / "small.gguf").write_bytes(pathlib.Path(request["before"]["gguf"]).read_bytes()[:7])
+    measured = {"file_bytes": 7, "resident_bytes": 9, "prompt_tokens_per_second": 2.0, "tokens_per_second": 1.0}
+    print(json.dumps({"files": {"gguf": "small.gguf"}, "types": {"Q4_K": 3}, "before": measured, "after": measured}))
+    sys.exit(0)
 if request["package"] == "bad":
     print(json.dumps({"reason": "PICKLE_REFUSED", "message": "weights.bin is a pickle"}))
     sys.exit(2)
 out = pathlib.Path(request["out"])
 (out / "m.gguf").write_bytes(b"weights of " + request["package"].encode())
+(out / "config.json").write_text("{}")
+files = {"gguf": "m.gguf", "hf/config.json": "config.json"}
 serving = {"context_tokens": 512, "chat_template": "t", "bos_token": "", "eos_token": "e", "dimensions": 0}
-print(json.dumps({"files": {"gguf": "m.gguf"}, "serving": serving, "licence": "MIT", "origin": request["package"]}))
+print(json.dumps({"files": files, "serving": serving, "licence": "MIT", "origin": request["package"]}))
 """
 
 

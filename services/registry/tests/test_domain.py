@@ -15,6 +15,7 @@ from mainspring_registry.domain.gate import (
     outcome_of,
 )
 from mainspring_registry.domain.imports import IMPORT_STATES
+from mainspring_registry.domain.quantizations import QUANTIZATION_STATES
 from mainspring_registry.domain.releases import RELEASE_STATES, Release, ReleaseState
 from mainspring_svckit.errors import IllegalTransition
 from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, ScorerResult
@@ -49,6 +50,7 @@ def broken(policy: ReleasePolicy = POLICY, evidence: Evidence = EVIDENCE, **give
 
 def test_state_machines_are_as_the_contracts_say() -> None:
     assert_as_declared(IMPORT_STATES, "registry/v1/model.proto", "ModelImport")
+    assert_as_declared(QUANTIZATION_STATES, "registry/v1/quantization.proto", "Quantization")
     assert_as_declared(RELEASE_STATES, "registry/v1/release.proto", "Release")
 
 

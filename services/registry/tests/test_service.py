@@ -2,12 +2,19 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from mainspring.events.v1 import inference_events_pb2
 from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered, ReleaseRefused
-from mainspring.registry.v1 import model_pb2, release_pb2
+from mainspring.registry.v1 import (
+    compression_service_pb2,
+    compression_service_pb2_grpc,
+    model_pb2,
+    quantization_pb2,
+    release_pb2,
+)
 from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring_eventkit.bus import Bus
 from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed
@@ -148,6 +155,41 @@ async def test_f1_killed_at_any_point_the_version_is_registered_once(
     assert [event.model_version for event in registered] == [f"{BASE}/versions/1", f"{MODEL}/versions/1"]
     versions = (await registry.call("ListModelVersions", parent=MODEL)).model_versions
     assert [version.name for version in versions] == [f"{MODEL}/versions/1"]
+
+
+async def test_a_version_is_compressed_once_however_often_it_is_asked_for(registry: Registry) -> None:
+    await registry.import_base()
+    stub: Any = compression_service_pb2_grpc.CompressionServiceStub(registry.replicas[0].channel)
+    pb2 = compression_service_pb2
+    wish = quantization_pb2.Quantization(
+        source_model_version=f"{BASE}/versions/1", format=quantization_pb2.QUANTIZATION_FORMAT_Q4_K_M
+    )
+    request = pb2.CreateQuantizationRequest(parent="projects/p", quantization=wish, request_id=new_id())
+    made = [
+        await registry.caller.unary(stub.CreateQuantization, request, pb2.CreateQuantizationResponse) for _ in range(2)
+    ]
+    assert made[0] == made[1]
+    watch = pb2.WatchQuantizationRequest(name=made[0].quantization.name)
+    seen = [
+        response.quantization
+        async for response in registry.caller.stream(stub.WatchQuantization, watch, pb2.WatchQuantizationResponse)
+    ]
+    assert seen[-1].state == quantization_pb2.Quantization.STATE_SUCCEEDED
+    assert (seen[-1].model_version, dict(seen[-1].tensor_types)) == (f"{BASE}/versions/2", {"Q4_K": 3})
+    assert (seen[-1].before.resident_bytes, seen[-1].after.tokens_per_second) == (9, 1.0)
+    found = (await registry.call("GetModelVersion", name=f"{BASE}/versions/2")).model_version
+    assert found.lineage.quantized_from == f"{BASE}/versions/1"
+    assert await registry.artifacts.read("p", artifact_from_proto(found.artifacts["gguf"])) == b"weights"
+    listed = await registry.caller.unary(
+        stub.ListQuantizations, pb2.ListQuantizationsRequest(parent="projects/p"), pb2.ListQuantizationsResponse
+    )
+    assert listed.quantizations == [seen[-1]]
+    with pytest.raises(InvalidInput):
+        await registry.caller.unary(
+            stub.CreateQuantization,
+            pb2.CreateQuantizationRequest(parent="projects/p", quantization=quantization_pb2.Quantization()),
+            pb2.CreateQuantizationResponse,
+        )
 
 
 async def test_imports_that_cannot_be_say_why(registry: Registry) -> None:

@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from mainspring_client.compression import Compression
 from mainspring_client.configuration import Change, Configuration, apply
 from mainspring_client.connection import Connection, Endpoints
 from mainspring_client.data import Data
+from mainspring_client.dataset_versions import DatasetVersions
 from mainspring_client.embedding import Embedding
 from mainspring_client.evaluation import Evaluation
 from mainspring_client.feedback import Feedback
@@ -66,6 +68,11 @@ class Mainspring:
         return Data(self.connection)
 
     @cached_property
+    def dataset_versions(self) -> DatasetVersions:
+        """Published dataset versions: rows, comparisons, exports."""
+        return DatasetVersions(self.connection)
+
+    @cached_property
     def training(self) -> Training:
         """Training runs."""
         return Training(self.connection)
@@ -74,6 +81,11 @@ class Mainspring:
     def evaluation(self) -> Evaluation:
         """Evaluation runs."""
         return Evaluation(self.connection)
+
+    @cached_property
+    def compression(self) -> Compression:
+        """Smaller versions of models."""
+        return Compression(self.connection)
 
     @cached_property
     def registry(self) -> Registry:

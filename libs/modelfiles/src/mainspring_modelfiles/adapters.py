@@ -71,6 +71,47 @@ def convert(adapter: Path, base: Path, out: Path) -> None:
     writing.write(writer, out, planned)
 
 
+class Merged:
+    """The weights of a base with an adapter's products added, as PEFT's `merge_and_unload` makes them; in float32."""
+
+    def __init__(self, base: llama.TensorSource, adapter: Path) -> None:
+        """Reads the adapter's names and scales.
+
+        Raises:
+            Refused: ADAPTER_UNSUPPORTED or ADAPTER_INVALID; the base lacks what it tunes, or has it in another shape.
+        """
+        config = read_json(adapter, "adapter_config.json")
+        if config is None or not (adapter / _WEIGHTS).is_file():
+            raise Refused("ADAPTER_INVALID", f"an adapter is adapter_config.json and {_WEIGHTS} beside each other")
+        _check_config(config)
+        self._config, self._base, self._adapter = config, base, Weights((adapter / _WEIGHTS,))
+        self._pairs = {f"{module}.weight": (module, *pair) for module, pair in _pairs(self._adapter).items()}
+        for name, (module, a, b) in self._pairs.items():
+            shape = (self._adapter.shape(b)[0], self._adapter.shape(a)[1])
+            if name not in base.names or base.shape(name) != shape:
+                message = f"the adapter tunes {module} of the shape {shape}, which the base model does not have"
+                raise Refused("ADAPTER_INVALID", f"{message}; name the base that it was trained on")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors, sorted."""
+        return self._base.names
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return self._base.shape(name)
+
+    def read(self, name: str) -> FloatArray:
+        """A tensor as float32."""
+        values = self._base.read(name)
+        if name not in self._pairs:
+            return values
+        module, a, b = self._pairs[name]
+        scale = _scale(self._config, module, self._adapter.shape(a)[0])
+        product: FloatArray = self._adapter.read(b) @ self._adapter.read(a)
+        return (values + product * scale).astype(values.dtype)
+
+
 def _reader(weights: Weights, name: str, heads: int = 0, factor: float = 1.0) -> Any:
     def load() -> FloatArray:
         values = weights.read(name)

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gguf
-from gguf import GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter
 
 from mainspring_modelfiles import tokens, writing
 from mainspring_modelfiles.refusal import Refused
-from mainspring_modelfiles.safetensors_file import Weights
-from mainspring_modelfiles.writing import FloatArray, Planned
+from mainspring_modelfiles.writing import Encoder, FloatArray, Planned
+
+
+class TensorSource(Protocol):
+    """Named tensors; `safetensors_file.Weights` is one."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors, sorted."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        ...
+
+    def read(self, name: str) -> FloatArray:
+        """A tensor as float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How weights are encoded; the default is how foundation models are served.
+
+    Attributes:
+        file_type: What the file says of itself.
+        type_of: The type of a tensor by its name in GGUF and its shape.
+        encode: Turns values into bytes of a type.
+    """
+
+    file_type: gguf.LlamaFileType = gguf.LlamaFileType.MOSTLY_Q8_0
+    type_of: Callable[[str, tuple[int, ...]], GGMLQuantizationType] = lambda _, shape: writing.serving_type(shape)
+    encode: Encoder = gguf.quantize
+
+
+_SERVED = Encoding()
 
 
 @dataclass(frozen=True)
@@ -92,8 +126,17 @@ def heads_to_permute(gguf_name: str, config: LlamaConfig) -> int:
     return config.kv_heads if ".attn_k." in gguf_name else 0
 
 
-def write_gguf(folder: Path, weights: Weights, config: LlamaConfig, out: Path, *, name: str, licence: str) -> None:
-    """Writes the model for serving: matrices Q8_0, vectors F32.
+def write_gguf(
+    folder: Path,
+    weights: TensorSource,
+    config: LlamaConfig,
+    out: Path,
+    *,
+    name: str,
+    licence: str,
+    encoding: Encoding = _SERVED,
+) -> None:
+    """Writes the model for serving: matrices Q8_0 and vectors F32, or as `encoding` says.
 
     Raises:
         Refused: A tensor is missing or has the wrong shape, or the tokenizer is not supported.
@@ -117,17 +160,17 @@ def write_gguf(folder: Path, weights: Weights, config: LlamaConfig, out: Path, *
     writer.add_rope_dimension_count(config.head_size)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.rms_epsilon)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(encoding.file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    tensors = _plan(weights, config, rows)
+    tensors = _plan(weights, config, rows, encoding)
     tokens.write_byte_level_bpe(writer, folder, rows)
     template = tokens.chat_template(folder)
     if template:
         writer.add_chat_template(template)
-    writing.write(writer, out, tensors)
+    writing.write(writer, out, tensors, encoding.encode)
 
 
-def _plan(weights: Weights, config: LlamaConfig, rows: int) -> list[Planned]:
+def _plan(weights: TensorSource, config: LlamaConfig, rows: int, encoding: Encoding) -> list[Planned]:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.layers)
     expected = weight_shapes(config, rows)
     found: list[Planned] = []
@@ -150,7 +193,7 @@ def _plan(weights: Weights, config: LlamaConfig, rows: int) -> list[Planned]:
             values = weights.read(name)
             return permuted(values, heads) if heads else values
 
-        found.append(Planned(target, shape, writing.serving_type(shape), load))
+        found.append(Planned(target, shape, encoding.type_of(target, shape), load))
     if expected:
         raise Refused("WEIGHTS_UNEXPECTED", f"the weights lack {min(expected)}")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gguf
 import numpy as np
@@ -35,7 +35,15 @@ def serving_type(shape: Sequence[int]) -> GGMLQuantizationType:
     return GGMLQuantizationType.F16 if shape[-1] % _Q8_BLOCK else GGMLQuantizationType.Q8_0
 
 
-def write(writer: GGUFWriter, out: Path, tensors: Sequence[Planned]) -> None:
+class Encoder(Protocol):
+    """Turns values into the bytes of a type."""
+
+    def __call__(self, values: FloatArray, kind: GGMLQuantizationType, /) -> npt.NDArray[Any]:
+        """The values of a tensor, encoded."""
+        ...
+
+
+def write(writer: GGUFWriter, out: Path, tensors: Sequence[Planned], encode: Encoder = gguf.quantize) -> None:
     """Writes the writer's metadata and these tensors to `out`, one tensor in memory at a time."""
     for planned in tensors:
         block, block_bytes = gguf.GGML_QUANT_SIZES[planned.type]
@@ -47,13 +55,13 @@ def write(writer: GGUFWriter, out: Path, tensors: Sequence[Planned]) -> None:
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for planned in tensors:
-            writer.write_tensor_data(_encoded(planned))
+            writer.write_tensor_data(_encoded(planned, encode))
     finally:
         writer.close()
 
 
-def _encoded(planned: Planned) -> npt.NDArray[Any]:
+def _encoded(planned: Planned, encode: Encoder) -> npt.NDArray[Any]:
     values = planned.load()
     if not np.isfinite(values).all():
         raise Refused("WEIGHTS_NOT_FINITE", f"{planned.name} holds values that are not finite; the model is damaged")
-    return np.ascontiguousarray(gguf.quantize(np.ascontiguousarray(values), planned.type))
+    return np.ascontiguousarray(encode(np.ascontiguousarray(values), planned.type))

@@ -68,9 +68,9 @@ def scorer_result_to_proto(result: ScorerResult) -> statistics_pb2.ScorerResult:
     return statistics_pb2.ScorerResult(
         scorer=result.scorer,
         signature=result.signature,
-        candidate=_estimate_to_proto(result.candidate),
-        baseline=_estimate_to_proto(result.baseline),
-        difference=_estimate_to_proto(result.difference),
+        candidate=estimate_to_proto(result.candidate),
+        baseline=estimate_to_proto(result.baseline),
+        difference=estimate_to_proto(result.difference),
         p_value=result.p_value,
         lower_is_better=result.lower_is_better,
         test=result.test,
@@ -83,9 +83,9 @@ def scorer_result_to_proto(result: ScorerResult) -> statistics_pb2.ScorerResult:
                 slice=part.slice,
                 items=part.items,
                 too_few_items=part.too_few_items,
-                candidate=_estimate_to_proto(part.candidate),
-                baseline=_estimate_to_proto(part.baseline),
-                difference=_estimate_to_proto(part.difference),
+                candidate=estimate_to_proto(part.candidate),
+                baseline=estimate_to_proto(part.baseline),
+                difference=estimate_to_proto(part.difference),
                 p_value=part.p_value,
             )
             for part in result.slices
@@ -148,7 +148,8 @@ def _set_estimate(message: statistics_pb2.ScorerResult | statistics_pb2.SliceRes
     return _estimate_from_proto(getattr(message, field)) if message.HasField(field) else None  # type: ignore[arg-type]
 
 
-def _estimate_to_proto(estimate: Estimate | None) -> statistics_pb2.Estimate | None:
+def estimate_to_proto(estimate: Estimate | None) -> statistics_pb2.Estimate | None:
+    """Prints a value with its interval; None stays None."""
     if estimate is None:
         return None
     return statistics_pb2.Estimate(

@@ -191,6 +191,14 @@ class ModelImportName(ResourceName):
 
 
 @dataclass(frozen=True)
+class QuantizationName(ResourceName):
+    """A quantization."""
+
+    template: ClassVar[str] = "projects/{project}/quantizations/{quantization}"
+    quantization: str
+
+
+@dataclass(frozen=True)
 class ReleasePolicyName(ResourceName):
     """A release policy."""
 

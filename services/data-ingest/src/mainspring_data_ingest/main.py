@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
+from mainspring.data.v1 import version_service_pb2_grpc as version_pb_grpc
 from mainspring_data_ingest.adapters import postgres
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
 from mainspring_data_ingest.adapters.plotter import ChildPlotter
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
 from mainspring_data_ingest.adapters.scratch import Scratch
+from mainspring_data_ingest.adapters.shard_tools import ChildShardTools
+from mainspring_data_ingest.application import deletions
+from mainspring_data_ingest.application.deletions import Removals
 from mainspring_data_ingest.application.files import Uploads
 from mainspring_data_ingest.application.ingestions import WORK_KIND, Ingestions
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.reports import Reports
+from mainspring_data_ingest.application.versions import Versions
 from mainspring_data_ingest.settings import DataIngestSettings
 from mainspring_data_ingest.transport.events import Reactions
 from mainspring_data_ingest.transport.grpc import NAME, DataServicer
+from mainspring_data_ingest.transport.versions_grpc import NAME as VERSIONS
+from mainspring_data_ingest.transport.versions_grpc import DatasetVersionServicer
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
 from mainspring_eventkit.service import Events
 from mainspring_svckit import watching, work
@@ -39,6 +46,7 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         ingestions=postgres.ingestions(database),
         datasets=postgres.datasets(database),
         versions=postgres.versions(database),
+        comparisons=postgres.comparisons(database),
         announcements=OutboxAnnouncements(events.outbox),
         files=files,
         work=WorkQueue(database),
@@ -66,11 +74,29 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         poll_s=settings.work_lease_s / 6,
     )
     process.intake(worker.run(), "ingestions")
+    removals = Removals(ports)
+
+    async def remove(lease: Lease) -> None:
+        await removals.run(lease.item.key, lease)
+
+    async def remove_later(lease: Lease, error: Exception) -> None:
+        del error  # Stands in the log. Bytes that should be gone are never given up.
+        await ports.work.enqueue(deletions.WORK_KIND, lease.item.key, delay_s=60)
+
+    remover = Worker(database, listener, deletions.WORK_KIND, remove, on_exhausted=remove_later)
+    process.intake(remover.run(), "removals")
     events.consume("data-ingest-preferences", Reactions(ingestions).on_preferences_ready)
 
     uploads = Uploads(files, settings.max_upload_bytes)
     servicer = DataServicer(ports, uploads, ingestions, Reports(ports, ChildPlotter()), listener)
-    process.grpc_server(database).add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
+    server = process.grpc_server(database)
+    server.add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
+    tools = ChildShardTools(files, scratch)
+    server.add(
+        VERSIONS,
+        version_pb_grpc.add_DatasetVersionServiceServicer_to_server,
+        DatasetVersionServicer(Versions(ports, tools)),
+    )
     return await process.run()
 
 

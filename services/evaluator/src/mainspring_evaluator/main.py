@@ -7,8 +7,11 @@ from mainspring_evaluator.adapters import postgres
 from mainspring_evaluator.adapters.announcements import OutboxAnnouncements
 from mainspring_evaluator.adapters.catalogue import RegistryCatalogue
 from mainspring_evaluator.adapters.datasets import StoredDatasets
+from mainspring_evaluator.adapters.embeddings import EmbedderEmbeddings
 from mainspring_evaluator.adapters.inference import PlaneInference
+from mainspring_evaluator.adapters.item_files import HostItemFiles
 from mainspring_evaluator.adapters.scoring import ThreadScoring
+from mainspring_evaluator.adapters.traffic import PostgresTraffic
 from mainspring_evaluator.application.evaluation import Evaluation
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Ports
@@ -43,17 +46,22 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
     ports = Ports(
         transactions=database,
         suites=postgres.suites(database),
+        suite_versions=postgres.suite_versions(database),
         runs=postgres.runs(database),
         items=postgres.PostgresItems(database),
         answers=postgres.PostgresAnswers(database),
         catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller),
         datasets=StoredDatasets(data_ingest, process.caller, store, settings.scratch_dir),
+        item_files=HostItemFiles(settings.task_roots),
         inference=PlaneInference(
             process.channel(settings.inference_address),
             process.caller,
             load_timeout_s=settings.load_timeout_s,
             answer_timeout_s=settings.answer_timeout_s,
         ),
+        embeddings=EmbedderEmbeddings(process.channel(settings.embedder_address), process.caller),
+        observations=postgres.PostgresObservations(database),
+        labels=PostgresTraffic(database),
         scoring=ThreadScoring(),
         files=store,
         announcements=OutboxAnnouncements(events.outbox),

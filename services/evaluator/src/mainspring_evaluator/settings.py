@@ -15,6 +15,10 @@ class EvaluatorSettings(ServiceSettings):
     registry_address: str = Field(description="host:port of the registry.")
     data_ingest_address: str = Field(description="host:port of data-ingest.")
     inference_address: str = Field(description="host:port of inference.")
+    embedder_address: str = Field("", description="host:port of the embedder; needed by embedding_similarity only.")
+    task_roots: list[Path] = Field(
+        default_factory=list[Path], description="Folders below which suites may name tasks of other harnesses."
+    )
     runs_at_a_time: int = Field(1, ge=1, le=64, description="Runs that one replica works on at a time.")
     answers_at_a_time: int = Field(8, ge=1, le=256, description="Answers that one run asks for at a time.")
     answer_tries: int = Field(6, ge=1, le=20, description="Tries for one answer before the run is put off.")

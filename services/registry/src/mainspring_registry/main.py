@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from mainspring.registry.v1 import compression_service_pb2_grpc, webhook_service_pb2_grpc
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
-from mainspring.registry.v1 import webhook_service_pb2_grpc
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
 from mainspring_eventkit.service import Events
 from mainspring_proof.keys import TrustedKeys, open_signer
@@ -16,6 +16,8 @@ from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.adapters.importer import ChildImporter
 from mainspring_registry.adapters.lineage import PostgresLineage
 from mainspring_registry.adapters.notary import SigningNotary
+from mainspring_registry.adapters.quantizer import ChildQuantizer
+from mainspring_registry.application import quantizations as quantizing
 from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.imports import WORK_KIND, Imports
@@ -23,10 +25,13 @@ from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.proofs import WORK_KIND as SIGNATURES
 from mainspring_registry.application.proofs import Proofs
+from mainspring_registry.application.quantizations import Quantizations
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.application.webhooks import WORK_KIND as WEBHOOK_WORK
 from mainspring_registry.application.webhooks import WebhookPorts, Webhooks
 from mainspring_registry.settings import RegistrySettings
+from mainspring_registry.transport import compression_grpc
+from mainspring_registry.transport.compression_grpc import CompressionServicer
 from mainspring_registry.transport.events import Reactions
 from mainspring_registry.transport.grpc import NAME, RegistryServicer
 from mainspring_registry.transport.webhook_events import WebhookReactions
@@ -40,6 +45,7 @@ from mainspring_svckit.errors import MainspringError, failure_of
 from mainspring_svckit.grpc_server import GrpcServer
 from mainspring_svckit.lifecycle import Process, run_main
 from mainspring_svckit.logs import get_logger
+from mainspring_svckit.reading import Reader
 from mainspring_svckit.work import Lease, Worker, WorkQueue
 
 PACKAGE = "mainspring_registry"
@@ -111,11 +117,42 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     servicer = RegistryServicer(ports, catalogue, imports, releases, lineages, listener)
     server = process.grpc_server(database)
     server.add(NAME, pb_grpc.add_RegistryServiceServicer_to_server, servicer)
-    serve_webhooks(process, settings, database, listener, events, server)
+    compressor = _compress(process, settings, database, listener, ports, catalogue)
+    server.add(compression_grpc.NAME, compression_service_pb2_grpc.add_CompressionServiceServicer_to_server, compressor)
+    _webhooks(process, settings, database, listener, events, server)
     return await process.run()
 
 
-def serve_webhooks(
+def _compress(
+    process: Process,
+    settings: RegistrySettings,
+    database: Database,
+    listener: Listener,
+    ports: Ports,
+    catalogue: Catalogue,
+) -> CompressionServicer:
+    """Takes quantizations, one at a time, and makes the door to them."""
+    repository = postgres.quantizations(database)
+    quantizer = ChildQuantizer(
+        ArtifactStore(settings.artifact_url),
+        settings.modelfiles_python,
+        settings.scratch_dir,
+        settings.quantization_timeout_s,
+    )
+    quantizations = Quantizations(ports, repository, catalogue, quantizer)
+
+    async def do_quantize(lease: Lease) -> None:
+        await quantizations.run(lease.item.key, lease)
+
+    async def give_up(lease: Lease, error: Exception) -> None:
+        await quantizations.give_up(lease.item.key, *failure_of(error))
+
+    worker = Worker(database, listener, quantizing.WORK_KIND, do_quantize, on_exhausted=give_up, max_attempts=3)
+    process.intake(worker.run(), "quantizations")
+    return CompressionServicer(Reader(database), repository, quantizations, listener)
+
+
+def _webhooks(
     process: Process,
     settings: RegistrySettings,
     database: Database,

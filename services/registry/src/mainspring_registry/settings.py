@@ -16,7 +16,8 @@ class RegistrySettings(ServiceSettings):
 
     modelfiles_python: str = Field(
         sys.executable,
-        description="Interpreter of an environment with mainspring-modelfiles; for GGUF sources with its extra 'gguf'.",
+        description="Interpreter of an environment with mainspring-modelfiles; for GGUF sources with its extra 'gguf',"
+        " for quantizations with 'quantize'.",
     )
     import_roots: list[Path] = Field(
         default_factory=list[Path], description="Folders from which models may be imported."
@@ -28,6 +29,7 @@ class RegistrySettings(ServiceSettings):
     signing_keys: Path = Field(description="File with the public keys (PEM) that are trusted; the first one signs.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
     import_timeout_s: float = Field(600.0, gt=0, le=86400, description="Longest import.")
+    quantization_timeout_s: float = Field(3600.0, gt=0, le=86400, description="Longest quantization.")
     webhooks_to_private_addresses: bool = Field(
         False,
         description="Whether webhooks may go to http:// and to addresses that are not public.",

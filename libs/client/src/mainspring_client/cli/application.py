@@ -9,6 +9,7 @@ import typer
 
 from mainspring_client.cli import (
     access,
+    compress,
     data,
     demo,
     events,
@@ -57,6 +58,7 @@ app.add_typer(runs.runs, name="runs")
 app.add_typer(work.evals, name="evals")
 app.add_typer(models.releases, name="releases")
 app.add_typer(models.rollouts, name="rollouts")
+compress.register(app)
 lineage.register(app)
 talk.register(app)
 app.add_typer(data.collections, name="collections")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mainspring_client.cli import reports
+from mainspring_client.cli import reports, versions
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ Column = Annotated[str, typer.Option(show_default=False)]
 
 datasets = group("Files in, immutable dataset versions out, with an account of every row.")
 datasets.command()(reports.report)
+versions.register(datasets)
 collections = group("Collections of documents that answers can cite.")
 
 
@@ -168,7 +169,7 @@ def list_datasets(
 
 @datasets.command()
 def show(
-    dataset: Annotated[str, typer.Argument(help="DATASET for all versions, DATASET/VERSION for one.")],
+    dataset: Annotated[str, typer.Argument(help="DATASET for all versions, DATASET/VERSION or DATASET@TAG for one.")],
     project: Project = DEFAULT_PROJECT,
     limit: Limit = 20,
     data: Data = None,
@@ -178,29 +179,38 @@ def show(
     from mainspring_client.cli.output import print_json, print_table, short, when
     from mainspring_client.cli.run import collect, with_client
     from mainspring_client.resources import expand
-    from mainspring_svckit.names import DatasetName, DatasetVersionName
+    from mainspring_svckit.names import DatasetName
 
-    if "/versions/" in dataset or (not dataset.startswith("projects/") and "/" in dataset):
-        name = expand(DatasetVersionName, project, dataset, "dataset")
-        version = with_client(data, lambda mainspring: mainspring.data.version(name))
+    if "@" in dataset or "/versions/" in dataset or (not dataset.startswith("projects/") and "/" in dataset):
+
+        async def one(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
+            return await mainspring.data.version(await versions.resolve(mainspring, project, dataset))
+
+        version = with_client(data, one)
         if json_:
             print_json(version)
         else:
             _print_version(version)
         return
     name = expand(DatasetName, project, dataset, "dataset")
-    versions = with_client(data, lambda mainspring: collect(mainspring.data.versions(name), limit))
+
+    async def body(mainspring: Mainspring) -> tuple[dataset_pb2.Dataset, list[dataset_pb2.DatasetVersion]]:
+        return await mainspring.data.dataset(name), await collect(mainspring.data.versions(name), limit)
+
+    found, listed = with_client(data, body)
     if json_:
-        print_json(versions)
+        print_json(listed)
         return
+    tags = {tag.dataset_version: tag.tag for tag in found.tags}
     print_table(
-        versions,
+        listed,
         {
             "version": lambda v: short(v.name),
             "rows in": lambda v: v.input_rows,
             "kept": lambda v: sum(split.rows for split in v.splits),
             "refused": lambda v: sum(refusal.rows for refusal in v.refusals),
             "digest": lambda v: v.root_sha256[:12],
+            "tag": lambda v: "(deleted)" if v.HasField("deletion") else tags.get(v.name, ""),
             "published": lambda v: when(v.create_time),
         },
         f"no versions of {name}",
@@ -258,8 +268,20 @@ def _print_version(version: dataset_pb2.DatasetVersion) -> None:
             },
             "digest": version.root_sha256,
             "cycle": version.cycle,
+            **({"supersedes": version.supersedes} if version.supersedes else {}),
+            **_deletion(version),
         }
     )
+
+
+def _deletion(version: dataset_pb2.DatasetVersion) -> dict[str, str]:
+    from mainspring_client.cli.output import state_of, when
+
+    if not version.HasField("deletion"):
+        return {}
+    gone = version.deletion
+    left = f"; what is left of it is {gone.successor}" if gone.successor else ""
+    return {"rows deleted": f"{when(gone.delete_time)}, {state_of(gone, 'cause').lower()}{left}"}
 
 
 @collections.command()

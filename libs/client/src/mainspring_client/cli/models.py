@@ -160,6 +160,7 @@ def _version_fields(version: model_pb2.ModelVersion) -> dict[str, object]:
         "training run": lineage.training_run,
         "data": lineage.dataset_version,
         "parent": lineage.parent_model_version,
+        "compressed from": lineage.quantized_from,
         "origin": lineage.origin,
         "cycle": version.cycle,
         "files": files,

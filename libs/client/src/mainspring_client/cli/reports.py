@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
+from mainspring_client.cli.versions import measures_of
 
 if TYPE_CHECKING:
     from mainspring.data.v1 import report_pb2
@@ -64,15 +65,7 @@ def _print(report: report_pb2.DatasetReport) -> None:
             "no steps",
         )
     print()
-    measures: list[tuple[str, Any, Any]] = [("rows", report.before.rows, report.after.rows)]
-    for part in ("prompt", "answer"):
-        before, after = (f"{getattr(side, part).mean_words:.1f}" for side in (report.before, report.after))
-        measures.append((f"mean words, {part}", before, after))
-    for was, is_now in zip(report.before.distinct, report.after.distinct, strict=True):
-        measures.append((f"distinct-{was.ngram_words}", f"{was.share:.3f}", f"{is_now.share:.3f}"))
-    labels = {label.label: label.rows for label in report.before.labels}
-    for label in report.after.labels[:20]:
-        measures.append((f"answer {label.label!r}", labels.get(label.label, ""), label.rows))
+    measures = measures_of(report.before, report.after)
     columns = {"texts": lambda m: m[0], "before": lambda m: m[1], "after": lambda m: m[2]}
     print_table(measures, columns, "")
 

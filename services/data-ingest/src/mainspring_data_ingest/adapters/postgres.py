@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mainspring_data_ingest.domain.comparisons import Comparison
 from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
@@ -47,4 +48,15 @@ def versions(database: Database) -> Documents[DatasetVersion]:
         parent=lambda v: v.dataset,
         sort_key=lambda v: f"{v.number:012}",
         newest_first=True,
+    )
+
+
+def comparisons(database: Database) -> Documents[Comparison]:
+    """Comparisons that were made, looked up by the versions compared."""
+    return Documents(
+        database,
+        "dataset_comparison",
+        Comparison,
+        parent=lambda c: project_name_of(c.name),
+        sort_key=lambda c: c.name,
     )

@@ -6,12 +6,12 @@ import json
 import mimetypes
 from collections.abc import AsyncIterable
 
+from mainspring_data_ingest.application.deletions import readable
+from mainspring_data_ingest.application.line_pages import bad_token, page_of_lines
 from mainspring_data_ingest.application.ports import FileStore, Ports
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
-from mainspring_svckit.errors import FieldViolation, InvalidInput
 from mainspring_svckit.names import DatasetVersionName
 from mainspring_svckit.pagination import Page
-from mainspring_svckit.repository import require
 from mainspring_svckit.values import ArtifactRef
 
 
@@ -46,32 +46,20 @@ class RefusedRows:
 
         Raises:
             NotFound: There is no such version.
+            PreconditionFailed: DATASET_VERSION_DELETED.
             InvalidInput: The page's key is not one that we gave.
         """
         async with self._ports.transactions.transaction():
-            refused = (await require(self._ports.versions, "DatasetVersion", version)).value.refused
+            refused = (await readable(self._ports, version)).refused
         if refused is None:
             return [], None
-        offset = _offset(page.after)
-        lines, more = await self._lines(DatasetVersionName.parse(version).project, refused, offset, page.size)
+        project = DatasetVersionName.parse(version).project
+        lines, next_key = await page_of_lines(self._ports.files, project, refused, page)
         try:
             rows = [_row(line) for line in lines]
         except (ValueError, KeyError, TypeError) as err:
-            raise _bad_token() from err
-        return rows, str(offset + sum(map(len, lines))) if more else None
-
-    async def _lines(self, project: str, artifact: ArtifactRef, offset: int, count: int) -> tuple[list[bytes], bool]:
-        """At most `count` lines from `offset` on, and whether more follow; reads no further than it must."""
-        lines: list[bytes] = []
-        rest, position = b"", 0
-        async for chunk in self._ports.files.stream(project, artifact):
-            start = max(0, offset - position)
-            position += len(chunk)
-            *whole, rest = (rest + chunk[start:]).split(b"\n")
-            lines += [line + b"\n" for line in whole[: count + 1 - len(lines)]]
-            if len(lines) > count:
-                break
-        return lines[:count], len(lines) > count
+            raise bad_token() from err
+        return rows, next_key
 
 
 def refused_line(row: RefusedRow) -> bytes:
@@ -91,17 +79,3 @@ def _row(line: bytes) -> RefusedRow:
     return RefusedRow(
         body["source_index"], body["line"], RefusalReason(body["reason"]), body["detail"], body["excerpt"]
     )
-
-
-def _offset(key: str | None) -> int:
-    if key is None:
-        return 0
-    if not key.isdecimal() or len(key) > 15:
-        raise _bad_token()
-    return int(key)
-
-
-def _bad_token() -> InvalidInput:
-    description = "is not a token of this list; leave it empty to start again"
-    violation = FieldViolation("page_token", description)
-    return InvalidInput(f"page_token {description}", reason="PAGE_TOKEN_INVALID", violations=[violation])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mainspring_data_ingest.application.deletions import let_go_of_surplus, readable
 from mainspring_data_ingest.application.ports import Ports, Refined, Refiner
 from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.datasets import (
@@ -15,7 +16,7 @@ from mainspring_data_ingest.domain.datasets import (
     root_sha256,
 )
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
-from mainspring_svckit.errors import AlreadyExists, NotFound
+from mainspring_svckit.errors import AlreadyExists, NotFound, Unavailable
 from mainspring_svckit.names import IngestionName, IngestionRecipeName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
@@ -137,10 +138,7 @@ class Ingestions:
     async def _manifests(self, work: Ingestion) -> dict[str, ArtifactRef]:
         """Manifests of the versions whose test splits the recipe keeps out."""
         async with self._ports.transactions.transaction():
-            return {
-                name: (await require(self._ports.versions, "DatasetVersion", name)).value.manifest
-                for name in work.recipe.evaluation_versions
-            }
+            return {name: (await readable(self._ports, name)).manifest for name in work.recipe.evaluation_versions}
 
     async def _on_newest(self, work: Ingestion) -> Ingestion:
         """An ingestion that adds, adding to the newest version; another one as it is."""
@@ -178,12 +176,20 @@ class Ingestions:
         newest = await ports.versions.get(dataset.latest_version) if dataset.versions else None
         if work.added and work.base_version != dataset.latest_version:
             raise _BaseMoved
+        await self._require_stored(work, files)
         root, recipe_sha256 = root_sha256(files.shards), work.recipe.applied_sha256()
         if newest is not None and newest.value.is_made_of(work.sources, recipe_sha256, root):
             version = newest.value
         else:
             version = await self._add_version(dataset, work, files, tally)
         await self._put(work.succeeded(version.name, tally.input_rows, ports.clock.now()))
+
+    async def _require_stored(self, work: Ingestion, files: _Files) -> None:
+        """Makes sure that nothing which a deleted version shared with this one was removed after it was stored."""
+        project = IngestionName.parse(work.name).project
+        for shard in files.shards:
+            if not await self._ports.files.exists(project, shard.artifact):
+                raise Unavailable("ARTIFACT_REMOVED", "a deleted version took a shard with it; it is written again")
 
     async def _add_version(self, dataset: Dataset, work: Ingestion, files: _Files, tally: Tally) -> DatasetVersion:
         ports, project = self._ports, IngestionName.parse(work.name).project
@@ -208,6 +214,7 @@ class Ingestions:
         )
         await ports.datasets.put(dataset)
         await ports.versions.add(version)
+        await let_go_of_surplus(ports, dataset)
         await ports.announcements.version_published(version)
         return version
 

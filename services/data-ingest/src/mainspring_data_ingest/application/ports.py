@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mainspring_data_ingest.domain.comparisons import Comparison
 from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion, Tally
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
@@ -47,6 +48,10 @@ class FileStore(Artifacts, Protocol):
         filename: str = "",
     ) -> ArtifactRef:
         """Stores a stream; raises `QuotaExceeded` when there are more than `max_bytes`, and keeps nothing then."""
+        ...
+
+    async def discard(self, project: str, artifact: ArtifactRef) -> None:
+        """Removes the bytes; an artifact that is not there is fine."""
         ...
 
     def stream(self, project: str, artifact: ArtifactRef) -> AsyncIterator[bytes]:
@@ -177,6 +182,7 @@ class Ports:
     ingestions: Repository[Ingestion]
     datasets: Repository[Dataset]
     versions: Repository[DatasetVersion]
+    comparisons: Repository[Comparison]
     announcements: Announcements
     files: FileStore
     work: Work

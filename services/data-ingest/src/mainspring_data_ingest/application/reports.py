@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from mainspring_data_ingest.application.deletions import readable
 from mainspring_data_ingest.application.ports import Plotter, Ports
 from mainspring_data_ingest.domain.report import Report
 from mainspring_svckit.errors import NotFound, Unavailable
 from mainspring_svckit.names import DatasetVersionName
-from mainspring_svckit.repository import require
 
 
 class Reports:
@@ -20,10 +20,11 @@ class Reports:
 
         Raises:
             NotFound: There is no such version, or it was made before there were reports.
+            PreconditionFailed: DATASET_VERSION_DELETED.
             Unavailable: The report is damaged, or could not be drawn.
         """
         async with self._ports.transactions.transaction():
-            artifact = (await require(self._ports.versions, "DatasetVersion", version)).value.report
+            artifact = (await readable(self._ports, version)).report
         if artifact is None:
             raise NotFound("DatasetReport", version)
         data = await self._ports.files.read(DatasetVersionName.parse(version).project, artifact)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from mainspring_data_ingest.domain.ingestions import Source
@@ -21,11 +22,21 @@ MANIFEST_SCHEMA = "mainspring.dataset.v1"
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named line of versions."""
+    """A named line of versions.
+
+    Attributes:
+        name: Resource name.
+        create_time: When it was made.
+        versions: How many it has had.
+        tags: Names that people gave to versions.
+        keep_newest: How many of the newest versions are kept; 0 keeps all.
+    """
 
     name: str
     create_time: datetime
     versions: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    keep_newest: int = 0
 
     @property
     def latest_version(self) -> str:
@@ -36,6 +47,22 @@ class Dataset:
         """The dataset with one version more, and that version's name."""
         changed = replace(self, versions=self.versions + 1)
         return changed, changed.latest_version
+
+    def tagged(self, tag: str, version: str) -> Dataset:
+        """The dataset with a tag given to a version, or taken away when `version` is empty."""
+        others = {known: name for known, name in self.tags.items() if known != tag}
+        return replace(self, tags=dict(sorted((others | {tag: version}).items())) if version else others)
+
+    def moved_tags(self, old: str, new: str) -> Dataset:
+        """The dataset with the tags of one version given to another, or taken away when `new` is empty."""
+        tags = {tag: new if name == old else name for tag, name in self.tags.items()}
+        return replace(self, tags={tag: name for tag, name in tags.items() if name})
+
+    def surplus(self, version: str) -> bool:
+        """Whether retention lets go of a version."""
+        if not self.keep_newest or version in self.tags.values():
+            return False
+        return int(DatasetVersionName.parse(version).version) <= self.versions - self.keep_newest
 
     def _version(self, number: int) -> str:
         name = DatasetName.parse(self.name)
@@ -72,9 +99,36 @@ class Tally:
         return sum(self.splits.values()) + sum(self.refusals.values())
 
 
+class DeletionCause(StrEnum):
+    """Why a version's rows are gone."""
+
+    RETENTION = "RETENTION"
+    ERASURE = "ERASURE"
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Says that a version's rows are gone from the store.
+
+    Attributes:
+        cause: Why.
+        time: When it was decided.
+        erasure: The erasure that did it; empty for other causes.
+        successor: The version that holds what is left; empty when nothing is.
+    """
+
+    cause: DeletionCause
+    time: datetime
+    erasure: str = ""
+    successor: str = ""
+
+
 @dataclass(frozen=True)
 class DatasetVersion:
-    """An immutable, content-addressed set of rows."""
+    """An immutable, content-addressed set of rows.
+
+    Once it is deleted, digests and counts are all that is left of it.
+    """
 
     name: str
     dataset: str
@@ -89,6 +143,8 @@ class DatasetVersion:
     cycle: str
     ingestion: str
     report: ArtifactRef | None = None
+    deletion: Deletion | None = None
+    supersedes: str = ""
 
     @property
     def number(self) -> int:
@@ -97,6 +153,8 @@ class DatasetVersion:
 
     def is_made_of(self, sources: Sequence[Source], recipe_sha256: str, root_sha256: str) -> bool:
         """Whether the same sources and the same rules made it, and gave the same rows."""
+        if self.deletion is not None:
+            return False
         same_sources = [_read(source) for source in self.sources] == [_read(source) for source in sources]
         return same_sources and (self.recipe_sha256, self.root_sha256) == (recipe_sha256, root_sha256)
 

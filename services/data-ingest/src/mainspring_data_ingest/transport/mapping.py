@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mainspring.data.v1 import data_service_pb2, dataset_pb2, ingestion_pb2, recipe_pb2
 from mainspring_data_ingest.application.ingestions import CreateIngestion
-from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion
+from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion, Deletion
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
 from mainspring_data_ingest.domain.recipes import (
     DEFAULT_MAX_FIELD_CHARACTERS,
@@ -115,7 +115,11 @@ def ingestion_to_proto(work: Ingestion) -> ingestion_pb2.Ingestion:
 def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
     """Prints a dataset."""
     return dataset_pb2.Dataset(
-        name=dataset.name, create_time=time_to_proto(dataset.create_time), latest_version=dataset.latest_version
+        name=dataset.name,
+        create_time=time_to_proto(dataset.create_time),
+        latest_version=dataset.latest_version,
+        tags=[dataset_pb2.DatasetTag(tag=tag, dataset_version=version) for tag, version in dataset.tags.items()],
+        keep_newest=dataset.keep_newest,
     )
 
 
@@ -143,6 +147,17 @@ def version_to_proto(version: DatasetVersion) -> dataset_pb2.DatasetVersion:
         cycle=version.cycle,
         ingestion=version.ingestion,
         report=artifact_to_proto(version.report) if version.report is not None else None,
+        deletion=_deletion_to_proto(version.deletion) if version.deletion is not None else None,
+        supersedes=version.supersedes,
+    )
+
+
+def _deletion_to_proto(deletion: Deletion) -> dataset_pb2.DatasetVersionDeletion:
+    return dataset_pb2.DatasetVersionDeletion(
+        cause=dataset_pb2.DatasetVersionDeletion.Cause.Value(f"CAUSE_{deletion.cause.value}"),
+        delete_time=time_to_proto(deletion.time),
+        erasure=deletion.erasure,
+        successor=deletion.successor,
     )
 
 

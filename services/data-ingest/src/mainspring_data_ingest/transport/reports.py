@@ -27,8 +27,8 @@ def report_to_proto(version: str, report: Report) -> report_pb2.DatasetReport:
             )
             for step in report.steps
         ],
-        before=_texts(report.before),
-        after=_texts(report.after),
+        before=texts_to_proto(report.before),
+        after=texts_to_proto(report.after),
     )
 
 
@@ -40,7 +40,8 @@ def refusals_to_proto(refusals: Mapping[RefusalReason, int]) -> list[dataset_pb2
     ]
 
 
-def _texts(texts: TextReport) -> report_pb2.TextReport:
+def texts_to_proto(texts: TextReport) -> report_pb2.TextReport:
+    """Prints a description of texts."""
     return report_pb2.TextReport(
         rows=texts.rows,
         prompt=_lengths(texts.prompt),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mainspring.events.v1 import evaluation_events_pb2 as events
 from mainspring_evaluator.domain.runs import EvaluationRun
 from mainspring_eventkit.outbox import Outbox
-from mainspring_svckit.mapping import fidelity_to_proto, scorer_result_to_proto
+from mainspring_svckit.mapping import fidelity_to_proto, scorer_failure_to_proto, scorer_result_to_proto
 
 
 class OutboxAnnouncements:
@@ -30,6 +30,8 @@ class OutboxAnnouncements:
             results=[scorer_result_to_proto(result) for result in run.findings.results],
             items=run.findings.items,
             fidelity=fidelity_to_proto(run.findings.fidelity),
+            scorer_failures=[scorer_failure_to_proto(failure) for failure in run.findings.failures],
+            suite_version=run.suite.version,
         )
         await self._outbox.emit(event, cycle=run.cycle)
 

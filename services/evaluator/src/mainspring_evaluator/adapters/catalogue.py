@@ -36,6 +36,7 @@ class RegistryCatalogue:
             dataset_version=version.lineage.dataset_version,
             cycle=version.cycle,
             probe=artifact_from_proto(probe) if probe is not None else None,
+            parent=version.lineage.parent_model_version,
         )
 
     async def released_version(self, model: str) -> str:

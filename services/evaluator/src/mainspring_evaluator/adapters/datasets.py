@@ -1,4 +1,4 @@
-"""Test splits: what data-ingest says of a version, its manifest, and its Parquet shards in the artifact store."""
+"""Splits: what data-ingest says of a version, its manifest, and its Parquet shards in the artifact store."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import grpc
 
 from mainspring.data.v1 import data_service_pb2 as pb
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
-from mainspring_evaluator.application.ports import TestSplit
+from mainspring_evaluator.application.ports import Row, SplitRows
 from mainspring_evaluator.domain.items import Message
+from mainspring_evaluator.domain.suites import Split
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.grpc_client import Caller
@@ -26,7 +27,8 @@ from mainspring_svckit.values import ArtifactRef
 MANIFEST_SCHEMA = "mainspring.dataset.v1"
 _BATCH_ROWS = 1_000
 
-Rows = Sequence[Sequence[Message]]
+Rows = Sequence[Row]
+_PLACES = ("line", "source_index")
 
 
 class StoredDatasets:
@@ -37,7 +39,7 @@ class StoredDatasets:
         self._stub: Any = pb_grpc.DataServiceStub(channel)
         self._caller, self._store, self._scratch = caller, store, scratch
 
-    async def test_split(self, dataset_version: str) -> TestSplit:
+    async def read(self, dataset_version: str, split: Split) -> SplitRows:
         project = DatasetVersionName.parse(dataset_version).project
         request = pb.GetDatasetVersionRequest(name=dataset_version)
         with _unreadable(dataset_version):
@@ -48,9 +50,9 @@ class StoredDatasets:
                 raise ValueError(f"its manifest has the schema {manifest['schema']!r}")
             shards = [
                 ArtifactRef(str(shard["sha256"]), int(shard["size_bytes"]))
-                for shard in manifest["splits"].get("test", [])
+                for shard in manifest["splits"].get(split.value, [])
             ]
-            return TestSplit(str(manifest["root_sha256"]), self._rows(dataset_version, project, shards))
+            return SplitRows(str(manifest["root_sha256"]), self._rows(dataset_version, project, shards))
 
     async def _rows(self, name: str, project: str, shards: Sequence[ArtifactRef]) -> AsyncIterator[Rows]:
         """One shard after another by way of a file, so that memory holds a batch and not a shard."""
@@ -73,11 +75,14 @@ def _batches(path: Path) -> Iterator[Rows]:
     with pq.ParquetFile(path) as file:
         if "messages" not in file.schema_arrow.names:
             raise ValueError("a shard has no column 'messages'")
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=["messages"]):
-            yield [
-                [Message(str(turn["role"]), str(turn["content"])) for turn in row or ()]
-                for row in batch.column("messages").to_pylist()
-            ]
+        columns = ["messages", *(name for name in _PLACES if name in file.schema_arrow.names)]
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+            yield [_row(values) for values in batch.to_pylist()]
+
+
+def _row(values: dict[str, Any]) -> Row:
+    turns = [Message(str(turn["role"]), str(turn["content"])) for turn in values["messages"] or ()]
+    return Row(turns, f"line {values['line']} of source {values['source_index']}" if "line" in values else "row")
 
 
 @contextmanager
@@ -89,5 +94,5 @@ def _unreadable(name: str) -> Iterator[None]:
         raise
     except (MainspringError, ValueError, TypeError, KeyError, AttributeError, OSError) as err:
         words = err.message if isinstance(err, MainspringError) else f"{type(err).__name__}: {err}"
-        message = f"the test split of {name} cannot be read: {words}"
+        message = f"{name} cannot be read: {words}"
         raise PreconditionFailed("DATASET_UNREADABLE", message, {"datasetVersion": name}) from err

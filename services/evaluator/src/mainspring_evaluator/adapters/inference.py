@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -13,7 +15,7 @@ from mainspring.inference.v1 import inference_service_pb2_grpc as pb_grpc
 from mainspring_answers.holding import DeploymentHolder
 from mainspring_evaluator.domain.fidelity import Distribution
 from mainspring_evaluator.domain.items import Answer, Prompt
-from mainspring_evaluator.domain.suites import Sampling
+from mainspring_evaluator.domain.suites import Retrieval, Sampling
 from mainspring_svckit.errors import NotFound, Unavailable
 from mainspring_svckit.grpc_client import Caller
 from mainspring_svckit.names import ModelVersionName, ProjectName
@@ -36,17 +38,34 @@ class PlaneInference(DeploymentHolder):
         self._answers: Any = pb_grpc.InferenceServiceStub(channel)
         self._caller, self._answer_timeout_s = caller, answer_timeout_s
 
-    async def answer(self, version: str, prompt: Prompt, sampling: Sampling) -> Answer:
+    async def answer(
+        self,
+        version: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        context: Retrieval | None = None,
+        timed: bool = False,
+    ) -> Answer:
         request = pb.GenerateAnswerRequest(
             parent=_project_name(version),
             model=version,
-            messages=[chat_pb2.ChatMessage(role=_ROLES[m.role], content=m.content) for m in prompt],
+            messages=_messages(prompt),
             sampling=answer_pb2.SamplingParameters(
                 max_output_tokens=sampling.max_output_tokens, temperature=sampling.temperature, seed=sampling.seed
             ),
         )
-        answer = await self._generate(request)
-        return Answer(answer.text, answer.latency.ToNanoseconds() / 1e9)
+        if context is not None:
+            request.context.collection, request.context.top_k = context.collection, context.top_k
+        answer = await (self._stream(request) if timed else self._generate(request))
+        return Answer(
+            answer.text,
+            answer.latency.ToNanoseconds() / 1e9,
+            answer.first_token_latency.ToNanoseconds() / 1e9 if timed else 0.0,
+            answer.usage.input_tokens,
+            answer.usage.output_tokens,
+            tuple(citation.text for citation in answer.citations),
+        )
 
     async def next_tokens(self, version: str, prefix: str, top: int) -> Distribution:
         request = pb.GenerateAnswerRequest(
@@ -59,14 +78,44 @@ class PlaneInference(DeploymentHolder):
         answer = await self._generate(request)
         return {token.token_id: token.logprob for token in answer.first_token_probabilities}
 
+    async def first_tokens(self, version: str, prompt: Prompt, top: int) -> Distribution:
+        request = pb.GenerateAnswerRequest(
+            parent=_project_name(version),
+            model=version,
+            messages=_messages(prompt),
+            sampling=answer_pb2.SamplingParameters(max_output_tokens=1, temperature=0),
+            top_logprobs=top,
+        )
+        answer = await self._generate(request)
+        return {token.token_id: token.logprob for token in answer.first_token_probabilities}
+
     async def _generate(self, request: pb.GenerateAnswerRequest) -> answer_pb2.Answer:
         method, timeout_s = self._answers.GenerateAnswer, self._answer_timeout_s
-        try:
+        with _served(request.model):
             return (await self._caller.unary(method, request, pb.GenerateAnswerResponse, timeout_s=timeout_s)).answer
-        except NotFound as err:
-            # A deployment that is ready is known at every door a moment later.
-            message = f"{request.model} is not known at the door that was asked"
-            raise Unavailable("MODEL_NOT_SERVED", message) from err
+
+    async def _stream(self, request: pb.GenerateAnswerRequest) -> answer_pb2.Answer:
+        """The same as a stream, in whose end the time of the first token stands."""
+        wanted = pb.StreamAnswerRequest.FromString(request.SerializeToString())
+        method, timeout_s = self._answers.StreamAnswer, self._answer_timeout_s
+        with _served(request.model):
+            async for message in self._caller.stream(method, wanted, pb.StreamAnswerResponse, timeout_s=timeout_s):
+                if message.HasField("answer"):
+                    return message.answer
+        raise Unavailable("INFERENCE_FAILED", "the stream of an answer ended without the answer")
+
+
+@contextmanager
+def _served(model: str) -> Iterator[None]:
+    """A deployment that is ready is known at every door a moment later."""
+    try:
+        yield
+    except NotFound as err:
+        raise Unavailable("MODEL_NOT_SERVED", f"{model} is not known at the door that was asked") from err
+
+
+def _messages(prompt: Prompt) -> list[chat_pb2.ChatMessage]:
+    return [chat_pb2.ChatMessage(role=_ROLES[m.role], content=m.content) for m in prompt]
 
 
 def _project_name(version: str) -> str:

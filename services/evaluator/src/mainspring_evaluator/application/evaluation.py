@@ -1,4 +1,4 @@
-"""The work of a run: resolve, read, hold, generate, compare, score."""
+"""The work of a run: resolve, read, hold, generate, compare, ask others, score."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mainspring_evaluator.application.generation import Generation, Version
+from mainspring_evaluator.application.observing import CALIBRATION, JUDGED, SIMILARITY, Observed, Observing, Told
 from mainspring_evaluator.application.ports import Measured, Ports, VersionInfo
+from mainspring_evaluator.application.reading import ItemReader
 from mainspring_evaluator.application.runs import Runs
 from mainspring_evaluator.domain import fidelity
-from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemSelection, Message, storable
+from mainspring_evaluator.domain.items import (
+    Answer,
+    EvaluationItem,
+    Item,
+    Message,
+    Sample,
+    prompt_digest,
+    storable,
+)
 from mainspring_evaluator.domain.runs import (
     PROGRESS_UNIT,
     EvaluationRun,
@@ -19,6 +29,7 @@ from mainspring_evaluator.domain.runs import (
     Latency,
     Subjects,
 )
+from mainspring_evaluator.domain.suites import Budget, Comparison, EvaluationSuite
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import EvaluationRunName
 from mainspring_svckit.ports import Claim
@@ -27,6 +38,8 @@ from mainspring_svckit.values import Fidelity, Progress
 
 PROBE_TOP = 200
 _REPORT_EVERY_S = 1.0
+_TIMED = frozenset({"first_token_latency", "token_latency"})
+_OBSERVED = frozenset({SIMILARITY, CALIBRATION, *JUDGED})
 
 
 class Evaluation:
@@ -34,6 +47,7 @@ class Evaluation:
 
     def __init__(self, ports: Ports, runs: Runs, generation: Generation) -> None:
         self._ports, self._runs, self._generation = ports, runs, generation
+        self._reader, self._observing = ItemReader(ports), Observing(ports, generation)
 
     async def run(self, name: str, lease: Claim) -> None:
         """Does a run to its end.
@@ -43,48 +57,103 @@ class Evaluation:
             Unavailable: Not now.
             LeaseLost: Another worker has it, or it was cancelled.
         """
-        project = EvaluationRunName.parse(name).project
         progress = _Reporter(self._ports, name, lease)
         run = await self._start(name, lease)
         candidate = await self._ports.catalogue.version(run.candidate)
         baseline = await self._baseline(run, candidate)
         run, items = await self._read(run, candidate, baseline, lease)
-        prompts, sampling = [item.prompt for item in items], run.suite.sampling
-        first = Version(candidate.name, candidate.manifest_sha256)
-        second = Version(baseline.name, baseline.manifest_sha256) if baseline is not None else None
-
-        known_first = await self._generation.known(project, first, prompts, sampling)
-        known_second = await self._generation.known(project, second, prompts, sampling) if second is not None else {}
-        total = len(items) * (2 if second is not None else 1)
-        await progress.begin(len(known_first) + len(known_second), total, "waiting for the candidate")
-        if len(known_first) < len(items) or candidate.probe is not None:
-            await self._ports.inference.hold(candidate.name, name)
-        await progress.enter("generating the candidate's answers")
-        candidate_answers = await self._generation.generate(
-            project, first, prompts, sampling, known=known_first, after_each=progress.one_more
+        systems = [
+            _System(*await self._known(name, run.suite, version, items), [])
+            for version in (candidate, baseline)
+            if version is not None
+        ]
+        known = sum(len(system.known) for system in systems)
+        await progress.begin(known, len(items) * len(systems), "waiting for the candidate")
+        meter = _Meter(self._ports, run.suite.budget)
+        close: Fidelity | None = None
+        for number, system in enumerate(systems):
+            who = ("candidate", "baseline")[number]
+            if len(system.known) < len(items) or (number == 0 and candidate.probe is not None):
+                await self._ports.inference.hold(system.version.name, name)
+            await progress.enter(f"generating the {who}'s answers")
+            await self._answer(name, run.suite, system, items, progress, meter)
+            if number == 0:
+                await progress.enter("comparing the engine with the reference")
+                close = await self._fidelity(EvaluationRunName.parse(name).project, candidate)
+        measured, told = await self._score(name, run.suite, items, systems, progress)
+        findings = Findings(
+            measured.results,
+            len(items),
+            close,
+            _latency(systems[0].answers),
+            (*measured.failures, *told.failures),
+            told.judges,
+            len(items) * len(systems) - known,
         )
-        await progress.enter("comparing the engine with the reference")
-        close = await self._fidelity(project, candidate)
-        baseline_answers: list[Answer] | None = None
-        if second is not None:
-            await progress.enter("generating the baseline's answers")
-            if len(known_second) < len(items):
-                await self._ports.inference.hold(second.name, name)
-            baseline_answers = await self._generation.generate(
-                project, second, prompts, sampling, known=known_second, after_each=progress.one_more
-            )
-        await progress.enter("scoring")
-        measured = await self._ports.scoring.measure(
-            run.suite,
-            items,
-            [answer.text for answer in candidate_answers],
-            [answer.text for answer in baseline_answers] if baseline_answers is not None else None,
-        )
-        findings = Findings(measured.results, len(items), close, _latency(candidate_answers))
         findings.check()
-        rows = _rows(name, items, candidate_answers, baseline_answers, measured)
+        rows = _rows(name, items, [system.answers for system in systems], measured)
         async with lease.complete():
             await self._runs.succeed(name, findings, rows)
+
+    async def _known(
+        self, name: str, suite: EvaluationSuite, version: VersionInfo, items: Sequence[Item]
+    ) -> tuple[Version, dict[int, Answer]]:
+        answers = Version(version.name, version.manifest_sha256)
+        project = EvaluationRunName.parse(name).project
+        prompts = [item.prompt for item in items]
+        return answers, await self._generation.known(
+            project, answers, prompts, suite.sampling, context=suite.context, timed=_timed(suite)
+        )
+
+    async def _answer(
+        self,
+        name: str,
+        suite: EvaluationSuite,
+        system: _System,
+        items: Sequence[Item],
+        progress: _Reporter,
+        meter: _Meter,
+    ) -> None:
+        async def one_more(answer: Answer) -> None:
+            meter.take(answer)
+            await progress.one_more()
+
+        system.answers = await self._generation.generate(
+            EvaluationRunName.parse(name).project,
+            system.version,
+            [item.prompt for item in items],
+            suite.sampling,
+            known=system.known,
+            after_each=one_more,
+            context=suite.context,
+            timed=_timed(suite),
+        )
+
+    async def _score(
+        self,
+        name: str,
+        suite: EvaluationSuite,
+        items: Sequence[Item],
+        systems: Sequence[_System],
+        progress: _Reporter,
+    ) -> tuple[Measured, Told]:
+        observed = [Observed(system.version, system.answers) for system in systems]
+        told = Told()
+        if not _OBSERVED.isdisjoint(suite.scorers):
+            await progress.enter("asking judges and embedding models")
+            project = EvaluationRunName.parse(name).project
+            told = await self._observing.observe(project, name, suite, items, observed)
+        await progress.enter("scoring")
+        failed = {failure.scorer for failure in told.failures}
+        applied = replace(suite, scorers=tuple(scorer for scorer in suite.scorers if scorer not in failed))
+        own, *others = (
+            [
+                Sample(item, answer, figures)
+                for item, answer, figures in zip(items, system.answers, system.figures, strict=True)
+            ]
+            for system in observed
+        )
+        return await self._ports.scoring.measure(applied, own, others[0] if others else None), told
 
     async def _start(self, name: str, lease: Claim) -> EvaluationRun:
         ports = self._ports
@@ -95,46 +164,34 @@ class Evaluation:
         return run
 
     async def _baseline(self, run: EvaluationRun, candidate: VersionInfo) -> VersionInfo | None:
-        """What to compare with: as resolved before, as wished, what is released, or the candidate's foundation."""
+        """What to compare with: as resolved before, as wished, or as the suite says."""
         if run.subjects is not None:
             name = run.subjects.baseline
+        elif run.wanted_baseline:
+            name = run.wanted_baseline
+        elif run.suite.comparison is Comparison.PARENT:
+            name = candidate.parent or candidate.base
         else:
-            released = await self._ports.catalogue.released_version(candidate.model)
-            name = run.wanted_baseline or released or candidate.base
+            name = await self._ports.catalogue.released_version(candidate.model) or candidate.base
         return await self._ports.catalogue.version(name) if name else None
 
     async def _read(
         self, run: EvaluationRun, candidate: VersionInfo, baseline: VersionInfo | None, lease: Claim
     ) -> tuple[EvaluationRun, tuple[Item, ...]]:
         ports = self._ports
-        dataset = run.suite.dataset_version or candidate.dataset_version
-        if not dataset:
-            message = (
-                f"neither {run.suite.name} nor {candidate.name} names a dataset version;"
-                " set dataset_version in the suite"
-            )
-            raise PreconditionFailed("NO_TEST_ROWS", message)
-        split = await ports.datasets.test_split(dataset)
-        selection = ItemSelection(run.suite.max_items)
-        async for batch in split.rows:
-            for messages in batch:
-                selection.add(messages)
-        items = selection.items()
-        if not items:
-            message = f"the test split of {dataset} has no rows; publish a version with rows in it"
-            raise PreconditionFailed("NO_TEST_ROWS", message)
+        read = await self._reader.read(run.suite, candidate)
         subjects = Subjects(
             candidate_manifest_sha256=candidate.manifest_sha256,
             baseline=baseline.name if baseline is not None else "",
             baseline_manifest_sha256=baseline.manifest_sha256 if baseline is not None else "",
-            dataset_version=dataset,
-            dataset_root_sha256=split.root_sha256,
+            dataset_version=read.dataset_version,
+            dataset_root_sha256=read.root_sha256,
             cycle=run.cycle or candidate.cycle,
         )
         async with lease.transaction():
             run = (await require(ports.runs, "EvaluationRun", run.name, lock=True)).value.resolved(subjects)
             await ports.runs.put(run)
-        return run, items
+        return run, read.items
 
     async def _fidelity(self, project: str, candidate: VersionInfo) -> Fidelity | None:
         """How close the engine comes to the candidate's probe; None when it has none."""
@@ -155,6 +212,40 @@ class Evaluation:
 
         await self._generation.each(range(len(positions)), ask)
         return fidelity.compare([(position.reference, said[index]) for index, position in enumerate(positions)])
+
+
+@dataclass
+class _System:
+    """A version that is measured, with the answers that were there and, later, all of them."""
+
+    version: Version
+    known: dict[int, Answer]
+    answers: Sequence[Answer]
+
+
+class _Meter:
+    """Keeps a run within its budget."""
+
+    def __init__(self, ports: Ports, budget: Budget) -> None:
+        self._ports, self._budget = ports, budget
+        self._began_at, self._tokens = ports.clock.now(), 0
+
+    def take(self, answer: Answer) -> None:
+        """Counts an answer that was made.
+
+        Raises:
+            PreconditionFailed: BUDGET_EXCEEDED.
+        """
+        self._tokens += answer.output_tokens
+        spent_s = (self._ports.clock.now() - self._began_at).total_seconds()
+        if self._budget.max_generated_tokens and self._tokens > self._budget.max_generated_tokens:
+            used, bound = f"{self._tokens} tokens", f"{self._budget.max_generated_tokens}"
+        elif self._budget.max_duration_s and spent_s > self._budget.max_duration_s:
+            used, bound = f"{spent_s:.0f} s", f"{self._budget.max_duration_s:g}"
+        else:
+            return
+        message = f"the run has used {used}, its suite allows {bound}; what was answered is kept for the next run"
+        raise PreconditionFailed("BUDGET_EXCEEDED", message)
 
 
 @dataclass
@@ -218,13 +309,14 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
 
 
+def _timed(suite: EvaluationSuite) -> bool:
+    return not _TIMED.isdisjoint(suite.scorers)
+
+
 def _rows(
-    run: str,
-    items: Sequence[Item],
-    candidate: Sequence[Answer],
-    baseline: Sequence[Answer] | None,
-    measured: Measured,
+    run: str, items: Sequence[Item], answers: Sequence[Sequence[Answer]], measured: Measured
 ) -> list[EvaluationItem]:
+    candidate, baseline = answers[0], answers[1] if len(answers) > 1 else None
     return [
         EvaluationItem(
             name=f"{run}/items/{index}",
@@ -236,6 +328,9 @@ def _rows(
             baseline_text=storable(baseline[index].text) if baseline is not None else "",
             candidate_scores=measured.candidate_scores[index],
             baseline_scores=measured.baseline_scores[index] if baseline is not None else {},
+            task=item.task,
+            slices=item.slices,
+            prompt_sha256=prompt_digest(item.prompt),
         )
         for index, item in enumerate(items)
     ]

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.domain.items import Answer, Prompt, answer_key
-from mainspring_evaluator.domain.suites import Sampling
+from mainspring_evaluator.domain.suites import Retrieval, Sampling
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
 
 T = TypeVar("T")
@@ -38,10 +38,19 @@ class Generation:
         self._ports, self._concurrency, self._tries, self._retry_wait_s = ports, concurrency, tries, retry_wait_s
 
     async def known(
-        self, project: str, version: Version, prompts: Sequence[Prompt], sampling: Sampling
+        self,
+        project: str,
+        version: Version,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        context: Retrieval | None = None,
+        timed: bool = False,
     ) -> dict[int, Answer]:
         """Answers that are there already, by the prompt's position."""
-        keys = [answer_key(version.manifest_sha256, prompt, sampling) for prompt in prompts]
+        keys = [
+            answer_key(version.manifest_sha256, prompt, sampling, context=context, timed=timed) for prompt in prompts
+        ]
         async with self._ports.transactions.transaction():
             found = await self._ports.answers.known(project, keys)
         return {index: found[key] for index, key in enumerate(keys) if key in found}
@@ -54,7 +63,9 @@ class Generation:
         sampling: Sampling,
         *,
         known: dict[int, Answer],
-        after_each: Callable[[], Awaitable[None]],
+        after_each: Callable[[Answer], Awaitable[None]],
+        context: Retrieval | None = None,
+        timed: bool = False,
     ) -> list[Answer]:
         """The answers to all prompts, in their order; those in `known` are not generated again.
 
@@ -67,13 +78,14 @@ class Generation:
         async def one(index: int) -> None:
             prompt = prompts[index]
             answer = await self.patiently(
-                f"item {index}", lambda: self._ports.inference.answer(version.name, prompt, sampling)
+                f"item {index}",
+                lambda: self._ports.inference.answer(version.name, prompt, sampling, context=context, timed=timed),
             )
             async with self._ports.transactions.transaction():
-                key = answer_key(version.manifest_sha256, prompt, sampling)
+                key = answer_key(version.manifest_sha256, prompt, sampling, context=context, timed=timed)
                 await self._ports.answers.put(project, key, answer)
             answers[index] = answer
-            await after_each()
+            await after_each(answer)
 
         await self.each((index for index in range(len(prompts)) if index not in known), one)
         return [answers[index] for index in range(len(prompts))]

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mainspring_evaluator.domain.fidelity import Distribution
-from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, Message, Prompt
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Message, Prompt, Sample
 from mainspring_evaluator.domain.runs import EvaluationRun
-from mainspring_evaluator.domain.suites import EvaluationSuite, Sampling
+from mainspring_evaluator.domain.suites import EvaluationSuite, Retrieval, SafetySet, Sampling, Split, SuiteVersion
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
 from mainspring_svckit.repository import Listed, Repository
-from mainspring_svckit.values import ArtifactRef, ScorerResult
+from mainspring_svckit.values import ArtifactRef, Estimate, ScorerFailure, ScorerResult
+
+EVERYTHING = ItemFilter()
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class VersionInfo:
         dataset_version: Data it learned from, or empty.
         cycle: Turn of the loop that it came from, or empty.
         probe: Its fidelity probe; None when it has none.
+        parent: Version that it was tuned from, where that is not the foundation model; else empty.
     """
 
     name: str
@@ -38,6 +41,7 @@ class VersionInfo:
     dataset_version: str
     cycle: str
     probe: ArtifactRef | None = None
+    parent: str = ""
 
 
 class ModelCatalogue(Protocol):
@@ -58,29 +62,55 @@ class ModelCatalogue(Protocol):
 
 
 @dataclass(frozen=True)
-class TestSplit:
-    """A dataset version's test split.
+class Row:
+    """A row of a dataset version; `place` says where a person finds it."""
+
+    messages: Sequence[Message]
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """A split of a dataset version.
 
     Attributes:
-        root_sha256: Digest of all its rows.
-        rows: Messages of each row, in batches.
+        root_sha256: Digest of all rows of the version.
+        rows: The split's, in batches.
     """
 
-    __test__ = False  # Not a test, whatever pytest thinks of its name.
-
     root_sha256: str
-    rows: AsyncIterator[Sequence[Sequence[Message]]]
+    rows: AsyncIterator[Sequence[Row]]
 
 
 class Datasets(Protocol):
     """Reads datasets."""
 
-    async def test_split(self, dataset_version: str) -> TestSplit:
-        """The test split; reading its rows raises as this does.
+    async def read(self, dataset_version: str, split: Split) -> SplitRows:
+        """A split; reading its rows raises as this does.
 
         Raises:
             PreconditionFailed: DATASET_UNREADABLE, it is missing, damaged or of an unknown format.
             Unavailable: It cannot be read now.
+        """
+        ...
+
+
+class ItemFiles(Protocol):
+    """Items from files that others made, on this machine."""
+
+    async def safety(self, wanted: SafetySet) -> Sequence[Item]:
+        """The prompts of a safety set, always in the same order.
+
+        Raises:
+            PreconditionFailed: SAFETY_SET_MISSING, what holds it is not installed.
+        """
+        ...
+
+    async def harness(self, path: str) -> Sequence[Item]:
+        """The items of another harness's task.
+
+        Raises:
+            PreconditionFailed: TASK_UNREADABLE, it is missing, of a kind that is not supported, or outside the roots.
         """
         ...
 
@@ -105,8 +135,16 @@ class Inference(Protocol):
         """
         ...
 
-    async def answer(self, version: str, prompt: Prompt, sampling: Sampling) -> Answer:
-        """Answers with exactly this version.
+    async def answer(
+        self,
+        version: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        context: Retrieval | None = None,
+        timed: bool = False,
+    ) -> Answer:
+        """Answers with exactly this version; `timed` watches for the first token, which costs a little.
 
         Raises:
             InvalidInput: The model cannot take such a prompt.
@@ -116,6 +154,51 @@ class Inference(Protocol):
 
     async def next_tokens(self, version: str, prefix: str, top: int) -> Distribution:
         """The most probable tokens after a text, taken as it stands. Raises as `answer`."""
+        ...
+
+    async def first_tokens(self, version: str, prompt: Prompt, top: int) -> Distribution:
+        """The most probable first tokens of an answer. Raises as `answer`."""
+        ...
+
+
+class Embeddings(Protocol):
+    """Turns texts into vectors of length 1."""
+
+    async def embed(self, embedding_model_version: str, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """One vector for each text, in order.
+
+        Raises:
+            MainspringError: The model cannot embed them, now (`Unavailable`) or at all.
+        """
+        ...
+
+
+class Observations(Protocol):
+    """Figures that others were asked for before, by `observation_key`; joins the ambient transaction."""
+
+    async def known(self, project: str, keys: Sequence[str]) -> Mapping[str, float]:
+        """Those of `keys` that are there."""
+        ...
+
+    async def put(self, project: str, values: Mapping[str, float]) -> None:
+        """Keeps figures; one that is there already stays."""
+        ...
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """An answer to real people with what they thought of it."""
+
+    messages: Prompt
+    text: str
+    good: bool
+
+
+class HumanLabels(Protocol):
+    """What people said of answers; joins the ambient transaction."""
+
+    async def newest(self, model: str, limit: int) -> Sequence[JudgedAnswer]:
+        """Answers of a model that somebody judged, newest first."""
         ...
 
 
@@ -131,6 +214,14 @@ class AnswerCache(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ItemPairs:
+    """A page of items of two runs that asked the same; `next_key` is None on the last."""
+
+    pairs: Sequence[tuple[EvaluationItem, EvaluationItem]]
+    next_key: str | None
+
+
 class ItemStore(Protocol):
     """Items of runs that succeeded; joins the ambient transaction."""
 
@@ -138,8 +229,16 @@ class ItemStore(Protocol):
         """Keeps a run's items."""
         ...
 
-    async def list(self, parent: str, page: Page) -> Listed[EvaluationItem]:
+    async def list(self, parent: str, page: Page, wanted: ItemFilter = EVERYTHING) -> Listed[EvaluationItem]:
         """Items of a run by index, a page at a time."""
+        ...
+
+    async def scores(self, parent: str) -> Mapping[str, Mapping[str, float]]:
+        """The candidate's scores by scorer, by the digest of what was asked, in the order of the items."""
+        ...
+
+    async def pairs(self, first: str, second: str, page: Page) -> ItemPairs:
+        """Items of two runs that asked the same, by the first's index."""
         ...
 
 
@@ -148,18 +247,34 @@ class Measured:
     """What scorers said.
 
     Attributes:
-        results: One for each scorer, in the suite's order.
+        results: One for each scorer that could be applied, in the suite's order.
+        failures: One for each that could not.
         candidate_scores: The candidate's score of each item, by scorer.
         baseline_scores: The baseline's; empty without a baseline.
     """
 
     results: tuple[ScorerResult, ...]
+    failures: tuple[ScorerFailure, ...]
     candidate_scores: tuple[Mapping[str, float], ...]
     baseline_scores: tuple[Mapping[str, float], ...]
 
 
+@dataclass(frozen=True)
+class Compared:
+    """How the second of two systems compares with the first by one scorer, item by item."""
+
+    scorer: str
+    first_mean: float
+    second_mean: float
+    difference: Estimate
+    p_value: float
+    second_higher: int
+    first_higher: int
+    equal: int
+
+
 class Scoring(Protocol):
-    """Scores answers against references."""
+    """Scores answers."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -167,13 +282,20 @@ class Scoring(Protocol):
         ...
 
     async def measure(
-        self, suite: EvaluationSuite, items: Sequence[Item], candidate: Sequence[str], baseline: Sequence[str] | None
+        self, suite: EvaluationSuite, candidate: Sequence[Sample], baseline: Sequence[Sample] | None
     ) -> Measured:
-        """Applies the suite's scorers; the same input gives the same numbers.
+        """Applies the suite's scorers to answers to the same items; the same input gives the same numbers. A scorer
+        that cannot be applied, or fails, is a failure in what comes back.
 
         Raises:
             PreconditionFailed: UNKNOWN_SCORER.
         """
+        ...
+
+    async def compare(
+        self, first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]]
+    ) -> Sequence[Compared]:
+        """Compares two systems' scores (by item, by scorer) over the items that both have, by each scorer of both."""
         ...
 
 
@@ -195,12 +317,17 @@ class Ports:
 
     transactions: Transactions
     suites: Repository[EvaluationSuite]
+    suite_versions: Repository[SuiteVersion]
     runs: Repository[EvaluationRun]
     items: ItemStore
     answers: AnswerCache
     catalogue: ModelCatalogue
     datasets: Datasets
+    item_files: ItemFiles
     inference: Inference
+    embeddings: Embeddings
+    observations: Observations
+    labels: HumanLabels
     scoring: Scoring
     files: Artifacts
     announcements: Announcements

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from mainspring_evaluator.application.observing import FAITHFULNESS, JUDGED, PRECISION, RECALL, SIMILARITY
 from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.domain.items import EvaluationItem
 from mainspring_evaluator.domain.runs import EvaluationRun, Findings
-from mainspring_evaluator.domain.suites import EvaluationSuite
+from mainspring_evaluator.domain.suites import EvaluationSuite, Price, SuiteVersion
 from mainspring_svckit.errors import FieldViolation, InvalidInput
 from mainspring_svckit.names import (
     DatasetVersionName,
@@ -32,14 +34,31 @@ class Suites:
         """Writes a suite.
 
         Raises:
-            InvalidInput: UNKNOWN_SCORER, or a name is malformed.
+            InvalidInput: UNKNOWN_SCORER; SUITE_INVALID, a scorer lacks what it needs; or a name is malformed.
             NotFound: It is missing and `allow_missing` is not set.
             EtagMismatch: Somebody wrote it since `etag` was read.
         """
         EvaluationSuiteName.parse(suite.name, "evaluation_suite.name")
+        self._check(suite)
+        ports = self._ports
+        async with ports.transactions.transaction():
+            if not allow_missing:
+                await require(ports.suites, "EvaluationSuite", suite.name)
+            before = await ports.suites.get(suite.name, lock=True)
+            if before is not None and before.value.sha256 == suite.sha256:
+                return await ports.suites.put(replace(suite, version=before.value.version), etag=etag)
+            counted = replace(suite, version=before.value.version + 1 if before is not None else 1)
+            stored = await ports.suites.put(counted, etag=etag)
+            name = f"{suite.name}/versions/{counted.version}"
+            await ports.suite_versions.add(SuiteVersion(name, counted, ports.clock.now()))
+            return stored
+
+    def _check(self, suite: EvaluationSuite) -> None:
         ModelName.parse(suite.model, "evaluation_suite.model")
-        if suite.dataset_version:
-            DatasetVersionName.parse(suite.dataset_version, "evaluation_suite.dataset_version")
+        datasets = {f"sources[{index}].dataset": source.dataset_version for index, source in enumerate(suite.sources)}
+        for field, version in {"dataset_version": suite.dataset_version, **datasets}.items():
+            if version:
+                DatasetVersionName.parse(version, f"evaluation_suite.{field}")
         known = self._ports.scoring.names
         unknown = [
             FieldViolation(f"evaluation_suite.scorers[{index}]", f"there is no scorer {name!r}")
@@ -49,10 +68,37 @@ class Suites:
         if unknown:
             message = f"{unknown[0].description}; there are {', '.join(known)}"
             raise InvalidInput(message, reason="UNKNOWN_SCORER", violations=unknown)
-        async with self._ports.transactions.transaction():
-            if not allow_missing:
-                await require(self._ports.suites, "EvaluationSuite", suite.name)
-            return await self._ports.suites.put(suite, etag=etag)
+        if lacking := list(_lacking(suite)):
+            message = "; ".join(f"{violation.field}: {violation.description}" for violation in lacking)
+            raise InvalidInput(message, reason="SUITE_INVALID", violations=lacking)
+
+
+def _lacking(suite: EvaluationSuite) -> Iterator[FieldViolation]:
+    """What scorers need and the suite does not say, and names that are given twice."""
+    needs = {
+        "json_schema": ("json_schema", suite.json_schema),
+        "cost": ("price", suite.price != Price()),
+        SIMILARITY: ("embedding_model_version", suite.embedding_model_version),
+        **dict.fromkeys(JUDGED, ("judges", suite.judges)),
+    }
+    for name in suite.scorers:
+        field, given = needs.get(name, ("", True))
+        if not given:
+            yield FieldViolation(f"evaluation_suite.{field}", f"the scorer {name} needs it")
+    if suite.context is None:
+        for name in {FAITHFULNESS, PRECISION, RECALL} & set(suite.scorers):
+            yield FieldViolation("evaluation_suite.context", f"the scorer {name} needs it")
+    if suite.sources and suite.dataset_version:
+        yield FieldViolation("evaluation_suite.dataset_version", "give either it or sources")
+    judges = suite.judges.judges if suite.judges is not None else ()
+    named = {
+        "sources": [source.task for source in suite.sources],
+        "slices": [part.id for part in suite.slices],
+        "judges.judges": [judge.id for judge in judges],
+    }
+    for field, names in named.items():
+        for name in {name for name in names if names.count(name) > 1}:
+            yield FieldViolation(f"evaluation_suite.{field}", f"{name!r} is given twice")
 
 
 class Runs:

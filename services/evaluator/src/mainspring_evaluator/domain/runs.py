@@ -10,7 +10,7 @@ from enum import StrEnum
 from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.states import StateMachine
-from mainspring_svckit.values import Fidelity, Progress, ScorerResult
+from mainspring_svckit.values import Fidelity, Progress, ScorerFailure, ScorerResult
 
 PROGRESS_UNIT = "answers"
 
@@ -66,19 +66,48 @@ class Subjects:
 
 
 @dataclass(frozen=True)
+class JudgeReport:
+    """What a judge did in a run, and whether its word counted; as `mainspring.evaluation.v1.JudgeReport`."""
+
+    judge: str
+    model_version: str
+    questions: int
+    nonsense: int
+    order_contradictions: int
+    labels: int
+    kappa: float | None
+    has_vote: bool
+    explanation: str
+
+
+@dataclass(frozen=True)
 class Findings:
-    """What a run found."""
+    """What a run found.
+
+    Attributes:
+        results: One for each scorer that could be applied.
+        items: Items measured.
+        fidelity: How close the engine is; None when that was not measured.
+        latency: Of the candidate's answers.
+        failures: One for each scorer that could not be applied.
+        judges: What the judges did.
+        generated_answers: Answers made for this run; the others were there.
+    """
 
     results: tuple[ScorerResult, ...]
     items: int
     fidelity: Fidelity | None
     latency: Latency
+    failures: tuple[ScorerFailure, ...] = ()
+    judges: tuple[JudgeReport, ...] = ()
+    generated_answers: int = 0
 
     def check(self) -> None:
         """Raises `PreconditionFailed` (RESULT_NOT_FINITE) when a figure is no number, so that none is decided on."""
         for result in self.results:
             estimates = [e for e in (result.candidate, result.baseline, result.difference) if e is not None]
-            figures = [result.p_value, *(figure for e in estimates for figure in (e.value, e.low, e.high))]
+            tests = (result.p_value, result.test_p_value, result.adjusted_p_value)
+            figures = [*tests, *(figure for e in estimates for figure in (e.value, e.low, e.high))]
             if not all(map(math.isfinite, figures)):
                 message = f"{result.scorer} is not a finite number; look at the items' scores"
                 raise PreconditionFailed("RESULT_NOT_FINITE", message, {"scorer": result.scorer})

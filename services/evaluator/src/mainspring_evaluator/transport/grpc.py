@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
 from mainspring.evaluation.v1 import evaluation_service_pb2_grpc as pb_grpc
-from mainspring_evaluator.application.ports import Ports
+from mainspring_evaluator.application.planning import Planning
+from mainspring_evaluator.application.ports import EVERYTHING, Ports
 from mainspring_evaluator.application.runs import Runs, Suites
 from mainspring_evaluator.domain.runs import RUN_STATES, EvaluationRun
-from mainspring_evaluator.transport import mapping
+from mainspring_evaluator.transport import mapping, suites
 from mainspring_svckit.database import Listener
 from mainspring_svckit.pagination import Page, next_page_token
 from mainspring_svckit.reading import Reader
@@ -25,31 +27,55 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
 
     def __init__(self, ports: Ports, suites: Suites, runs: Runs, listener: Listener) -> None:
         self._ports, self._suites, self._runs, self._listener = ports, suites, runs, listener
-        self._reader = Reader(ports.transactions)
+        self._reader, self._planning = Reader(ports.transactions), Planning(ports)
 
     async def UpdateEvaluationSuite(
         self, request: pb.UpdateEvaluationSuiteRequest, context: Any
     ) -> pb.UpdateEvaluationSuiteResponse:
         stored = await self._suites.put(
-            mapping.suite_from_proto(request.evaluation_suite),
+            suites.suite_from_proto(request.evaluation_suite),
             etag=request.evaluation_suite.etag,
             allow_missing=request.allow_missing,
         )
-        return pb.UpdateEvaluationSuiteResponse(evaluation_suite=mapping.suite_to_proto(stored))
+        return pb.UpdateEvaluationSuiteResponse(evaluation_suite=suites.suite_to_proto(stored))
 
     async def GetEvaluationSuite(
         self, request: pb.GetEvaluationSuiteRequest, context: Any
     ) -> pb.GetEvaluationSuiteResponse:
         found = await self._reader.get(self._ports.suites, "EvaluationSuite", request.name)
-        return pb.GetEvaluationSuiteResponse(evaluation_suite=mapping.suite_to_proto(found))
+        return pb.GetEvaluationSuiteResponse(evaluation_suite=suites.suite_to_proto(found))
 
     async def ListEvaluationSuites(
         self, request: pb.ListEvaluationSuitesRequest, context: Any
     ) -> pb.ListEvaluationSuitesResponse:
         listed, token = await self._reader.list(self._ports.suites, request)
         return pb.ListEvaluationSuitesResponse(
-            evaluation_suites=[mapping.suite_to_proto(item) for item in listed.items], next_page_token=token
+            evaluation_suites=[suites.suite_to_proto(item) for item in listed.items], next_page_token=token
         )
+
+    async def ListEvaluationSuiteVersions(
+        self, request: pb.ListEvaluationSuiteVersionsRequest, context: Any
+    ) -> pb.ListEvaluationSuiteVersionsResponse:
+        listed, token = await self._reader.list(self._ports.suite_versions, request)
+        return pb.ListEvaluationSuiteVersionsResponse(
+            evaluation_suite_versions=[suites.suite_version_to_proto(item.value) for item in listed.items],
+            next_page_token=token,
+        )
+
+    async def EstimateSampleSize(
+        self, request: pb.EstimateSampleSizeRequest, context: Any
+    ) -> pb.EstimateSampleSizeResponse:
+        sizes = await self._planning.sample_sizes(
+            request.parent,
+            evaluation_run=request.evaluation_run,
+            standard_deviation=request.standard_deviation,
+            scorer=request.scorer,
+            effect=request.effect,
+            items=request.items,
+            power=request.power,
+            confidence_level=request.confidence_level,
+        )
+        return pb.EstimateSampleSizeResponse(sample_sizes=[pb.SampleSize(**asdict(size)) for size in sizes])
 
     async def CreateEvaluationRun(
         self, request: pb.CreateEvaluationRunRequest, context: Any
@@ -87,11 +113,27 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
     async def ListEvaluationItems(
         self, request: pb.ListEvaluationItemsRequest, context: Any
     ) -> pb.ListEvaluationItemsResponse:
-        page = Page.of(request.page_size, request.page_token, request.parent)
+        # A token is one of the list as it was filtered.
+        wanted = mapping.filter_from_proto(request)
+        scope = f"{request.parent}|{wanted}" if wanted != EVERYTHING else request.parent
+        page = Page.of(request.page_size, request.page_token, scope)
         async with self._ports.transactions.transaction():
             await require(self._ports.runs, "EvaluationRun", request.parent)
-            listed = await self._ports.items.list(request.parent, page)
+            listed = await self._ports.items.list(request.parent, page, wanted)
         return pb.ListEvaluationItemsResponse(
             evaluation_items=[mapping.item_to_proto(item.value) for item in listed.items],
-            next_page_token=next_page_token(listed.next_key, request.parent),
+            next_page_token=next_page_token(listed.next_key, scope),
+        )
+
+    async def CompareEvaluationRuns(
+        self, request: pb.CompareEvaluationRunsRequest, context: Any
+    ) -> pb.CompareEvaluationRunsResponse:
+        scope = f"{request.first}|{request.second}"
+        page = Page.of(request.page_size, request.page_token, scope)
+        found = await self._planning.side_by_side(request.first, request.second, page)
+        return pb.CompareEvaluationRunsResponse(
+            scorers=map(mapping.comparison_to_proto, found.scorers),
+            common_items=found.common_items,
+            pairs=[mapping.pair_to_proto(*pair) for pair in found.pairs.pairs],
+            next_page_token=next_page_token(found.pairs.next_key, scope),
         )

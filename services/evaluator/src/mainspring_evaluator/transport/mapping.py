@@ -1,68 +1,25 @@
-"""Between the evaluator's domain and `mainspring.evaluation.v1`; pure functions."""
+"""Runs and items between the evaluator's domain and `mainspring.evaluation.v1`; pure functions."""
 
 from __future__ import annotations
 
 from mainspring.common.v1 import chat_pb2
-from mainspring.evaluation.v1 import run_pb2, suite_pb2
-from mainspring_evaluator.domain.items import EvaluationItem
-from mainspring_evaluator.domain.runs import EvaluationRun, Latency, Subjects
-from mainspring_evaluator.domain.suites import (
-    DEFAULT_CONFIDENCE_LEVEL,
-    DEFAULT_MAX_OUTPUT_TOKENS,
-    DEFAULT_RESAMPLES,
-    EvaluationSuite,
-    Sampling,
-)
+from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
+from mainspring.evaluation.v1 import run_pb2
+from mainspring_evaluator.application.ports import Compared
+from mainspring_evaluator.domain.items import EvaluationItem, ItemFilter, Outcome, Prompt
+from mainspring_evaluator.domain.runs import EvaluationRun, JudgeReport, Latency, Subjects
 from mainspring_svckit.mapping import (
     duration_to_proto,
+    estimate_to_proto,
     failure_to_proto,
     fidelity_to_proto,
     progress_to_proto,
+    scorer_failure_to_proto,
     scorer_result_to_proto,
     time_to_proto,
 )
-from mainspring_svckit.repository import Stored
 
 _NOTHING = Subjects("", "", "", "", "", "")
-
-
-def suite_from_proto(message: suite_pb2.EvaluationSuite) -> EvaluationSuite:
-    """Reads a suite, with defaults for what is not set."""
-    return EvaluationSuite(
-        name=message.name,
-        model=message.model,
-        scorers=tuple(message.scorers),
-        dataset_version=message.dataset_version,
-        max_items=message.max_items,
-        sampling=Sampling(
-            max_output_tokens=message.sampling.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
-            temperature=message.sampling.temperature,
-            seed=message.sampling.seed,
-        ),
-        bootstrap_resamples=message.bootstrap_resamples or DEFAULT_RESAMPLES,
-        confidence_level=message.confidence_level or DEFAULT_CONFIDENCE_LEVEL,
-    )
-
-
-def suite_to_proto(stored: Stored[EvaluationSuite]) -> suite_pb2.EvaluationSuite:
-    """Prints a suite."""
-    suite = stored.value
-    return suite_pb2.EvaluationSuite(
-        name=suite.name,
-        model=suite.model,
-        dataset_version=suite.dataset_version,
-        scorers=suite.scorers,
-        max_items=suite.max_items,
-        sampling=suite_pb2.Sampling(
-            max_output_tokens=suite.sampling.max_output_tokens,
-            temperature=suite.sampling.temperature,
-            seed=suite.sampling.seed,
-        ),
-        bootstrap_resamples=suite.bootstrap_resamples,
-        confidence_level=suite.confidence_level,
-        update_time=time_to_proto(stored.update_time),
-        etag=stored.etag,
-    )
 
 
 def run_to_proto(run: EvaluationRun) -> run_pb2.EvaluationRun:
@@ -86,6 +43,24 @@ def run_to_proto(run: EvaluationRun) -> run_pb2.EvaluationRun:
         create_time=time_to_proto(run.create_time),
         start_time=time_to_proto(run.start_time),
         end_time=time_to_proto(run.end_time),
+        suite_version=run.suite.version,
+        scorer_failures=map(scorer_failure_to_proto, findings.failures) if findings is not None else [],
+        judges=map(_judge_to_proto, findings.judges) if findings is not None else [],
+        generated_answers=findings.generated_answers if findings is not None else 0,
+    )
+
+
+def _judge_to_proto(report: JudgeReport) -> run_pb2.JudgeReport:
+    return run_pb2.JudgeReport(
+        judge=report.judge,
+        model_version=report.model_version,
+        questions=report.questions,
+        nonsense=report.nonsense,
+        order_contradictions=report.order_contradictions,
+        labels=report.labels,
+        kappa=report.kappa,
+        has_vote=report.has_vote,
+        explanation=report.explanation,
     )
 
 
@@ -93,16 +68,54 @@ def item_to_proto(item: EvaluationItem) -> run_pb2.EvaluationItem:
     """Prints an item."""
     return run_pb2.EvaluationItem(
         index=item.index,
-        messages=[
-            chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.Role.Value(f"ROLE_{m.role.upper()}"), content=m.content)
-            for m in item.prompt
-        ],
+        messages=_messages_to_proto(item.prompt),
         references=item.references,
         candidate_text=item.candidate_text,
         baseline_text=item.baseline_text,
         candidate_scores=item.candidate_scores,
         baseline_scores=item.baseline_scores,
+        task=item.task,
+        slices=item.slices,
     )
+
+
+def pair_to_proto(first: EvaluationItem, second: EvaluationItem) -> run_pb2.EvaluationItemPair:
+    """Prints what two candidates said to the same question."""
+    return run_pb2.EvaluationItemPair(
+        messages=_messages_to_proto(first.prompt),
+        references=first.references,
+        first_text=first.candidate_text,
+        second_text=second.candidate_text,
+        first_scores=first.candidate_scores,
+        second_scores=second.candidate_scores,
+    )
+
+
+def comparison_to_proto(compared: Compared) -> run_pb2.ScorerComparison:
+    """Prints how two candidates compare."""
+    return run_pb2.ScorerComparison(
+        scorer=compared.scorer,
+        first_mean=compared.first_mean,
+        second_mean=compared.second_mean,
+        difference=estimate_to_proto(compared.difference),
+        p_value=compared.p_value,
+        second_higher=compared.second_higher,
+        first_higher=compared.first_higher,
+        equal=compared.equal,
+    )
+
+
+def filter_from_proto(request: pb.ListEvaluationItemsRequest) -> ItemFilter:
+    """Reads which items are wanted."""
+    outcome = pb.ListEvaluationItemsRequest.Outcome.Name(request.outcome).removeprefix("OUTCOME_").lower()
+    return ItemFilter(request.slice, request.contains, request.scorer, Outcome(outcome) if request.outcome else None)
+
+
+def _messages_to_proto(prompt: Prompt) -> list[chat_pb2.ChatMessage]:
+    return [
+        chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.Role.Value(f"ROLE_{m.role.upper()}"), content=m.content)
+        for m in prompt
+    ]
 
 
 def _latency_to_proto(latency: Latency) -> run_pb2.LatencySummary:

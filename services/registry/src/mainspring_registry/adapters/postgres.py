@@ -6,6 +6,7 @@ from mainspring_registry.domain.catalogue import Model, ModelVersion
 from mainspring_registry.domain.cycles import Cycle
 from mainspring_registry.domain.gate import GateDecision, ReleasePolicy
 from mainspring_registry.domain.imports import ModelImport
+from mainspring_registry.domain.quantizations import Quantization
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
@@ -41,6 +42,18 @@ def imports(database: Database) -> Documents[ModelImport]:
         ModelImport,
         parent=lambda i: project_name_of(i.name),
         sort_key=lambda i: i.name,
+        newest_first=True,
+    )
+
+
+def quantizations(database: Database) -> Documents[Quantization]:
+    """Quantizations, newest first; their ids go by time."""
+    return Documents(
+        database,
+        "quantization",
+        Quantization,
+        parent=lambda q: project_name_of(q.name),
+        sort_key=lambda q: q.name,
         newest_first=True,
     )
 

@@ -109,16 +109,21 @@ class Catalogue:
         base: ModelVersion | None = None,
         cycle: str = "",
         tuning_recipe: str = "",
+        kind: ModelKind | None = None,
     ) -> ModelVersion:
-        """Numbers, describes and announces a version of a locked model. Joins the ambient transaction."""
+        """Numbers, describes and announces a version of a locked model, of the model's kind unless another is given.
+
+        Joins the ambient transaction.
+        """
         ports = self._ports
         model, name = model.with_version()
         base_digest = base.manifest.sha256 if base is not None else ""
-        manifest = manifest_bytes(name, model.kind, base_digest, artifacts, serving, lineage, licence)
+        kind = kind or model.kind
+        manifest = manifest_bytes(name, kind, base_digest, artifacts, serving, lineage, licence)
         version = ModelVersion(
             name=name,
             model=model.name,
-            kind=model.kind,
+            kind=kind,
             base_model_version=base.name if base is not None else "",
             artifacts=artifacts,
             manifest=ArtifactRef(

@@ -21,6 +21,7 @@ class ModelKind(StrEnum):
     FOUNDATION = "FOUNDATION"
     ADAPTER = "ADAPTER"
     EMBEDDING = "EMBEDDING"
+    MERGED = "MERGED"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Lineage:
     parent_model_version: str = ""
     model_import: str = ""
     origin: str = ""
+    quantized_from: str = ""
 
 
 @dataclass(frozen=True)

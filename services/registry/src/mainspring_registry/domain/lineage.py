@@ -31,6 +31,7 @@ class Relation(StrEnum):
     RELEASES = "RELEASES"
     SERVED_BY = "SERVED_BY"
     ANSWERED_BY = "ANSWERED_BY"
+    QUANTIZED_FROM = "QUANTIZED_FROM"
 
 
 SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM)
@@ -77,6 +78,12 @@ def edges_of_version(version: ModelVersion, tuning_recipe: str = "") -> tuple[Ed
     """How a version came to be, its run included."""
     made: Lineage = version.lineage
     run, name = made.training_run, version.name
+    if made.quantized_from:
+        # What its source learned from, the source says.
+        return _known(
+            Edge(made.quantized_from, name, Relation.QUANTIZED_FROM),
+            Edge(version.base_model_version, name, Relation.BASED_ON),
+        )
     return _known(
         Edge(made.dataset_version, run or name, Relation.TRAINED_ON),
         Edge(tuning_recipe, run or name, Relation.CONFIGURED_BY),

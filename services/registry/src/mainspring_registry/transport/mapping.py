@@ -215,6 +215,7 @@ def _lineage_to_proto(lineage: Lineage) -> model_pb2.Lineage:
         parent_model_version=lineage.parent_model_version,
         model_import=lineage.model_import,
         origin=lineage.origin,
+        quantized_from=lineage.quantized_from,
     )
 
 

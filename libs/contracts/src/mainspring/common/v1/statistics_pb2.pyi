@@ -66,7 +66,7 @@ class SliceResult(_message.Message):
     DIFFERENCE_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
     slice: _builtins.str
-    """Slice of the suite, or `COLUMN=VALUE` of a column that the suite slices by."""
+    """Slice of the suite, or `task:ID` for the items of one of its sources."""
     items: _builtins.int
     """Items in it."""
     too_few_items: _builtins.bool

@@ -26,25 +26,31 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from mainspring.common.v1 import artifact_pb2 as mainspring_dot_common_dot_v1_dot_artifact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mainspring/data/v1/dataset.proto\x12\x12mainspring.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mainspring/common/v1/artifact.proto\"`\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0elatest_version\x18\x03 \x01(\t\"D\n\nSplitCount\x12(\n\x05split\x18\x01 \x01(\x0e\x32\x19.mainspring.data.v1.Split\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"O\n\x0cRefusalCount\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.mainspring.data.v1.RefusalReason\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"\xc2\x03\n\x0e\x44\x61tasetVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0broot_sha256\x18\x03 \x01(\t\x12\x30\n\x08manifest\x18\x04 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x18\n\x10ingestion_recipe\x18\x05 \x01(\t\x12\x15\n\rrecipe_sha256\x18\x06 \x01(\t\x12/\n\x07sources\x18\x07 \x03(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x12\n\ninput_rows\x18\x08 \x01(\x03\x12.\n\x06splits\x18\t \x03(\x0b\x32\x1e.mainspring.data.v1.SplitCount\x12\x32\n\x08refusals\x18\n \x03(\x0b\x32 .mainspring.data.v1.RefusalCount\x12\r\n\x05\x63ycle\x18\x0b \x01(\t\x12\x11\n\tingestion\x18\x0c \x01(\t\x12.\n\x06report\x18\r \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\"\x84\x01\n\nRefusedRow\x12\x14\n\x0csource_index\x18\x01 \x01(\x05\x12\x0c\n\x04line\x18\x02 \x01(\x03\x12\x31\n\x06reason\x18\x03 \x01(\x0e\x32!.mainspring.data.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0f\n\x07\x65xcerpt\x18\x05 \x01(\t*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03*\xb6\x03\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_UNREADABLE\x10\x01\x12!\n\x1dREFUSAL_REASON_MISSING_COLUMN\x10\x02\x12\x1b\n\x17REFUSAL_REASON_NOT_TEXT\x10\x03\x12\x18\n\x14REFUSAL_REASON_EMPTY\x10\x04\x12\"\n\x1eREFUSAL_REASON_EXACT_DUPLICATE\x10\x05\x12\x1b\n\x17REFUSAL_REASON_TOO_LONG\x10\x06\x12!\n\x1dREFUSAL_REASON_WRONG_LANGUAGE\x10\x07\x12\x1f\n\x1bREFUSAL_REASON_WRONG_LENGTH\x10\x08\x12\x1e\n\x1aREFUSAL_REASON_LOW_QUALITY\x10\t\x12 \n\x1cREFUSAL_REASON_PERSONAL_DATA\x10\n\x12!\n\x1dREFUSAL_REASON_NEAR_DUPLICATE\x10\x0b\x12\"\n\x1eREFUSAL_REASON_EVALUATION_LEAK\x10\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mainspring/data/v1/dataset.proto\x12\x12mainspring.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mainspring/common/v1/artifact.proto\"\xa3\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0elatest_version\x18\x03 \x01(\t\x12,\n\x04tags\x18\x04 \x03(\x0b\x32\x1e.mainspring.data.v1.DatasetTag\x12\x13\n\x0bkeep_newest\x18\x05 \x01(\x05\"2\n\nDatasetTag\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\"\xf6\x01\n\x16\x44\x61tasetVersionDeletion\x12?\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x30.mainspring.data.v1.DatasetVersionDeletion.Cause\x12/\n\x0b\x64\x65lete_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65rasure\x18\x03 \x01(\t\x12\x11\n\tsuccessor\x18\x04 \x01(\t\"F\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41USE_RETENTION\x10\x01\x12\x11\n\rCAUSE_ERASURE\x10\x02\"D\n\nSplitCount\x12(\n\x05split\x18\x01 \x01(\x0e\x32\x19.mainspring.data.v1.Split\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"O\n\x0cRefusalCount\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.mainspring.data.v1.RefusalReason\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"\x94\x04\n\x0e\x44\x61tasetVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0broot_sha256\x18\x03 \x01(\t\x12\x30\n\x08manifest\x18\x04 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x18\n\x10ingestion_recipe\x18\x05 \x01(\t\x12\x15\n\rrecipe_sha256\x18\x06 \x01(\t\x12/\n\x07sources\x18\x07 \x03(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x12\n\ninput_rows\x18\x08 \x01(\x03\x12.\n\x06splits\x18\t \x03(\x0b\x32\x1e.mainspring.data.v1.SplitCount\x12\x32\n\x08refusals\x18\n \x03(\x0b\x32 .mainspring.data.v1.RefusalCount\x12\r\n\x05\x63ycle\x18\x0b \x01(\t\x12\x11\n\tingestion\x18\x0c \x01(\t\x12.\n\x06report\x18\r \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12<\n\x08\x64\x65letion\x18\x0e \x01(\x0b\x32*.mainspring.data.v1.DatasetVersionDeletion\x12\x12\n\nsupersedes\x18\x0f \x01(\t\"\x84\x01\n\nRefusedRow\x12\x14\n\x0csource_index\x18\x01 \x01(\x05\x12\x0c\n\x04line\x18\x02 \x01(\x03\x12\x31\n\x06reason\x18\x03 \x01(\x0e\x32!.mainspring.data.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0f\n\x07\x65xcerpt\x18\x05 \x01(\t*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03*\xb6\x03\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_UNREADABLE\x10\x01\x12!\n\x1dREFUSAL_REASON_MISSING_COLUMN\x10\x02\x12\x1b\n\x17REFUSAL_REASON_NOT_TEXT\x10\x03\x12\x18\n\x14REFUSAL_REASON_EMPTY\x10\x04\x12\"\n\x1eREFUSAL_REASON_EXACT_DUPLICATE\x10\x05\x12\x1b\n\x17REFUSAL_REASON_TOO_LONG\x10\x06\x12!\n\x1dREFUSAL_REASON_WRONG_LANGUAGE\x10\x07\x12\x1f\n\x1bREFUSAL_REASON_WRONG_LENGTH\x10\x08\x12\x1e\n\x1aREFUSAL_REASON_LOW_QUALITY\x10\t\x12 \n\x1cREFUSAL_REASON_PERSONAL_DATA\x10\n\x12!\n\x1dREFUSAL_REASON_NEAR_DUPLICATE\x10\x0b\x12\"\n\x1eREFUSAL_REASON_EVALUATION_LEAK\x10\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mainspring.data.v1.dataset_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SPLIT']._serialized_start=963
-  _globals['_SPLIT']._serialized_end=1048
-  _globals['_REFUSALREASON']._serialized_start=1051
-  _globals['_REFUSALREASON']._serialized_end=1489
-  _globals['_DATASET']._serialized_start=126
-  _globals['_DATASET']._serialized_end=222
-  _globals['_SPLITCOUNT']._serialized_start=224
-  _globals['_SPLITCOUNT']._serialized_end=292
-  _globals['_REFUSALCOUNT']._serialized_start=294
-  _globals['_REFUSALCOUNT']._serialized_end=373
-  _globals['_DATASETVERSION']._serialized_start=376
-  _globals['_DATASETVERSION']._serialized_end=826
-  _globals['_REFUSEDROW']._serialized_start=829
-  _globals['_REFUSEDROW']._serialized_end=961
+  _globals['_SPLIT']._serialized_start=1414
+  _globals['_SPLIT']._serialized_end=1499
+  _globals['_REFUSALREASON']._serialized_start=1502
+  _globals['_REFUSALREASON']._serialized_end=1940
+  _globals['_DATASET']._serialized_start=127
+  _globals['_DATASET']._serialized_end=290
+  _globals['_DATASETTAG']._serialized_start=292
+  _globals['_DATASETTAG']._serialized_end=342
+  _globals['_DATASETVERSIONDELETION']._serialized_start=345
+  _globals['_DATASETVERSIONDELETION']._serialized_end=591
+  _globals['_DATASETVERSIONDELETION_CAUSE']._serialized_start=521
+  _globals['_DATASETVERSIONDELETION_CAUSE']._serialized_end=591
+  _globals['_SPLITCOUNT']._serialized_start=593
+  _globals['_SPLITCOUNT']._serialized_end=661
+  _globals['_REFUSALCOUNT']._serialized_start=663
+  _globals['_REFUSALCOUNT']._serialized_end=742
+  _globals['_DATASETVERSION']._serialized_start=745
+  _globals['_DATASETVERSION']._serialized_end=1277
+  _globals['_REFUSEDROW']._serialized_start=1280
+  _globals['_REFUSEDROW']._serialized_end=1412
 # @@protoc_insertion_point(module_scope)

@@ -122,13 +122,21 @@ class Dataset(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    KEEP_NEWEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/datasets/{dataset}`."""
     latest_version: _builtins.str
     """Output only. The newest published version, or empty. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    keep_newest: _builtins.int
+    """Output only. How many of the newest versions are kept; 0 keeps all. A version that has a tag is always kept."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When the dataset was made."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetTag]:
+        """Output only. Names that people gave to versions, by tag; a tag names one version at a time."""
 
     def __init__(
         self,
@@ -136,14 +144,103 @@ class Dataset(_message.Message):
         name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         latest_version: _builtins.str = ...,
+        tags: _abc.Iterable[Global___DatasetTag] | None = ...,
+        keep_newest: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "latest_version", b"latest_version", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "keep_newest", b"keep_newest", "latest_version", b"latest_version", "name", b"name", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class DatasetTag(_message.Message):
+    """DatasetTag is a name that people gave to a version, such as `reviewed`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """The tag: 1 to 63 lower-case letters, digits and hyphens."""
+    dataset_version: _builtins.str
+    """The version. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        dataset_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetTag: _TypeAlias = DatasetTag  # noqa: Y015
+
+@_typing.final
+class DatasetVersionDeletion(_message.Message):
+    """DatasetVersionDeletion says that a version's rows are gone from the store. What is left of it are its digests and its counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DatasetVersionDeletion._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: DatasetVersionDeletion._Cause.ValueType  # 0
+        """Not set; never stored."""
+        CAUSE_RETENTION: DatasetVersionDeletion._Cause.ValueType  # 1
+        """The dataset keeps fewer versions."""
+        CAUSE_ERASURE: DatasetVersionDeletion._Cause.ValueType  # 2
+        """An erasure found rows in it."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """Cause says why."""
+
+    CAUSE_UNSPECIFIED: DatasetVersionDeletion.Cause.ValueType  # 0
+    """Not set; never stored."""
+    CAUSE_RETENTION: DatasetVersionDeletion.Cause.ValueType  # 1
+    """The dataset keeps fewer versions."""
+    CAUSE_ERASURE: DatasetVersionDeletion.Cause.ValueType  # 2
+    """An erasure found rows in it."""
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
+    ERASURE_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
+    cause: Global___DatasetVersionDeletion.Cause.ValueType
+    """Why."""
+    erasure: _builtins.str
+    """The erasure that did it; empty for other causes. Format: `projects/{project}/erasures/{erasure}`."""
+    successor: _builtins.str
+    """The version that holds what is left of the rows; empty when nothing is. Format:
+    `projects/{project}/datasets/{dataset}/versions/{version}`.
+    """
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided; the bytes are removed right after."""
+
+    def __init__(
+        self,
+        *,
+        cause: Global___DatasetVersionDeletion.Cause.ValueType = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
+        erasure: _builtins.str = ...,
+        successor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "delete_time", b"delete_time", "erasure", b"erasure", "successor", b"successor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetVersionDeletion: _TypeAlias = DatasetVersionDeletion  # noqa: Y015
 
 @_typing.final
 class SplitCount(_message.Message):
@@ -218,6 +315,8 @@ class DatasetVersion(_message.Message):
     CYCLE_FIELD_NUMBER: _builtins.int
     INGESTION_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    DELETION_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/datasets/{dataset}/versions/{version}`; versions count from 1 without gaps."""
     root_sha256: _builtins.str
@@ -234,6 +333,10 @@ class DatasetVersion(_message.Message):
     """Output only. The turn of the loop it belongs to (a UUID)."""
     ingestion: _builtins.str
     """Output only. The ingestion that published it. Format: `projects/{project}/ingestions/{ingestion}`."""
+    supersedes: _builtins.str
+    """Output only. The version whose rows it holds but for those that were erased; empty for versions that an ingestion made. Format:
+    `projects/{project}/datasets/{dataset}/versions/{version}`.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was published."""
@@ -258,6 +361,10 @@ class DatasetVersion(_message.Message):
     def report(self) -> _artifact_pb2.Artifact:
         """Output only. JSON report of what became of every row, which GetDatasetReport reads; empty for versions made before there were reports."""
 
+    @_builtins.property
+    def deletion(self) -> Global___DatasetVersionDeletion:
+        """Output only. Set when the rows are gone; reading them is then refused with DATASET_VERSION_DELETED."""
+
     def __init__(
         self,
         *,
@@ -274,10 +381,12 @@ class DatasetVersion(_message.Message):
         cycle: _builtins.str = ...,
         ingestion: _builtins.str = ...,
         report: _artifact_pb2.Artifact | None = ...,
+        deletion: Global___DatasetVersionDeletion | None = ...,
+        supersedes: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deletion", b"deletion", "manifest", b"manifest", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "input_rows", b"input_rows", "manifest", b"manifest", "name", b"name", "recipe_sha256", b"recipe_sha256", "refusals", b"refusals", "report", b"report", "root_sha256", b"root_sha256", "sources", b"sources", "splits", b"splits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "deletion", b"deletion", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "input_rows", b"input_rows", "manifest", b"manifest", "name", b"name", "recipe_sha256", b"recipe_sha256", "refusals", b"refusals", "report", b"report", "root_sha256", b"root_sha256", "sources", b"sources", "splits", b"splits", "supersedes", b"supersedes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

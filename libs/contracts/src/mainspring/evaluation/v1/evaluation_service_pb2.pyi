@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mainspring.evaluation.v1 import run_pb2 as _run_pb2
 from mainspring.evaluation.v1 import suite_pb2 as _suite_pb2
 import builtins as _builtins
@@ -448,25 +449,68 @@ class ListEvaluationItemsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ListEvaluationItemsRequest._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: ListEvaluationItemsRequest._Outcome.ValueType  # 0
+        """Any."""
+        OUTCOME_HIGHER: ListEvaluationItemsRequest._Outcome.ValueType  # 1
+        """The candidate's score is higher."""
+        OUTCOME_LOWER: ListEvaluationItemsRequest._Outcome.ValueType  # 2
+        """The candidate's score is lower."""
+        OUTCOME_EQUAL: ListEvaluationItemsRequest._Outcome.ValueType  # 3
+        """Both are the same."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """Outcome says how the candidate's score compares with the baseline's, as numbers, whichever way is better."""
+
+    OUTCOME_UNSPECIFIED: ListEvaluationItemsRequest.Outcome.ValueType  # 0
+    """Any."""
+    OUTCOME_HIGHER: ListEvaluationItemsRequest.Outcome.ValueType  # 1
+    """The candidate's score is higher."""
+    OUTCOME_LOWER: ListEvaluationItemsRequest.Outcome.ValueType  # 2
+    """The candidate's score is lower."""
+    OUTCOME_EQUAL: ListEvaluationItemsRequest.Outcome.ValueType  # 3
+    """Both are the same."""
+
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    CONTAINS_FIELD_NUMBER: _builtins.int
+    SCORER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. Format: `projects/{project}/evaluationRuns/{run}`."""
     page_size: _builtins.int
     """Optional. Most results in one page. Default 50, at most 500; more is taken as 500."""
     page_token: _builtins.str
     """Optional. `next_page_token` of the page before; everything else must be as it was then."""
+    slice: _builtins.str
+    """Optional. Only items of this slice, or of this source (`task:ID`)."""
+    contains: _builtins.str
+    """Optional. Only items whose last message, answers or references hold this text, whatever its case; at most 200 characters."""
+    scorer: _builtins.str
+    """Optional. Scorer that `outcome` is about."""
+    outcome: Global___ListEvaluationItemsRequest.Outcome.ValueType
+    """Optional. Only items at which `scorer` compares so."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        slice: _builtins.str = ...,
+        contains: _builtins.str = ...,
+        scorer: _builtins.str = ...,
+        outcome: Global___ListEvaluationItemsRequest.Outcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scorer", b"scorer", "slice", b"slice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,3 +543,247 @@ class ListEvaluationItemsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEvaluationItemsResponse: _TypeAlias = ListEvaluationItemsResponse  # noqa: Y015
+
+@_typing.final
+class ListEvaluationSuiteVersionsRequest(_message.Message):
+    """Request of EvaluationService.ListEvaluationSuiteVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}/evaluationSuites/{suite}`."""
+    page_size: _builtins.int
+    """Optional. Most results in one page. Default 50, at most 500; more is taken as 500."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before; everything else must be as it was then."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvaluationSuiteVersionsRequest: _TypeAlias = ListEvaluationSuiteVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListEvaluationSuiteVersionsResponse(_message.Message):
+    """Response of EvaluationService.ListEvaluationSuiteVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_SUITE_VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of the list only."""
+    @_builtins.property
+    def evaluation_suite_versions(self) -> _containers.RepeatedCompositeFieldContainer[_suite_pb2.EvaluationSuiteVersion]:
+        """One page of results."""
+
+    def __init__(
+        self,
+        *,
+        evaluation_suite_versions: _abc.Iterable[_suite_pb2.EvaluationSuiteVersion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_suite_versions", b"evaluation_suite_versions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvaluationSuiteVersionsResponse: _TypeAlias = ListEvaluationSuiteVersionsResponse  # noqa: Y015
+
+@_typing.final
+class EstimateSampleSizeRequest(_message.Message):
+    """Request of EvaluationService.EstimateSampleSize."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    EVALUATION_RUN_FIELD_NUMBER: _builtins.int
+    STANDARD_DEVIATION_FIELD_NUMBER: _builtins.int
+    SCORER_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_LEVEL_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}`."""
+    evaluation_run: _builtins.str
+    """An earlier run with a baseline. Format: `projects/{project}/evaluationRuns/{run}`."""
+    standard_deviation: _builtins.float
+    """Standard deviation of the difference of one item."""
+    scorer: _builtins.str
+    """Optional. Scorer of the run. Default: all that it has; needed for nothing else."""
+    effect: _builtins.float
+    """Optional. Difference to find; fills `items_needed`."""
+    items: _builtins.int
+    """Optional. Items of the run to come; fills `minimum_detectable_effect`. Default: those of `evaluation_run`."""
+    power: _builtins.float
+    """Optional. Probability of finding it. Default 0.8."""
+    confidence_level: _builtins.float
+    """Optional. Confidence level of the interval that decides. Default 0.95."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        evaluation_run: _builtins.str = ...,
+        standard_deviation: _builtins.float = ...,
+        scorer: _builtins.str = ...,
+        effect: _builtins.float = ...,
+        items: _builtins.int = ...,
+        power: _builtins.float = ...,
+        confidence_level: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation_run", b"evaluation_run", "spread", b"spread", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_level", b"confidence_level", "effect", b"effect", "evaluation_run", b"evaluation_run", "items", b"items", "parent", b"parent", "power", b"power", "scorer", b"scorer", "spread", b"spread", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_spread: _TypeAlias = _typing.Literal["evaluation_run", "standard_deviation"]  # noqa: Y015
+    _WhichOneofArgType_spread: _TypeAlias = _typing.Literal["spread", b"spread"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_spread) -> _WhichOneofReturnType_spread | None: ...
+
+Global___EstimateSampleSizeRequest: _TypeAlias = EstimateSampleSizeRequest  # noqa: Y015
+
+@_typing.final
+class EstimateSampleSizeResponse(_message.Message):
+    """Response of EvaluationService.EstimateSampleSize."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_SIZES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sample_sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SampleSize]:
+        """One for each scorer."""
+
+    def __init__(
+        self,
+        *,
+        sample_sizes: _abc.Iterable[Global___SampleSize] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sample_sizes", b"sample_sizes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateSampleSizeResponse: _TypeAlias = EstimateSampleSizeResponse  # noqa: Y015
+
+@_typing.final
+class SampleSize(_message.Message):
+    """SampleSize says what a number of items can show."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORER_FIELD_NUMBER: _builtins.int
+    STANDARD_DEVIATION_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    MINIMUM_DETECTABLE_EFFECT_FIELD_NUMBER: _builtins.int
+    ITEMS_NEEDED_FIELD_NUMBER: _builtins.int
+    scorer: _builtins.str
+    """The scorer; empty when a standard deviation was given."""
+    standard_deviation: _builtins.float
+    """Standard deviation of the difference of one item."""
+    items: _builtins.int
+    """Items that it is reckoned for."""
+    minimum_detectable_effect: _builtins.float
+    """Smallest difference that these find with the wanted probability. 0 without items."""
+    items_needed: _builtins.int
+    """Items that find `effect` with the wanted probability. 0 without an effect."""
+    def __init__(
+        self,
+        *,
+        scorer: _builtins.str = ...,
+        standard_deviation: _builtins.float = ...,
+        items: _builtins.int = ...,
+        minimum_detectable_effect: _builtins.float = ...,
+        items_needed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "items_needed", b"items_needed", "minimum_detectable_effect", b"minimum_detectable_effect", "scorer", b"scorer", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleSize: _TypeAlias = SampleSize  # noqa: Y015
+
+@_typing.final
+class CompareEvaluationRunsRequest(_message.Message):
+    """Request of EvaluationService.CompareEvaluationRuns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    first: _builtins.str
+    """Required. Run whose candidate stands left. Format: `projects/{project}/evaluationRuns/{run}`."""
+    second: _builtins.str
+    """Required. Run of the same project whose candidate stands right."""
+    page_size: _builtins.int
+    """Optional. Most pairs in one page. Default 50, at most 500; more is taken as 500."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before; everything else must be as it was then."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.str = ...,
+        second: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "page_size", b"page_size", "page_token", b"page_token", "second", b"second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareEvaluationRunsRequest: _TypeAlias = CompareEvaluationRunsRequest  # noqa: Y015
+
+@_typing.final
+class CompareEvaluationRunsResponse(_message.Message):
+    """Response of EvaluationService.CompareEvaluationRuns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORERS_FIELD_NUMBER: _builtins.int
+    COMMON_ITEMS_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    common_items: _builtins.int
+    """Questions that both were asked."""
+    next_page_token: _builtins.str
+    """Empty at the end of the list only."""
+    @_builtins.property
+    def scorers(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.ScorerComparison]:
+        """One for each scorer that both have; on the first page only."""
+
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.EvaluationItemPair]:
+        """One page of them, by the first run's order."""
+
+    def __init__(
+        self,
+        *,
+        scorers: _abc.Iterable[_run_pb2.ScorerComparison] | None = ...,
+        common_items: _builtins.int = ...,
+        pairs: _abc.Iterable[_run_pb2.EvaluationItemPair] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_items", b"common_items", "next_page_token", b"next_page_token", "pairs", b"pairs", "scorers", b"scorers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareEvaluationRunsResponse: _TypeAlias = CompareEvaluationRunsResponse  # noqa: Y015

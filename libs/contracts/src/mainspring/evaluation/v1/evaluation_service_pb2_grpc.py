@@ -50,6 +50,16 @@ class EvaluationServiceStub:
                 request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuitesRequest.SerializeToString,
                 response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuitesResponse.FromString,
                 _registered_method=True)
+        self.ListEvaluationSuiteVersions = channel.unary_unary(
+                '/mainspring.evaluation.v1.EvaluationService/ListEvaluationSuiteVersions',
+                request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuiteVersionsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuiteVersionsResponse.FromString,
+                _registered_method=True)
+        self.EstimateSampleSize = channel.unary_unary(
+                '/mainspring.evaluation.v1.EvaluationService/EstimateSampleSize',
+                request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EstimateSampleSizeRequest.SerializeToString,
+                response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EstimateSampleSizeResponse.FromString,
+                _registered_method=True)
         self.CreateEvaluationRun = channel.unary_unary(
                 '/mainspring.evaluation.v1.EvaluationService/CreateEvaluationRun',
                 request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CreateEvaluationRunRequest.SerializeToString,
@@ -80,6 +90,11 @@ class EvaluationServiceStub:
                 request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationItemsRequest.SerializeToString,
                 response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationItemsResponse.FromString,
                 _registered_method=True)
+        self.CompareEvaluationRuns = channel.unary_unary(
+                '/mainspring.evaluation.v1.EvaluationService/CompareEvaluationRuns',
+                request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluationServiceServicer:
@@ -102,6 +117,21 @@ class EvaluationServiceServicer:
 
     def ListEvaluationSuites(self, request, context):
         """Lists a project's evaluation suites by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvaluationSuiteVersions(self, request, context):
+        """Lists the versions of a suite, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateSampleSize(self, request, context):
+        """Tells what a run can find, before it: how small a difference so many items show, and how many items a difference needs. Reckoned with the spread
+        that an earlier run measured, or with one that is given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +179,13 @@ class EvaluationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareEvaluationRuns(self, request, context):
+        """Puts the candidates of two runs side by side over the questions that both were asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvaluationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -166,6 +203,16 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
                     servicer.ListEvaluationSuites,
                     request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuitesRequest.FromString,
                     response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuitesResponse.SerializeToString,
+            ),
+            'ListEvaluationSuiteVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluationSuiteVersions,
+                    request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuiteVersionsRequest.FromString,
+                    response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuiteVersionsResponse.SerializeToString,
+            ),
+            'EstimateSampleSize': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateSampleSize,
+                    request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EstimateSampleSizeRequest.FromString,
+                    response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EstimateSampleSizeResponse.SerializeToString,
             ),
             'CreateEvaluationRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateEvaluationRun,
@@ -196,6 +243,11 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
                     servicer.ListEvaluationItems,
                     request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationItemsRequest.FromString,
                     response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationItemsResponse.SerializeToString,
+            ),
+            'CompareEvaluationRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareEvaluationRuns,
+                    request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsRequest.FromString,
+                    response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -280,6 +332,60 @@ class EvaluationService:
             '/mainspring.evaluation.v1.EvaluationService/ListEvaluationSuites',
             mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuitesRequest.SerializeToString,
             mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuitesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluationSuiteVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.evaluation.v1.EvaluationService/ListEvaluationSuiteVersions',
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuiteVersionsRequest.SerializeToString,
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationSuiteVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateSampleSize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.evaluation.v1.EvaluationService/EstimateSampleSize',
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EstimateSampleSizeRequest.SerializeToString,
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EstimateSampleSizeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -442,6 +548,33 @@ class EvaluationService:
             '/mainspring.evaluation.v1.EvaluationService/ListEvaluationItems',
             mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationItemsRequest.SerializeToString,
             mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListEvaluationItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareEvaluationRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.evaluation.v1.EvaluationService/CompareEvaluationRuns',
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsRequest.SerializeToString,
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,12 @@ class EvaluationServiceStub:
     """Reads an evaluation suite."""
     ListEvaluationSuites: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationSuitesRequest, _evaluation_service_pb2.ListEvaluationSuitesResponse]
     """Lists a project's evaluation suites by name."""
+    ListEvaluationSuiteVersions: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationSuiteVersionsRequest, _evaluation_service_pb2.ListEvaluationSuiteVersionsResponse]
+    """Lists the versions of a suite, newest first."""
+    EstimateSampleSize: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.EstimateSampleSizeRequest, _evaluation_service_pb2.EstimateSampleSizeResponse]
+    """Tells what a run can find, before it: how small a difference so many items show, and how many items a difference needs. Reckoned with the spread
+    that an earlier run measured, or with one that is given.
+    """
     CreateEvaluationRun: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.CreateEvaluationRunRequest, _evaluation_service_pb2.CreateEvaluationRunResponse]
     """Asks for a run by hand; registered versions ask for theirs by themselves. Returns at once; watch the run."""
     GetEvaluationRun: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationRunRequest, _evaluation_service_pb2.GetEvaluationRunResponse]
@@ -51,6 +57,8 @@ class EvaluationServiceStub:
     """Sends the evaluation run now and after each change, and ends when it has ended."""
     ListEvaluationItems: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationItemsRequest, _evaluation_service_pb2.ListEvaluationItemsResponse]
     """Lists a run's items by position."""
+    CompareEvaluationRuns: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompareEvaluationRunsRequest, _evaluation_service_pb2.CompareEvaluationRunsResponse]
+    """Puts the candidates of two runs side by side over the questions that both were asked."""
 
 @_typing.type_check_only
 class EvaluationServiceAsyncStub(EvaluationServiceStub):
@@ -63,6 +71,12 @@ class EvaluationServiceAsyncStub(EvaluationServiceStub):
     """Reads an evaluation suite."""
     ListEvaluationSuites: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationSuitesRequest, _evaluation_service_pb2.ListEvaluationSuitesResponse]  # type: ignore[assignment]
     """Lists a project's evaluation suites by name."""
+    ListEvaluationSuiteVersions: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationSuiteVersionsRequest, _evaluation_service_pb2.ListEvaluationSuiteVersionsResponse]  # type: ignore[assignment]
+    """Lists the versions of a suite, newest first."""
+    EstimateSampleSize: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.EstimateSampleSizeRequest, _evaluation_service_pb2.EstimateSampleSizeResponse]  # type: ignore[assignment]
+    """Tells what a run can find, before it: how small a difference so many items show, and how many items a difference needs. Reckoned with the spread
+    that an earlier run measured, or with one that is given.
+    """
     CreateEvaluationRun: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CreateEvaluationRunRequest, _evaluation_service_pb2.CreateEvaluationRunResponse]  # type: ignore[assignment]
     """Asks for a run by hand; registered versions ask for theirs by themselves. Returns at once; watch the run."""
     GetEvaluationRun: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationRunRequest, _evaluation_service_pb2.GetEvaluationRunResponse]  # type: ignore[assignment]
@@ -75,6 +89,8 @@ class EvaluationServiceAsyncStub(EvaluationServiceStub):
     """Sends the evaluation run now and after each change, and ends when it has ended."""
     ListEvaluationItems: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationItemsRequest, _evaluation_service_pb2.ListEvaluationItemsResponse]  # type: ignore[assignment]
     """Lists a run's items by position."""
+    CompareEvaluationRuns: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompareEvaluationRunsRequest, _evaluation_service_pb2.CompareEvaluationRunsResponse]  # type: ignore[assignment]
+    """Puts the candidates of two runs side by side over the questions that both were asked."""
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
     """EvaluationService measures model versions through the plane that serves them."""
@@ -102,6 +118,24 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.ListEvaluationSuitesResponse, _abc.Awaitable[_evaluation_service_pb2.ListEvaluationSuitesResponse]]:
         """Lists a project's evaluation suites by name."""
+
+    @_abc_1.abstractmethod
+    def ListEvaluationSuiteVersions(
+        self,
+        request: _evaluation_service_pb2.ListEvaluationSuiteVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.ListEvaluationSuiteVersionsResponse, _abc.Awaitable[_evaluation_service_pb2.ListEvaluationSuiteVersionsResponse]]:
+        """Lists the versions of a suite, newest first."""
+
+    @_abc_1.abstractmethod
+    def EstimateSampleSize(
+        self,
+        request: _evaluation_service_pb2.EstimateSampleSizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.EstimateSampleSizeResponse, _abc.Awaitable[_evaluation_service_pb2.EstimateSampleSizeResponse]]:
+        """Tells what a run can find, before it: how small a difference so many items show, and how many items a difference needs. Reckoned with the spread
+        that an earlier run measured, or with one that is given.
+        """
 
     @_abc_1.abstractmethod
     def CreateEvaluationRun(
@@ -150,5 +184,13 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.ListEvaluationItemsResponse, _abc.Awaitable[_evaluation_service_pb2.ListEvaluationItemsResponse]]:
         """Lists a run's items by position."""
+
+    @_abc_1.abstractmethod
+    def CompareEvaluationRuns(
+        self,
+        request: _evaluation_service_pb2.CompareEvaluationRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.CompareEvaluationRunsResponse, _abc.Awaitable[_evaluation_service_pb2.CompareEvaluationRunsResponse]]:
+        """Puts the candidates of two runs side by side over the questions that both were asked."""
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

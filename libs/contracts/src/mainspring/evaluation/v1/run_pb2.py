@@ -30,7 +30,7 @@ from mainspring.common.v1 import progress_pb2 as mainspring_dot_common_dot_v1_do
 from mainspring.common.v1 import statistics_pb2 as mainspring_dot_common_dot_v1_dot_statistics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mainspring/evaluation/v1/run.proto\x12\x18mainspring.evaluation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fmainspring/common/v1/chat.proto\x1a#mainspring/common/v1/progress.proto\x1a%mainspring/common/v1/statistics.proto\"`\n\x0eLatencySummary\x12&\n\x03p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xfa\x05\n\rEvaluationRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10\x65valuation_suite\x18\x02 \x01(\t\x12\x14\n\x0csuite_sha256\x18\x03 \x01(\t\x12\x11\n\tcandidate\x18\x04 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x05 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x06 \x01(\t\x12<\n\x05state\x18\x07 \x01(\x0e\x32-.mainspring.evaluation.v1.EvaluationRun.State\x12\x30\n\x08progress\x18\x08 \x01(\x0b\x32\x1e.mainspring.common.v1.Progress\x12\x33\n\x07results\x18\t \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12\r\n\x05items\x18\n \x01(\x05\x12\x30\n\x08\x66idelity\x18\x0b \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\x12\x43\n\x11\x63\x61ndidate_latency\x18\x0c \x01(\x0b\x32(.mainspring.evaluation.v1.LatencySummary\x12!\n\x05\x65rror\x18\r \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05\x63ycle\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xb6\x03\n\x0e\x45valuationItem\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x33\n\x08messages\x18\x02 \x03(\x0b\x32!.mainspring.common.v1.ChatMessage\x12\x12\n\nreferences\x18\x03 \x03(\t\x12\x16\n\x0e\x63\x61ndidate_text\x18\x04 \x01(\t\x12\x15\n\rbaseline_text\x18\x05 \x01(\t\x12W\n\x10\x63\x61ndidate_scores\x18\x06 \x03(\x0b\x32=.mainspring.evaluation.v1.EvaluationItem.CandidateScoresEntry\x12U\n\x0f\x62\x61seline_scores\x18\x07 \x03(\x0b\x32<.mainspring.evaluation.v1.EvaluationItem.BaselineScoresEntry\x1a\x36\n\x14\x43\x61ndidateScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x35\n\x13\x42\x61selineScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mainspring/evaluation/v1/run.proto\x12\x18mainspring.evaluation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fmainspring/common/v1/chat.proto\x1a#mainspring/common/v1/progress.proto\x1a%mainspring/common/v1/statistics.proto\"`\n\x0eLatencySummary\x12&\n\x03p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xcb\x01\n\x0bJudgeReport\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x11\n\tquestions\x18\x03 \x01(\x05\x12\x10\n\x08nonsense\x18\x04 \x01(\x05\x12\x1c\n\x14order_contradictions\x18\x05 \x01(\x05\x12\x0e\n\x06labels\x18\x06 \x01(\x05\x12\x12\n\x05kappa\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08has_vote\x18\x08 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\t \x01(\tB\x08\n\x06_kappa\"\xa1\x07\n\rEvaluationRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10\x65valuation_suite\x18\x02 \x01(\t\x12\x14\n\x0csuite_sha256\x18\x03 \x01(\t\x12\x11\n\tcandidate\x18\x04 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x05 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x06 \x01(\t\x12<\n\x05state\x18\x07 \x01(\x0e\x32-.mainspring.evaluation.v1.EvaluationRun.State\x12\x30\n\x08progress\x18\x08 \x01(\x0b\x32\x1e.mainspring.common.v1.Progress\x12\x33\n\x07results\x18\t \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12\r\n\x05items\x18\n \x01(\x05\x12\x30\n\x08\x66idelity\x18\x0b \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\x12\x43\n\x11\x63\x61ndidate_latency\x18\x0c \x01(\x0b\x32(.mainspring.evaluation.v1.LatencySummary\x12!\n\x05\x65rror\x18\r \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05\x63ycle\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsuite_version\x18\x12 \x01(\x05\x12<\n\x0fscorer_failures\x18\x13 \x03(\x0b\x32#.mainspring.common.v1.ScorerFailure\x12\x35\n\x06judges\x18\x14 \x03(\x0b\x32%.mainspring.evaluation.v1.JudgeReport\x12\x19\n\x11generated_answers\x18\x15 \x01(\x05\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd4\x03\n\x0e\x45valuationItem\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x33\n\x08messages\x18\x02 \x03(\x0b\x32!.mainspring.common.v1.ChatMessage\x12\x12\n\nreferences\x18\x03 \x03(\t\x12\x16\n\x0e\x63\x61ndidate_text\x18\x04 \x01(\t\x12\x15\n\rbaseline_text\x18\x05 \x01(\t\x12W\n\x10\x63\x61ndidate_scores\x18\x06 \x03(\x0b\x32=.mainspring.evaluation.v1.EvaluationItem.CandidateScoresEntry\x12U\n\x0f\x62\x61seline_scores\x18\x07 \x03(\x0b\x32<.mainspring.evaluation.v1.EvaluationItem.BaselineScoresEntry\x12\x0c\n\x04task\x18\x08 \x01(\t\x12\x0e\n\x06slices\x18\t \x03(\t\x1a\x36\n\x14\x43\x61ndidateScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x35\n\x13\x42\x61selineScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x9b\x03\n\x12\x45valuationItemPair\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32!.mainspring.common.v1.ChatMessage\x12\x12\n\nreferences\x18\x02 \x03(\t\x12\x12\n\nfirst_text\x18\x03 \x01(\t\x12\x13\n\x0bsecond_text\x18\x04 \x01(\t\x12S\n\x0c\x66irst_scores\x18\x05 \x03(\x0b\x32=.mainspring.evaluation.v1.EvaluationItemPair.FirstScoresEntry\x12U\n\rsecond_scores\x18\x06 \x03(\x0b\x32>.mainspring.evaluation.v1.EvaluationItemPair.SecondScoresEntry\x1a\x32\n\x10\x46irstScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x33\n\x11SecondScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xcc\x01\n\x10ScorerComparison\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12\x12\n\nfirst_mean\x18\x02 \x01(\x01\x12\x13\n\x0bsecond_mean\x18\x03 \x01(\x01\x12\x32\n\ndifference\x18\x04 \x01(\x0b\x32\x1e.mainspring.common.v1.Estimate\x12\x0f\n\x07p_value\x18\x05 \x01(\x01\x12\x15\n\rsecond_higher\x18\x06 \x01(\x05\x12\x14\n\x0c\x66irst_higher\x18\x07 \x01(\x05\x12\r\n\x05\x65qual\x18\x08 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,16 +41,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATIONITEM_CANDIDATESCORESENTRY']._serialized_options = b'8\001'
   _globals['_EVALUATIONITEM_BASELINESCORESENTRY']._loaded_options = None
   _globals['_EVALUATIONITEM_BASELINESCORESENTRY']._serialized_options = b'8\001'
+  _globals['_EVALUATIONITEMPAIR_FIRSTSCORESENTRY']._loaded_options = None
+  _globals['_EVALUATIONITEMPAIR_FIRSTSCORESENTRY']._serialized_options = b'8\001'
+  _globals['_EVALUATIONITEMPAIR_SECONDSCORESENTRY']._loaded_options = None
+  _globals['_EVALUATIONITEMPAIR_SECONDSCORESENTRY']._serialized_options = b'8\001'
   _globals['_LATENCYSUMMARY']._serialized_start=263
   _globals['_LATENCYSUMMARY']._serialized_end=359
-  _globals['_EVALUATIONRUN']._serialized_start=362
-  _globals['_EVALUATIONRUN']._serialized_end=1124
-  _globals['_EVALUATIONRUN_STATE']._serialized_start=996
-  _globals['_EVALUATIONRUN_STATE']._serialized_end=1124
-  _globals['_EVALUATIONITEM']._serialized_start=1127
-  _globals['_EVALUATIONITEM']._serialized_end=1565
-  _globals['_EVALUATIONITEM_CANDIDATESCORESENTRY']._serialized_start=1456
-  _globals['_EVALUATIONITEM_CANDIDATESCORESENTRY']._serialized_end=1510
-  _globals['_EVALUATIONITEM_BASELINESCORESENTRY']._serialized_start=1512
-  _globals['_EVALUATIONITEM_BASELINESCORESENTRY']._serialized_end=1565
+  _globals['_JUDGEREPORT']._serialized_start=362
+  _globals['_JUDGEREPORT']._serialized_end=565
+  _globals['_EVALUATIONRUN']._serialized_start=568
+  _globals['_EVALUATIONRUN']._serialized_end=1497
+  _globals['_EVALUATIONRUN_STATE']._serialized_start=1369
+  _globals['_EVALUATIONRUN_STATE']._serialized_end=1497
+  _globals['_EVALUATIONITEM']._serialized_start=1500
+  _globals['_EVALUATIONITEM']._serialized_end=1968
+  _globals['_EVALUATIONITEM_CANDIDATESCORESENTRY']._serialized_start=1859
+  _globals['_EVALUATIONITEM_CANDIDATESCORESENTRY']._serialized_end=1913
+  _globals['_EVALUATIONITEM_BASELINESCORESENTRY']._serialized_start=1915
+  _globals['_EVALUATIONITEM_BASELINESCORESENTRY']._serialized_end=1968
+  _globals['_EVALUATIONITEMPAIR']._serialized_start=1971
+  _globals['_EVALUATIONITEMPAIR']._serialized_end=2382
+  _globals['_EVALUATIONITEMPAIR_FIRSTSCORESENTRY']._serialized_start=2279
+  _globals['_EVALUATIONITEMPAIR_FIRSTSCORESENTRY']._serialized_end=2329
+  _globals['_EVALUATIONITEMPAIR_SECONDSCORESENTRY']._serialized_start=2331
+  _globals['_EVALUATIONITEMPAIR_SECONDSCORESENTRY']._serialized_end=2382
+  _globals['_SCORERCOMPARISON']._serialized_start=2385
+  _globals['_SCORERCOMPARISON']._serialized_end=2589
 # @@protoc_insertion_point(module_scope)

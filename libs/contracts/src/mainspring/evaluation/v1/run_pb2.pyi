@@ -56,6 +56,62 @@ class LatencySummary(_message.Message):
 Global___LatencySummary: _TypeAlias = LatencySummary  # noqa: Y015
 
 @_typing.final
+class JudgeReport(_message.Message):
+    """JudgeReport says what a judge of the panel did in a run, and whether its word counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGE_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    NONSENSE_FIELD_NUMBER: _builtins.int
+    ORDER_CONTRADICTIONS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    KAPPA_FIELD_NUMBER: _builtins.int
+    HAS_VOTE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    judge: _builtins.str
+    """The judge's id in the suite."""
+    model_version: _builtins.str
+    """Version that judged. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    questions: _builtins.int
+    """What it was asked."""
+    nonsense: _builtins.int
+    """Answers that held no verdict."""
+    order_contradictions: _builtins.int
+    """Comparisons in which the two orders contradicted each other, so that it counted as "equal"."""
+    labels: _builtins.int
+    """Answers that people judged too."""
+    kappa: _builtins.float
+    """Cohen's kappa with these people. Absent with fewer labels than the suite wants."""
+    has_vote: _builtins.bool
+    """Whether its word counted."""
+    explanation: _builtins.str
+    """Why it did not, or that it is unproven, in words."""
+    def __init__(
+        self,
+        *,
+        judge: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        questions: _builtins.int = ...,
+        nonsense: _builtins.int = ...,
+        order_contradictions: _builtins.int = ...,
+        labels: _builtins.int = ...,
+        kappa: _builtins.float | None = ...,
+        has_vote: _builtins.bool = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kappa", b"_kappa", "kappa", b"kappa"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kappa", b"_kappa", "explanation", b"explanation", "has_vote", b"has_vote", "judge", b"judge", "kappa", b"kappa", "labels", b"labels", "model_version", b"model_version", "nonsense", b"nonsense", "order_contradictions", b"order_contradictions", "questions", b"questions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kappa: _TypeAlias = _typing.Literal["kappa"]  # noqa: Y015
+    _WhichOneofArgType__kappa: _TypeAlias = _typing.Literal["_kappa", b"_kappa"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kappa) -> _WhichOneofReturnType__kappa | None: ...
+
+Global___JudgeReport: _TypeAlias = JudgeReport  # noqa: Y015
+
+@_typing.final
 class EvaluationRun(_message.Message):
     """EvaluationRun measures one candidate against one baseline over the same items, through the plane that serves them."""
 
@@ -113,6 +169,10 @@ class EvaluationRun(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    SUITE_VERSION_FIELD_NUMBER: _builtins.int
+    SCORER_FAILURES_FIELD_NUMBER: _builtins.int
+    JUDGES_FIELD_NUMBER: _builtins.int
+    GENERATED_ANSWERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/evaluationRuns/{run}`."""
     evaluation_suite: _builtins.str
@@ -131,6 +191,10 @@ class EvaluationRun(_message.Message):
     """Output only. Items measured."""
     cycle: _builtins.str
     """Output only. The turn of the loop (a UUID)."""
+    suite_version: _builtins.int
+    """Output only. Version of the suite that was applied; 0 for runs from before suites had versions."""
+    generated_answers: _builtins.int
+    """Output only. Answers that were generated for this run; the others were there."""
     @_builtins.property
     def progress(self) -> _progress_pb2.Progress:
         """Output only. How far it has come, in generated answers."""
@@ -163,6 +227,14 @@ class EvaluationRun(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it ended."""
 
+    @_builtins.property
+    def scorer_failures(self) -> _containers.RepeatedCompositeFieldContainer[_statistics_pb2.ScorerFailure]:
+        """Output only. Scorers that have no result, and why."""
+
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___JudgeReport]:
+        """Output only. What the judges did."""
+
     def __init__(
         self,
         *,
@@ -183,10 +255,14 @@ class EvaluationRun(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        suite_version: _builtins.int = ...,
+        scorer_failures: _abc.Iterable[_statistics_pb2.ScorerFailure] | None = ...,
+        judges: _abc.Iterable[Global___JudgeReport] | None = ...,
+        generated_answers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["candidate_latency", b"candidate_latency", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "fidelity", b"fidelity", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "candidate_latency", b"candidate_latency", "create_time", b"create_time", "cycle", b"cycle", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "items", b"items", "name", b"name", "progress", b"progress", "results", b"results", "start_time", b"start_time", "state", b"state", "suite_sha256", b"suite_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "candidate_latency", b"candidate_latency", "create_time", b"create_time", "cycle", b"cycle", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "generated_answers", b"generated_answers", "items", b"items", "judges", b"judges", "name", b"name", "progress", b"progress", "results", b"results", "scorer_failures", b"scorer_failures", "start_time", b"start_time", "state", b"state", "suite_sha256", b"suite_sha256", "suite_version", b"suite_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -245,12 +321,16 @@ class EvaluationItem(_message.Message):
     BASELINE_TEXT_FIELD_NUMBER: _builtins.int
     CANDIDATE_SCORES_FIELD_NUMBER: _builtins.int
     BASELINE_SCORES_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Position in the run, from 0."""
     candidate_text: _builtins.str
     """The candidate's answer."""
     baseline_text: _builtins.str
     """The baseline's answer."""
+    task: _builtins.str
+    """Source of the suite that it is from; empty for `dataset_version`."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """What both models were given."""
@@ -267,6 +347,10 @@ class EvaluationItem(_message.Message):
     def baseline_scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The baseline's score for the item, by scorer."""
 
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Slices that it is in."""
+
     def __init__(
         self,
         *,
@@ -277,11 +361,155 @@ class EvaluationItem(_message.Message):
         baseline_text: _builtins.str = ...,
         candidate_scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         baseline_scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        task: _builtins.str = ...,
+        slices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_scores", b"baseline_scores", "baseline_text", b"baseline_text", "candidate_scores", b"candidate_scores", "candidate_text", b"candidate_text", "index", b"index", "messages", b"messages", "references", b"references"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_scores", b"baseline_scores", "baseline_text", b"baseline_text", "candidate_scores", b"candidate_scores", "candidate_text", b"candidate_text", "index", b"index", "messages", b"messages", "references", b"references", "slices", b"slices", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationItem: _TypeAlias = EvaluationItem  # noqa: Y015
+
+@_typing.final
+class EvaluationItemPair(_message.Message):
+    """EvaluationItemPair is one question that two runs asked, with what their candidates said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FirstScoresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SecondScoresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    FIRST_TEXT_FIELD_NUMBER: _builtins.int
+    SECOND_TEXT_FIELD_NUMBER: _builtins.int
+    FIRST_SCORES_FIELD_NUMBER: _builtins.int
+    SECOND_SCORES_FIELD_NUMBER: _builtins.int
+    first_text: _builtins.str
+    """What the first run's candidate said."""
+    second_text: _builtins.str
+    """What the second run's candidate said."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
+        """What both were given."""
+
+    @_builtins.property
+    def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Answers that people wrote."""
+
+    @_builtins.property
+    def first_scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The first's scores, by scorer."""
+
+    @_builtins.property
+    def second_scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The second's scores, by scorer."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
+        references: _abc.Iterable[_builtins.str] | None = ...,
+        first_text: _builtins.str = ...,
+        second_text: _builtins.str = ...,
+        first_scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        second_scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_scores", b"first_scores", "first_text", b"first_text", "messages", b"messages", "references", b"references", "second_scores", b"second_scores", "second_text", b"second_text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationItemPair: _TypeAlias = EvaluationItemPair  # noqa: Y015
+
+@_typing.final
+class ScorerComparison(_message.Message):
+    """ScorerComparison says how two runs' candidates compare over the questions that both were asked, item by item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORER_FIELD_NUMBER: _builtins.int
+    FIRST_MEAN_FIELD_NUMBER: _builtins.int
+    SECOND_MEAN_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    SECOND_HIGHER_FIELD_NUMBER: _builtins.int
+    FIRST_HIGHER_FIELD_NUMBER: _builtins.int
+    EQUAL_FIELD_NUMBER: _builtins.int
+    scorer: _builtins.str
+    """The scorer."""
+    first_mean: _builtins.float
+    """Mean score of the first's items."""
+    second_mean: _builtins.float
+    """Mean score of the second's items."""
+    p_value: _builtins.float
+    """Two-sided p value for "no difference" by paired approximate randomisation."""
+    second_higher: _builtins.int
+    """Items at which the second scored higher."""
+    first_higher: _builtins.int
+    """Items at which the first scored higher."""
+    equal: _builtins.int
+    """Items at which both scored the same."""
+    @_builtins.property
+    def difference(self) -> _statistics_pb2.Estimate:
+        """Second minus first, by paired bootstrap over items."""
+
+    def __init__(
+        self,
+        *,
+        scorer: _builtins.str = ...,
+        first_mean: _builtins.float = ...,
+        second_mean: _builtins.float = ...,
+        difference: _statistics_pb2.Estimate | None = ...,
+        p_value: _builtins.float = ...,
+        second_higher: _builtins.int = ...,
+        first_higher: _builtins.int = ...,
+        equal: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "equal", b"equal", "first_higher", b"first_higher", "first_mean", b"first_mean", "p_value", b"p_value", "scorer", b"scorer", "second_higher", b"second_higher", "second_mean", b"second_mean"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScorerComparison: _TypeAlias = ScorerComparison  # noqa: Y015

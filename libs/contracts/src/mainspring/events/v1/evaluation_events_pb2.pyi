@@ -37,6 +37,8 @@ class EvaluationRunCompleted(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     FIDELITY_FIELD_NUMBER: _builtins.int
+    SCORER_FAILURES_FIELD_NUMBER: _builtins.int
+    SUITE_VERSION_FIELD_NUMBER: _builtins.int
     evaluation_run: _builtins.str
     """Format: `projects/{project}/evaluationRuns/{run}`."""
     evaluation_suite: _builtins.str
@@ -57,6 +59,8 @@ class EvaluationRunCompleted(_message.Message):
     """Digest that identifies the data."""
     items: _builtins.int
     """Items measured."""
+    suite_version: _builtins.int
+    """Version of the suite that was applied."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_statistics_pb2.ScorerResult]:
         """What was measured."""
@@ -64,6 +68,10 @@ class EvaluationRunCompleted(_message.Message):
     @_builtins.property
     def fidelity(self) -> _statistics_pb2.Fidelity:
         """Closeness of the serving engine to the reference implementation."""
+
+    @_builtins.property
+    def scorer_failures(self) -> _containers.RepeatedCompositeFieldContainer[_statistics_pb2.ScorerFailure]:
+        """Scorers that have no result, and why."""
 
     def __init__(
         self,
@@ -80,10 +88,12 @@ class EvaluationRunCompleted(_message.Message):
         results: _abc.Iterable[_statistics_pb2.ScorerResult] | None = ...,
         items: _builtins.int = ...,
         fidelity: _statistics_pb2.Fidelity | None = ...,
+        scorer_failures: _abc.Iterable[_statistics_pb2.ScorerFailure] | None = ...,
+        suite_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_manifest_sha256", b"baseline_manifest_sha256", "candidate", b"candidate", "candidate_manifest_sha256", b"candidate_manifest_sha256", "dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "evaluation_run", b"evaluation_run", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "items", b"items", "results", b"results", "suite_sha256", b"suite_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_manifest_sha256", b"baseline_manifest_sha256", "candidate", b"candidate", "candidate_manifest_sha256", b"candidate_manifest_sha256", "dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "evaluation_run", b"evaluation_run", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "items", b"items", "results", b"results", "scorer_failures", b"scorer_failures", "suite_sha256", b"suite_sha256", "suite_version", b"suite_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

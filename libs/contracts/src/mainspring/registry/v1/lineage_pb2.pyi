@@ -85,6 +85,8 @@ class LineageEdge(_message.Message):
         """An answer was given under the release. Walks downstream pass it over."""
         RELATION_ANSWERED_BY: LineageEdge._Relation.ValueType  # 14
         """An answer was given by the model version. Walks downstream pass it over."""
+        RELATION_QUANTIZED_FROM: LineageEdge._Relation.ValueType  # 15
+        """A model version was compressed from the model version."""
 
     class Relation(_Relation, metaclass=_RelationEnumTypeWrapper):
         """Relation says what part."""
@@ -119,6 +121,8 @@ class LineageEdge(_message.Message):
     """An answer was given under the release. Walks downstream pass it over."""
     RELATION_ANSWERED_BY: LineageEdge.Relation.ValueType  # 14
     """An answer was given by the model version. Walks downstream pass it over."""
+    RELATION_QUANTIZED_FROM: LineageEdge.Relation.ValueType  # 15
+    """A model version was compressed from the model version."""
 
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int

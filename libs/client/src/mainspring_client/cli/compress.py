@@ -1,0 +1,141 @@
+"""`quantize`: a smaller version of a model, with what it gained and what it lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
+
+if TYPE_CHECKING:
+    from mainspring.evaluation.v1 import run_pb2
+    from mainspring.registry.v1 import quantization_pb2
+    from mainspring_client.cli.output import Ticker
+    from mainspring_client.client import Mainspring
+
+_FORMATS = ("Q8_0", "Q6_K", "Q4_K_M")
+_PATIENCE_S = 30.0
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(quantize)
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(help="MODEL/VERSION or MODEL@ALIAS, for example summaries@champion.")],
+    format_: Annotated[str, typer.Option("--format", help=f"One of {', '.join(_FORMATS)}.")] = "Q4_K_M",
+    detach: Annotated[bool, typer.Option("--detach", help="Print the quantization's name and do not wait.")] = False,
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Makes a smaller version of a model version, and prints what it gained in memory and speed and what it lost.
+
+    An adapter is merged into its base. The result is a version of the same model with a lineage of its own; the model's
+    suites measure it against what is released, and the gate decides on it as on every version.
+    """
+    from mainspring.registry.v1 import quantization_pb2
+    from mainspring_client.cli.output import Ticker, print_json
+    from mainspring_client.cli.run import with_client
+    from mainspring_client.resources import expand_model
+    from mainspring_svckit.errors import PreconditionFailed
+    from mainspring_svckit.status import error_info
+
+    if format_ not in _FORMATS:
+        raise typer.BadParameter(f"must be one of {', '.join(_FORMATS)}", param_hint="--format")
+    source = expand_model(project, model)
+    wanted = quantization_pb2.QuantizationFormat.Value(f"QUANTIZATION_FORMAT_{format_}")
+
+    async def body(mainspring: Mainspring) -> tuple[quantization_pb2.Quantization, run_pb2.EvaluationRun | None]:
+        done = await mainspring.compression.quantize(source, wanted)
+        if detach:
+            return done, None
+        with Ticker(quiet=json_) as ticker:
+            async for update in mainspring.compression.watch(done.name):
+                done = update
+                ticker.tell(f"compressing {model}: {done.State.Name(done.state)[6:].lower()}")
+            if done.state != quantization_pb2.Quantization.STATE_SUCCEEDED:
+                raise PreconditionFailed(error_info(done.error).reason or "QUANTIZATION_FAILED", done.error.message)
+            return done, await _evaluation(mainspring, done, ticker)
+
+    done, run = with_client(data, body)
+    if json_:
+        print_json({"quantization": done, "evaluation_run": run})
+    elif detach:
+        print(done.name)
+    else:
+        _print(done, run)
+
+
+async def _evaluation(
+    mainspring: Mainspring, done: quantization_pb2.Quantization, ticker: Ticker
+) -> run_pb2.EvaluationRun | None:
+    """The run that measures the result, at its end; None when no suite measures the model."""
+    from mainspring_client.cli.output import progress_text
+
+    ends = asyncio.get_running_loop().time() + _PATIENCE_S
+    while asyncio.get_running_loop().time() < ends:
+        async for run in mainspring.evaluation.runs(done.name.split("/")[1]):
+            if run.candidate == done.model_version:
+                newest = run
+                async for update in mainspring.evaluation.watch(run.name):
+                    newest = update
+                    ticker.tell(f"measuring: {progress_text(newest)}")
+                return newest
+            break
+        ticker.tell("waiting for the evaluation to begin")
+        await asyncio.sleep(0.5)
+    return None
+
+
+def _print(done: quantization_pb2.Quantization, run: run_pb2.EvaluationRun | None) -> None:
+    from mainspring_client.cli.output import estimate_text, print_fields, print_table, short
+
+    before, after = done.before, done.after
+    print_fields(
+        {
+            "version": done.model_version,
+            "compressed from": done.source_model_version,
+            "tensors": ", ".join(f"{count} {name}" for name, count in sorted(done.tensor_types.items())),
+        }
+    )
+    measured: list[tuple[str, float, float]] = [
+        ("file, MB", before.file_bytes / 1e6, after.file_bytes / 1e6),
+        ("resident memory, MB", before.resident_bytes / 1e6, after.resident_bytes / 1e6),
+        ("prompt, tokens/s", before.prompt_tokens_per_second, after.prompt_tokens_per_second),
+        ("answer, tokens/s", before.tokens_per_second, after.tokens_per_second),
+    ]
+    print_table(
+        measured,
+        {
+            "engine": lambda row: row[0],
+            "before": lambda row: f"{row[1]:.1f}",
+            "after": lambda row: f"{row[2]:.1f}",
+            "change": lambda row: f"{100 * (row[2] / row[1] - 1):+.0f} %" if row[1] else "",
+        },
+        "",
+    )
+    if run is None:
+        print("no evaluation suite measures this model; 'mainspring apply' writes one")
+        return
+    if run.error.message:
+        print(f"the evaluation failed: {run.error.message}")
+        return
+    close = run.fidelity
+    against = f"against {short(run.baseline)}" if run.baseline else "alone"
+    print(f"measured on {run.items} items {against}")
+    if close.positions:
+        print(f"  mean KL to the reference {close.mean_kl_nats:.4f} nats, same first choice {close.top1_agreement:.0%}")
+
+    def difference(result: Any) -> str:
+        return estimate_text(result.difference) if result.HasField("difference") else ""
+
+    print_table(
+        run.results,
+        {"scorer": lambda r: r.scorer, "after": lambda r: estimate_text(r.candidate), "difference": difference},
+        "",
+    )
+    print(f"'mainspring releases decisions {short(done.model_version).split('/')[0]}' shows what the gate said")

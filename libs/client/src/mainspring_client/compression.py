@@ -1,0 +1,52 @@
+"""Smaller versions of models."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from mainspring.registry.v1 import compression_service_pb2 as pb
+from mainspring.registry.v1 import compression_service_pb2_grpc, quantization_pb2
+from mainspring_client.connection import Area, Connection
+from mainspring_svckit.ids import new_id
+from mainspring_svckit.names import ProjectName
+
+
+class Compression(Area):
+    """Client of the registry's compression; `stub` is the generated one."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.stub = compression_service_pb2_grpc.CompressionServiceStub(connection.channel("registry"))
+
+    async def quantize(
+        self,
+        source_model_version: str,
+        format_: quantization_pb2.QuantizationFormat.ValueType,
+        *,
+        request_id: str = "",
+    ) -> quantization_pb2.Quantization:
+        """Asks for a smaller version; returns at once, follow it with `watch`."""
+        request = pb.CreateQuantizationRequest(
+            parent="/".join(source_model_version.split("/")[:2]),
+            quantization=quantization_pb2.Quantization(source_model_version=source_model_version, format=format_),
+            request_id=request_id or new_id(),
+        )
+        return (await self._unary(self.stub.CreateQuantization, request, pb.CreateQuantizationResponse)).quantization
+
+    async def quantization(self, name: str) -> quantization_pb2.Quantization:
+        """A quantization."""
+        request = pb.GetQuantizationRequest(name=name)
+        return (await self._unary(self.stub.GetQuantization, request, pb.GetQuantizationResponse)).quantization
+
+    def quantizations(self, project: str) -> AsyncIterator[quantization_pb2.Quantization]:
+        """A project's quantizations, newest first."""
+        request = pb.ListQuantizationsRequest(parent=str(ProjectName(project)))
+        return self._pages(
+            self.stub.ListQuantizations, request, pb.ListQuantizationsResponse, lambda r: r.quantizations
+        )
+
+    async def watch(self, name: str) -> AsyncIterator[quantization_pb2.Quantization]:
+        """The quantization now and after each change, until it has ended."""
+        request = pb.WatchQuantizationRequest(name=name)
+        async for response in self._watch(self.stub.WatchQuantization, request, pb.WatchQuantizationResponse):
+            yield response.quantization

@@ -1,0 +1,126 @@
+"""Work on shards in a child process: Arrow stays out of the service, and a bad file harms nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from mainspring_data_ingest.adapters.jobs import REFUSED
+from mainspring_data_ingest.adapters.scratch import Scratch
+from mainspring_data_ingest.adapters.shard_jobs import (
+    COUNTS,
+    SHARD_JOB,
+    CompareSides,
+    ReadRows,
+    ShardJob,
+    Side,
+    SideShard,
+)
+from mainspring_data_ingest.application.version_ports import MAX_PAGE_BYTES, Compared
+from mainspring_data_ingest.domain.datasets import Shard
+from mainspring_data_ingest.domain.manifests import Manifest
+from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.errors import InsufficientStorage, Unavailable
+from mainspring_svckit.logs import get_logger
+from mainspring_svckit.values import ArtifactRef
+
+MODULE = "mainspring_data_ingest.adapters.shard_process"
+EVERYTHING = 1 << 62
+log = get_logger(__name__)
+
+
+class ChildShardTools:
+    """`ShardTools` by way of a child process for each job."""
+
+    def __init__(self, files: ArtifactStore, scratch: Scratch, *, at_once: int = 2) -> None:
+        """Takes the store, where files are brought to, and how many jobs run at a time."""
+        self._files, self._scratch, self._slots = files, scratch, asyncio.Semaphore(at_once)
+
+    async def rows(self, project: str, shards: Sequence[Shard], skip: int, count: int) -> list[dict[str, Any]]:
+        """See `ShardTools`."""
+        with self._scratch.folder() as folder:
+            wanted: list[Shard] = []
+            before = skip
+            for shard in shards:
+                if before >= shard.rows and not wanted:
+                    before -= shard.rows
+                elif sum(s.rows for s in wanted) < before + count:
+                    wanted.append(shard)
+            local = await self._local(project, wanted, folder, "shard")
+            await self._run(ReadRows(local, before, count, MAX_PAGE_BYTES, with_split=True), folder)
+            return [json.loads(line) for line in (folder / "rows.jsonl").read_bytes().splitlines()]
+
+    @asynccontextmanager
+    async def compare(self, project: str, base: Manifest, target: Manifest) -> AsyncIterator[Compared]:
+        """See `ShardTools`."""
+        with self._scratch.folder() as folder:
+            old = await self._side(project, base, folder, "base")
+            await self._run(CompareSides(old, await self._side(project, target, folder, "target")), folder)
+            changes = folder / "changes.jsonl"
+            counts = COUNTS.validate_json((folder / "result.json").read_bytes())
+            yield Compared(counts, changes if changes.exists() else None)
+
+    @asynccontextmanager
+    async def json_lines(self, project: str, shard: Shard) -> AsyncIterator[Path]:
+        """See `ShardTools`."""
+        with self._scratch.folder() as folder:
+            local = await self._local(project, [shard], folder, "shard")
+            await self._run(ReadRows(local, 0, shard.rows, EVERYTHING, with_split=False), folder)
+            yield folder / "rows.jsonl"
+
+    @asynccontextmanager
+    async def fetched(self, project: str, artifact: ArtifactRef) -> AsyncIterator[Path]:
+        """See `ShardTools`."""
+        with self._scratch.folder() as folder:
+            yield await self._files.fetch(project, artifact, folder / "file")
+
+    async def _side(self, project: str, manifest: Manifest, folder: Path, name: str) -> Side:
+        sources = tuple(source["sha256"] for source in manifest.body["sources"])
+        return Side(await self._local(project, manifest.shards, folder, name), sources)
+
+    async def _local(self, project: str, shards: Sequence[Shard], folder: Path, name: str) -> tuple[SideShard, ...]:
+        return tuple(
+            [
+                SideShard(
+                    await self._files.fetch(project, shard.artifact, folder / f"{name}-{number}.parquet"),
+                    shard.split.value.lower(),
+                    shard.rows,
+                    shard.rows_sha256,
+                )
+                for number, shard in enumerate(shards)
+            ]
+        )
+
+    async def _run(self, job: ShardJob, folder: Path) -> None:
+        (folder / "job.json").write_bytes(SHARD_JOB.dump_json(job))
+        async with self._slots:
+            # The child gets none of our secrets; what it says on standard error quotes no data.
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                MODULE,
+                str(folder),
+                stdin=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={key: value for key, value in os.environ.items() if not key.startswith("MAINSPRING_")},
+            )
+            try:
+                assert child.stderr is not None
+                errors = await child.stderr.read()
+                await child.wait()
+            finally:
+                if child.returncode is None:
+                    child.kill()
+                    await child.wait()
+        if child.returncode == REFUSED:
+            raise InsufficientStorage(str(folder.parent))
+        if child.returncode:
+            log.error("shard_work_failed", job=job.kind, status=child.returncode, stderr=errors.decode()[-2000:])
+            message = f"the process for shards ended with status {child.returncode}; the service's log tells more"
+            raise Unavailable("SHARD_WORK_FAILED", message)

@@ -1,0 +1,76 @@
+"""Quantizes in a child process, so that merging and encoding weights neither blocks nor bloats the service."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mainspring_registry.adapters.children import Program
+from mainspring_registry.application.quantizations import CompressedFiles
+from mainspring_registry.domain.catalogue import ModelKind, ModelVersion
+from mainspring_registry.domain.quantizations import ADAPTER_GGUF, GGUF, HF, PEFT, EngineMeasure, Format
+from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.names import ModelVersionName
+
+
+class ChildQuantizer:
+    """`ModelQuantizer` by way of `python -m mainspring_modelfiles.quantizer`."""
+
+    def __init__(self, artifacts: ArtifactStore, python: str, scratch: Path | None, timeout_s: float) -> None:
+        """Takes where files are and how to run the child; `python` has `mainspring-modelfiles[quantize]`."""
+        module = "mainspring_modelfiles.quantizer"
+        self._program = Program(python, module, "quantizer", timeout_s, "QUANTIZATION_TOO_SLOW", "QUANTIZER_FAILED")
+        self._artifacts, self._scratch = artifacts, scratch
+
+    async def run(self, source: ModelVersion, base: ModelVersion, format_: Format) -> CompressedFiles:
+        folder = Path(tempfile.mkdtemp(prefix="mainspring-quantize-", dir=self._scratch))
+        try:
+            request = await self._request(source, base, folder)
+            answer = await self._program.call({**request, "format": format_.value, "out": str(folder)})
+            return CompressedFiles(
+                folder=folder,
+                gguf=folder / answer["files"]["gguf"],
+                tensor_types=answer["types"],
+                before=_measure(answer["before"]),
+                after=_measure(answer["after"]),
+            )
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+
+    async def _request(self, source: ModelVersion, base: ModelVersion, folder: Path) -> dict[str, Any]:
+        """The files that it works on, brought to this machine."""
+        merged = source.kind is ModelKind.ADAPTER
+        hf = await self._fetch(base, HF, folder / "base")
+        peft = await self._fetch(source, PEFT, folder / "adapter") if merged else None
+        gguf = await self._fetch_one(base, GGUF, folder / "before.gguf")
+        adapter = await self._fetch_one(source, ADAPTER_GGUF, folder / "before-adapter.gguf") if merged else None
+        return {
+            "base": str(hf),
+            "adapter": str(peft or ""),
+            "before": {"gguf": str(gguf), "adapter": str(adapter or "")},
+        }
+
+    async def _fetch(self, version: ModelVersion, prefix: str, folder: Path) -> Path:
+        for role in version.artifacts:
+            if role.startswith(prefix):
+                await self._fetch_one(version, role, folder / role.removeprefix(prefix))
+        return folder
+
+    async def _fetch_one(self, version: ModelVersion, role: str, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await self._artifacts.fetch(ModelVersionName.parse(version.name).project, version.artifacts[role], path)
+        return path
+
+
+def _measure(values: Mapping[str, Any]) -> EngineMeasure:
+    return EngineMeasure(
+        file_bytes=int(values["file_bytes"]),
+        resident_bytes=int(values["resident_bytes"]),
+        prompt_tokens_per_second=float(values["prompt_tokens_per_second"]),
+        tokens_per_second=float(values["tokens_per_second"]),
+    )

@@ -1,0 +1,147 @@
+"""Use cases of making smaller versions."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mainspring_registry.application.catalogue import Catalogue
+from mainspring_registry.application.ports import Ports
+from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersion
+from mainspring_registry.domain.quantizations import (
+    GGUF,
+    EngineMeasure,
+    Format,
+    Quantization,
+    check_quantizable,
+    kept_files,
+)
+from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.names import ModelVersionName, QuantizationName
+from mainspring_svckit.ports import Claim
+from mainspring_svckit.repository import Repository, require
+
+WORK_KIND = "quantization"
+
+
+@dataclass(frozen=True)
+class CompressedFiles:
+    """What a quantizer made.
+
+    Attributes:
+        folder: Holds the file; the caller removes it.
+        gguf: The file that is served.
+        tensor_types: How many tensors have which type.
+        before: What serving the source takes.
+        after: What serving the result takes.
+    """
+
+    folder: Path
+    gguf: Path
+    tensor_types: Mapping[str, int]
+    before: EngineMeasure
+    after: EngineMeasure
+
+
+class ModelQuantizer(Protocol):
+    """Merges, encodes and measures, in processes of its own."""
+
+    async def run(self, source: ModelVersion, base: ModelVersion, format_: Format) -> CompressedFiles:
+        """Makes the file of a smaller version.
+
+        Raises:
+            InvalidInput: The files are none that can be compressed; the reason says why.
+            Unavailable: It could not be tried now.
+        """
+        ...
+
+
+class Quantizations:
+    """Use cases of quantizations."""
+
+    def __init__(
+        self, ports: Ports, quantizations: Repository[Quantization], catalogue: Catalogue, quantizer: ModelQuantizer
+    ) -> None:
+        self._ports, self._quantizations = ports, quantizations
+        self._catalogue, self._quantizer = catalogue, quantizer
+
+    async def create(self, project: str, quantization_id: str, source: str, format_: Format) -> Quantization:
+        """Queues the work; the id names its turn of the loop as well.
+
+        Raises:
+            NotFound: There is no such version.
+            InvalidInput: PROJECT_DIFFERS.
+            PreconditionFailed: NOT_QUANTIZABLE.
+        """
+        version = await self._catalogue.version(source)
+        if ModelVersionName.parse(version.name).project != project:
+            message = f"{version.name} is not of the project {project}; name a version of it"
+            raise InvalidInput(message, reason="PROJECT_DIFFERS")
+        check_quantizable(version, await self._base(version))
+        work = Quantization(
+            name=str(QuantizationName(project, quantization_id)),
+            source_model_version=version.name,
+            format=format_,
+            cycle=quantization_id,
+            create_time=self._ports.clock.now(),
+        )
+        async with self._ports.transactions.transaction():
+            stored = await self._quantizations.add(work)
+            await self._ports.work.enqueue(WORK_KIND, work.name)
+        return stored.value
+
+    async def run(self, name: str, lease: Claim) -> None:
+        """Does the work: makes the file, stores it, registers the version. Safe to repeat from the start.
+
+        Raises:
+            MainspringError: As `ModelQuantizer.run`, or the store failed.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            work = (await require(self._quantizations, "Quantization", name, lock=True)).value.started()
+            await self._quantizations.put(work)
+            await ports.notifier.notify("watch", name)
+        source = await self._catalogue.version(work.source_model_version)
+        base = await self._base(source)
+        made = await self._quantizer.run(source, base, work.format)
+        try:
+            project = ModelVersionName.parse(source.name).project
+            gguf = await ports.files.put_file(project, made.gguf, media_type="application/vnd.gguf")
+        finally:
+            await asyncio.to_thread(shutil.rmtree, made.folder, ignore_errors=True)
+        async with lease.complete():
+            model = (await require(ports.models, "Model", source.model, lock=True)).value
+            merged = source.kind is ModelKind.ADAPTER
+            version = await self._catalogue.add_version(
+                model,
+                kind=ModelKind.MERGED if merged else source.kind,
+                artifacts={GGUF: gguf, **{role: source.artifacts[role] for role in kept_files(source)}},
+                serving=source.serving,
+                lineage=Lineage(
+                    dataset_version=source.lineage.dataset_version,
+                    dataset_root_sha256=source.lineage.dataset_root_sha256,
+                    origin=f"{work.format.value} of {source.name} by {work.name}",
+                    quantized_from=source.name,
+                ),
+                licence=source.licence,
+                base=base if merged else None,
+                cycle=work.cycle,
+            )
+            done = work.succeeded(version.name, made.tensor_types, made.before, made.after, ports.clock.now())
+            await self._quantizations.put(done)
+            await ports.notifier.notify("watch", name)
+
+    async def give_up(self, name: str, reason: str, message: str) -> None:
+        """Records why it cannot be. Joins the ambient transaction."""
+        work = (await require(self._quantizations, "Quantization", name, lock=True)).value.started()
+        await self._quantizations.put(work.failed(reason, message, self._ports.clock.now()))
+        await self._ports.notifier.notify("watch", name)
+
+    async def _base(self, version: ModelVersion) -> ModelVersion:
+        if version.kind is not ModelKind.ADAPTER:
+            return version
+        return await self._catalogue.version(version.base_model_version)

@@ -1,0 +1,136 @@
+"""Making smaller versions of versions in the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from mainspring_registry.domain.catalogue import ModelKind, ModelVersion
+from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.states import StateMachine
+
+GGUF, ADAPTER_GGUF, PROBE = "gguf", "adapter.gguf", "fidelity_probe.json"
+HF = "hf/"
+PEFT = "adapter/"
+
+
+class Format(StrEnum):
+    """How weights are encoded."""
+
+    Q8_0 = "Q8_0"
+    Q6_K = "Q6_K"
+    Q4_K_M = "Q4_K_M"
+
+
+class QuantizationState(StrEnum):
+    """Where the work stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+QUANTIZATION_STATES = StateMachine(
+    {
+        QuantizationState.PENDING: {QuantizationState.RUNNING},
+        QuantizationState.RUNNING: {
+            QuantizationState.PENDING,
+            QuantizationState.SUCCEEDED,
+            QuantizationState.FAILED,
+        },
+        QuantizationState.SUCCEEDED: set(),
+        QuantizationState.FAILED: set(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class EngineMeasure:
+    """What the engine needs for a model; see the contract's message of the same name."""
+
+    file_bytes: int
+    resident_bytes: int
+    prompt_tokens_per_second: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The work of making one smaller version; `cycle` is the turn of the loop in which it is measured."""
+
+    name: str
+    source_model_version: str
+    format: Format
+    cycle: str
+    create_time: datetime
+    state: QuantizationState = QuantizationState.PENDING
+    model_version: str = ""
+    tensor_types: Mapping[str, int] = field(default_factory=dict[str, int])
+    before: EngineMeasure | None = None
+    after: EngineMeasure | None = None
+    error_reason: str = ""
+    error_message: str = ""
+    end_time: datetime | None = None
+
+    def started(self) -> Quantization:
+        """The work with a worker; one that another worker left behind is simply taken over."""
+        if self.state is QuantizationState.RUNNING:
+            return self
+        QUANTIZATION_STATES.check(self.name, self.state, QuantizationState.RUNNING)
+        return replace(self, state=QuantizationState.RUNNING)
+
+    def succeeded(
+        self,
+        model_version: str,
+        tensor_types: Mapping[str, int],
+        before: EngineMeasure,
+        after: EngineMeasure,
+        now: datetime,
+    ) -> Quantization:
+        """The work with its result."""
+        QUANTIZATION_STATES.check(self.name, self.state, QuantizationState.SUCCEEDED)
+        return replace(
+            self,
+            state=QuantizationState.SUCCEEDED,
+            model_version=model_version,
+            tensor_types=tensor_types,
+            before=before,
+            after=after,
+            end_time=now,
+        )
+
+    def failed(self, reason: str, message: str, now: datetime) -> Quantization:
+        """The work with the reason why it cannot be."""
+        QUANTIZATION_STATES.check(self.name, self.state, QuantizationState.FAILED)
+        return replace(self, state=QuantizationState.FAILED, error_reason=reason, error_message=message, end_time=now)
+
+
+def check_quantizable(source: ModelVersion, base: ModelVersion) -> None:
+    """Raises `PreconditionFailed` unless the files are there that a smaller version is made of.
+
+    Args:
+        source: What is compressed.
+        base: Its foundation model; the source itself when it is one.
+    """
+    lacking = [role for role in ("hf/config.json", GGUF) if role not in base.artifacts]
+    if source.kind is ModelKind.ADAPTER:
+        adapter = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", ADAPTER_GGUF)
+        lacking += [role for role in adapter if role not in source.artifacts]
+    elif source.kind is not ModelKind.FOUNDATION:
+        message = f"{source.name} is {source.kind.value}; name an adapter's version or a foundation model's"
+        raise PreconditionFailed("NOT_QUANTIZABLE", message, {"modelVersion": source.name})
+    elif source.lineage.quantized_from:
+        message = f"{source.name} is compressed already; name {source.lineage.quantized_from}, which it was made from"
+        raise PreconditionFailed("NOT_QUANTIZABLE", message, {"modelVersion": source.name})
+    if lacking:
+        message = f"{source.name} lacks {', '.join(lacking)}; import or train it again"
+        raise PreconditionFailed("NOT_QUANTIZABLE", message, {"modelVersion": source.name})
+
+
+def kept_files(source: ModelVersion) -> tuple[str, ...]:
+    """Roles of the source that its smaller version has as well: what it is measured against, and what is tuned on."""
+    tuned_on = source.kind is ModelKind.FOUNDATION
+    return tuple(role for role in source.artifacts if role == PROBE or (tuned_on and role.startswith(HF)))
