@@ -27,6 +27,7 @@ from mainspring_testkit.waiting import eventually
 SERVICES = {
     "mainspring.data.v1.DataService": "data_service",
     "mainspring.training.v1.TrainingService": "training_service",
+    "mainspring.training.v1.StudyService": "study_service",
     "mainspring.evaluation.v1.EvaluationService": "evaluation_service",
     "mainspring.registry.v1.RegistryService": "registry_service",
     "mainspring.embedding.v1.EmbeddingService": "embedding_service",

@@ -33,6 +33,7 @@ from mainspring_testkit.fakes import (
 )
 from mainspring_testkit.waiting import eventually
 from mainspring_trainer.adapters.announcements import OutboxAnnouncements
+from mainspring_trainer.adapters.optuna_search import OptunaSearch
 from mainspring_trainer.application.comparing import Comparing
 from mainspring_trainer.application.inputs import Compute
 from mainspring_trainer.application.policy import Policy
@@ -42,6 +43,7 @@ from mainspring_trainer.application.runs import TIDY_KIND, WORK_KIND, Runs
 from mainspring_trainer.application.training import ROLES, Training
 from mainspring_trainer.domain.recipes import LoraConfig, Optimization, StartFrom, TuningRecipe
 from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, TrainingRun, metric_key
+from mainspring_trainer.domain.studies import trial_key
 from mainspring_trainer.domain.tracking import Rates
 
 from .fakes import FakeChildren, FakeDatasets, FakeFiles, FakeModels, FakeWishes
@@ -180,6 +182,9 @@ def world(tmp_path: Path) -> World:
         recipes=FakeRepository(parent=project, sort_key=lambda r: r.name),
         runs=FakeRepository(parent=project, sort_key=lambda r: r.name, newest_first=True),
         metrics=FakeRepository(parent=lambda m: m.run, sort_key=lambda m: metric_key(m.step)),
+        studies=FakeRepository(parent=project, sort_key=lambda s: s.name, newest_first=True),
+        trials=FakeRepository(parent=lambda t: t.study, sort_key=lambda t: trial_key(t.number)),
+        search=OptunaSearch(),
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]  # The fake has what is called.
         models=models,
         datasets=datasets,

@@ -141,6 +141,23 @@ class TrainingRunName(ResourceName):
 
 
 @dataclass(frozen=True)
+class StudyName(ResourceName):
+    """A study of tuning settings."""
+
+    template: ClassVar[str] = "projects/{project}/studies/{study}"
+    study: str
+
+
+@dataclass(frozen=True)
+class StudyTrialName(ResourceName):
+    """A trial of a study."""
+
+    template: ClassVar[str] = "projects/{project}/studies/{study}/trials/{trial}"
+    study: str
+    trial: str
+
+
+@dataclass(frozen=True)
 class EvaluationSuiteName(ResourceName):
     """An evaluation suite."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mainspring.training.v1 import study_service_pb2_grpc
 from mainspring.training.v1 import training_service_pb2_grpc as pb_grpc
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
 from mainspring_eventkit.service import Events
@@ -19,17 +20,21 @@ from mainspring_trainer.adapters.announcements import OutboxAnnouncements
 from mainspring_trainer.adapters.catalogues import IngestedDatasets, RegistryModels
 from mainspring_trainer.adapters.child import ChildProcesses, Limits
 from mainspring_trainer.adapters.files import CachedFiles
+from mainspring_trainer.adapters.optuna_search import OptunaSearch
 from mainspring_trainer.adapters.wishes import StoredWishes
 from mainspring_trainer.application.inputs import Compute
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.application.recipes import Recipes
-from mainspring_trainer.application.runs import TIDY_KIND, WISHES, WORK_KIND, Runs
+from mainspring_trainer.application.runs import STUDY_KIND, TIDY_KIND, WISHES, WORK_KIND, Runs
+from mainspring_trainer.application.studies import Studies
 from mainspring_trainer.application.training import Training
 from mainspring_trainer.domain.tracking import Rates
 from mainspring_trainer.settings import TrainerSettings
 from mainspring_trainer.transport.events import Reactions
 from mainspring_trainer.transport.grpc import NAME, TrainingServicer
+from mainspring_trainer.transport.study_grpc import NAME as STUDY_NAME
+from mainspring_trainer.transport.study_grpc import StudyServicer
 
 PACKAGE = "mainspring_trainer"
 log = get_logger(__name__)
@@ -46,22 +51,30 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
         recipes=postgres.recipes(database),
         runs=runs_kept,
         metrics=postgres.metrics(database),
+        studies=postgres.studies(database),
+        trials=postgres.trials(database),
         announcements=OutboxAnnouncements(events.outbox),
         models=RegistryModels(process.channel(settings.registry_address), process.caller),
         datasets=IngestedDatasets(process.channel(settings.data_ingest_address), process.caller),
         files=CachedFiles(ArtifactStore(settings.artifact_url), settings.cache_dir, settings.cache_max_bytes),
         children=ChildProcesses(settings.worker_python, settings.scratch_dir, _limits(settings)),
         wishes=StoredWishes(database, listener, runs_kept),
+        search=OptunaSearch(),
         work=WorkQueue(database),
         notifier=database,
         clock=SystemClock(),
         new_id=new_id,
     )
     runs = Runs(ports, _policy(settings))
+    studies = Studies(ports, runs)
     _do_work(process, settings, database, listener, ports, runs)
+    _search(process, database, listener, studies)
     events.consume("trainer-datasets", Reactions(runs).on_dataset_version_published)
     servicer = TrainingServicer(ports, Recipes(ports), runs, listener)
-    process.grpc_server(database).add(NAME, pb_grpc.add_TrainingServiceServicer_to_server, servicer)
+    server = process.grpc_server(database)
+    server.add(NAME, pb_grpc.add_TrainingServiceServicer_to_server, servicer)
+    study_servicer = StudyServicer(ports, studies, listener)
+    server.add(STUDY_NAME, study_service_pb2_grpc.add_StudyServiceServicer_to_server, study_servicer)
     return await process.run()
 
 
@@ -106,6 +119,18 @@ def _do_work(
     process.intake(runner.run(), "training runs")
     tidier = Worker(database, listener, TIDY_KIND, do_tidy, on_exhausted=give_up_tidy)
     process.intake(tidier.run(), "checkpoint removal")
+
+
+def _search(process: Process, database: Database, listener: Listener, studies: Studies) -> None:
+    """Takes studies as far as they can go, whenever something has happened to their runs."""
+
+    async def advance(lease: Lease) -> None:
+        await studies.advance(lease.item.key, lease)
+
+    async def give_up(lease: Lease, error: Exception) -> None:
+        await studies.give_up(lease.item.key, *failure_of(error))
+
+    process.intake(Worker(database, listener, STUDY_KIND, advance, on_exhausted=give_up).run(), "studies")
 
 
 def _policy(settings: TrainerSettings) -> Policy:

@@ -7,6 +7,7 @@ from mainspring_svckit.documents import Documents
 from mainspring_svckit.names import project_name_of
 from mainspring_trainer.domain.recipes import TuningRecipe
 from mainspring_trainer.domain.runs import TrainingMetric, TrainingRun, metric_key
+from mainspring_trainer.domain.studies import Study, StudyTrial, trial_key
 
 
 def recipes(database: Database) -> Documents[TuningRecipe]:
@@ -32,4 +33,23 @@ def metrics(database: Database) -> Documents[TrainingMetric]:
     """Metrics of a run, by step."""
     return Documents(
         database, "training_metric", TrainingMetric, parent=lambda m: m.run, sort_key=lambda m: metric_key(m.step)
+    )
+
+
+def studies(database: Database) -> Documents[Study]:
+    """Studies, newest first; their ids go by time."""
+    return Documents(
+        database,
+        "study",
+        Study,
+        parent=lambda s: project_name_of(s.name),
+        sort_key=lambda s: s.name,
+        newest_first=True,
+    )
+
+
+def trials(database: Database) -> Documents[StudyTrial]:
+    """Trials of a study, by number."""
+    return Documents(
+        database, "study_trial", StudyTrial, parent=lambda t: t.study, sort_key=lambda t: trial_key(t.number)
     )

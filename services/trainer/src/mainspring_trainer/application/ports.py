@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from mainspring_svckit.repository import Repository
 from mainspring_svckit.values import ArtifactRef
 from mainspring_trainer.domain.recipes import TuningRecipe
 from mainspring_trainer.domain.runs import Dataset, TrainingMetric, TrainingRun
+from mainspring_trainer.domain.studies import Setting, Study, StudyResult, StudyTrial
 from mainspring_trainer.domain.tracking import Consumption, Environment
 
 Told = Mapping[str, Any]
@@ -150,6 +151,24 @@ class Wishes(Protocol):
         ...
 
 
+class Search(Protocol):
+    """Chooses trials, ends them early, and sums up; knows nothing but what it is shown."""
+
+    async def ask(
+        self, study: Study, trials: Sequence[StudyTrial], given: Mapping[str, Setting] | None
+    ) -> tuple[Mapping[str, Setting], Mapping[str, Any]]:
+        """Settings of the next trial (`given`, when there are some), and what to remember of it."""
+        ...
+
+    async def judge(self, study: Study, trials: Sequence[StudyTrial], trial: StudyTrial) -> StudyTrial:
+        """A running trial of these, PRUNED when the others leave it behind, and with what to remember of it."""
+        ...
+
+    async def result(self, study: Study, trials: Sequence[StudyTrial]) -> StudyResult | None:
+        """What was found; None while no trial is complete."""
+        ...
+
+
 @dataclass(frozen=True)
 class Ports:
     """Everything the use cases need; made once, in `main.py`."""
@@ -158,12 +177,15 @@ class Ports:
     recipes: Repository[TuningRecipe]
     runs: Repository[TrainingRun]
     metrics: Repository[TrainingMetric]
+    studies: Repository[Study]
+    trials: Repository[StudyTrial]
     announcements: Announcements
     models: Models
     datasets: Datasets
     files: Files
     children: Children
     wishes: Wishes
+    search: Search
     work: Work
     notifier: Notifier
     clock: Clock

@@ -14,6 +14,7 @@ from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, Tr
 
 WORK_KIND = "training-run"
 TIDY_KIND = "training-checkpoints"
+STUDY_KIND = "training-study"
 WATCH = "watch"
 WISHES = "training-wish"
 """Channel that wakes the trainer of a run when somebody wants something of it."""
@@ -78,7 +79,8 @@ class Runs:
             await ports.work.cancel(WORK_KIND, name)
             run = (await require(ports.runs, "TrainingRun", name, lock=True)).value.cancelled(ports.clock.now())
             await self._end(run)
-            await ports.announcements.run_cancelled(run)
+            if not run.study:
+                await ports.announcements.run_cancelled(run)
         return run
 
     async def pause(self, name: str) -> TrainingRun:
@@ -133,7 +135,8 @@ class Runs:
             return
         run = run.failed(reason, message, ports.clock.now())
         await self._end(run)
-        await ports.announcements.run_failed(run)
+        if not run.study:
+            await ports.announcements.run_failed(run)
 
     async def tidy(self, name: str, lease: Claim) -> None:
         """Removes the checkpoints of a run that has ended."""
@@ -179,3 +182,5 @@ class Runs:
         await ports.runs.put(run)
         await ports.work.enqueue(TIDY_KIND, run.name, delay_s=self._policy.checkpoint_retention_s)
         await ports.notifier.notify(WATCH, run.name)
+        if run.study:
+            await ports.work.enqueue(STUDY_KIND, run.study, coalesce=True)

@@ -19,7 +19,7 @@ from mainspring_trainer.application.grouping import grouped
 from mainspring_trainer.application.inputs import Compute
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Child, Ports, Told
-from mainspring_trainer.application.runs import TIDY_KIND, WATCH
+from mainspring_trainer.application.runs import STUDY_KIND, TIDY_KIND, WATCH
 from mainspring_trainer.domain.runs import (
     RUN_STATES,
     Checkpoint,
@@ -157,6 +157,8 @@ class Training:
         async with lease.transaction():
             for metric in metrics:
                 await self._ports.metrics.put(metric)
+            if run.study and any(metric.validation_loss is not None for metric in metrics):
+                await self._ports.work.enqueue(STUDY_KIND, run.study, coalesce=True)
             return await self._put(run)
 
     def _metric(self, run: TrainingRun, told: Told, system: SystemMetric | None) -> TrainingMetric:
@@ -203,7 +205,10 @@ class Training:
         async with lease.complete():
             await self._put(run)
             await ports.work.enqueue(TIDY_KIND, run.name, delay_s=self._policy.checkpoint_retention_s)
-            if not run.study:
+            # What a trial makes becomes a version when its study says so.
+            if run.study:
+                await ports.work.enqueue(STUDY_KIND, run.study, coalesce=True)
+            else:
                 await ports.announcements.run_succeeded(run)
 
     async def _give_back(self, name: str, lease: Claim) -> None:
