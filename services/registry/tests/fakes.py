@@ -4,11 +4,27 @@ from pathlib import Path
 
 from mainspring_registry.application.ports import ImportedFiles
 from mainspring_registry.application.quantizations import CompressedFiles
-from mainspring_registry.domain.catalogue import ModelVersion, ServingSpec
+from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion, ServingSpec
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.quantizations import EngineMeasure, Format
 from mainspring_registry.domain.records import ReleaseRecord
 from mainspring_svckit.errors import InvalidInput, MainspringError
+from mainspring_svckit.names import project_name_of
+from mainspring_svckit.pagination import Page
+from mainspring_svckit.repository import Listed
+from mainspring_testkit.fakes import FakeRepository
+
+
+class FakeModels(FakeRepository[Model]):
+    """`Models` in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(parent=lambda m: project_name_of(m.name), sort_key=lambda m: m.name)
+
+    async def search(self, parent: str, query: ModelQuery, page: Page) -> Listed[Model]:
+        narrowed = FakeModels()
+        narrowed.rows = {name: row for name, row in self.rows.items() if query.matches(row.value)}
+        return await narrowed.list(parent, page)
 
 
 class FakeNotary:

@@ -1,20 +1,14 @@
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ServingSpec, manifest_bytes
-from mainspring_registry.domain.gate import (
-    Evidence,
-    GuardRule,
-    Outcome,
-    ReleasePolicy,
-    judge,
-    outcome_of,
-)
+from mainspring_registry.domain.gate import Evidence, EvidenceRecord, Outcome, judge, outcome_of
 from mainspring_registry.domain.imports import IMPORT_STATES
+from mainspring_registry.domain.policies import GuardRule, ReleasePolicy
 from mainspring_registry.domain.quantizations import QUANTIZATION_STATES
 from mainspring_registry.domain.releases import RELEASE_STATES, Release, ReleaseState
 from mainspring_svckit.errors import IllegalTransition
@@ -22,9 +16,8 @@ from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, ScorerResu
 from mainspring_testkit.contracts.states import assert_as_declared
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-POLICY = ReleasePolicy(
-    "projects/p/releasePolicies/r", "projects/p/models/m", "projects/p/evaluationSuites/s", "rouge_l"
-)
+SUITE = "projects/p/evaluationSuites/s"
+POLICY = ReleasePolicy("projects/p/releasePolicies/r", "projects/p/models/m", SUITE, "rouge_l")
 
 
 def result(scorer: str, low: float, high: float) -> ScorerResult:
@@ -43,9 +36,15 @@ EVIDENCE = Evidence(
 )
 
 
+def record(evidence: Evidence, suite: str = SUITE, age_s: float = 0) -> EvidenceRecord:
+    heard = NOW - timedelta(seconds=age_s)
+    return EvidenceRecord(evidence.evaluation_run, "projects/p/models/m/versions/1", suite, evidence, "", heard)
+
+
 def broken(policy: ReleasePolicy = POLICY, evidence: Evidence = EVIDENCE, **given: str) -> set[str]:
     given = {"manifest_sha256": "aa", "wanted_baseline": EVIDENCE.baseline, **given}
-    return {rule.rule for rule in judge(policy, evidence, **given) if not rule.passed}
+    rules = judge(policy, {SUITE: record(evidence)}, now=NOW, **given)
+    return {rule.rule for rule in rules if not rule.passed}
 
 
 def test_state_machines_are_as_the_contracts_say() -> None:
@@ -56,7 +55,7 @@ def test_state_machines_are_as_the_contracts_say() -> None:
 
 def test_good_evidence_is_allowed() -> None:
     assert broken() == set()
-    rules = judge(POLICY, EVIDENCE, manifest_sha256="aa", wanted_baseline=EVIDENCE.baseline)
+    rules = judge(POLICY, {SUITE: record(EVIDENCE)}, manifest_sha256="aa", wanted_baseline=EVIDENCE.baseline, now=NOW)
     assert outcome_of(rules) is Outcome.ALLOWED
     assert all(rule.explanation for rule in rules)
 

@@ -19,7 +19,7 @@ from .world import POLICY, World
 
 
 async def test_a_version_and_its_release_are_signed(world: World) -> None:
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     version = await world.version()
     await world.measure(version, 0.1)
     assert version.proof is not None
@@ -40,7 +40,7 @@ async def test_without_a_key_nothing_is_registered(world: World) -> None:
 
 
 async def test_what_is_older_than_signatures_is_signed_once(world: World) -> None:
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     version = await world.version()
     await world.measure(version, 0.1)
     release = (await world.ports.releases.get(f"{MODEL}/releases/1")).value  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from mainspring_testkit.fakes import (
     FakeLease,
 )
 
-from .world import BASE, MODEL, POLICY, SUITE, World, evidence
+from .world import ANNA, BASE, MODEL, POLICY, SUITE, World, evidence
 
 
 async def test_a_run_becomes_one_version_however_often_it_is_told(world: World) -> None:
@@ -54,7 +54,7 @@ async def test_a_foundation_models_name_cannot_take_adapters(world: World) -> No
 
 async def test_i7_good_evidence_releases_and_bad_refuses_with_the_reason(world: World) -> None:
     version = await world.version()
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     decision = await world.measure(version, -0.1)
     assert decision.outcome is Outcome.REFUSED
     (refused,) = world.said(events.ReleaseRefused)
@@ -70,14 +70,14 @@ async def test_i7_good_evidence_releases_and_bad_refuses_with_the_reason(world: 
 async def test_a_suite_that_no_policy_asks_for_decides_nothing(world: World) -> None:
     version = await world.version()
     assert await world.measure(version, 0.1) is None
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     assert await world.measure(version, 0.1, suite="projects/p/evaluationSuites/other") is None
     assert world.said(events.ModelReleased) == []
 
 
 async def test_i3_a_second_release_takes_the_place_of_the_first(world: World) -> None:
     first, second = await world.version("r1"), await world.version("r2")
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     await world.measure(first, 0.1)
     stale = await world.measure(second, 0.1)
     assert stale.outcome is Outcome.REFUSED  # It was compared with the foundation model, but the first serves now.
@@ -90,25 +90,25 @@ async def test_i3_a_second_release_takes_the_place_of_the_first(world: World) ->
 async def test_i7_a_release_by_hand_needs_a_decision_for_these_files_against_what_serves(world: World) -> None:
     version = await world.version()
     with pytest.raises(PreconditionFailed) as caught:
-        await world.releases.create(MODEL, version.name)
+        await world.releases.create(MODEL, version.name, ANNA)
     assert caught.value.reason == "RELEASE_NOT_ALLOWED"
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     await world.measure(version, 0.1)
     with pytest.raises(PreconditionFailed, match="already"):
-        await world.releases.create(MODEL, version.name)
-    await world.releases.revoke(f"{MODEL}/releases/1", "test")
-    assert (await world.releases.create(MODEL, version.name)).number == 2
+        await world.releases.create(MODEL, version.name, ANNA)
+    await world.releases.revoke(f"{MODEL}/releases/1", "test", ANNA)
+    assert (await world.releases.create(MODEL, version.name, ANNA)).number == 2
 
 
 async def test_revoking_restores_the_newest_that_was_not_taken_back(world: World) -> None:
     versions = [await world.version(f"r{n}") for n in range(3)]
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     baseline = BASE
     for version in versions:
         await world.measure(version, 0.1, baseline=baseline)
         baseline = version.name
-    await world.releases.revoke(f"{MODEL}/releases/3", "worse")
-    await world.releases.revoke(f"{MODEL}/releases/2", "worse too")
+    await world.releases.revoke(f"{MODEL}/releases/3", "worse", ANNA)
+    await world.releases.revoke(f"{MODEL}/releases/2", "worse too", ANNA)
     revoked = world.said(events.ReleaseRevoked)
     assert [event.restored_release for event in revoked] == [f"{MODEL}/releases/2", f"{MODEL}/releases/1"]
     model = await world.ports.models.get(MODEL)
@@ -116,8 +116,8 @@ async def test_revoking_restores_the_newest_that_was_not_taken_back(world: World
     assert model.value.active_release == f"{MODEL}/releases/1"
     assert model.value.version_of("champion") == versions[0].name
     with pytest.raises(IllegalTransition):
-        await world.releases.revoke(f"{MODEL}/releases/3", "again")
-    await world.releases.revoke(f"{MODEL}/releases/1", "all bad")
+        await world.releases.revoke(f"{MODEL}/releases/3", "again", ANNA)
+    await world.releases.revoke(f"{MODEL}/releases/1", "all bad", ANNA)
     model = await world.ports.models.get(MODEL)
     assert model is not None
     assert model.value.active_release == ""
@@ -125,7 +125,7 @@ async def test_revoking_restores_the_newest_that_was_not_taken_back(world: World
 
 async def test_roll_outs_move_the_champion_and_failed_ones_restore_it(world: World) -> None:
     first, second = await world.version("r1"), await world.version("r2")
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     await world.measure(first, 0.1)
     await world.releases.promoted(f"{MODEL}/releases/1", first.name)
     assert (await world.catalogue.version(f"{MODEL}@champion")).name == first.name
@@ -138,24 +138,24 @@ async def test_roll_outs_move_the_champion_and_failed_ones_restore_it(world: Wor
 
 
 async def test_a_model_has_one_policy_and_its_etag_guards_it(world: World) -> None:
-    stored = await world.releases.put_policy(POLICY, etag="", allow_missing=True)
-    await world.releases.put_policy(replace(POLICY, min_gain=0.1), etag=stored.etag, allow_missing=False)
+    stored = await world.put_policy(POLICY)
+    await world.put_policy(replace(POLICY, min_gain=0.1), etag=stored.etag, allow_missing=False)
     with pytest.raises(EtagMismatch):
-        await world.releases.put_policy(POLICY, etag=stored.etag, allow_missing=False)
+        await world.put_policy(POLICY, etag=stored.etag, allow_missing=False)
     other = replace(POLICY, name="projects/p/releasePolicies/other")
     with pytest.raises(NotFound):
-        await world.releases.put_policy(other, etag="", allow_missing=False)
+        await world.put_policy(other, etag="", allow_missing=False)
     with pytest.raises(PreconditionFailed, match="change that one"):
-        await world.releases.put_policy(other, etag="", allow_missing=True)
+        await world.put_policy(other, etag="", allow_missing=True)
 
 
 async def test_people_cannot_set_the_champion(world: World) -> None:
     version = await world.version()
     with pytest.raises(InvalidInput, match="roll-outs"):
-        await world.catalogue.set_alias(MODEL, "champion", version.name)
+        await world.catalogue.set_alias(MODEL, "champion", version.name, ANNA)
     with pytest.raises(InvalidInput, match="not a version of"):
-        await world.catalogue.set_alias("projects/p/models/base", "stable", version.name)
-    model = await world.catalogue.set_alias(MODEL, "stable", version.name)
+        await world.catalogue.set_alias("projects/p/models/base", "stable", version.name, ANNA)
+    model = await world.catalogue.set_alias(MODEL, "stable", version.name, ANNA)
     assert model.version_of("stable") == version.name
     with pytest.raises(NotFound):
         await world.catalogue.version(f"{MODEL}@nobody")
@@ -205,14 +205,14 @@ def test_a_model_is_for_one_thing() -> None:
 
 
 async def test_an_answer_leads_back_to_the_run_and_the_data(world: World) -> None:
-    await world.releases.put_policy(POLICY, etag="", allow_missing=True)
+    await world.put_policy(POLICY)
     await world.base()
     trained = await world.trained("r1")
     data, recipe = "projects/p/datasets/d/versions/1", "projects/p/tuningRecipes/t"
     lineage = replace(trained.lineage, dataset_version=data)
     version = await world.catalogue.register_adapter(replace(trained, lineage=lineage, tuning_recipe=recipe))
     measured = replace(evidence(version, 0.1, BASE), dataset_version=data)
-    await world.releases.apply_gate(version.name, SUITE, measured, "cycle")
+    await world.gate.apply(version.name, SUITE, measured, "cycle")
     lineages = Lineages(world.ports, world.catalogue)
     await lineages.answered("p", "projects/p/answers/a", version.name, f"{MODEL}/releases/1")
 
@@ -223,7 +223,7 @@ async def test_an_answer_leads_back_to_the_run_and_the_data(world: World) -> Non
     down = {node.name for node in (await lineages.walk(data, Direction.DOWNSTREAM, 0)).nodes}
     assert down == {data, run, version.name, measured.evaluation_run, decision, f"{MODEL}/releases/1"}
 
-    await world.catalogue.set_alias(MODEL, "mine", version.name)
+    await world.catalogue.set_alias(MODEL, "mine", version.name, ANNA)
     walk = await lineages.walk(f"{MODEL}@mine", Direction.UPSTREAM, 0)
     assert {node.name for node in walk.nodes} == made_from
 

@@ -1,18 +1,23 @@
 """The registry's use cases over fakes."""
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
+from mainspring_registry.application.gate import Gate
 from mainspring_registry.application.imports import Imports
 from mainspring_registry.application.ports import LineageGraph, Ports
 from mainspring_registry.application.proofs import Proofs
 from mainspring_registry.application.releases import Releases
+from mainspring_registry.domain.approvals import Actor
 from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersion, ServingSpec
-from mainspring_registry.domain.gate import Evidence, ReleasePolicy
+from mainspring_registry.domain.gate import Evidence
+from mainspring_registry.domain.policies import ReleasePolicy
 from mainspring_svckit.names import GateDecisionName, project_name_of
+from mainspring_svckit.repository import Stored
 from mainspring_svckit.values import Estimate, Fidelity, ScorerResult
 from mainspring_testkit.fakes import (
     FakeArtifacts,
@@ -24,11 +29,14 @@ from mainspring_testkit.fakes import (
     FakeWork,
 )
 
-from .fakes import FakeImporter, FakeNotary
+from .fakes import FakeImporter, FakeModels, FakeNotary
 
 BASE = "projects/p/models/base/versions/1"
 MODEL = "projects/p/models/m"
 SUITE = "projects/p/evaluationSuites/s"
+_RUNS = count(1)
+ANNA, BEN, CARL = (Actor(name, frozenset({"releaser"})) for name in ("anna", "ben", "carl"))
+ADA = Actor("ada", frozenset({"admin"}))
 POLICY = ReleasePolicy("projects/p/releasePolicies/r", MODEL, SUITE, "rouge_l")
 
 
@@ -44,6 +52,7 @@ def project(value: Any) -> str:
 class World:
     ports: Ports
     catalogue: Catalogue
+    gate: Gate
     releases: Releases
     imports: Imports
     outbox: FakeOutbox
@@ -51,6 +60,7 @@ class World:
     work: FakeWork
     importer: FakeImporter
     notary: FakeNotary
+    clock: FakeClock
 
     @property
     def proofs(self) -> Proofs:
@@ -58,6 +68,11 @@ class World:
 
     def said(self, kind: Any) -> list[Any]:
         return [message for message in self.outbox.emitted if isinstance(message, kind)]
+
+    async def put_policy(
+        self, policy: ReleasePolicy, *, etag: str = "", allow_missing: bool = True
+    ) -> Stored[ReleasePolicy]:
+        return await self.gate.put_policy(policy, etag=etag, allow_missing=allow_missing, actor=ANNA)
 
     async def base(self) -> ModelVersion:
         model = await self.catalogue.ensure_model("projects/p/models/base", ModelKind.FOUNDATION)
@@ -76,19 +91,21 @@ class World:
         return TrainedAdapter(MODEL, BASE, {"adapter.gguf": artifact}, lineage, "cycle")
 
     async def measure(self, version: ModelVersion, low: float, *, baseline: str = BASE, suite: str = SUITE) -> Any:
-        return await self.releases.apply_gate(version.name, suite, evidence(version, low, baseline), "cycle")
+        return await self.gate.apply(version.name, suite, evidence(version, low, baseline), "cycle")
 
 
 def evidence(version: ModelVersion, low: float, baseline: str) -> Evidence:
     estimate = Estimate(0.5, 0.4, 0.6, 0.95)
     scored = ScorerResult("rouge_l", "sig", estimate, estimate, Estimate(low + 0.1, low, low + 0.2, 0.95))
     fidelity = Fidelity(0.01, 0.97, 64)
-    return Evidence("projects/p/evaluationRuns/e", version.manifest.sha256, baseline, (scored,), 100, fidelity)
+    return Evidence(
+        f"projects/p/evaluationRuns/e{next(_RUNS):06}", version.manifest.sha256, baseline, (scored,), 100, fidelity
+    )
 
 
 def make_world(folder: Path, lineage: LineageGraph) -> World:
     """Everything wired over fakes."""
-    notary = FakeNotary()
+    notary, clock = FakeNotary(), FakeClock()
     outbox, files, work = FakeOutbox(), FakeArtifacts(), FakeWork()
 
     def repository(parent: Any, key: Any = by_name, newest_first: bool = False) -> Any:
@@ -96,10 +113,15 @@ def make_world(folder: Path, lineage: LineageGraph) -> World:
 
     ports = Ports(
         transactions=FakeTransactions(),
-        models=repository(project),
+        models=FakeModels(),
         versions=repository(lambda v: v.model, lambda v: f"{v.number:09}", True),
         imports=repository(project),
         policies=repository(project),
+        evidence=repository(lambda e: e.model_version),
+        approvals=repository(lambda a: a.model, by_name, True),
+        history=repository(lambda h: h.model, lambda h: f"{h.number:09}"),
+        prompts=repository(project),
+        prompt_versions=repository(lambda v: v.prompt, lambda v: f"{v.number:09}", True),
         decisions=repository(lambda d: d.model, lambda d: GateDecisionName.parse(d.name).decision.zfill(9), True),
         releases=repository(lambda r: r.model, lambda r: f"{r.number:09}", True),
         cycles=repository(project),
@@ -109,8 +131,11 @@ def make_world(folder: Path, lineage: LineageGraph) -> World:
         files=files,
         work=work,
         notifier=FakeNotifier(),
-        clock=FakeClock(),
+        clock=clock,
     )
     catalogue, importer = Catalogue(ports), FakeImporter(folder / "import")
     imports = Imports(ports, catalogue, importer)
-    return World(ports, catalogue, Releases(ports, catalogue), imports, outbox, files, work, importer, notary)
+    releases = Releases(ports, catalogue)
+    return World(
+        ports, catalogue, Gate(ports, releases), releases, imports, outbox, files, work, importer, notary, clock
+    )

@@ -113,14 +113,19 @@ class Documents(Generic[E]):
         return [self._stored(row).value for row in rows.all()]
 
     async def list(self, parent: str, page: Page) -> Listed[E]:
+        return await self.page(parent, page)
+
+    async def page(self, parent: str, page: Page, condition: str = "", **values: Any) -> Listed[E]:
+        """One page of a list, narrowed by SQL of the adapter's own that begins with ` AND`; values are always bound."""
         after = f" AND sort_key {self._comparison} :after" if page.after is not None else ""
         rows = (
             await self._execute(
-                f"SELECT * FROM {self._table} WHERE parent = :parent{after}"
+                f"SELECT * FROM {self._table} WHERE parent = :parent{after}{condition}"
                 f" ORDER BY sort_key {self._order} LIMIT :limit",
                 parent=parent,
                 limit=page.size + 1,
                 **({"after": page.after} if page.after is not None else {}),
+                **values,
             )
         ).all()
         shown = rows[: page.size]

@@ -242,6 +242,50 @@ class ReleaseName(ResourceName):
 
 
 @dataclass(frozen=True)
+class ApprovalName(ResourceName):
+    """An approval of a model version."""
+
+    template: ClassVar[str] = "projects/{project}/models/{model}/approvals/{approval}"
+    model: str
+    approval: str
+
+
+@dataclass(frozen=True)
+class HistoryEntryName(ResourceName):
+    """One thing that happened to a model."""
+
+    template: ClassVar[str] = "projects/{project}/models/{model}/history/{entry}"
+    model: str
+    entry: str
+
+
+@dataclass(frozen=True)
+class PromptName(ResourceName):
+    """A prompt."""
+
+    template: ClassVar[str] = "projects/{project}/prompts/{prompt}"
+    prompt: str
+
+
+@dataclass(frozen=True)
+class PromptVersionName(ResourceName):
+    """A prompt's version."""
+
+    template: ClassVar[str] = "projects/{project}/prompts/{prompt}/versions/{version}"
+    prompt: str
+    version: str
+
+
+@dataclass(frozen=True)
+class PromptLabelName(ResourceName):
+    """A label of a prompt; it points to a version."""
+
+    template: ClassVar[str] = "projects/{project}/prompts/{prompt}@{label}"
+    prompt: str
+    label: str
+
+
+@dataclass(frozen=True)
 class CycleName(ResourceName):
     """A turn of the loop."""
 

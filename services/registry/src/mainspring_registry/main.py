@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from mainspring.registry.v1 import compression_service_pb2_grpc, webhook_service_pb2_grpc
+from mainspring.registry.v1 import prompt_service_pb2_grpc as prompt_pb_grpc
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
 from mainspring_eventkit.service import Events
@@ -20,9 +21,11 @@ from mainspring_registry.adapters.quantizer import ChildQuantizer
 from mainspring_registry.application import quantizations as quantizing
 from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.cycles import Cycles
+from mainspring_registry.application.gate import Gate
 from mainspring_registry.application.imports import WORK_KIND, Imports
 from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.ports import Ports
+from mainspring_registry.application.prompts import Prompts
 from mainspring_registry.application.proofs import WORK_KIND as SIGNATURES
 from mainspring_registry.application.proofs import Proofs
 from mainspring_registry.application.quantizations import Quantizations
@@ -33,7 +36,8 @@ from mainspring_registry.settings import RegistrySettings
 from mainspring_registry.transport import compression_grpc
 from mainspring_registry.transport.compression_grpc import CompressionServicer
 from mainspring_registry.transport.events import Reactions
-from mainspring_registry.transport.grpc import NAME, RegistryServicer
+from mainspring_registry.transport.grpc import REGISTRY, RegistryServicer, UseCases
+from mainspring_registry.transport.prompts_grpc import PROMPTS, PromptServicer
 from mainspring_registry.transport.webhook_events import WebhookReactions
 from mainspring_registry.transport.webhook_grpc import NAME as WEBHOOK_NAME
 from mainspring_registry.transport.webhook_grpc import WebhookServicer
@@ -61,12 +65,17 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     events = await Events.connect(process, database, listener)
     ports = Ports(
         transactions=database,
-        models=postgres.models(database),
+        models=postgres.PostgresModels(database),
         versions=postgres.versions(database),
         imports=postgres.imports(database),
         policies=postgres.policies(database),
+        evidence=postgres.evidence(database),
         decisions=postgres.decisions(database),
+        approvals=postgres.approvals(database),
         releases=postgres.releases(database),
+        history=postgres.history(database),
+        prompts=postgres.prompts(database),
+        prompt_versions=postgres.prompt_versions(database),
         cycles=postgres.cycles(database),
         lineage=PostgresLineage(database),
         announcements=OutboxAnnouncements(events.outbox),
@@ -105,7 +114,8 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     process.intake(signing.run(), "signatures")
 
     lineages = Lineages(ports, catalogue)
-    reactions = Reactions(catalogue, releases, Cycles(ports), lineages)
+    gate = Gate(ports, releases)
+    reactions = Reactions(catalogue, gate, releases, Cycles(ports), lineages)
     events.consume("registry-runs", reactions.on_run_succeeded)
     events.consume("registry-evaluations", reactions.on_evaluation_completed)
     events.consume("registry-evaluation-failures", reactions.on_evaluation_failed)
@@ -114,9 +124,10 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     events.consume("registry-answers", reactions.on_answered)
     events.consume("registry-cycles", reactions.on_any)
 
-    servicer = RegistryServicer(ports, catalogue, imports, releases, lineages, listener)
+    cases = UseCases(catalogue, imports, gate, releases, lineages, Prompts(ports))
     server = process.grpc_server(database)
-    server.add(NAME, pb_grpc.add_RegistryServiceServicer_to_server, servicer)
+    server.add(REGISTRY, pb_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(ports, cases, listener))
+    server.add(PROMPTS, prompt_pb_grpc.add_PromptServiceServicer_to_server, PromptServicer(ports, cases.prompts))
     compressor = _compress(process, settings, database, listener, ports, catalogue)
     server.add(compression_grpc.NAME, compression_service_pb2_grpc.add_CompressionServiceServicer_to_server, compressor)
     _webhooks(process, settings, database, listener, events, server)

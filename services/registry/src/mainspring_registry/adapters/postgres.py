@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from mainspring_registry.domain.catalogue import Model, ModelVersion
+from mainspring_registry.domain.approvals import Approval
+from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion
 from mainspring_registry.domain.cycles import Cycle
-from mainspring_registry.domain.gate import GateDecision, ReleasePolicy
+from mainspring_registry.domain.gate import EvidenceRecord, GateDecision
+from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
+from mainspring_registry.domain.policies import ReleasePolicy
+from mainspring_registry.domain.prompts import Prompt, PromptVersion
 from mainspring_registry.domain.quantizations import Quantization
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
 from mainspring_svckit.names import CycleName, GateDecisionName, project_name_of
+from mainspring_svckit.pagination import Page
+from mainspring_svckit.repository import Listed
 
 
 def _padded(number: int | str) -> str:
     return f"{int(number):012}"
 
 
-def models(database: Database) -> Documents[Model]:
-    """Models, listed by name."""
-    return Documents(database, "model", Model, parent=lambda m: project_name_of(m.name), sort_key=lambda m: m.name)
+_SAID = "split_part(name, '/', 4) || ' ' || coalesce(body ->> 'description', '')"
+
+
+class PostgresModels(Documents[Model]):
+    """`Models`, listed by name."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, "model", Model, parent=lambda m: project_name_of(m.name), sort_key=lambda m: m.name)
+
+    async def search(self, parent: str, query: ModelQuery, page: Page) -> Listed[Model]:
+        key, sign, value = query.tag.partition("=")
+        conditions = {
+            "kind": ("body ->> 'kind' = :kind", query.kind.value if query.kind is not None else None),
+            "tag": ("body -> 'tags' ->> :tag IS NOT NULL", key or None),
+            "value": ("body -> 'tags' ->> :tag = :value", value if sign else None),
+            "text": (f"strpos(lower({_SAID}), :text) > 0", query.text.lower() or None),
+        }
+        given = {name: (condition, bound) for name, (condition, bound) in conditions.items() if bound is not None}
+        where = "".join(f" AND {condition}" for condition, _ in given.values())
+        return await self.page(parent, page, where, **{name: bound for name, (_, bound) in given.items()})
 
 
 def versions(database: Database) -> Documents[ModelVersion]:
@@ -73,6 +96,40 @@ def decisions(database: Database) -> Documents[GateDecision]:
         GateDecision,
         parent=lambda d: d.model,
         sort_key=lambda d: _padded(GateDecisionName.parse(d.name).decision),
+        newest_first=True,
+    )
+
+
+def evidence(database: Database) -> Documents[EvidenceRecord]:
+    """Evidence for a version."""
+    return Documents(database, "evidence", EvidenceRecord, parent=lambda e: e.model_version, sort_key=lambda e: e.name)
+
+
+def approvals(database: Database) -> Documents[Approval]:
+    """Approvals of a model's versions, newest first; their ids go by time."""
+    return Documents(
+        database, "approval", Approval, parent=lambda a: a.model, sort_key=lambda a: a.name, newest_first=True
+    )
+
+
+def history(database: Database) -> Documents[HistoryEntry]:
+    """What happened to a model, oldest first."""
+    return Documents(database, "history", HistoryEntry, parent=lambda h: h.model, sort_key=lambda h: _padded(h.number))
+
+
+def prompts(database: Database) -> Documents[Prompt]:
+    """Prompts, listed by name."""
+    return Documents(database, "prompt", Prompt, parent=lambda p: project_name_of(p.name), sort_key=lambda p: p.name)
+
+
+def prompt_versions(database: Database) -> Documents[PromptVersion]:
+    """Versions of a prompt, newest first."""
+    return Documents(
+        database,
+        "prompt_version",
+        PromptVersion,
+        parent=lambda v: v.prompt,
+        sort_key=lambda v: _padded(v.number),
         newest_first=True,
     )
 

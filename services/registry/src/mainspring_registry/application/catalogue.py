@@ -6,21 +6,26 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mainspring_registry.application.ledger import Ledger
 from mainspring_registry.application.ports import Ports
-from mainspring_registry.application.proofs import Proofs
+from mainspring_registry.application.proofs import RELEASE_PROOF, VERSION_PROOF, Proofs
+from mainspring_registry.domain.approvals import Actor
 from mainspring_registry.domain.catalogue import (
     CHAMPION,
     Lineage,
     Model,
     ModelKind,
+    ModelQuery,
     ModelVersion,
     ServingSpec,
     manifest_bytes,
 )
+from mainspring_registry.domain.history import HistoryKind
 from mainspring_registry.domain.lineage import edges_of_version
-from mainspring_svckit.errors import InvalidInput, PreconditionFailed
-from mainspring_svckit.names import ModelAliasName, ModelName, ModelVersionName
-from mainspring_svckit.repository import require
+from mainspring_svckit.errors import AlreadyExists, InvalidInput, NotFound, PreconditionFailed
+from mainspring_svckit.names import ModelAliasName, ModelName, ModelVersionName, ReleaseName, project_of
+from mainspring_svckit.pagination import Page
+from mainspring_svckit.repository import Listed, require
 from mainspring_svckit.values import ArtifactRef
 
 
@@ -34,13 +39,14 @@ class TrainedAdapter:
     lineage: Lineage
     cycle: str
     tuning_recipe: str = ""
+    author: str = ""
 
 
 class Catalogue:
     """Use cases of models and versions."""
 
     def __init__(self, ports: Ports) -> None:
-        self._ports, self._proofs = ports, Proofs(ports)
+        self._ports, self._proofs, self._ledger = ports, Proofs(ports), Ledger(ports)
 
     async def version(self, name: str) -> ModelVersion:
         """A version by number or by alias.
@@ -83,6 +89,7 @@ class Catalogue:
                 base=base,
                 cycle=trained.cycle,
                 tuning_recipe=trained.tuning_recipe,
+                author=trained.author,
             )
 
     async def ensure_model(self, name: str, kind: ModelKind) -> Model:
@@ -94,7 +101,10 @@ class Catalogue:
         found = await self._ports.models.get(name, lock=True)
         if found is None:
             ModelName.parse(name, "model")
-            return (await self._ports.models.add(Model(name, kind, self._ports.clock.now()))).value
+            try:
+                return (await self._ports.models.add(Model(name, kind, self._ports.clock.now()))).value
+            except AlreadyExists:  # Somebody else made it meanwhile.
+                found = await require(self._ports.models, "Model", name, lock=True)
         found.value.require_kind(kind)
         return found.value
 
@@ -110,6 +120,7 @@ class Catalogue:
         cycle: str = "",
         tuning_recipe: str = "",
         kind: ModelKind | None = None,
+        author: str = "",
     ) -> ModelVersion:
         """Numbers, describes and announces a version of a locked model, of the model's kind unless another is given.
 
@@ -135,6 +146,7 @@ class Catalogue:
             create_time=ports.clock.now(),
             cycle=cycle,
             training_run=lineage.training_run,
+            author=author,
         )
         project = ModelName.parse(model.name).project
         await ports.files.put_bytes(project, manifest, media_type="application/json", filename="manifest.json")
@@ -145,7 +157,50 @@ class Catalogue:
         await ports.announcements.version_registered(version)
         return version
 
-    async def set_alias(self, model: str, alias: str, version: str) -> Model:
+    async def search(self, parent: str, query: ModelQuery, page: Page) -> Listed[Model]:
+        """A project's models that a query matches, a page at a time."""
+        async with self._ports.transactions.transaction():
+            return await self._ports.models.search(parent, query, page)
+
+    async def file(self, name: str, role: str) -> tuple[str, ArtifactRef]:
+        """The project and the file of a version or a release by its role.
+
+        Raises:
+            NotFound: There is no such version, release or file.
+        """
+        async with self._ports.transactions.transaction():
+            if ReleaseName.matches(name):
+                release = (await require(self._ports.releases, "Release", name)).value
+                known = {RELEASE_PROOF: release.proof}
+            else:
+                version = (await require(self._ports.versions, "ModelVersion", name)).value
+                known = {**version.artifacts, VERSION_PROOF: version.proof, "manifest.json": version.manifest}
+        found = known.get(role)
+        if found is None:
+            raise NotFound("ModelFile", f"{name} {role}")
+        return str(project_of(name)), found
+
+    async def describe(self, name: str, description: str, tags: Mapping[str, str]) -> Model:
+        """Writes a model's description and tags.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        async with self._ports.transactions.transaction():
+            model = (await require(self._ports.models, "Model", name, lock=True)).value
+            return (await self._ports.models.put(replace(model, description=description, tags=tags))).value
+
+    async def tag_version(self, name: str, tags: Mapping[str, str]) -> ModelVersion:
+        """Writes a version's tags.
+
+        Raises:
+            NotFound: There is no such version.
+        """
+        async with self._ports.transactions.transaction():
+            version = (await require(self._ports.versions, "ModelVersion", name, lock=True)).value
+            return (await self._ports.versions.put(replace(version, tags=tags))).value
+
+    async def set_alias(self, model: str, alias: str, version: str, actor: Actor) -> Model:
         """Points an alias of people's own at a version.
 
         Raises:
@@ -155,9 +210,9 @@ class Catalogue:
         if alias == CHAMPION:
             message = "the alias champion follows roll-outs; release a version, or revoke the release, to move it"
             raise InvalidInput(message, reason="ALIAS_RESERVED")
-        return await self.move_alias(model, alias, version)
+        return await self.move_alias(model, alias, version, actor)
 
-    async def move_alias(self, model: str, alias: str, version: str) -> Model:
+    async def move_alias(self, model: str, alias: str, version: str, actor: Actor) -> Model:
         """Points any alias at a version.
 
         Raises:
@@ -170,4 +225,9 @@ class Catalogue:
         async with self._ports.transactions.transaction():
             found = await require(self._ports.models, "Model", model, lock=True)
             await require(self._ports.versions, "ModelVersion", version)
-            return (await self._ports.models.put(found.value.with_alias(alias, version))).value
+            changed = found.value.with_alias(alias, version)
+            if changed == found.value:
+                return changed
+            kind = HistoryKind.ALIAS_MOVED
+            changed = await self._ledger.write(changed, kind, version, actor, alias=alias)
+            return (await self._ports.models.put(changed)).value

@@ -32,6 +32,7 @@ class CreateModelImport:
     path: str = ""
     licence: str = ""
     context_tokens: int = 0
+    author: str = ""
 
 
 class Imports:
@@ -52,6 +53,7 @@ class Imports:
             licence=command.licence,
             context_tokens=command.context_tokens,
             create_time=self._ports.clock.now(),
+            author=command.author,
         )
         async with self._ports.transactions.transaction():
             stored = await self._ports.imports.add(work)
@@ -102,4 +104,5 @@ class Imports:
             serving=made.serving,
             lineage=Lineage(model_import=work.name, origin=made.origin),
             licence=work.licence or made.licence or NO_LICENCE,
+            author=work.author,
         )

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mainspring_registry.domain.catalogue import Model, ModelVersion, ServingSpec
+from mainspring_registry.domain.approvals import Approval
+from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion, ServingSpec
 from mainspring_registry.domain.cycles import Cycle
-from mainspring_registry.domain.gate import GateDecision, ReleasePolicy
+from mainspring_registry.domain.gate import EvidenceRecord, GateDecision
+from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.lineage import Direction, Edge, Walk
+from mainspring_registry.domain.policies import ReleasePolicy
+from mainspring_registry.domain.prompts import Prompt, PromptVersion
 from mainspring_registry.domain.records import ReleaseRecord
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.clock import Clock
+from mainspring_svckit.pagination import Page
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
-from mainspring_svckit.repository import Repository
+from mainspring_svckit.repository import Listed, Repository
 from mainspring_svckit.values import ArtifactRef
 
 
@@ -90,6 +95,14 @@ class LineageGraph(Protocol):
         ...
 
 
+class Models(Repository[Model], Protocol):
+    """All models."""
+
+    async def search(self, parent: str, query: ModelQuery, page: Page) -> Listed[Model]:
+        """The models of a project that a query matches, a page at a time."""
+        ...
+
+
 class Notary(Protocol):
     """Signs what the registry answers for."""
 
@@ -117,18 +130,27 @@ class FileStore(Artifacts, Protocol):
         """Stores a file."""
         ...
 
+    def stream(self, project: str, artifact: ArtifactRef) -> AsyncIterator[bytes]:
+        """The bytes in order; one that is corrupt raises after its last chunk."""
+        ...
+
 
 @dataclass(frozen=True)
 class Ports:
     """Everything the use cases need; made once, in `main.py`."""
 
     transactions: Transactions
-    models: Repository[Model]
+    models: Models
     versions: Repository[ModelVersion]
     imports: Repository[ModelImport]
     policies: Repository[ReleasePolicy]
+    evidence: Repository[EvidenceRecord]
     decisions: Repository[GateDecision]
+    approvals: Repository[Approval]
     releases: Repository[Release]
+    history: Repository[HistoryEntry]
+    prompts: Repository[Prompt]
+    prompt_versions: Repository[PromptVersion]
     cycles: Repository[Cycle]
     lineage: LineageGraph
     announcements: Announcements

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mainspring_registry.application.ports import Ports
+from mainspring_registry.domain.approvals import Approval
 from mainspring_registry.domain.catalogue import ModelVersion
-from mainspring_registry.domain.gate import GateDecision, ReleasePolicy
+from mainspring_registry.domain.gate import GateDecision
+from mainspring_registry.domain.policies import ReleasePolicy
 from mainspring_registry.domain.records import release_record
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.errors import NotFound, PreconditionFailed
@@ -19,6 +22,8 @@ from mainspring_svckit.values import ArtifactRef
 
 WORK_KIND = "signatures"
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+VERSION_PROOF, RELEASE_PROOF = "model.sig", "release.sig"
+"""Under these roles signed manifests are fetched."""
 _PAGE = 100
 
 
@@ -34,7 +39,7 @@ class Proofs:
         Raises:
             Unavailable: The key or the store cannot be used now.
         """
-        return await self._kept(version.name, await self._ports.notary.sign_version(manifest), "model.sig")
+        return await self._kept(version.name, await self._ports.notary.sign_version(manifest), VERSION_PROOF)
 
     async def of_release(
         self,
@@ -42,7 +47,9 @@ class Proofs:
         version: ModelVersion,
         decision: GateDecision,
         policy: ReleasePolicy | None,
+        approvals: Sequence[Approval] = (),
         *,
+        history_sha256: str = "",
         later: bool = False,
     ) -> ArtifactRef:
         """The signed manifest of a release, stored.
@@ -50,8 +57,10 @@ class Proofs:
         Raises:
             Unavailable: The key or the store cannot be used now.
         """
-        record = release_record(release, version, decision, policy, later=later)
-        return await self._kept(release.name, await self._ports.notary.sign_release(record), "release.sig")
+        record = release_record(
+            release, version, decision, policy, approvals, history_sha256=history_sha256, later=later
+        )
+        return await self._kept(release.name, await self._ports.notary.sign_release(record), RELEASE_PROOF)
 
     async def sign_older(self, lease: Claim) -> list[str]:
         """Signs every version and release that has no signature, a page at a time; safe to repeat.

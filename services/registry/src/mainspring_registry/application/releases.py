@@ -1,158 +1,112 @@
-"""Use cases of the gate and of releases."""
+"""Use cases of releases: made, taken back, rolled back."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from mainspring_registry.application.catalogue import Catalogue
+from mainspring_registry.application.judging import Judgement, Judging
+from mainspring_registry.application.ledger import Ledger
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.proofs import Proofs
+from mainspring_registry.domain.approvals import INFERENCE, Actor
 from mainspring_registry.domain.catalogue import CHAMPION, Model, ModelVersion
-from mainspring_registry.domain.gate import Evidence, GateDecision, Outcome, ReleasePolicy, judge, outcome_of
-from mainspring_registry.domain.lineage import edges_of_decision, edges_of_evaluation, edges_of_release
+from mainspring_registry.domain.digests import digest_of
+from mainspring_registry.domain.gate import GateDecision, outcome_of
+from mainspring_registry.domain.history import HistoryKind
+from mainspring_registry.domain.lineage import edges_of_decision, edges_of_release
 from mainspring_registry.domain.releases import Release, ReleaseState
-from mainspring_svckit.errors import PreconditionFailed
-from mainspring_svckit.names import ModelName, ModelVersionName
+from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.pagination import Page
-from mainspring_svckit.repository import Stored, require
+from mainspring_svckit.repository import require
 
 
 class Releases:
-    """Use cases of policies, decisions and releases. Everything about one model happens under the lock of its row."""
+    """Everything about one model happens under the lock of its row."""
 
     def __init__(self, ports: Ports, catalogue: Catalogue) -> None:
         self._ports, self._catalogue, self._proofs = ports, catalogue, Proofs(ports)
+        self._judging, self._ledger = Judging(ports), Ledger(ports)
 
-    async def put_policy(self, policy: ReleasePolicy, *, etag: str, allow_missing: bool) -> Stored[ReleasePolicy]:
-        """Writes a policy.
-
-        Raises:
-            NotFound: It is missing and `allow_missing` is not set.
-            PreconditionFailed: The model has another policy already.
-            EtagMismatch: Somebody wrote it since `etag` was read.
-        """
-        ports = self._ports
-        async with ports.transactions.transaction():
-            if not allow_missing:
-                await require(ports.policies, "ReleasePolicy", policy.name)
-            others = [p.name for p in await ports.policies.find("model", policy.model) if p.name != policy.name]
-            if others:
-                message = f"{policy.model} is guarded by {others[0]} already; change that one"
-                raise PreconditionFailed("MODEL_HAS_POLICY", message, {"releasePolicy": others[0]})
-            return await ports.policies.put(policy, etag=etag)
-
-    async def apply_gate(self, candidate: str, suite: str, evidence: Evidence, cycle: str) -> GateDecision | None:
-        """Decides on a version that was measured, and releases it if it may be.
-
-        Returns:
-            The decision; None when no policy asks for this suite's word.
+    async def create(self, model_name: str, version_name: str, actor: Actor) -> Release:
+        """Releases a version by hand, when the gate allows it now.
 
         Raises:
-            NotFound: The version is not in the catalogue.
-        """
-        ports = self._ports
-        async with ports.transactions.transaction():
-            version = (await require(ports.versions, "ModelVersion", candidate)).value
-            await ports.lineage.add(
-                edges_of_evaluation(evidence.evaluation_run, candidate, evidence.baseline, evidence.dataset_version)
-            )
-            model = (await require(ports.models, "Model", version.model, lock=True)).value
-            policy = next(iter(await ports.policies.find("model", model.name)), None)
-            if policy is None or policy.evaluation_suite != suite:
-                return None
-            rules = judge(
-                policy,
-                evidence,
-                manifest_sha256=version.manifest.sha256,
-                wanted_baseline=await self._serving_version(model) or version.base_model_version,
-            )
-            model, name = model.with_decision()
-            decision = GateDecision(
-                name=name,
-                model=model.name,
-                model_version=version.name,
-                manifest_sha256=version.manifest.sha256,
-                outcome=outcome_of(rules),
-                rules=rules,
-                evidence=evidence,
-                cycle=cycle,
-                create_time=ports.clock.now(),
-            )
-            await ports.models.put(model)
-            await ports.decisions.add(decision)
-            await ports.lineage.add(edges_of_decision(decision))
-            if decision.outcome is Outcome.ALLOWED:
-                await self._release(model, version, decision)
-            else:
-                await ports.announcements.release_refused(
-                    version.name, model.name, decision.name, decision.reasons, cycle
-                )
-            return decision
-
-    async def refuse_unmeasured(self, candidate: str, reason: str, cycle: str) -> None:
-        """Says that a version is not released because it could not be measured."""
-        model = str(ModelName(*_ids(candidate)))
-        async with self._ports.transactions.transaction():
-            await self._ports.announcements.release_refused(candidate, model, "", (reason,), cycle)
-
-    async def create(self, model_name: str, version_name: str) -> Release:
-        """Releases a version by hand, on a decision of the gate.
-
-        Raises:
-            PreconditionFailed: RELEASE_NOT_ALLOWED, no decision allows exactly these files against what serves now;
-                or ALREADY_ACTIVE.
+            PreconditionFailed: RELEASE_NOT_ALLOWED, evidence for exactly these files against what serves now, or an
+                approval, is missing or not good enough; or ALREADY_ACTIVE.
             NotFound: The model or the version does not exist.
         """
         ports = self._ports
         async with ports.transactions.transaction():
             model = (await require(ports.models, "Model", model_name, lock=True)).value
             version = (await require(ports.versions, "ModelVersion", version_name)).value
-            serving = await self._serving_version(model)
-            if serving == version.name:
+            if version.model != model.name:
+                raise InvalidInput(f"{version_name} is not a version of {model_name}", reason="MODEL_DIFFERS")
+            if await self._judging.serving_version(model) == version.name:
                 message = f"{version.name} is released and active already"
                 raise PreconditionFailed("ALREADY_ACTIVE", message, {"release": model.active_release})
-            decision = await self._allowing_decision(model, version, serving or version.base_model_version)
-            if decision is None:
-                message = (
-                    f"no gate decision allows {version.name} against what serves now;"
-                    " evaluate it under the model's release policy"
-                )
+            policy = await self._judging.policy_of(model.name)
+            if policy is None:
+                message = f"no release policy guards {model.name}, so nothing can allow {version.name}; write one first"
                 raise PreconditionFailed("RELEASE_NOT_ALLOWED", message, {"modelVersion": version.name})
-            return await self._release(model, version, decision)
+            judgement = await self._judging.judge(policy, model, version, actor)
+            if not judgement.allowed:
+                reasons = "; ".join(judgement.reasons)
+                message = f"the gate does not allow {version.name} against what serves now: {reasons}"
+                raise PreconditionFailed("RELEASE_NOT_ALLOWED", message, {"modelVersion": version.name})
+            model, decision = await self.decide(model, version, judgement, version.cycle, actor)
+            return await self.make(model, version, decision, judgement, actor)
 
-    async def revoke(self, name: str, reason: str) -> Release:
-        """Takes the active release back.
-
-        Raises:
-            NotFound: There is no such release.
-            IllegalTransition: It is not ACTIVE.
+    async def decide(
+        self, model: Model, version: ModelVersion, judgement: Judgement, cycle: str, actor: Actor
+    ) -> tuple[Model, GateDecision]:
+        """Writes down what the gate says of the evidence; the same policy and evidence give the decision that is there.
+        Joins the ambient transaction of a locked model.
         """
-        async with self._ports.transactions.transaction():
-            release = (await require(self._ports.releases, "Release", name)).value
-            return await self._end(release.model, name, ReleaseState.REVOKED, reason)
+        ports, policy_sha256 = self._ports, digest_of(judgement.policy)
+        evidence = [judgement.records[suite].evidence for suite in judgement.policy.suites]
+        runs = tuple(one.evaluation_run for one in evidence)
+        outcome = outcome_of(judgement.rules)
+        for item in (await ports.decisions.list(model.name, Page(500, None))).items:
+            known = item.value
+            if (known.model_version, known.evaluation_runs, known.policy_sha256, known.outcome) == (
+                version.name, runs, policy_sha256, outcome,
+            ):  # fmt: skip
+                return model, known
+        model, name = model.with_decision()
+        decision = GateDecision(
+            name=name,
+            model=model.name,
+            model_version=version.name,
+            manifest_sha256=version.manifest.sha256,
+            outcome=outcome,
+            rules=judgement.rules,
+            evidence=evidence[0],
+            cycle=cycle,
+            create_time=ports.clock.now(),
+            further_evidence=tuple(evidence[1:]),
+            policy_sha256=policy_sha256,
+        )
+        kind, digest = HistoryKind.DECIDED, digest_of(decision)
+        model = await self._ledger.write(
+            model, kind, name, actor, version=version.name, outcome=outcome.value, sha256=digest
+        )
+        await ports.models.put(model)
+        await ports.decisions.add(decision)
+        await ports.lineage.add(edges_of_decision(decision))
+        return model, decision
 
-    async def rolled_back(self, name: str, reason: str) -> None:
-        """Hears that a release's roll-out failed; one that is not active any more stays as it is."""
-        async with self._ports.transactions.transaction():
-            release = (await require(self._ports.releases, "Release", name)).value
-            model = (await require(self._ports.models, "Model", release.model, lock=True)).value
-            if model.active_release == name:
-                await self._end(release.model, name, ReleaseState.ROLLED_BACK, reason)
-
-    async def promoted(self, name: str, version: str) -> None:
-        """Hears that a release gets all traffic: its version is the champion, if it is still the active one."""
-        async with self._ports.transactions.transaction():
-            release = (await require(self._ports.releases, "Release", name)).value
-            model = (await require(self._ports.models, "Model", release.model, lock=True)).value
-            if model.active_release == name:
-                await self._catalogue.move_alias(release.model, CHAMPION, version)
-
-    async def _release(self, model: Model, version: ModelVersion, decision: GateDecision) -> Release:
+    async def make(
+        self, model: Model, version: ModelVersion, decision: GateDecision, judgement: Judgement, actor: Actor
+    ) -> Release:
+        """Makes the release that a decision allows. Joins the ambient transaction of a locked model."""
         ports = self._ports
         previous = model.active_release
+        head = model.history_sha256
         if previous:
             before = (await require(ports.releases, "Release", previous)).value
             await ports.releases.put(before.superseded())
+            model = await self._ledger.write(model, HistoryKind.SUPERSEDED, previous, actor)
         model, name = model.with_release()
         release = Release(
             name=name,
@@ -162,24 +116,63 @@ class Releases:
             previous_release=previous,
             cycle=decision.cycle,
             create_time=ports.clock.now(),
+            released_by=actor.subject,
+            approvals=tuple(approval.name for approval in judgement.approvals),
+            unit=judgement.policy.unit,
         )
-        policy = next(iter(await ports.policies.find("model", model.name)), None)
-        release = replace(release, proof=await self._proofs.of_release(release, version, decision, policy))
+        proof = await self._proofs.of_release(
+            release, version, decision, judgement.policy, judgement.approvals, history_sha256=head
+        )
+        release = replace(release, proof=proof)
+        model = await self._ledger.write(
+            model, HistoryKind.RELEASED, name, actor, version=version.name, decision=decision.name, proof=proof.sha256
+        )
         await ports.models.put(model)
         await ports.releases.add(release)
         await ports.lineage.add(edges_of_release(release))
         await ports.announcements.released(release, version, decision)
         return release
 
-    async def _end(self, model_name: str, name: str, state: ReleaseState, reason: str) -> Release:
+    async def revoke(self, name: str, reason: str, actor: Actor) -> Release:
+        """Takes the active release back.
+
+        Raises:
+            NotFound: There is no such release.
+            IllegalTransition: It is not ACTIVE.
+        """
+        async with self._ports.transactions.transaction():
+            release = (await require(self._ports.releases, "Release", name)).value
+            return await self._end(release.model, name, ReleaseState.REVOKED, reason, actor)
+
+    async def rolled_back(self, name: str, reason: str) -> None:
+        """Hears that a release's roll-out failed; one that is not active any more stays as it is."""
+        async with self._ports.transactions.transaction():
+            release = (await require(self._ports.releases, "Release", name)).value
+            model = (await require(self._ports.models, "Model", release.model, lock=True)).value
+            if model.active_release == name:
+                await self._end(release.model, name, ReleaseState.ROLLED_BACK, reason, INFERENCE)
+
+    async def promoted(self, name: str, version: str) -> None:
+        """Hears that a release gets all traffic: its version is the champion, if it is still the active one."""
+        async with self._ports.transactions.transaction():
+            release = (await require(self._ports.releases, "Release", name)).value
+            model = (await require(self._ports.models, "Model", release.model, lock=True)).value
+            if model.active_release == name:
+                await self._catalogue.move_alias(release.model, CHAMPION, version, INFERENCE)
+
+    async def _end(self, model_name: str, name: str, state: ReleaseState, reason: str, actor: Actor) -> Release:
         ports = self._ports
         model = (await require(ports.models, "Model", model_name, lock=True)).value
         release = (await require(ports.releases, "Release", name)).value
-        ended = release.revoked(reason) if state is ReleaseState.REVOKED else release.rolled_back(reason)
+        revoked = state is ReleaseState.REVOKED
+        ended = release.revoked(reason) if revoked else release.rolled_back(reason)
+        kind = HistoryKind.REVOKED if revoked else HistoryKind.ROLLED_BACK
+        model = await self._ledger.write(model, kind, name, actor, reason=reason)
         restored = await self._restorable(ended)
         if restored is not None:
             restored = (await ports.releases.put(restored.restored())).value
             model = model.with_alias(CHAMPION, restored.model_version)
+            model = await self._ledger.write(model, HistoryKind.RESTORED, restored.name, actor)
         await ports.releases.put(ended)
         await ports.models.put(replace(model, active_release=restored.name if restored is not None else ""))
         await ports.announcements.release_revoked(ended, reason, restored)
@@ -194,22 +187,3 @@ class Releases:
                 return before
             name = before.previous_release
         return None
-
-    async def _serving_version(self, model: Model) -> str:
-        if not model.active_release:
-            return ""
-        return (await require(self._ports.releases, "Release", model.active_release)).value.model_version
-
-    async def _allowing_decision(self, model: Model, version: ModelVersion, baseline: str) -> GateDecision | None:
-        listed = await self._ports.decisions.list(model.name, Page(500, None))
-        for item in listed.items:
-            decision = item.value
-            fits = decision.manifest_sha256 == version.manifest.sha256 and decision.evidence.baseline == baseline
-            if fits and decision.model_version == version.name and decision.outcome is Outcome.ALLOWED:
-                return decision
-        return None
-
-
-def _ids(version: str) -> tuple[str, str]:
-    name = ModelVersionName.parse(version)
-    return name.project, name.model

@@ -47,6 +47,7 @@ class Lineage:
     model_import: str = ""
     origin: str = ""
     quantized_from: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Model:
     decisions: int = 0
     releases: int = 0
     active_release: str = ""
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    history: int = 0
+    history_sha256: str = ""
 
     def with_version(self) -> tuple[Model, str]:
         """The model with one version more, and that version's name."""
@@ -115,11 +120,36 @@ class ModelVersion:
     cycle: str = ""
     training_run: str = ""
     proof: ArtifactRef | None = None
+    author: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def number(self) -> int:
         """Its place in the line, from 1."""
         return int(ModelVersionName.parse(self.name).version)
+
+
+@dataclass(frozen=True)
+class ModelQuery:
+    """What a list of models is narrowed to.
+
+    Attributes:
+        kind: None for any.
+        tag: `key` or `key=value`; empty for any.
+        text: Held by the id or the description, whatever its case; empty for any.
+    """
+
+    kind: ModelKind | None = None
+    tag: str = ""
+    text: str = ""
+
+    def matches(self, model: Model) -> bool:
+        """Whether a model belongs to the list."""
+        key, sign, value = self.tag.partition("=")
+        tagged = not key or (model.tags.get(key) == value if sign else key in model.tags)
+        text = self.text.lower()
+        said = text in ModelName.parse(model.name).model or text in model.description.lower()
+        return (self.kind is None or model.kind is self.kind) and tagged and said
 
 
 def manifest_bytes(
@@ -139,7 +169,7 @@ def manifest_bytes(
         "base_manifest_sha256": base_manifest_sha256,
         "artifacts": {role: {"sha256": a.sha256, "size_bytes": a.size_bytes} for role, a in artifacts.items()},
         "serving": serving.__dict__,
-        "lineage": lineage.__dict__,
+        "lineage": {**lineage.__dict__, "environment": dict(lineage.environment)},
         "licence": licence,
     }
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from mainspring_svckit.values import Fidelity, ScorerResult
-
-DEFAULT_MAX_MEAN_KL_NATS = 0.1
-DEFAULT_MIN_ITEMS = 20
-
-
-@dataclass(frozen=True)
-class GuardRule:
-    """A scorer that may not fall below minus `margin`."""
-
-    scorer: str
-    margin: float = 0.0
-
-
-@dataclass(frozen=True)
-class ReleasePolicy:
-    """What evidence a version of a model needs."""
-
-    name: str
-    model: str
-    evaluation_suite: str
-    primary_scorer: str
-    min_gain: float = 0.0
-    guards: tuple[GuardRule, ...] = ()
-    max_mean_kl_nats: float = DEFAULT_MAX_MEAN_KL_NATS
-    min_items: int = DEFAULT_MIN_ITEMS
+from mainspring_registry.domain.policies import GuardRule, ReleasePolicy, SliceRule, SuiteRule
+from mainspring_svckit.names import EvaluationSuiteName
+from mainspring_svckit.values import Estimate, Fidelity, ScorerResult, gain_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +24,8 @@ class Evidence:
         items: Items measured.
         fidelity: None when it was not measured.
         dataset_version: Whose questions were asked.
+        suite_sha256: The suite as it was applied.
+        dataset_root_sha256: The questions.
     """
 
     evaluation_run: str
@@ -56,6 +35,29 @@ class Evidence:
     items: int
     fidelity: Fidelity | None
     dataset_version: str = ""
+    suite_sha256: str = ""
+    dataset_root_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class EvidenceRecord:
+    """Evidence as the registry heard of it; it never changes.
+
+    Attributes:
+        name: The evaluation run.
+        model_version: Version measured.
+        suite: Suite applied; empty in records from before suites were kept, which are the primary suite's.
+        evidence: What was measured.
+        cycle: Turn of the loop.
+        create_time: When the registry heard of it.
+    """
+
+    name: str
+    model_version: str
+    suite: str
+    evidence: Evidence
+    cycle: str
+    create_time: datetime
 
 
 class Outcome(StrEnum):
@@ -87,32 +89,54 @@ class GateDecision:
     evidence: Evidence
     cycle: str
     create_time: datetime
+    further_evidence: tuple[Evidence, ...] = ()
+    policy_sha256: str = ""
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """The rules that were broken, in words."""
         return tuple(f"{rule.rule}: {rule.explanation}" for rule in self.rules if not rule.passed)
 
+    @property
+    def evaluation_runs(self) -> tuple[str, ...]:
+        """All the evidence, the primary suite's first."""
+        return tuple(evidence.evaluation_run for evidence in (self.evidence, *self.further_evidence))
+
 
 def judge(
-    policy: ReleasePolicy, evidence: Evidence, *, manifest_sha256: str, wanted_baseline: str
+    policy: ReleasePolicy,
+    records: Mapping[str, EvidenceRecord],
+    *,
+    manifest_sha256: str,
+    wanted_baseline: str,
+    now: datetime,
 ) -> tuple[RuleResult, ...]:
     """Applies every rule, also after one was broken, so that people see all that is wrong at once.
 
     Args:
         policy: The rules.
-        evidence: What was measured.
+        records: The newest evidence by suite; a suite may be missing.
         manifest_sha256: Manifest of the version that would be released.
         wanted_baseline: Version that serves now, which is what the candidate must be compared with.
+        now: Evidence that is too old by now does not count.
     """
-    return (
-        _same_version(evidence, manifest_sha256),
-        _right_baseline(evidence, wanted_baseline),
-        _enough_items(policy, evidence),
-        _close_engine(policy, evidence),
-        _primary(policy, evidence.results),
-        *(_guard(guard, evidence.results) for guard in policy.guards),
-    )
+    rules: list[RuleResult] = []
+    for suite in policy.suites:
+        primary = suite == policy.evaluation_suite
+        prefix = "" if primary else f"{EvaluationSuiteName.parse(suite).suite}/"
+        record = records.get(suite)
+        if record is None:
+            rules.append(RuleResult(f"{prefix}evidence", False, f"{suite} has not measured this version yet"))
+            continue
+        rules += _sound(prefix, policy, record, manifest_sha256, wanted_baseline, now)
+        results = record.evidence.results
+        if primary:
+            rules += [_close_engine(policy, record.evidence), *_primary(policy, results)]
+            rules += [_guard("", guard, results) for guard in policy.guards]
+            rules += [_slice("", rule, results) for rule in policy.slices]
+        else:
+            rules += _further(prefix, _rule_of(policy, suite), results)
+    return tuple(rules)
 
 
 def outcome_of(rules: Sequence[RuleResult]) -> Outcome:
@@ -120,21 +144,43 @@ def outcome_of(rules: Sequence[RuleResult]) -> Outcome:
     return Outcome.ALLOWED if all(rule.passed for rule in rules) else Outcome.REFUSED
 
 
-def _same_version(evidence: Evidence, manifest_sha256: str) -> RuleResult:
+def _rule_of(policy: ReleasePolicy, suite: str) -> SuiteRule:
+    return next(rule for rule in policy.further_suites if rule.evaluation_suite == suite)
+
+
+def _sound(
+    prefix: str, policy: ReleasePolicy, record: EvidenceRecord, manifest: str, baseline: str, now: datetime
+) -> list[RuleResult]:
+    """Whether the evidence is about the right thing, large enough, and fresh."""
+    rules = [
+        _same_version(prefix, record.evidence, manifest),
+        _right_baseline(prefix, record.evidence, baseline),
+        _enough_items(prefix, policy, record.evidence),
+    ]
+    if policy.max_evidence_age_s:
+        age_s = (now - record.create_time).total_seconds()
+        fresh = age_s <= policy.max_evidence_age_s
+        words = f"the evidence is {age_s:.0f} s old, at most {policy.max_evidence_age_s:.0f} s are allowed"
+        rules.append(RuleResult(f"{prefix}age", fresh, words if fresh else f"{words}; evaluate again"))
+    return rules
+
+
+def _same_version(prefix: str, evidence: Evidence, manifest_sha256: str) -> RuleResult:
     same = evidence.candidate_manifest_sha256 == manifest_sha256
     words = "what was measured is what would be released" if same else "the evidence is for other files"
-    return RuleResult("evidence", same, f"{words} (manifest {evidence.candidate_manifest_sha256[:12]})")
+    return RuleResult(f"{prefix}evidence", same, f"{words} (manifest {evidence.candidate_manifest_sha256[:12]})")
 
 
-def _right_baseline(evidence: Evidence, wanted: str) -> RuleResult:
+def _right_baseline(prefix: str, evidence: Evidence, wanted: str) -> RuleResult:
     right = evidence.baseline == wanted
     words = "which serves now" if right else f"but {wanted} serves now; evaluate again"
-    return RuleResult("baseline", right, f"compared with {evidence.baseline or 'nothing'}, {words}")
+    return RuleResult(f"{prefix}baseline", right, f"compared with {evidence.baseline or 'nothing'}, {words}")
 
 
-def _enough_items(policy: ReleasePolicy, evidence: Evidence) -> RuleResult:
+def _enough_items(prefix: str, policy: ReleasePolicy, evidence: Evidence) -> RuleResult:
     enough = evidence.items >= policy.min_items
-    return RuleResult("items", enough, f"{evidence.items} items measured, at least {policy.min_items} needed")
+    words = f"{evidence.items} items measured, at least {policy.min_items} needed"
+    return RuleResult(f"{prefix}items", enough, words)
 
 
 def _close_engine(policy: ReleasePolicy, evidence: Evidence) -> RuleResult:
@@ -150,27 +196,67 @@ def _close_engine(policy: ReleasePolicy, evidence: Evidence) -> RuleResult:
     )
 
 
-def _primary(policy: ReleasePolicy, results: Sequence[ScorerResult]) -> RuleResult:
-    rule = f"primary:{policy.primary_scorer}"
-    return _difference_above(rule, policy.primary_scorer, policy.min_gain, results)
+def _primary(policy: ReleasePolicy, results: Sequence[ScorerResult]) -> list[RuleResult]:
+    scorer = policy.primary_scorer
+    rules = [_difference_above(f"primary:{scorer}", scorer, policy.min_gain, results)]
+    if policy.max_adjusted_p:
+        result = _result_of(scorer, results)
+        if result is None or not result.test:
+            rules.append(RuleResult(f"significance:{scorer}", False, f"{scorer} was not tested against a baseline"))
+        else:
+            # Written so that NaN never passes.
+            passed = result.adjusted_p_value <= policy.max_adjusted_p
+            words = f"{result.test} gives p = {result.adjusted_p_value:.3g} corrected for all scorers (Holm)"
+            relation = "at most" if passed else "not at most"
+            rules.append(RuleResult(f"significance:{scorer}", passed, f"{words}, {relation} {policy.max_adjusted_p:g}"))
+    return rules
 
 
-def _guard(guard: GuardRule, results: Sequence[ScorerResult]) -> RuleResult:
-    return _difference_above(f"guard:{guard.scorer}", guard.scorer, -guard.margin, results)
+def _further(prefix: str, rule: SuiteRule, results: Sequence[ScorerResult]) -> list[RuleResult]:
+    guards = [_guard(prefix, guard, results) for guard in rule.guards]
+    return [*guards, *(_slice(prefix, of_slice, results) for of_slice in rule.slices)]
+
+
+def _guard(prefix: str, guard: GuardRule, results: Sequence[ScorerResult]) -> RuleResult:
+    return _difference_above(f"{prefix}guard:{guard.scorer}", guard.scorer, -guard.margin, results)
+
+
+def _slice(prefix: str, rule: SliceRule, results: Sequence[ScorerResult]) -> RuleResult:
+    name = f"{prefix}slice:{rule.scorer}@{rule.slice}"
+    result = _result_of(rule.scorer, results)
+    found = next((s for s in result.slices if s.slice == rule.slice), None) if result is not None else None
+    if result is None or found is None:
+        return RuleResult(name, False, f"{rule.scorer} was not measured on {rule.slice}")
+    gain = gain_of(found.difference, lower_is_better=result.lower_is_better)
+    if found.too_few_items or gain is None or found.baseline is None or found.candidate is None:
+        return RuleResult(name, False, f"{rule.slice} has {found.items} items, too few to say")
+    return _above(name, f"{rule.scorer} on {rule.slice} ({found.items} items)", found.baseline, found.candidate, gain,
+                  bound=-rule.margin, lower_is_better=result.lower_is_better)  # fmt: skip
 
 
 def _difference_above(rule: str, scorer: str, bound: float, results: Sequence[ScorerResult]) -> RuleResult:
-    result = next((r for r in results if r.scorer == scorer), None)
+    result = _result_of(scorer, results)
     gain = result.gain if result is not None else None
     if result is None or gain is None or result.baseline is None:
         return RuleResult(rule, False, f"{scorer} was not compared with a baseline")
+    return _above(rule, scorer, result.baseline, result.candidate, gain, bound=bound,
+                  lower_is_better=result.lower_is_better)  # fmt: skip
+
+
+def _above(
+    rule: str, what: str, before: Estimate, after: Estimate, gain: Estimate, *, bound: float, lower_is_better: bool
+) -> RuleResult:
     # Written so that NaN never passes.
     passed = gain.low > bound
-    what = "gain (less is better)" if result.lower_is_better else "difference"
+    kind = "gain (less is better)" if lower_is_better else "difference"
     return RuleResult(
         rule,
         passed,
-        f"{scorer} {result.baseline.value:.4f} -> {result.candidate.value:.4f}, {what} {gain.value:+.4f}"
+        f"{what} {before.value:.4f} -> {after.value:.4f}, {kind} {gain.value:+.4f}"
         f" [{gain.low:+.4f}, {gain.high:+.4f}] at {gain.confidence_level:.0%};"
         f" its lower end is {'above' if passed else 'not above'} {bound:+g}",
     )
+
+
+def _result_of(scorer: str, results: Sequence[ScorerResult]) -> ScorerResult | None:
+    return next((result for result in results if result.scorer == scorer), None)

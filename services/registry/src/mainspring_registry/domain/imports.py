@@ -46,6 +46,7 @@ class ModelImport:
     error_reason: str = ""
     error_message: str = ""
     end_time: datetime | None = None
+    author: str = ""
 
     def started(self) -> ModelImport:
         """The import with a worker; one that another worker left behind is simply taken over."""

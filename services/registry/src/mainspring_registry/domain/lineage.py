@@ -32,6 +32,7 @@ class Relation(StrEnum):
     SERVED_BY = "SERVED_BY"
     ANSWERED_BY = "ANSWERED_BY"
     QUANTIZED_FROM = "QUANTIZED_FROM"
+    APPROVED_BY = "APPROVED_BY"
 
 
 SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM)
@@ -105,7 +106,7 @@ def edges_of_evaluation(run: str, candidate: str, baseline: str, dataset_version
 
 def edges_of_decision(decision: GateDecision) -> tuple[Edge, ...]:
     """What a decision rests on."""
-    return _known(Edge(decision.evidence.evaluation_run, decision.name, Relation.DECIDED_ON))
+    return tuple(Edge(run, decision.name, Relation.DECIDED_ON) for run in decision.evaluation_runs)
 
 
 def edges_of_release(release: Release) -> tuple[Edge, ...]:
@@ -113,6 +114,7 @@ def edges_of_release(release: Release) -> tuple[Edge, ...]:
     return _known(
         Edge(release.gate_decision, release.name, Relation.ALLOWED_BY),
         Edge(release.model_version, release.name, Relation.RELEASES),
+        *(Edge(approval, release.name, Relation.APPROVED_BY) for approval in release.approvals),
     )
 
 

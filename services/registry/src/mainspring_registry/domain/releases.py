@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from mainspring_registry.domain.policies import ServingUnit
 from mainspring_svckit.names import ReleaseName
 from mainspring_svckit.states import StateMachine
 from mainspring_svckit.values import ArtifactRef
@@ -44,6 +45,9 @@ class Release:
     state: ReleaseState = ReleaseState.ACTIVE
     end_reason: str = ""
     proof: ArtifactRef | None = None
+    released_by: str = ""
+    approvals: tuple[str, ...] = ()
+    unit: ServingUnit = field(default_factory=ServingUnit)
 
     @property
     def number(self) -> int:

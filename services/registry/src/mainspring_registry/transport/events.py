@@ -6,6 +6,7 @@ from mainspring.events.v1 import evaluation_events_pb2, inference_events_pb2, tr
 from mainspring_eventkit.cloudevents import Event
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
 from mainspring_registry.application.cycles import Cycles
+from mainspring_registry.application.gate import Gate
 from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.domain.catalogue import Lineage
@@ -17,8 +18,11 @@ from mainspring_svckit.mapping import artifact_from_proto, fidelity_from_proto, 
 class Reactions:
     """Translates events and calls one use case each."""
 
-    def __init__(self, catalogue: Catalogue, releases: Releases, cycles: Cycles, lineages: Lineages) -> None:
-        self._catalogue, self._releases, self._cycles, self._lineages = catalogue, releases, cycles, lineages
+    def __init__(
+        self, catalogue: Catalogue, gate: Gate, releases: Releases, cycles: Cycles, lineages: Lineages
+    ) -> None:
+        self._catalogue, self._gate, self._releases = catalogue, gate, releases
+        self._cycles, self._lineages = cycles, lineages
 
     async def on_run_succeeded(self, event: Event) -> None:
         """A run made an adapter: it becomes a version."""
@@ -36,9 +40,11 @@ class Reactions:
                     recipe_sha256=data.recipe_sha256,
                     parent_model_version=data.parent_model_version,
                     origin=f"trained by {data.tuning_recipe}",
+                    environment=dict(data.environment),
                 ),
                 cycle=event.cycle,
                 tuning_recipe=data.tuning_recipe,
+                author=data.author,
             )
         )
 
@@ -54,15 +60,17 @@ class Reactions:
             items=data.items,
             fidelity=fidelity_from_proto(data.fidelity),
             dataset_version=data.dataset_version,
+            suite_sha256=data.suite_sha256,
+            dataset_root_sha256=data.dataset_root_sha256,
         )
-        await self._releases.apply_gate(data.candidate, data.evaluation_suite, evidence, event.cycle)
+        await self._gate.apply(data.candidate, data.evaluation_suite, evidence, event.cycle)
 
     async def on_evaluation_failed(self, event: Event) -> None:
         """A version could not be measured: it is not released."""
         data = event.data
         assert isinstance(data, evaluation_events_pb2.EvaluationRunFailed)
         reason = f"evaluation failed: {data.reason}: {data.message}"
-        await self._releases.refuse_unmeasured(data.candidate, reason, event.cycle)
+        await self._gate.refuse_unmeasured(data.candidate, reason, event.cycle)
 
     async def on_promoted(self, event: Event) -> None:
         """A release gets all traffic: its version is the champion."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mainspring.registry.v1 import lineage_pb2, model_pb2, release_pb2
 from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring_registry.application.imports import CreateModelImport
-from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ModelVersion
+from mainspring_registry.application.judging import Judgement
+from mainspring_registry.domain.approvals import Approval
+from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ModelQuery, ModelVersion
 from mainspring_registry.domain.cycles import Cycle
-from mainspring_registry.domain.gate import (
-    DEFAULT_MAX_MEAN_KL_NATS,
-    DEFAULT_MIN_ITEMS,
-    GateDecision,
-    GuardRule,
-    ReleasePolicy,
-)
+from mainspring_registry.domain.gate import GateDecision, RuleResult
+from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.lineage import Direction, Walk
 from mainspring_registry.domain.releases import Release
+from mainspring_registry.transport.policies_mapping import unit_to_proto
 from mainspring_svckit.mapping import (
     artifact_to_proto,
     failure_to_proto,
@@ -25,7 +25,6 @@ from mainspring_svckit.mapping import (
     time_to_proto,
 )
 from mainspring_svckit.names import ModelName, ModelVersionName
-from mainspring_svckit.repository import Stored
 
 
 def model_to_proto(model: Model) -> model_pb2.Model:
@@ -39,7 +38,15 @@ def model_to_proto(model: Model) -> model_pb2.Model:
         aliases=model.aliases,
         latest_version=latest,
         active_release=model.active_release,
+        description=model.description,
+        tags=model.tags,
     )
+
+
+def query_from_proto(message: pb.ListModelsRequest) -> ModelQuery:
+    """Reads what a list of models is narrowed to."""
+    kind = model_pb2.ModelKind.Name(message.kind).removeprefix("MODEL_KIND_")
+    return ModelQuery(ModelKind(kind) if message.kind else None, message.tag, message.text)
 
 
 def version_to_proto(version: ModelVersion) -> model_pb2.ModelVersion:
@@ -62,10 +69,12 @@ def version_to_proto(version: ModelVersion) -> model_pb2.ModelVersion:
         create_time=time_to_proto(version.create_time),
         cycle=version.cycle,
         proof=artifact_to_proto(version.proof) if version.proof is not None else None,
+        author=version.author,
+        tags=version.tags,
     )
 
 
-def import_from_proto(project: str, import_id: str, message: model_pb2.ModelImport) -> CreateModelImport:
+def import_from_proto(project: str, import_id: str, message: model_pb2.ModelImport, author: str) -> CreateModelImport:
     """Reads the wish to import; output-only fields are passed over."""
     return CreateModelImport(
         project=project,
@@ -76,6 +85,7 @@ def import_from_proto(project: str, import_id: str, message: model_pb2.ModelImpo
         path=message.path,
         licence=message.licence,
         context_tokens=message.context_tokens,
+        author=author,
     )
 
 
@@ -100,37 +110,6 @@ def import_to_proto(work: ModelImport) -> model_pb2.ModelImport:
     return message
 
 
-def policy_from_proto(message: release_pb2.ReleasePolicy) -> ReleasePolicy:
-    """Reads a policy, with defaults for what is not set."""
-    return ReleasePolicy(
-        name=message.name,
-        model=message.model,
-        evaluation_suite=message.evaluation_suite,
-        primary_scorer=message.primary_scorer,
-        min_gain=message.min_gain,
-        guards=tuple(GuardRule(guard.scorer, guard.margin) for guard in message.guards),
-        max_mean_kl_nats=message.max_mean_kl_nats or DEFAULT_MAX_MEAN_KL_NATS,
-        min_items=message.min_items or DEFAULT_MIN_ITEMS,
-    )
-
-
-def policy_to_proto(stored: Stored[ReleasePolicy]) -> release_pb2.ReleasePolicy:
-    """Prints a policy."""
-    policy = stored.value
-    return release_pb2.ReleasePolicy(
-        name=policy.name,
-        model=policy.model,
-        evaluation_suite=policy.evaluation_suite,
-        primary_scorer=policy.primary_scorer,
-        min_gain=policy.min_gain,
-        guards=[release_pb2.GuardRule(scorer=guard.scorer, margin=guard.margin) for guard in policy.guards],
-        max_mean_kl_nats=policy.max_mean_kl_nats,
-        min_items=policy.min_items,
-        update_time=time_to_proto(stored.update_time),
-        etag=stored.etag,
-    )
-
-
 def decision_to_proto(decision: GateDecision) -> release_pb2.GateDecision:
     """Prints a decision."""
     evidence = decision.evidence
@@ -139,14 +118,13 @@ def decision_to_proto(decision: GateDecision) -> release_pb2.GateDecision:
         model_version=decision.model_version,
         manifest_sha256=decision.manifest_sha256,
         outcome=release_pb2.GateDecision.Outcome.Value(f"OUTCOME_{decision.outcome.value}"),
-        rules=[
-            release_pb2.RuleResult(rule=rule.rule, passed=rule.passed, explanation=rule.explanation)
-            for rule in decision.rules
-        ],
+        rules=rules_to_proto(decision.rules),
         evaluation_run=evidence.evaluation_run,
         baseline=evidence.baseline,
         results=[scorer_result_to_proto(result) for result in evidence.results],
         fidelity=fidelity_to_proto(evidence.fidelity),
+        further_evaluation_runs=[one.evaluation_run for one in decision.further_evidence],
+        policy_sha256=decision.policy_sha256,
         cycle=decision.cycle,
         create_time=time_to_proto(decision.create_time),
     )
@@ -164,7 +142,51 @@ def release_to_proto(release: Release) -> release_pb2.Release:
         create_time=time_to_proto(release.create_time),
         end_reason=release.end_reason,
         proof=artifact_to_proto(release.proof) if release.proof is not None else None,
+        released_by=release.released_by,
+        approvals=release.approvals,
+        unit=unit_to_proto(release.unit),
     )
+
+
+def approval_to_proto(approval: Approval) -> release_pb2.Approval:
+    """Prints an approval."""
+    return release_pb2.Approval(
+        name=approval.name,
+        model_version=approval.model_version,
+        manifest_sha256=approval.manifest_sha256,
+        approver=approval.approver,
+        roles=approval.roles,
+        comment=approval.comment,
+        create_time=time_to_proto(approval.create_time),
+    )
+
+
+def entry_to_proto(entry: HistoryEntry) -> release_pb2.HistoryEntry:
+    """Prints an entry of a history."""
+    return release_pb2.HistoryEntry(
+        name=entry.name,
+        kind=release_pb2.HistoryEntry.Kind.Value(f"KIND_{entry.kind.value}"),
+        resource=entry.resource,
+        actor=entry.actor,
+        details=entry.details,
+        create_time=time_to_proto(entry.create_time),
+        previous_sha256=entry.previous_sha256,
+        sha256=entry.sha256,
+    )
+
+
+def judgement_to_proto(judgement: Judgement | None) -> pb.CheckReleaseResponse:
+    """Prints what the gate would say."""
+    if judgement is None:
+        missing = release_pb2.RuleResult(rule="policy", explanation="no release policy guards this model")
+        return pb.CheckReleaseResponse(allowed=False, rules=[missing])
+    rules = rules_to_proto((*judgement.rules, *judgement.approval_rules))
+    return pb.CheckReleaseResponse(allowed=judgement.allowed, rules=rules)
+
+
+def rules_to_proto(rules: Sequence[RuleResult]) -> list[release_pb2.RuleResult]:
+    """Prints rules with their reasoning."""
+    return [release_pb2.RuleResult(rule=rule.rule, passed=rule.passed, explanation=rule.explanation) for rule in rules]
 
 
 def cycle_to_proto(cycle: Cycle) -> release_pb2.Cycle:
@@ -216,6 +238,7 @@ def _lineage_to_proto(lineage: Lineage) -> model_pb2.Lineage:
         model_import=lineage.model_import,
         origin=lineage.origin,
         quantized_from=lineage.quantized_from,
+        environment=lineage.environment,
     )
 
 

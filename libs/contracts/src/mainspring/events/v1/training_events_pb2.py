@@ -26,7 +26,7 @@ from mainspring.common.v1 import artifact_pb2 as mainspring_dot_common_dot_v1_do
 from mainspring.events.v1 import event_type_pb2 as mainspring_dot_events_dot_v1_dot_event__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*mainspring/events/v1/training_events.proto\x12\x14mainspring.events.v1\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/events/v1/event_type.proto\"\xd0\x03\n\x14TrainingRunSucceeded\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1a\n\x12\x62\x61se_model_version\x18\x03 \x01(\t\x12\x1c\n\x14parent_model_version\x18\x04 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x05 \x01(\t\x12\x1b\n\x13\x64\x61taset_root_sha256\x18\x06 \x01(\t\x12\x15\n\rtuning_recipe\x18\x07 \x01(\t\x12\x15\n\rrecipe_sha256\x18\x08 \x01(\t\x12L\n\tartifacts\x18\t \x03(\x0b\x32\x39.mainspring.events.v1.TrainingRunSucceeded.ArtifactsEntry\x12\x1c\n\x14\x62\x65st_validation_loss\x18\n \x01(\x01\x12\r\n\x05steps\x18\x0b \x01(\x05\x1aP\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact:\x02\x38\x01:(\x92\xb5\x18$mainspring.training.run.succeeded.v1\"\x80\x01\n\x11TrainingRunFailed\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t:%\x92\xb5\x18!mainspring.training.run.failed.v1\"e\n\x14TrainingRunCancelled\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t:(\x92\xb5\x18$mainspring.training.run.cancelled.v1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*mainspring/events/v1/training_events.proto\x12\x14mainspring.events.v1\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/events/v1/event_type.proto\"\xe6\x04\n\x14TrainingRunSucceeded\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1a\n\x12\x62\x61se_model_version\x18\x03 \x01(\t\x12\x1c\n\x14parent_model_version\x18\x04 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x05 \x01(\t\x12\x1b\n\x13\x64\x61taset_root_sha256\x18\x06 \x01(\t\x12\x15\n\rtuning_recipe\x18\x07 \x01(\t\x12\x15\n\rrecipe_sha256\x18\x08 \x01(\t\x12L\n\tartifacts\x18\t \x03(\x0b\x32\x39.mainspring.events.v1.TrainingRunSucceeded.ArtifactsEntry\x12\x1c\n\x14\x62\x65st_validation_loss\x18\n \x01(\x01\x12\r\n\x05steps\x18\x0b \x01(\x05\x12\x0e\n\x06\x61uthor\x18\x0c \x01(\t\x12P\n\x0b\x65nvironment\x18\r \x03(\x0b\x32;.mainspring.events.v1.TrainingRunSucceeded.EnvironmentEntry\x1aP\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact:\x02\x38\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:(\x92\xb5\x18$mainspring.training.run.succeeded.v1\"\x80\x01\n\x11TrainingRunFailed\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t:%\x92\xb5\x18!mainspring.training.run.failed.v1\"e\n\x14TrainingRunCancelled\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t:(\x92\xb5\x18$mainspring.training.run.cancelled.v1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGRUNSUCCEEDED_ARTIFACTSENTRY']._loaded_options = None
   _globals['_TRAININGRUNSUCCEEDED_ARTIFACTSENTRY']._serialized_options = b'8\001'
+  _globals['_TRAININGRUNSUCCEEDED_ENVIRONMENTENTRY']._loaded_options = None
+  _globals['_TRAININGRUNSUCCEEDED_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_TRAININGRUNSUCCEEDED']._loaded_options = None
   _globals['_TRAININGRUNSUCCEEDED']._serialized_options = b'\222\265\030$mainspring.training.run.succeeded.v1'
   _globals['_TRAININGRUNFAILED']._loaded_options = None
@@ -42,11 +44,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGRUNCANCELLED']._loaded_options = None
   _globals['_TRAININGRUNCANCELLED']._serialized_options = b'\222\265\030$mainspring.training.run.cancelled.v1'
   _globals['_TRAININGRUNSUCCEEDED']._serialized_start=145
-  _globals['_TRAININGRUNSUCCEEDED']._serialized_end=609
-  _globals['_TRAININGRUNSUCCEEDED_ARTIFACTSENTRY']._serialized_start=487
-  _globals['_TRAININGRUNSUCCEEDED_ARTIFACTSENTRY']._serialized_end=567
-  _globals['_TRAININGRUNFAILED']._serialized_start=612
-  _globals['_TRAININGRUNFAILED']._serialized_end=740
-  _globals['_TRAININGRUNCANCELLED']._serialized_start=742
-  _globals['_TRAININGRUNCANCELLED']._serialized_end=843
+  _globals['_TRAININGRUNSUCCEEDED']._serialized_end=759
+  _globals['_TRAININGRUNSUCCEEDED_ARTIFACTSENTRY']._serialized_start=585
+  _globals['_TRAININGRUNSUCCEEDED_ARTIFACTSENTRY']._serialized_end=665
+  _globals['_TRAININGRUNSUCCEEDED_ENVIRONMENTENTRY']._serialized_start=667
+  _globals['_TRAININGRUNSUCCEEDED_ENVIRONMENTENTRY']._serialized_end=717
+  _globals['_TRAININGRUNFAILED']._serialized_start=762
+  _globals['_TRAININGRUNFAILED']._serialized_end=890
+  _globals['_TRAININGRUNCANCELLED']._serialized_start=892
+  _globals['_TRAININGRUNCANCELLED']._serialized_end=993
 # @@protoc_insertion_point(module_scope)

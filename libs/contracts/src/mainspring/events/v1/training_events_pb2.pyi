@@ -46,6 +46,26 @@ class TrainingRunSucceeded(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TRAINING_RUN_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     BASE_MODEL_VERSION_FIELD_NUMBER: _builtins.int
@@ -57,6 +77,8 @@ class TrainingRunSucceeded(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     BEST_VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     training_run: _builtins.str
     """Format: `projects/{project}/trainingRuns/{run}`."""
     model: _builtins.str
@@ -77,9 +99,15 @@ class TrainingRunSucceeded(_message.Message):
     """Lowest validation loss, in nats per target token."""
     steps: _builtins.int
     """Optimiser steps done."""
+    author: _builtins.str
+    """Caller who asked for the run; empty when a new dataset version started it."""
     @_builtins.property
     def artifacts(self) -> _containers.MessageMap[_builtins.str, _artifact_pb2.Artifact]:
         """Files of the version by role, as in `TrainingResult.artifacts`."""
+
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What it ran in, by name: versions of Python and of the libraries that computed."""
 
     def __init__(
         self,
@@ -95,10 +123,12 @@ class TrainingRunSucceeded(_message.Message):
         artifacts: _abc.Mapping[_builtins.str, _artifact_pb2.Artifact] | None = ...,
         best_validation_loss: _builtins.float = ...,
         steps: _builtins.int = ...,
+        author: _builtins.str = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "base_model_version", b"base_model_version", "best_validation_loss", b"best_validation_loss", "dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "model", b"model", "parent_model_version", b"parent_model_version", "recipe_sha256", b"recipe_sha256", "steps", b"steps", "training_run", b"training_run", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "author", b"author", "base_model_version", b"base_model_version", "best_validation_loss", b"best_validation_loss", "dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "environment", b"environment", "model", b"model", "parent_model_version", b"parent_model_version", "recipe_sha256", b"recipe_sha256", "steps", b"steps", "training_run", b"training_run", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

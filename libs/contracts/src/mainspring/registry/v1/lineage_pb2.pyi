@@ -87,6 +87,8 @@ class LineageEdge(_message.Message):
         """An answer was given by the model version. Walks downstream pass it over."""
         RELATION_QUANTIZED_FROM: LineageEdge._Relation.ValueType  # 15
         """A model version was compressed from the model version."""
+        RELATION_APPROVED_BY: LineageEdge._Relation.ValueType  # 16
+        """A release was approved by the approval."""
 
     class Relation(_Relation, metaclass=_RelationEnumTypeWrapper):
         """Relation says what part."""
@@ -123,6 +125,8 @@ class LineageEdge(_message.Message):
     """An answer was given by the model version. Walks downstream pass it over."""
     RELATION_QUANTIZED_FROM: LineageEdge.Relation.ValueType  # 15
     """A model version was compressed from the model version."""
+    RELATION_APPROVED_BY: LineageEdge.Relation.ValueType  # 16
+    """A release was approved by the approval."""
 
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int

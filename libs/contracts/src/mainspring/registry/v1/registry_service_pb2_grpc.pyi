@@ -69,6 +69,26 @@ class RegistryServiceStub:
     """Lists a model's releases, newest first."""
     RevokeRelease: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RevokeReleaseRequest, _registry_service_pb2.RevokeReleaseResponse]
     """Takes an ACTIVE release back; the release before it becomes ACTIVE again. Another state is refused with ILLEGAL_STATE_TRANSITION."""
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]
+    """Writes a model's description and tags."""
+    UpdateModelVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelVersionRequest, _registry_service_pb2.UpdateModelVersionResponse]
+    """Writes a version's tags; nothing else of a version ever changes."""
+    GetModelCard: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelCardRequest, _registry_service_pb2.GetModelCardResponse]
+    """Writes a version's model card from what the catalogue knows: data, base, recipe, figures, decisions."""
+    DownloadModelFile: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.DownloadModelFileRequest, _registry_service_pb2.DownloadModelFileResponse]
+    """Sends a file of a version, or the signed manifest of a version or a release. Check the digest at the end."""
+    CheckRelease: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CheckReleaseRequest, _registry_service_pb2.CheckReleaseResponse]
+    """Says what the gate would say of a version now, and changes nothing."""
+    CreateApproval: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateApprovalRequest, _registry_service_pb2.CreateApprovalResponse]
+    """Approves a version in the caller's own name; the last approval that was missing releases it. The version's author is refused with
+    APPROVER_IS_AUTHOR, a service with APPROVER_IS_SERVICE, another manifest than the version's with MANIFEST_DIFFERS.
+    """
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListApprovalsRequest, _registry_service_pb2.ListApprovalsResponse]
+    """Lists a model's approvals, newest first."""
+    ListHistory: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListHistoryRequest, _registry_service_pb2.ListHistoryResponse]
+    """Lists what happened to a model, oldest first."""
+    VerifyHistory: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.VerifyHistoryRequest, _registry_service_pb2.VerifyHistoryResponse]
+    """Checks a model's history from its first entry to its newest."""
     GetCycle: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetCycleRequest, _registry_service_pb2.GetCycleResponse]
     """Reads a turn of the loop."""
     ListCycles: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListCyclesRequest, _registry_service_pb2.ListCyclesResponse]
@@ -119,6 +139,26 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Lists a model's releases, newest first."""
     RevokeRelease: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RevokeReleaseRequest, _registry_service_pb2.RevokeReleaseResponse]  # type: ignore[assignment]
     """Takes an ACTIVE release back; the release before it becomes ACTIVE again. Another state is refused with ILLEGAL_STATE_TRANSITION."""
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
+    """Writes a model's description and tags."""
+    UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelVersionRequest, _registry_service_pb2.UpdateModelVersionResponse]  # type: ignore[assignment]
+    """Writes a version's tags; nothing else of a version ever changes."""
+    GetModelCard: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelCardRequest, _registry_service_pb2.GetModelCardResponse]  # type: ignore[assignment]
+    """Writes a version's model card from what the catalogue knows: data, base, recipe, figures, decisions."""
+    DownloadModelFile: _aio.UnaryStreamMultiCallable[_registry_service_pb2.DownloadModelFileRequest, _registry_service_pb2.DownloadModelFileResponse]  # type: ignore[assignment]
+    """Sends a file of a version, or the signed manifest of a version or a release. Check the digest at the end."""
+    CheckRelease: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CheckReleaseRequest, _registry_service_pb2.CheckReleaseResponse]  # type: ignore[assignment]
+    """Says what the gate would say of a version now, and changes nothing."""
+    CreateApproval: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateApprovalRequest, _registry_service_pb2.CreateApprovalResponse]  # type: ignore[assignment]
+    """Approves a version in the caller's own name; the last approval that was missing releases it. The version's author is refused with
+    APPROVER_IS_AUTHOR, a service with APPROVER_IS_SERVICE, another manifest than the version's with MANIFEST_DIFFERS.
+    """
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListApprovalsRequest, _registry_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """Lists a model's approvals, newest first."""
+    ListHistory: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListHistoryRequest, _registry_service_pb2.ListHistoryResponse]  # type: ignore[assignment]
+    """Lists what happened to a model, oldest first."""
+    VerifyHistory: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.VerifyHistoryRequest, _registry_service_pb2.VerifyHistoryResponse]  # type: ignore[assignment]
+    """Checks a model's history from its first entry to its newest."""
     GetCycle: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetCycleRequest, _registry_service_pb2.GetCycleResponse]  # type: ignore[assignment]
     """Reads a turn of the loop."""
     ListCycles: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListCyclesRequest, _registry_service_pb2.ListCyclesResponse]  # type: ignore[assignment]
@@ -274,6 +314,80 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RevokeReleaseResponse, _abc.Awaitable[_registry_service_pb2.RevokeReleaseResponse]]:
         """Takes an ACTIVE release back; the release before it becomes ACTIVE again. Another state is refused with ILLEGAL_STATE_TRANSITION."""
+
+    @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _registry_service_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.UpdateModelResponse, _abc.Awaitable[_registry_service_pb2.UpdateModelResponse]]:
+        """Writes a model's description and tags."""
+
+    @_abc_1.abstractmethod
+    def UpdateModelVersion(
+        self,
+        request: _registry_service_pb2.UpdateModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.UpdateModelVersionResponse, _abc.Awaitable[_registry_service_pb2.UpdateModelVersionResponse]]:
+        """Writes a version's tags; nothing else of a version ever changes."""
+
+    @_abc_1.abstractmethod
+    def GetModelCard(
+        self,
+        request: _registry_service_pb2.GetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.GetModelCardResponse, _abc.Awaitable[_registry_service_pb2.GetModelCardResponse]]:
+        """Writes a version's model card from what the catalogue knows: data, base, recipe, figures, decisions."""
+
+    @_abc_1.abstractmethod
+    def DownloadModelFile(
+        self,
+        request: _registry_service_pb2.DownloadModelFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_service_pb2.DownloadModelFileResponse], _abc.AsyncIterator[_registry_service_pb2.DownloadModelFileResponse]]:
+        """Sends a file of a version, or the signed manifest of a version or a release. Check the digest at the end."""
+
+    @_abc_1.abstractmethod
+    def CheckRelease(
+        self,
+        request: _registry_service_pb2.CheckReleaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.CheckReleaseResponse, _abc.Awaitable[_registry_service_pb2.CheckReleaseResponse]]:
+        """Says what the gate would say of a version now, and changes nothing."""
+
+    @_abc_1.abstractmethod
+    def CreateApproval(
+        self,
+        request: _registry_service_pb2.CreateApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.CreateApprovalResponse, _abc.Awaitable[_registry_service_pb2.CreateApprovalResponse]]:
+        """Approves a version in the caller's own name; the last approval that was missing releases it. The version's author is refused with
+        APPROVER_IS_AUTHOR, a service with APPROVER_IS_SERVICE, another manifest than the version's with MANIFEST_DIFFERS.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _registry_service_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListApprovalsResponse, _abc.Awaitable[_registry_service_pb2.ListApprovalsResponse]]:
+        """Lists a model's approvals, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListHistory(
+        self,
+        request: _registry_service_pb2.ListHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListHistoryResponse, _abc.Awaitable[_registry_service_pb2.ListHistoryResponse]]:
+        """Lists what happened to a model, oldest first."""
+
+    @_abc_1.abstractmethod
+    def VerifyHistory(
+        self,
+        request: _registry_service_pb2.VerifyHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.VerifyHistoryResponse, _abc.Awaitable[_registry_service_pb2.VerifyHistoryResponse]]:
+        """Checks a model's history from its first entry to its newest."""
 
     @_abc_1.abstractmethod
     def GetCycle(

@@ -24,12 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mainspring.common.v1 import access_pb2 as mainspring_dot_common_dot_v1_dot_access__pb2
 from mainspring.common.v1 import artifact_pb2 as mainspring_dot_common_dot_v1_dot_artifact__pb2
 from mainspring.common.v1 import statistics_pb2 as mainspring_dot_common_dot_v1_dot_statistics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/registry/v1/release.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/common/v1/statistics.proto\"d\n\tGuardRule\x12\x31\n\x06scorer\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12$\n\x06margin\x18\x02 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\x8d\x04\n\rReleasePolicy\x12?\n\x04name\x18\x01 \x01(\tB1\xe2\x41\x01\x08\xbaH*r(2&^projects/[^/]+/releasePolicies/[^/]+$\x12\x37\n\x05model\x18\x02 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12L\n\x10\x65valuation_suite\x18\x03 \x01(\tB2\xe2\x41\x01\x02\xbaH+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$\x12\x39\n\x0eprimary_scorer\x18\x04 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12\x1d\n\x08min_gain\x18\x05 \x01(\x01\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x12\x02@\x01\x12?\n\x06guards\x18\x06 \x03(\x0b\x32!.mainspring.registry.v1.GuardRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12.\n\x10max_mean_kl_nats\x18\x07 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x1e\n\tmin_items\x18\x08 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x03\"?\n\nRuleResult\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\xdd\x03\n\x0cGateDecision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0fmanifest_sha256\x18\x03 \x01(\t\x12=\n\x07outcome\x18\x04 \x01(\x0e\x32,.mainspring.registry.v1.GateDecision.Outcome\x12\x31\n\x05rules\x18\x05 \x03(\x0b\x32\".mainspring.registry.v1.RuleResult\x12\x16\n\x0e\x65valuation_run\x18\x06 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x07 \x01(\t\x12\x33\n\x07results\x18\x08 \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12\r\n\x05\x63ycle\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08\x66idelity\x18\x0b \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\"L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_ALLOWED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\"\x8a\x03\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.mainspring.registry.v1.Release.State\x12\x15\n\rgate_decision\x18\x04 \x01(\t\x12\x18\n\x10previous_release\x18\x05 \x01(\t\x12\r\n\x05\x63ycle\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nend_reason\x18\x08 \x01(\t\x12-\n\x05proof\x18\t \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\"p\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_SUPERSEDED\x10\x02\x12\x11\n\rSTATE_REVOKED\x10\x03\x12\x15\n\x11STATE_ROLLED_BACK\x10\x04\"l\n\tCycleStep\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x05\x43ycle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05steps\x18\x02 \x03(\x0b\x32!.mainspring.registry.v1.CycleStep\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blatest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/registry/v1/release.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/common/v1/statistics.proto\"d\n\tGuardRule\x12\x31\n\x06scorer\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12$\n\x06margin\x18\x02 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\x83\x01\n\tSliceRule\x12\x31\n\x06scorer\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12\x1d\n\x05slice\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12$\n\x06margin\x18\x03 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\xdb\x01\n\tSuiteRule\x12L\n\x10\x65valuation_suite\x18\x01 \x01(\tB2\xe2\x41\x01\x02\xbaH+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$\x12?\n\x06guards\x18\x02 \x03(\x0b\x32!.mainspring.registry.v1.GuardRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12?\n\x06slices\x18\x03 \x03(\x0b\x32!.mainspring.registry.v1.SliceRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\"f\n\x0c\x41pprovalRule\x12\x38\n\x04role\x18\x01 \x01(\x0e\x32\x1a.mainspring.common.v1.RoleB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x18\x04\x18\x05\x12\x1c\n\x05\x63ount\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x02\xbaH\x06\x1a\x04\x18\n(\x01\"\xbf\x02\n\x0bServingUnit\x12S\n\x0eprompt_version\x18\x01 \x01(\tB;\xe2\x41\x01\x01\xbaH4r220^(projects/[^/]+/prompts/[^/]+/versions/[^/]+)?$\x12\x44\n\ncollection\x18\x02 \x01(\tB0\xe2\x41\x01\x01\xbaH)r\'2%^(projects/[^/]+/collections/[^/]+)?$\x12\"\n\x0cguard_policy\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12\x35\n\x0btemperature\x18\x04 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12*\n\x11max_output_tokens\x18\x05 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x00\x42\x0e\n\x0c_temperature\"\x95\x07\n\rReleasePolicy\x12?\n\x04name\x18\x01 \x01(\tB1\xe2\x41\x01\x08\xbaH*r(2&^projects/[^/]+/releasePolicies/[^/]+$\x12\x37\n\x05model\x18\x02 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12L\n\x10\x65valuation_suite\x18\x03 \x01(\tB2\xe2\x41\x01\x02\xbaH+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$\x12\x39\n\x0eprimary_scorer\x18\x04 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$\x12\x1d\n\x08min_gain\x18\x05 \x01(\x01\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x12\x02@\x01\x12?\n\x06guards\x18\x06 \x03(\x0b\x32!.mainspring.registry.v1.GuardRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12.\n\x10max_mean_kl_nats\x18\x07 \x01(\x01\x42\x14\xe2\x41\x01\x01\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x1e\n\tmin_items\x18\x08 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12?\n\x06slices\x18\x0b \x03(\x0b\x32!.mainspring.registry.v1.SliceRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12G\n\x0e\x66urther_suites\x18\x0c \x03(\x0b\x32!.mainspring.registry.v1.SuiteRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\n\x12\x41\n\x10max_evidence_age\x18\r \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xe2\x41\x01\x01\xbaH\x05\xaa\x01\x02*\x00\x12\x39\n\x14max_adjusted_p_value\x18\x0e \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x45\n\tapprovals\x18\x0f \x03(\x0b\x32$.mainspring.registry.v1.ApprovalRuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x02\x12\x37\n\x04unit\x18\x10 \x01(\x0b\x32#.mainspring.registry.v1.ServingUnitB\x04\xe2\x41\x01\x01\"?\n\nRuleResult\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\x95\x04\n\x0cGateDecision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0fmanifest_sha256\x18\x03 \x01(\t\x12=\n\x07outcome\x18\x04 \x01(\x0e\x32,.mainspring.registry.v1.GateDecision.Outcome\x12\x31\n\x05rules\x18\x05 \x03(\x0b\x32\".mainspring.registry.v1.RuleResult\x12\x16\n\x0e\x65valuation_run\x18\x06 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x07 \x01(\t\x12\x33\n\x07results\x18\x08 \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12\r\n\x05\x63ycle\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08\x66idelity\x18\x0b \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\x12\x1f\n\x17\x66urther_evaluation_runs\x18\x0c \x03(\t\x12\x15\n\rpolicy_sha256\x18\r \x01(\t\"L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_ALLOWED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\"\xe5\x03\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.mainspring.registry.v1.Release.State\x12\x15\n\rgate_decision\x18\x04 \x01(\t\x12\x18\n\x10previous_release\x18\x05 \x01(\t\x12\r\n\x05\x63ycle\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nend_reason\x18\x08 \x01(\t\x12-\n\x05proof\x18\t \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x13\n\x0breleased_by\x18\n \x01(\t\x12\x11\n\tapprovals\x18\x0b \x03(\t\x12\x31\n\x04unit\x18\x0c \x01(\x0b\x32#.mainspring.registry.v1.ServingUnit\"p\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_SUPERSEDED\x10\x02\x12\x11\n\rSTATE_REVOKED\x10\x03\x12\x15\n\x11STATE_ROLLED_BACK\x10\x04\"\xab\x01\n\x08\x41pproval\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0fmanifest_sha256\x18\x03 \x01(\t\x12\x10\n\x08\x61pprover\x18\x04 \x01(\t\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x0f\n\x07\x63omment\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9a\x04\n\x0cHistoryEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x04kind\x18\x02 \x01(\x0e\x32).mainspring.registry.v1.HistoryEntry.Kind\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x42\n\x07\x64\x65tails\x18\x05 \x03(\x0b\x32\x31.mainspring.registry.v1.HistoryEntry.DetailsEntry\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprevious_sha256\x18\x07 \x01(\t\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd3\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_DECIDED\x10\x01\x12\x11\n\rKIND_APPROVED\x10\x02\x12\x11\n\rKIND_RELEASED\x10\x03\x12\x13\n\x0fKIND_SUPERSEDED\x10\x04\x12\x11\n\rKIND_RESTORED\x10\x05\x12\x10\n\x0cKIND_REVOKED\x10\x06\x12\x14\n\x10KIND_ROLLED_BACK\x10\x07\x12\x17\n\x13KIND_POLICY_WRITTEN\x10\x08\x12\x14\n\x10KIND_ALIAS_MOVED\x10\t\"l\n\tCycleStep\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x05\x43ycle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05steps\x18\x02 \x03(\x0b\x32!.mainspring.registry.v1.CycleStep\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blatest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +42,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GUARDRULE'].fields_by_name['scorer']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[a-z][a-z0-9_]{0,62}$'
   _globals['_GUARDRULE'].fields_by_name['margin']._loaded_options = None
   _globals['_GUARDRULE'].fields_by_name['margin']._serialized_options = b'\342A\001\001\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
+  _globals['_SLICERULE'].fields_by_name['scorer']._loaded_options = None
+  _globals['_SLICERULE'].fields_by_name['scorer']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[a-z][a-z0-9_]{0,62}$'
+  _globals['_SLICERULE'].fields_by_name['slice']._loaded_options = None
+  _globals['_SLICERULE'].fields_by_name['slice']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\310\001'
+  _globals['_SLICERULE'].fields_by_name['margin']._loaded_options = None
+  _globals['_SLICERULE'].fields_by_name['margin']._serialized_options = b'\342A\001\001\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
+  _globals['_SUITERULE'].fields_by_name['evaluation_suite']._loaded_options = None
+  _globals['_SUITERULE'].fields_by_name['evaluation_suite']._serialized_options = b'\342A\001\002\272H+r)2\'^projects/[^/]+/evaluationSuites/[^/]+$'
+  _globals['_SUITERULE'].fields_by_name['guards']._loaded_options = None
+  _globals['_SUITERULE'].fields_by_name['guards']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\024'
+  _globals['_SUITERULE'].fields_by_name['slices']._loaded_options = None
+  _globals['_SUITERULE'].fields_by_name['slices']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\024'
+  _globals['_APPROVALRULE'].fields_by_name['role']._loaded_options = None
+  _globals['_APPROVALRULE'].fields_by_name['role']._serialized_options = b'\342A\001\002\272H\007\202\001\004\030\004\030\005'
+  _globals['_APPROVALRULE'].fields_by_name['count']._loaded_options = None
+  _globals['_APPROVALRULE'].fields_by_name['count']._serialized_options = b'\342A\001\002\272H\006\032\004\030\n(\001'
+  _globals['_SERVINGUNIT'].fields_by_name['prompt_version']._loaded_options = None
+  _globals['_SERVINGUNIT'].fields_by_name['prompt_version']._serialized_options = b'\342A\001\001\272H4r220^(projects/[^/]+/prompts/[^/]+/versions/[^/]+)?$'
+  _globals['_SERVINGUNIT'].fields_by_name['collection']._loaded_options = None
+  _globals['_SERVINGUNIT'].fields_by_name['collection']._serialized_options = b'\342A\001\001\272H)r\'2%^(projects/[^/]+/collections/[^/]+)?$'
+  _globals['_SERVINGUNIT'].fields_by_name['guard_policy']._loaded_options = None
+  _globals['_SERVINGUNIT'].fields_by_name['guard_policy']._serialized_options = b'\342A\001\001\272H\005r\003\030\310\001'
+  _globals['_SERVINGUNIT'].fields_by_name['temperature']._loaded_options = None
+  _globals['_SERVINGUNIT'].fields_by_name['temperature']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\000'
+  _globals['_SERVINGUNIT'].fields_by_name['max_output_tokens']._loaded_options = None
+  _globals['_SERVINGUNIT'].fields_by_name['max_output_tokens']._serialized_options = b'\342A\001\001\272H\010\032\006\030\200\200\010(\000'
   _globals['_RELEASEPOLICY'].fields_by_name['name']._loaded_options = None
   _globals['_RELEASEPOLICY'].fields_by_name['name']._serialized_options = b'\342A\001\010\272H*r(2&^projects/[^/]+/releasePolicies/[^/]+$'
   _globals['_RELEASEPOLICY'].fields_by_name['model']._loaded_options = None
@@ -60,22 +88,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEPOLICY'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_RELEASEPOLICY'].fields_by_name['etag']._loaded_options = None
   _globals['_RELEASEPOLICY'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
-  _globals['_GUARDRULE']._serialized_start=235
-  _globals['_GUARDRULE']._serialized_end=335
-  _globals['_RELEASEPOLICY']._serialized_start=338
-  _globals['_RELEASEPOLICY']._serialized_end=863
-  _globals['_RULERESULT']._serialized_start=865
-  _globals['_RULERESULT']._serialized_end=928
-  _globals['_GATEDECISION']._serialized_start=931
-  _globals['_GATEDECISION']._serialized_end=1408
-  _globals['_GATEDECISION_OUTCOME']._serialized_start=1332
-  _globals['_GATEDECISION_OUTCOME']._serialized_end=1408
-  _globals['_RELEASE']._serialized_start=1411
-  _globals['_RELEASE']._serialized_end=1805
-  _globals['_RELEASE_STATE']._serialized_start=1693
-  _globals['_RELEASE_STATE']._serialized_end=1805
-  _globals['_CYCLESTEP']._serialized_start=1807
-  _globals['_CYCLESTEP']._serialized_end=1915
-  _globals['_CYCLE']._serialized_start=1918
-  _globals['_CYCLE']._serialized_end=2086
+  _globals['_RELEASEPOLICY'].fields_by_name['slices']._loaded_options = None
+  _globals['_RELEASEPOLICY'].fields_by_name['slices']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\024'
+  _globals['_RELEASEPOLICY'].fields_by_name['further_suites']._loaded_options = None
+  _globals['_RELEASEPOLICY'].fields_by_name['further_suites']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\n'
+  _globals['_RELEASEPOLICY'].fields_by_name['max_evidence_age']._loaded_options = None
+  _globals['_RELEASEPOLICY'].fields_by_name['max_evidence_age']._serialized_options = b'\342A\001\001\272H\005\252\001\002*\000'
+  _globals['_RELEASEPOLICY'].fields_by_name['max_adjusted_p_value']._loaded_options = None
+  _globals['_RELEASEPOLICY'].fields_by_name['max_adjusted_p_value']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
+  _globals['_RELEASEPOLICY'].fields_by_name['approvals']._loaded_options = None
+  _globals['_RELEASEPOLICY'].fields_by_name['approvals']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\002'
+  _globals['_RELEASEPOLICY'].fields_by_name['unit']._loaded_options = None
+  _globals['_RELEASEPOLICY'].fields_by_name['unit']._serialized_options = b'\342A\001\001'
+  _globals['_HISTORYENTRY_DETAILSENTRY']._loaded_options = None
+  _globals['_HISTORYENTRY_DETAILSENTRY']._serialized_options = b'8\001'
+  _globals['_GUARDRULE']._serialized_start=302
+  _globals['_GUARDRULE']._serialized_end=402
+  _globals['_SLICERULE']._serialized_start=405
+  _globals['_SLICERULE']._serialized_end=536
+  _globals['_SUITERULE']._serialized_start=539
+  _globals['_SUITERULE']._serialized_end=758
+  _globals['_APPROVALRULE']._serialized_start=760
+  _globals['_APPROVALRULE']._serialized_end=862
+  _globals['_SERVINGUNIT']._serialized_start=865
+  _globals['_SERVINGUNIT']._serialized_end=1184
+  _globals['_RELEASEPOLICY']._serialized_start=1187
+  _globals['_RELEASEPOLICY']._serialized_end=2104
+  _globals['_RULERESULT']._serialized_start=2106
+  _globals['_RULERESULT']._serialized_end=2169
+  _globals['_GATEDECISION']._serialized_start=2172
+  _globals['_GATEDECISION']._serialized_end=2705
+  _globals['_GATEDECISION_OUTCOME']._serialized_start=2629
+  _globals['_GATEDECISION_OUTCOME']._serialized_end=2705
+  _globals['_RELEASE']._serialized_start=2708
+  _globals['_RELEASE']._serialized_end=3193
+  _globals['_RELEASE_STATE']._serialized_start=3081
+  _globals['_RELEASE_STATE']._serialized_end=3193
+  _globals['_APPROVAL']._serialized_start=3196
+  _globals['_APPROVAL']._serialized_end=3367
+  _globals['_HISTORYENTRY']._serialized_start=3370
+  _globals['_HISTORYENTRY']._serialized_end=3908
+  _globals['_HISTORYENTRY_DETAILSENTRY']._serialized_start=3648
+  _globals['_HISTORYENTRY_DETAILSENTRY']._serialized_end=3694
+  _globals['_HISTORYENTRY_KIND']._serialized_start=3697
+  _globals['_HISTORYENTRY_KIND']._serialized_end=3908
+  _globals['_CYCLESTEP']._serialized_start=3910
+  _globals['_CYCLESTEP']._serialized_end=4018
+  _globals['_CYCLE']._serialized_start=4021
+  _globals['_CYCLE']._serialized_end=4189
 # @@protoc_insertion_point(module_scope)

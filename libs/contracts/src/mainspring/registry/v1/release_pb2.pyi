@@ -5,10 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mainspring.common.v1 import access_pb2 as _access_pb2
 from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 from mainspring.common.v1 import statistics_pb2 as _statistics_pb2
 import builtins as _builtins
@@ -49,6 +51,136 @@ class GuardRule(_message.Message):
 Global___GuardRule: _TypeAlias = GuardRule  # noqa: Y015
 
 @_typing.final
+class SliceRule(_message.Message):
+    """SliceRule names a scorer that may not fall on a part of the items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORER_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    scorer: _builtins.str
+    """Required. Scorer of the suite."""
+    slice: _builtins.str
+    """Required. Slice of the suite, as its results name it."""
+    margin: _builtins.float
+    """Optional. The lower end of the gain's interval must be above minus this margin. Default 0."""
+    def __init__(
+        self,
+        *,
+        scorer: _builtins.str = ...,
+        slice: _builtins.str = ...,
+        margin: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin", "scorer", b"scorer", "slice", b"slice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceRule: _TypeAlias = SliceRule  # noqa: Y015
+
+@_typing.final
+class SuiteRule(_message.Message):
+    """SuiteRule names a further suite that must have measured the version, and what may not fall there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_SUITE_FIELD_NUMBER: _builtins.int
+    GUARDS_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    evaluation_suite: _builtins.str
+    """Required. Format: `projects/{project}/evaluationSuites/{suite}`."""
+    @_builtins.property
+    def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuardRule]:
+        """Optional. Scorers that may not fall; at most 20."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceRule]:
+        """Optional. Slices on which scorers may not fall; at most 20."""
+
+    def __init__(
+        self,
+        *,
+        evaluation_suite: _builtins.str = ...,
+        guards: _abc.Iterable[Global___GuardRule] | None = ...,
+        slices: _abc.Iterable[Global___SliceRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_suite", b"evaluation_suite", "guards", b"guards", "slices", b"slices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuiteRule: _TypeAlias = SuiteRule  # noqa: Y015
+
+@_typing.final
+class ApprovalRule(_message.Message):
+    """ApprovalRule says how many people of a role must approve. Nobody approves what he trained or imported, nor what he himself releases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    role: _access_pb2.Role.ValueType
+    """Required. RELEASER or ADMIN; an ADMIN counts as a RELEASER too, and each approval counts once."""
+    count: _builtins.int
+    """Required. How many, 1 to 10."""
+    def __init__(
+        self,
+        *,
+        role: _access_pb2.Role.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalRule: _TypeAlias = ApprovalRule  # noqa: Y015
+
+@_typing.final
+class ServingUnit(_message.Message):
+    """ServingUnit is what a release names beside the model version, so that the whole goes live, and back, as one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    GUARD_POLICY_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    prompt_version: _builtins.str
+    """Optional. Prompt that goes before the conversation. Format: `projects/{project}/prompts/{prompt}/versions/{version}`."""
+    collection: _builtins.str
+    """Optional. Collection whose index gives context. Format: `projects/{project}/collections/{collection}`."""
+    guard_policy: _builtins.str
+    """Optional. Name of the guard policy that questions and answers pass; at most 200 characters."""
+    temperature: _builtins.float
+    """Optional. Sampling temperature. Absent for the caller's choice."""
+    max_output_tokens: _builtins.int
+    """Optional. Most tokens of an answer; 0 for the caller's choice."""
+    def __init__(
+        self,
+        *,
+        prompt_version: _builtins.str = ...,
+        collection: _builtins.str = ...,
+        guard_policy: _builtins.str = ...,
+        temperature: _builtins.float | None = ...,
+        max_output_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "collection", b"collection", "guard_policy", b"guard_policy", "max_output_tokens", b"max_output_tokens", "prompt_version", b"prompt_version", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+
+Global___ServingUnit: _TypeAlias = ServingUnit  # noqa: Y015
+
+@_typing.final
 class ReleasePolicy(_message.Message):
     """ReleasePolicy is the gate: what evidence a version of a model needs to be released."""
 
@@ -64,6 +196,12 @@ class ReleasePolicy(_message.Message):
     MIN_ITEMS_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    FURTHER_SUITES_FIELD_NUMBER: _builtins.int
+    MAX_EVIDENCE_AGE_FIELD_NUMBER: _builtins.int
+    MAX_ADJUSTED_P_VALUE_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/releasePolicies/{policy}`."""
     model: _builtins.str
@@ -80,6 +218,8 @@ class ReleasePolicy(_message.Message):
     """Optional. Fewest items that count as evidence. Default 20."""
     etag: _builtins.str
     """Output only. Changes with every write."""
+    max_adjusted_p_value: _builtins.float
+    """Optional. Largest p value of the primary scorer's test, corrected for all scorers of the run (Holm). 0 asks for none: the interval decides."""
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuardRule]:
         """Optional. Scorers that may not fall; at most 20."""
@@ -87,6 +227,26 @@ class ReleasePolicy(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last written."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceRule]:
+        """Optional. Slices of `evaluation_suite` on which scorers may not fall; at most 20. A slice with too few items breaks its rule."""
+
+    @_builtins.property
+    def further_suites(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuiteRule]:
+        """Optional. Further suites that must have measured the version against the same baseline; at most 10."""
+
+    @_builtins.property
+    def max_evidence_age(self) -> _duration_pb2.Duration:
+        """Optional. Oldest evidence that counts, by when the registry heard of it. Absent for no limit."""
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalRule]:
+        """Optional. People who must approve; at most one rule for each role. Without any the gate releases by itself."""
+
+    @_builtins.property
+    def unit(self) -> Global___ServingUnit:
+        """Optional. What releases of the model name beside the version."""
 
     def __init__(
         self,
@@ -101,10 +261,16 @@ class ReleasePolicy(_message.Message):
         min_items: _builtins.int = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        slices: _abc.Iterable[Global___SliceRule] | None = ...,
+        further_suites: _abc.Iterable[Global___SuiteRule] | None = ...,
+        max_evidence_age: _duration_pb2.Duration | None = ...,
+        max_adjusted_p_value: _builtins.float = ...,
+        approvals: _abc.Iterable[Global___ApprovalRule] | None = ...,
+        unit: Global___ServingUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_evidence_age", b"max_evidence_age", "unit", b"unit", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "evaluation_suite", b"evaluation_suite", "guards", b"guards", "max_mean_kl_nats", b"max_mean_kl_nats", "min_gain", b"min_gain", "min_items", b"min_items", "model", b"model", "name", b"name", "primary_scorer", b"primary_scorer", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "etag", b"etag", "evaluation_suite", b"evaluation_suite", "further_suites", b"further_suites", "guards", b"guards", "max_adjusted_p_value", b"max_adjusted_p_value", "max_evidence_age", b"max_evidence_age", "max_mean_kl_nats", b"max_mean_kl_nats", "min_gain", b"min_gain", "min_items", b"min_items", "model", b"model", "name", b"name", "primary_scorer", b"primary_scorer", "slices", b"slices", "unit", b"unit", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,6 +346,8 @@ class GateDecision(_message.Message):
     CYCLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FIDELITY_FIELD_NUMBER: _builtins.int
+    FURTHER_EVALUATION_RUNS_FIELD_NUMBER: _builtins.int
+    POLICY_SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/models/{model}/gateDecisions/{decision}`."""
     model_version: _builtins.str
@@ -194,6 +362,8 @@ class GateDecision(_message.Message):
     """Output only. Version it was compared with."""
     cycle: _builtins.str
     """Output only. The turn of the loop (a UUID)."""
+    policy_sha256: _builtins.str
+    """Output only. SHA-256 of the policy as it was applied."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleResult]:
         """Output only. Each rule with its reasoning."""
@@ -210,6 +380,10 @@ class GateDecision(_message.Message):
     def fidelity(self) -> _statistics_pb2.Fidelity:
         """Output only. Engine fidelity that was measured."""
 
+    @_builtins.property
+    def further_evaluation_runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Evidence of the policy's further suites. Format: `projects/{project}/evaluationRuns/{run}`."""
+
     def __init__(
         self,
         *,
@@ -224,10 +398,12 @@ class GateDecision(_message.Message):
         cycle: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         fidelity: _statistics_pb2.Fidelity | None = ...,
+        further_evaluation_runs: _abc.Iterable[_builtins.str] | None = ...,
+        policy_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fidelity", b"fidelity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "create_time", b"create_time", "cycle", b"cycle", "evaluation_run", b"evaluation_run", "fidelity", b"fidelity", "manifest_sha256", b"manifest_sha256", "model_version", b"model_version", "name", b"name", "outcome", b"outcome", "results", b"results", "rules", b"rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "create_time", b"create_time", "cycle", b"cycle", "evaluation_run", b"evaluation_run", "fidelity", b"fidelity", "further_evaluation_runs", b"further_evaluation_runs", "manifest_sha256", b"manifest_sha256", "model_version", b"model_version", "name", b"name", "outcome", b"outcome", "policy_sha256", b"policy_sha256", "results", b"results", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -279,6 +455,9 @@ class Release(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_REASON_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
+    RELEASED_BY_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/models/{model}/releases/{release}`; releases count from 1 without gaps."""
     model_version: _builtins.str
@@ -293,6 +472,8 @@ class Release(_message.Message):
     """Output only. The turn of the loop (a UUID)."""
     end_reason: _builtins.str
     """Output only. Why it was revoked or rolled back, in words."""
+    released_by: _builtins.str
+    """Output only. Who released it: a caller, or `gate`."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was released."""
@@ -302,6 +483,14 @@ class Release(_message.Message):
         """Output only. Signed manifest: a Sigstore bundle with SLSA's verification summary over the version's manifest, with policy, evidence,
         decision and approvals. Absent for releases that were made before signatures, until the registry has signed them.
         """
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Approvals that counted. Format: `projects/{project}/models/{model}/approvals/{approval}`."""
+
+    @_builtins.property
+    def unit(self) -> Global___ServingUnit:
+        """Output only. What goes live with the version."""
 
     def __init__(
         self,
@@ -315,14 +504,192 @@ class Release(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_reason: _builtins.str = ...,
         proof: _artifact_pb2.Artifact | None = ...,
+        released_by: _builtins.str = ...,
+        approvals: _abc.Iterable[_builtins.str] | None = ...,
+        unit: Global___ServingUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "proof", b"proof"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "proof", b"proof", "unit", b"unit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "end_reason", b"end_reason", "gate_decision", b"gate_decision", "model_version", b"model_version", "name", b"name", "previous_release", b"previous_release", "proof", b"proof", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "create_time", b"create_time", "cycle", b"cycle", "end_reason", b"end_reason", "gate_decision", b"gate_decision", "model_version", b"model_version", "name", b"name", "previous_release", b"previous_release", "proof", b"proof", "released_by", b"released_by", "state", b"state", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Release: _TypeAlias = Release  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    """Approval is one person's word that a version may be released. It never changes and is good for exactly these files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Identifier. Format: `projects/{project}/models/{model}/approvals/{approval}`."""
+    model_version: _builtins.str
+    """Output only. Version approved. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    manifest_sha256: _builtins.str
+    """Output only. SHA-256 of the version's manifest."""
+    approver: _builtins.str
+    """Output only. Who approved."""
+    comment: _builtins.str
+    """Output only. Why, in words."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Roles that the approver held then, for example `releaser`."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was given."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        manifest_sha256: _builtins.str = ...,
+        approver: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        comment: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "comment", b"comment", "create_time", b"create_time", "manifest_sha256", b"manifest_sha256", "model_version", b"model_version", "name", b"name", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class HistoryEntry(_message.Message):
+    """HistoryEntry is one thing that happened to a model. Entries are never changed or removed; each holds the digest of the one before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[HistoryEntry._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: HistoryEntry._Kind.ValueType  # 0
+        """Not set; never stored."""
+        KIND_DECIDED: HistoryEntry._Kind.ValueType  # 1
+        """The gate decided on a version."""
+        KIND_APPROVED: HistoryEntry._Kind.ValueType  # 2
+        """Somebody approved a version."""
+        KIND_RELEASED: HistoryEntry._Kind.ValueType  # 3
+        """A version was released."""
+        KIND_SUPERSEDED: HistoryEntry._Kind.ValueType  # 4
+        """A newer release took a release's place."""
+        KIND_RESTORED: HistoryEntry._Kind.ValueType  # 5
+        """A release is active again."""
+        KIND_REVOKED: HistoryEntry._Kind.ValueType  # 6
+        """Somebody took a release back."""
+        KIND_ROLLED_BACK: HistoryEntry._Kind.ValueType  # 7
+        """Inference took a release back, since its roll-out failed."""
+        KIND_POLICY_WRITTEN: HistoryEntry._Kind.ValueType  # 8
+        """The policy that guards the model was written."""
+        KIND_ALIAS_MOVED: HistoryEntry._Kind.ValueType  # 9
+        """An alias was moved."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kind says what happened."""
+
+    KIND_UNSPECIFIED: HistoryEntry.Kind.ValueType  # 0
+    """Not set; never stored."""
+    KIND_DECIDED: HistoryEntry.Kind.ValueType  # 1
+    """The gate decided on a version."""
+    KIND_APPROVED: HistoryEntry.Kind.ValueType  # 2
+    """Somebody approved a version."""
+    KIND_RELEASED: HistoryEntry.Kind.ValueType  # 3
+    """A version was released."""
+    KIND_SUPERSEDED: HistoryEntry.Kind.ValueType  # 4
+    """A newer release took a release's place."""
+    KIND_RESTORED: HistoryEntry.Kind.ValueType  # 5
+    """A release is active again."""
+    KIND_REVOKED: HistoryEntry.Kind.ValueType  # 6
+    """Somebody took a release back."""
+    KIND_ROLLED_BACK: HistoryEntry.Kind.ValueType  # 7
+    """Inference took a release back, since its roll-out failed."""
+    KIND_POLICY_WRITTEN: HistoryEntry.Kind.ValueType  # 8
+    """The policy that guards the model was written."""
+    KIND_ALIAS_MOVED: HistoryEntry.Kind.ValueType  # 9
+    """An alias was moved."""
+
+    @_typing.final
+    class DetailsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SHA256_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Identifier. Format: `projects/{project}/models/{model}/history/{entry}`; entries count from 1 without gaps."""
+    kind: Global___HistoryEntry.Kind.ValueType
+    """Output only. What happened."""
+    resource: _builtins.str
+    """Output only. What it happened to: a decision, approval, release, policy, or version."""
+    actor: _builtins.str
+    """Output only. Who did it: a caller, `gate` or `inference`."""
+    previous_sha256: _builtins.str
+    """Output only. Digest of the entry before; empty for the first."""
+    sha256: _builtins.str
+    """Output only. SHA-256 of this entry as canonical JSON, with `previous_sha256` in it."""
+    @_builtins.property
+    def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output only. What else belongs to it, for example `reason`, `sha256`, `alias`."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it happened."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___HistoryEntry.Kind.ValueType = ...,
+        resource: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        previous_sha256: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "details", b"details", "kind", b"kind", "name", b"name", "previous_sha256", b"previous_sha256", "resource", b"resource", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryEntry: _TypeAlias = HistoryEntry  # noqa: Y015
 
 @_typing.final
 class CycleStep(_message.Message):

@@ -1,0 +1,152 @@
+"""Use cases of the gate: policies, evidence, approvals."""
+
+from __future__ import annotations
+
+from mainspring_registry.application.judging import Judgement, Judging
+from mainspring_registry.application.ledger import Ledger
+from mainspring_registry.application.ports import Ports
+from mainspring_registry.application.releases import Releases
+from mainspring_registry.domain.approvals import GATE, Actor, Approval, check_approver
+from mainspring_registry.domain.digests import digest_of
+from mainspring_registry.domain.gate import Evidence, EvidenceRecord, GateDecision, Outcome
+from mainspring_registry.domain.history import HistoryKind
+from mainspring_registry.domain.lineage import edges_of_evaluation
+from mainspring_registry.domain.policies import ReleasePolicy
+from mainspring_registry.domain.releases import Release
+from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.names import ApprovalName, ModelName, ModelVersionName
+from mainspring_svckit.repository import Stored, require
+
+
+class Gate:
+    """Everything about one model happens under the lock of its row."""
+
+    def __init__(self, ports: Ports, releases: Releases) -> None:
+        self._ports, self._releases = ports, releases
+        self._judging, self._ledger = Judging(ports), Ledger(ports)
+
+    async def put_policy(
+        self, policy: ReleasePolicy, *, etag: str, allow_missing: bool, actor: Actor
+    ) -> Stored[ReleasePolicy]:
+        """Writes a policy.
+
+        Raises:
+            NotFound: It is missing and `allow_missing` is not set.
+            InvalidInput: POLICY_INVALID, it contradicts itself.
+            PreconditionFailed: The model has another policy already.
+            EtagMismatch: Somebody wrote it since `etag` was read.
+        """
+        policy.check()
+        ports = self._ports
+        async with ports.transactions.transaction():
+            model = await ports.models.get(policy.model, lock=True)
+            if not allow_missing:
+                await require(ports.policies, "ReleasePolicy", policy.name)
+            others = [p.name for p in await ports.policies.find("model", policy.model) if p.name != policy.name]
+            if others:
+                message = f"{policy.model} is guarded by {others[0]} already; change that one"
+                raise PreconditionFailed("MODEL_HAS_POLICY", message, {"releasePolicy": others[0]})
+            before = await ports.policies.get(policy.name)
+            stored = await ports.policies.put(policy, etag=etag)
+            if model is not None and (before is None or before.value != policy):
+                kind, digest = HistoryKind.POLICY_WRITTEN, digest_of(policy)
+                await ports.models.put(await self._ledger.write(model.value, kind, policy.name, actor, sha256=digest))
+            return stored
+
+    async def apply(self, candidate: str, suite: str, evidence: Evidence, cycle: str) -> GateDecision | None:
+        """Hears what was measured of a version; decides when every suite of the policy has had its word, and releases
+        the version if it may be.
+
+        Returns:
+            The decision; None when no policy asks for this suite's word, or other suites are still to come.
+
+        Raises:
+            NotFound: The version is not in the catalogue.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            version = (await require(ports.versions, "ModelVersion", candidate)).value
+            await ports.lineage.add(
+                edges_of_evaluation(evidence.evaluation_run, candidate, evidence.baseline, evidence.dataset_version)
+            )
+            model = (await require(ports.models, "Model", version.model, lock=True)).value
+            record = EvidenceRecord(evidence.evaluation_run, candidate, suite, evidence, cycle, ports.clock.now())
+            if await ports.evidence.get(record.name) is None:
+                await ports.evidence.add(record)
+            policy = await self._judging.policy_of(model.name)
+            if policy is None or suite not in policy.suites:
+                return None
+            judgement = await self._judging.judge(policy, model, version, GATE)
+            if not judgement.measured:
+                return None
+            model, decision = await self._releases.decide(model, version, judgement, cycle, GATE)
+            if decision.outcome is Outcome.REFUSED:
+                await ports.announcements.release_refused(
+                    version.name, model.name, decision.name, decision.reasons, cycle
+                )
+            elif judgement.approved:
+                await self._releases.make(model, version, decision, judgement, GATE)
+            return decision
+
+    async def refuse_unmeasured(self, candidate: str, reason: str, cycle: str) -> None:
+        """Says that a version is not released because it could not be measured."""
+        named = ModelVersionName.parse(candidate)
+        model = str(ModelName(named.project, named.model))
+        async with self._ports.transactions.transaction():
+            await self._ports.announcements.release_refused(candidate, model, "", (reason,), cycle)
+
+    async def check(self, version_name: str, actor: Actor) -> Judgement | None:
+        """What the gate would say of a version now; None without a policy.
+
+        Raises:
+            NotFound: There is no such version.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            version = (await require(ports.versions, "ModelVersion", version_name)).value
+            model = (await require(ports.models, "Model", version.model)).value
+            policy = await self._judging.policy_of(model.name)
+            return await self._judging.judge(policy, model, version, actor) if policy is not None else None
+
+    async def approve(
+        self, approval_id: str, version_name: str, manifest_sha256: str, comment: str, actor: Actor
+    ) -> tuple[Approval, Release | None]:
+        """Takes a person's approval, and releases the version when nothing else is missing.
+
+        Raises:
+            NotFound: There is no such version.
+            PreconditionFailed: APPROVER_IS_AUTHOR, APPROVER_IS_SERVICE or MANIFEST_DIFFERS.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            version = (await require(ports.versions, "ModelVersion", version_name)).value
+            model = (await require(ports.models, "Model", version.model, lock=True)).value
+            check_approver(version, manifest_sha256, actor)
+            for known in await ports.approvals.find("model_version", version.name):
+                if known.approver == actor.subject:
+                    return known, None
+            named = ModelName.parse(model.name)
+            approval = Approval(
+                name=str(ApprovalName(named.project, named.model, approval_id)),
+                model=model.name,
+                model_version=version.name,
+                manifest_sha256=manifest_sha256,
+                approver=actor.subject,
+                roles=tuple(sorted(actor.roles)),
+                comment=comment,
+                create_time=ports.clock.now(),
+            )
+            await ports.approvals.add(approval)
+            model = await self._ledger.write(
+                model, HistoryKind.APPROVED, approval.name, actor, version=version.name, manifest=manifest_sha256
+            )
+            await ports.models.put(model)
+            policy = await self._judging.policy_of(model.name)
+            serves = await self._judging.serving_version(model)
+            if policy is None or not policy.approvals or serves == version.name:
+                return approval, None
+            judgement = await self._judging.judge(policy, model, version, GATE)
+            if not judgement.allowed:
+                return approval, None
+            model, decision = await self._releases.decide(model, version, judgement, version.cycle, GATE)
+            return approval, await self._releases.make(model, version, decision, judgement, GATE)

@@ -1,0 +1,106 @@
+"""What a team asks of a version before it may serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mainspring_svckit.errors import InvalidInput
+
+DEFAULT_MAX_MEAN_KL_NATS = 0.1
+DEFAULT_MIN_ITEMS = 20
+
+
+@dataclass(frozen=True)
+class GuardRule:
+    """A scorer that may not fall below minus `margin`."""
+
+    scorer: str
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class SliceRule:
+    """A scorer that may not fall below minus `margin` on one slice of the items."""
+
+    scorer: str
+    slice: str
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class SuiteRule:
+    """A further suite that must have measured the version, and what may not fall there."""
+
+    evaluation_suite: str
+    guards: tuple[GuardRule, ...] = ()
+    slices: tuple[SliceRule, ...] = ()
+
+
+class ApproverRole(StrEnum):
+    """Whose approval counts; an admin counts as a releaser too."""
+
+    RELEASER = "RELEASER"
+    ADMIN = "ADMIN"
+
+
+@dataclass(frozen=True)
+class ApprovalRule:
+    """How many people of a role must approve."""
+
+    role: ApproverRole
+    count: int
+
+
+@dataclass(frozen=True)
+class ServingUnit:
+    """What a release names beside the version; empty for the caller's choice."""
+
+    prompt_version: str = ""
+    collection: str = ""
+    guard_policy: str = ""
+    temperature: float | None = None
+    max_output_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class ReleasePolicy:
+    """What evidence a version of a model needs, and whose word.
+
+    Attributes:
+        evaluation_suite: Suite whose primary scorer must improve.
+        primary_scorer: Scorer whose gain must lie above `min_gain`.
+        min_gain: Negative for non-inferiority.
+        max_evidence_age_s: Oldest evidence that counts; 0 for any.
+        max_adjusted_p: Largest corrected p value of the primary scorer; 0 asks for none.
+        unit: What releases name beside the version.
+    """
+
+    name: str
+    model: str
+    evaluation_suite: str
+    primary_scorer: str
+    min_gain: float = 0.0
+    guards: tuple[GuardRule, ...] = ()
+    max_mean_kl_nats: float = DEFAULT_MAX_MEAN_KL_NATS
+    min_items: int = DEFAULT_MIN_ITEMS
+    slices: tuple[SliceRule, ...] = ()
+    further_suites: tuple[SuiteRule, ...] = ()
+    max_evidence_age_s: float = 0.0
+    max_adjusted_p: float = 0.0
+    approvals: tuple[ApprovalRule, ...] = ()
+    unit: ServingUnit = field(default_factory=ServingUnit)
+
+    @property
+    def suites(self) -> Sequence[str]:
+        """Every suite whose word is needed, the one with the primary scorer first."""
+        return (self.evaluation_suite, *(suite.evaluation_suite for suite in self.further_suites))
+
+    def check(self) -> None:
+        """Raises `InvalidInput` when the policy contradicts itself."""
+        if len(set(self.suites)) != len(self.suites):
+            raise InvalidInput("a suite is named twice; put its rules in one place", reason="POLICY_INVALID")
+        roles = [rule.role for rule in self.approvals]
+        if len(set(roles)) != len(roles):
+            raise InvalidInput("a role is named by two approval rules; add their counts", reason="POLICY_INVALID")

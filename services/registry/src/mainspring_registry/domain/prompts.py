@@ -1,0 +1,80 @@
+"""Prompts as versioned artifacts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from mainspring_registry.domain.digests import digest_of
+from mainspring_svckit.names import PromptName, PromptVersionName
+
+_PLACE = re.compile(r"\{\{\s*([a-z_][a-z0-9_]{0,62})\s*\}\}")
+
+
+@dataclass(frozen=True)
+class PromptMessage:
+    """One message; `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """What stands before the conversation; its digest identifies it."""
+
+    messages: tuple[PromptMessage, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the messages."""
+        return digest_of(self)
+
+    @property
+    def variables(self) -> Sequence[str]:
+        """Variables that the messages have places for, in order of their first place."""
+        found = (name for message in self.messages for name in _PLACE.findall(message.content))
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A named line of versions."""
+
+    name: str
+    create_time: datetime
+    versions: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def with_version(self) -> tuple[Prompt, str]:
+        """The prompt with one version more, and that version's name."""
+        changed = replace(self, versions=self.versions + 1)
+        return changed, changed.version(str(changed.versions))
+
+    def version(self, number: str) -> str:
+        """The name of a version."""
+        name = PromptName.parse(self.name)
+        return str(PromptVersionName(name.project, name.prompt, number))
+
+    def with_label(self, label: str, version: str) -> Prompt:
+        """The prompt with `label` pointing at a version."""
+        return replace(self, labels={**self.labels, label: PromptVersionName.parse(version).version})
+
+
+@dataclass(frozen=True)
+class PromptVersion:
+    """An immutable prompt."""
+
+    name: str
+    prompt: str
+    text: PromptText
+    comment: str
+    author: str
+    create_time: datetime
+
+    @property
+    def number(self) -> int:
+        """Its place in the line, from 1."""
+        return int(PromptVersionName.parse(self.name).version)

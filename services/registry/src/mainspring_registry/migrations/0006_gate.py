@@ -1,0 +1,46 @@
+"""Evidence, approvals and histories; what is written for ever cannot be changed, whoever asks the database."""
+
+from alembic import op
+
+from mainspring_svckit.documents import table_ddl
+
+revision = "0006"
+down_revision = "0005"
+
+_APPEND_ONLY = """
+    CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '% of % is refused: what stands there is kept for ever', TG_OP, TG_TABLE_NAME
+            USING ERRCODE = 'integrity_constraint_violation';
+    END $$
+"""
+# Evidence as decisions kept it before; an empty suite stands for the policy's primary one.
+_KNOWN_EVIDENCE = """
+    INSERT INTO evidence (name, parent, sort_key, body)
+    SELECT DISTINCT ON (body -> 'evidence' ->> 'evaluation_run')
+        body -> 'evidence' ->> 'evaluation_run', body ->> 'model_version', body -> 'evidence' ->> 'evaluation_run',
+        jsonb_build_object('name', body -> 'evidence' ->> 'evaluation_run', 'model_version', body ->> 'model_version',
+            'suite', '', 'evidence', body -> 'evidence', 'cycle', body ->> 'cycle',
+            'create_time', body ->> 'create_time')
+    FROM gate_decision ORDER BY body -> 'evidence' ->> 'evaluation_run', name
+"""
+
+
+def _guard(table: str, events: str) -> str:
+    return f"CREATE TRIGGER {table}_kept BEFORE {events} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+
+
+def upgrade() -> None:
+    for statement in (
+        *table_ddl("evidence", "model_version"),
+        *table_ddl("approval", "model_version"),
+        *table_ddl("history"),
+        *table_ddl("prompt"),
+        *table_ddl("prompt_version"),
+        _KNOWN_EVIDENCE,
+        _APPEND_ONLY,
+        *(_guard(table, "UPDATE OR DELETE OR TRUNCATE") for table in ("evidence", "approval", "history")),
+        *(_guard(table, "UPDATE OR DELETE OR TRUNCATE") for table in ("gate_decision", "prompt_version")),
+        *(_guard(table, "DELETE OR TRUNCATE") for table in ("model_version", "release", "model")),
+    ):
+        op.execute(statement)

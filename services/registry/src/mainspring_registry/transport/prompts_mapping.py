@@ -1,0 +1,44 @@
+"""Between prompts and `mainspring.registry.v1`; pure functions."""
+
+from __future__ import annotations
+
+from mainspring.common.v1 import chat_pb2
+from mainspring.registry.v1 import prompt_pb2
+from mainspring_registry.domain.prompts import Prompt, PromptMessage, PromptText, PromptVersion
+from mainspring_svckit.mapping import time_to_proto
+
+_ROLE = "ROLE_"
+
+
+def text_from_proto(message: prompt_pb2.PromptVersion) -> PromptText:
+    """Reads the messages."""
+    roles = chat_pb2.ChatMessage.Role
+    return PromptText(
+        tuple(PromptMessage(roles.Name(one.role).removeprefix(_ROLE).lower(), one.content) for one in message.messages)
+    )
+
+
+def version_to_proto(version: PromptVersion) -> prompt_pb2.PromptVersion:
+    """Prints a version."""
+    return prompt_pb2.PromptVersion(
+        name=version.name,
+        messages=[
+            chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.Role.Value(_ROLE + one.role.upper()), content=one.content)
+            for one in version.text.messages
+        ],
+        variables=version.text.variables,
+        comment=version.comment,
+        author=version.author,
+        sha256=version.text.sha256,
+        create_time=time_to_proto(version.create_time),
+    )
+
+
+def prompt_to_proto(prompt: Prompt) -> prompt_pb2.Prompt:
+    """Prints a prompt."""
+    return prompt_pb2.Prompt(
+        name=prompt.name,
+        latest_version=prompt.version(str(prompt.versions)) if prompt.versions else "",
+        labels=prompt.labels,
+        create_time=time_to_proto(prompt.create_time),
+    )
