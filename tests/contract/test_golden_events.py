@@ -62,7 +62,7 @@ def paths(message: Message, prefix: str = "") -> set[str]:
                 list(value.values()) if hasattr(value, "values") else list(value) if descriptor.is_repeated else [value]
             )
             for one in inner:
-                found |= paths(one, f"{path}.")
+                found |= paths(one, f"{path}.") if isinstance(one, Message) else set()
     return found
 
 
@@ -119,7 +119,11 @@ def fill(message: Message, depth: int) -> None:
             else:
                 setattr(message, descriptor.name, value)
         elif descriptor.message_type.GetOptions().map_entry:
-            fill(getattr(message, descriptor.name)["adapter"], depth + 1)
+            held = descriptor.message_type.fields_by_name["value"]
+            if held.message_type is None:
+                getattr(message, descriptor.name)["adapter"] = scalar(held, number)
+            else:
+                fill(getattr(message, descriptor.name)["adapter"], depth + 1)
         elif descriptor.is_repeated:
             fill(getattr(message, descriptor.name).add(), depth + 1)
         else:
