@@ -27,7 +27,7 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitShares
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused, excerpt
 from mainspring_data_ingest.domain.report import Report, StepReport, TextReport, TextStatistics
 from mainspring_data_ingest.domain.rows import Draft, Example, ExampleMaker, Message, Row
-from mainspring_data_ingest.domain.splits import Split, SplitAssigner, split_of
+from mainspring_data_ingest.domain.splits import Split, place_of, splits_by_place
 from mainspring_data_ingest.domain.steps import TextRepair
 from mainspring_svckit.errors import IllegalTransition
 from mainspring_svckit.values import ArtifactRef
@@ -154,25 +154,12 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-@given(st.lists(st.tuples(TEXT, TEXT), max_size=30), st.lists(st.tuples(TEXT, TEXT), max_size=30))
-def test_b9_a_row_never_moves_when_data_is_appended(before: list[Any], after: list[Any]) -> None:
-    shares = SplitShares(50, 25, 25)
-    first, second = SplitAssigner(shares), SplitAssigner(shares)
-    places = [first.assign(row(prompt, group=group)) for prompt, group in before]
-    assert [second.assign(row(prompt, group=group)) for prompt, group in [*before, *after]][: len(before)] == places
-
-
-def test_b9_a_prompt_is_never_in_two_splits() -> None:
-    assigner = SplitAssigner(SplitShares(50, 25, 25))
-    places = {assigner.assign(row("same prompt", str(number), group=str(number))) for number in range(100)}
-    assert len(places) == 1
-
-
 def test_groups_are_shared_out_as_asked() -> None:
-    counts = [split_of(str(number), SplitShares(80, 10, 10)) for number in range(10_000)]
+    by_place = splits_by_place(SplitShares(80, 10, 10))
+    counts = [by_place[place_of(hashlib.sha256(str(number).encode()).digest())] for number in range(10_000)]
     assert abs(counts.count(Split.TRAIN) - 8000) < 200
     assert abs(counts.count(Split.TEST) - 1000) < 150
-    assert {split_of(str(number), SplitShares(0, 0, 100)) for number in range(100)} == {Split.TEST}
+    assert set(splits_by_place(SplitShares(0, 0, 100))) == {Split.TEST}
 
 
 def test_a_recipe_has_the_same_digest_whatever_its_name() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,32 @@ def test_b9_appended_data_moves_no_row_between_splits(tmp_path: Path) -> None:
     assert before.items() <= after.items()
 
 
+SOME_ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.sampled_from("1234")), max_size=12)
+
+
+@settings(max_examples=25)
+@given(SOME_ROWS, SOME_ROWS)
+def test_b9_a_row_never_moves_when_data_is_appended(before: list[Any], after: list[Any]) -> None:
+    columns = ColumnMapping(input_column="mr", target_column="ref", group_column="of")
+
+    def places(rows: list[Any]) -> dict[int, Split]:
+        data = jsonl(*({"mr": prompt, "ref": answer, "of": group} for prompt, answer, group in rows))
+        with tempfile.TemporaryDirectory() as folder:
+            made = refined(Path(folder), ("x.jsonl", data), columns=columns, split=SplitShares(50, 25, 25))
+            return {line: s.split for s in made.shards for line in pq.read_table(s.path)["line"].to_pylist()}
+
+    whole = places([("first", "z", "0"), *before, *after])
+    part = places([("first", "z", "0"), *before])
+    assert {line: split for line, split in whole.items() if line <= len(before) + 1} == part
+
+
+def test_b9_a_prompt_is_never_in_two_splits(tmp_path: Path) -> None:
+    columns = ColumnMapping(input_column="mr", target_column="ref", group_column="of")
+    rows = ({"mr": "same prompt", "ref": str(number), "of": str(number)} for number in range(100))
+    made = refined(tmp_path, ("x.jsonl", jsonl(*rows)), columns=columns, split=SplitShares(50, 25, 25))
+    assert [shard.rows for shard in made.shards] == [100]
+
+
 def failed(tmp_path: Path, *files: tuple[str, bytes]) -> tuple[str, str]:
     with pytest.raises(InvalidInput) as caught:
         refined(tmp_path, *files)
@@ -308,17 +335,19 @@ def test_a_source_that_repeats_another_fails_nothing(tmp_path: Path) -> None:
     assert made.tally.refusals == {RefusalReason.EXACT_DUPLICATE: 5}
 
 
-def test_f9_a_full_disk_has_a_name(tmp_path: Path) -> None:
-    (tmp_path / "train-00000.parquet").symlink_to("/dev/full")
+@pytest.mark.parametrize("name", ["train-00000.partial", "chunks/000000.arrow.partial", "refused.jsonl"])
+def test_f9_a_full_disk_has_a_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "chunks").mkdir()
+    (tmp_path / name).symlink_to("/dev/full")
     with pytest.raises(InsufficientStorage):
-        refined(tmp_path, ("x.jsonl", pairs(50)), split=SplitShares(100, 0, 0))
+        refined(tmp_path, ("x.jsonl", pairs(50) + b"{}"), split=SplitShares(100, 0, 0))
 
 
 def test_f9_a_full_disk_is_told_by_the_process(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(pairs(50))
     source = SourceFile(tmp_path / "source", "source 0", SourceFormat.JSONL, None)
     (tmp_path / "job.json").write_bytes(JOB.dump_json(Job(recipe(split=SplitShares(100, 0, 0)), (source,))))
-    full = tmp_path / "train-00000.parquet"
+    full = tmp_path / "train-00000.partial"
     full.symlink_to("/dev/full")
     ended = run_process(tmp_path)
     assert ended.returncode == 2

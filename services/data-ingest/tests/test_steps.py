@@ -21,7 +21,7 @@ from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.quality import QualityRule, problem_of
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RowRefused
-from mainspring_data_ingest.domain.rows import Draft, Message, Origin
+from mainspring_data_ingest.domain.rows import Draft, Message
 from mainspring_data_ingest.domain.steps import (
     KNOWN_LANGUAGES,
     Decontamination,
@@ -49,7 +49,9 @@ def draft(answer: str, prompt: str = "q") -> Draft:
 
 
 def applied(step: RecipeStep, answer: str, prompt: str = "q") -> str:
-    made = steps.build(step, ()).apply(draft(answer, prompt), Origin(0, 1))
+    built = steps.build(step, ())
+    assert built is not None
+    made = built.apply(draft(answer, prompt))
     return made.messages[-1].content
 
 
@@ -116,7 +118,8 @@ def test_markup_becomes_text_and_code_stays(markup: str, text: str) -> None:
 
 def test_only_the_named_part_is_changed() -> None:
     step = steps.build(MarkupToText(TextPart.PROMPT), ())
-    assert step.apply(draft("<b>a</b>", "<b>q</b>"), Origin(0, 1)) == draft("<b>a</b>", "q")
+    assert step is not None
+    assert step.apply(draft("<b>a</b>", "<b>q</b>")) == draft("<b>a</b>", "q")
 
 
 @pytest.mark.parametrize(

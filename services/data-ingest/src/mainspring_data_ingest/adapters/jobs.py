@@ -38,12 +38,14 @@ class Job:
         sources: What to read, in order.
         rows_per_shard: Most rows of one shard.
         held_out: Files of the evaluation set of each of the recipe's steps; none for a step without one.
+        processes: Processes that work at the same time; 0 for as many as there are processors.
     """
 
     recipe: IngestionRecipe
     sources: tuple[SourceFile, ...]
     rows_per_shard: int = ROWS_PER_SHARD
     held_out: tuple[tuple[SourceFile, ...], ...] = ()
+    processes: int = 0
 
 
 JOB = TypeAdapter(Job)

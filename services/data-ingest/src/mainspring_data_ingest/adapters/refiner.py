@@ -98,7 +98,7 @@ class ChildRefiner:
                 last = json.loads(line)
                 if "rows" in last:
                     progress = Progress(
-                        done=last["rows"], unit="rows", phase="reading", remaining_s=last["remaining_s"]
+                        done=last["rows"], unit="rows", phase=last["phase"], remaining_s=last["remaining_s"]
                     )
                     await on_progress(progress)
                     crash_point("ingestion:mid-shards")

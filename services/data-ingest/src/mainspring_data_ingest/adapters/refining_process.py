@@ -11,100 +11,40 @@ import json
 import os
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from mainspring_data_ingest.adapters import steps
-from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job, SourceFile
-from mainspring_data_ingest.adapters.reading import open_source
+from mainspring_data_ingest.adapters.engine import Engine, Say
+from mainspring_data_ingest.adapters.executors import Executor, Inline, Processes
+from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job
 from mainspring_data_ingest.adapters.scratch import no_space
-from mainspring_data_ingest.adapters.shards import Shards
-from mainspring_data_ingest.application.ports import Refined, Step
-from mainspring_data_ingest.application.refining import OpenSource, Refinery
-from mainspring_data_ingest.domain.records import RowRefused
-from mainspring_data_ingest.domain.rows import Draft, ExampleMaker
-from mainspring_svckit.errors import InvalidInput, MainspringError
+from mainspring_data_ingest.adapters.workshop import Workshop
+from mainspring_data_ingest.application.ports import Refined
+from mainspring_svckit.errors import MainspringError
 
-PROGRESS_S = 0.5
+SMALL_BYTES = 4 << 20
+"""Sources up to this size are done by this process alone: others take a second to start."""
 _NICENESS = 5
 
 
-class _Progress:
-    """Tells the parent how far it is, now and then."""
-
-    def __init__(self, files: Sequence[Any], total_bytes: int) -> None:
-        self._files, self._total = files, max(1, total_bytes)
-        self._rows = 0
-        self._started = self._told = time.monotonic()
-
-    def row(self) -> None:
-        """One row more is done."""
-        self._rows += 1
-        if self._rows % 500 == 1 and (self._rows == 1 or time.monotonic() - self._told > PROGRESS_S):
-            self.tell()
-
-    def tell(self) -> None:
-        """Tells it now."""
-        self._told = time.monotonic()
-        share = sum(file.tell() for file in self._files) / self._total
-        elapsed = self._told - self._started
-        _say({"rows": self._rows, "remaining_s": elapsed * (1 - share) / share if elapsed > 1 and share else None})
-
-
-def refine(job: Job, folder: Path) -> Refined:
-    """Does the job into `folder`.
+def refine(job: Job, folder: Path, say: Say | None = None) -> Refined:
+    """Does the job into `folder`; `say` hears how far it is.
 
     Raises:
         InvalidInput: A source cannot be used.
         InsufficientStorage: The disk is full.
     """
-    with ExitStack() as stack, no_space(str(folder)):
-        at_work = _steps(job)
-        opened: list[OpenSource] = []
-        files: list[BinaryIO] = []
-        for source in job.sources:
-            reader, file = open_source(source, source.columns or job.recipe.columns, stack)
-            opened.append(OpenSource(source.title, reader, source.columns))
-            files.append(file)
-        progress = _Progress(files, sum(os.fstat(file.fileno()).st_size for file in files))
-        with Shards(folder, rows_per_shard=job.rows_per_shard) as sink:
-            tally, report = Refinery(job.recipe, sink, at_work).run(opened, progress.row)
-            shards, refused = sink.finish()
-        progress.tell()
-    return Refined(shards, refused, tally, report)
-
-
-def _steps(job: Job) -> list[Step]:
-    held_out = job.held_out or ((),) * len(job.recipe.steps)
-    return [steps.build(step, _examples(files, job)) for step, files in zip(job.recipe.steps, held_out, strict=True)]
-
-
-def _examples(files: Sequence[SourceFile], job: Job) -> Iterator[Draft]:
-    """The examples of an evaluation set. Rows that are none are passed over; a file without any cannot be meant."""
-    for source in files:
-        columns = source.columns or job.recipe.columns
-        maker, found = ExampleMaker(job.recipe, columns), 0
-        with ExitStack() as stack:
-            try:
-                reader, _ = open_source(source, columns, stack)
-                for record in reader.records():
-                    try:
-                        draft = maker.draft(record.values)
-                    except RowRefused:
-                        continue
-                    found += 1
-                    yield draft
-            except InvalidInput as err:
-                raise InvalidInput(f"{source.title} {err.message}", reason=err.reason) from err
-        if not found:
-            message = (
-                f"{source.title} has no examples in columns {', '.join(columns.required)}; give the step its columns"
-            )
-            raise InvalidInput(message, reason="EVALUATION_SET_EMPTY")
+    size = sum(source.path.stat().st_size for source in job.sources)
+    count = job.processes or len(os.sched_getaffinity(0))
+    executor: Executor = Inline(Workshop(job, folder))
+    if count > 1 and size > SMALL_BYTES:
+        (folder / "job.json").write_bytes(JOB.dump_json(job))
+        executor = Processes(folder, count)
+    with closing(executor), no_space(str(folder)):
+        return Engine(job, folder, executor, say or (lambda _: None)).run()
 
 
 def main() -> int:
@@ -114,7 +54,7 @@ def main() -> int:
     os.nice(_NICENESS)  # Answers to callers come before batch work.
     try:
         with no_space(str(folder)):
-            refined = refine(JOB.validate_json((folder / "job.json").read_bytes()), folder)
+            refined = refine(JOB.validate_json((folder / "job.json").read_bytes()), folder, _say)
             (folder / "result.json").write_bytes(RESULT.dump_json(refined))
     except MainspringError as err:
         _say({"reason": err.reason, "message": err.message})

@@ -1,203 +1,141 @@
-"""Writes rows as Parquet and refused rows as JSON Lines.
+"""Writes the rows that stay as Parquet.
 
 The files open unchanged in pandas and in Hugging Face's `datasets`. Which rows share a shard follows from the rows
-alone, so the same rows always give the same digests. The columns `rejected` and `desirable` are in all shards of a
-version as soon as one of its rows has a value there; otherwise in none.
+alone, so the same rows always give the same digests, and each shard can be written by itself. The columns `rejected`
+and `desirable` are in all shards of a version as soon as one of its rows has a value there; otherwise in none.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mainspring_data_ingest.adapters.jobs import ROWS_PER_SHARD
-from mainspring_data_ingest.application.files import refused_line
+from mainspring_data_ingest.adapters.chunks import EXTRAS, ROW_SCHEMA, ChunkFolder
 from mainspring_data_ingest.application.ports import RefinedShard
-from mainspring_data_ingest.domain.records import RefusedRow
-from mainspring_data_ingest.domain.rows import Row
+from mainspring_data_ingest.domain.report import Measure, TextStatistics
 from mainspring_data_ingest.domain.splits import Split
 
 BYTES_PER_SHARD = 256 << 20
 ROWS_PER_GROUP = 5_000
 BYTES_PER_GROUP = 8 << 20
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-SCHEMA = pa.schema(
-    [
-        ("row_id", pa.string()),
-        ("messages", _MESSAGES),
-        ("group", pa.string()),
-        ("source_index", pa.int32()),
-        ("line", pa.int64()),
-    ]
-)
-
-EXTRAS = {"rejected": pa.string(), "desirable": pa.bool_()}
-"""Columns that a version has only when some row of it has a value there, in this order."""
 
 
-class ShardWriter:
-    """Writes the shards of one split; bytes are those of the canonical rows."""
+@dataclass(frozen=True)
+class ShardPlan:
+    """A shard to write.
 
-    def __init__(self, folder: Path, split: Split, *, rows_per_shard: int = ROWS_PER_SHARD) -> None:
-        """Takes where to; files are made when their first row comes."""
-        self._folder, self._split, self._rows_per_shard = folder, split, rows_per_shard
-        self._writer: Any = None
-        self._path = Path()
-        self._extras: tuple[str, ...] = ()
-        self._waiting: list[Row] = []
-        self._waiting_bytes = self._shard_bytes = self._shard_rows = 0
-        self._hasher = hashlib.sha256()
-        self.shards: list[RefinedShard] = []
+    Attributes:
+        split: Its split.
+        number: Its position in the split.
+        pieces: Numbers of chunks, each with the positions there of the candidates that it takes.
+        extras: Those of `EXTRAS` that the version has.
+    """
 
-    def write(self, row: Row) -> None:
-        """Adds a row."""
-        line = row.canonical.encode() + b"\n"
-        self._hasher.update(line)
-        self._waiting.append(row)
-        if row.example.rejected is not None or row.example.desirable is not None:
-            self._meet(row)
-        self._waiting_bytes += len(line)
-        self._shard_rows += 1
-        self._shard_bytes += len(line)
-        if self._shard_rows >= self._rows_per_shard or self._shard_bytes >= BYTES_PER_SHARD:
-            self.close()
-        elif len(self._waiting) >= ROWS_PER_GROUP or self._waiting_bytes >= BYTES_PER_GROUP:
-            self._flush()
-
-    @property
-    def extras(self) -> tuple[str, ...]:
-        """Those of `EXTRAS` that some row has."""
-        return self._extras
-
-    def complete(self, extras: Sequence[str]) -> None:
-        """Gives every shard that is closed the columns that it lacks."""
-        for shard in self.shards:
-            missing = [name for name in extras if name not in pq.read_schema(shard.path).names]
-            if missing:
-                _rewrite(shard.path, extras, keep_open=False)
-
-    def close(self) -> None:
-        """Ends the shard that is open."""
-        if not self._shard_rows:
-            return
-        self._flush()
-        self._writer.close()
-        self.shards.append(RefinedShard(self._split, self._path, self._shard_rows, self._hasher.hexdigest()))
-        self._writer, self._hasher = None, hashlib.sha256()
-        self._shard_rows = self._shard_bytes = 0
-
-    def abandon(self) -> None:
-        """Closes the file that is open, which is not a shard."""
-        if self._writer is not None:
-            with suppress(OSError):
-                self._writer.close()
-            self._writer = None
-
-    def _meet(self, row: Row) -> None:
-        """Sees to it that the open file has the columns that a row needs."""
-        found = tuple([e for e in EXTRAS if e in self._extras or getattr(row.example, e) is not None])
-        if found == self._extras:
-            return
-        self._extras = found
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = _rewrite(self._path, found, keep_open=True)
-
-    def _flush(self) -> None:
-        if self._writer is None:
-            self._path = self._folder / f"{self._split.value.lower()}-{len(self.shards):05}.parquet"
-            self._writer = _writer(self._path, self._extras)
-        rows, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if rows:
-            self._writer.write_table(_table(rows, self._extras), row_group_size=ROWS_PER_GROUP)
+    split: Split
+    number: int
+    pieces: tuple[tuple[int, Any], ...]
+    extras: tuple[str, ...]
 
 
-class Shards:
-    """`RowSink` into a folder; leaving the block closes all files, and `finish` makes shards of them before."""
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard with its position in the split, and with the state of the `TextStatistics` of its rows."""
 
-    def __init__(self, folder: Path, *, rows_per_shard: int = ROWS_PER_SHARD) -> None:
-        self._writers = {split: ShardWriter(folder, split, rows_per_shard=rows_per_shard) for split in Split}
-        self._refused = (folder / "refused.jsonl").open("wb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for writer in self._writers.values():
-            writer.abandon()
-        with suppress(OSError):
-            self._refused.close()
-
-    def keep(self, split: Split, row: Row) -> None:
-        self._writers[split].write(row)
-
-    def refuse(self, row: RefusedRow) -> None:
-        self._refused.write(refused_line(row))
-
-    def finish(self) -> tuple[tuple[RefinedShard, ...], Path | None]:
-        """Ends all files; returns the shards, and the file of refused rows unless it is empty."""
-        for writer in self._writers.values():
-            writer.close()
-        found = {name for writer in self._writers.values() for name in writer.extras}
-        for writer in self._writers.values():
-            writer.complete([name for name in EXTRAS if name in found])
-        refused = Path(self._refused.name) if self._refused.tell() else None
-        self._refused.close()
-        return tuple(shard for writer in self._writers.values() for shard in writer.shards), refused
+    shard: RefinedShard
+    number: int
+    after: dict[str, Any]
 
 
-def _schema(extras: Sequence[str]) -> Any:
-    return pa.schema([*SCHEMA, *(pa.field(name, EXTRAS[name]) for name in extras)])
+def plan(
+    split: Split,
+    rows: Any,
+    sizes: Any,
+    starts: Any,
+    numbers: Sequence[int],
+    *,
+    extras: tuple[str, ...],
+    rows_per_shard: int,
+) -> list[ShardPlan]:
+    """How the rows of a split are shared out.
+
+    Args:
+        split: The split.
+        rows: Its candidates, ascending.
+        sizes: Bytes of each of them as canonical JSON line.
+        starts: Number of the first candidate of each chunk, and of the one after the last.
+        numbers: Number of each chunk.
+        extras: Those of `EXTRAS` that the version has.
+        rows_per_shard: Most rows of one shard.
+    """
+    plans: list[ShardPlan] = []
+    total, begin = np.cumsum(sizes, dtype=np.int64), 0
+    while begin < len(rows):
+        before = int(total[begin - 1]) if begin else 0
+        end = min(begin + rows_per_shard, int(np.searchsorted(total, before + BYTES_PER_SHARD)) + 1, len(rows))
+        members = rows[begin:end]
+        chunks = np.searchsorted(starts, members, side="right") - 1
+        pieces = tuple(
+            (numbers[chunk], members[chunks == chunk] - starts[chunk]) for chunk in np.unique(chunks).tolist()
+        )
+        plans.append(ShardPlan(split, len(plans), pieces, extras))
+        begin = end
+    return plans
 
 
-def _writer(path: Path, extras: Sequence[str]) -> Any:
-    return pq.ParquetWriter(path, _schema(extras), compression="zstd", compression_level=3)
+def write(folder: Path, chunks: ChunkFolder, shard: ShardPlan) -> WrittenShard:
+    """Writes one shard, whole or not at all."""
+    path = folder / f"{shard.split.value.lower()}-{shard.number:05}.parquet"
+    partial = path.with_suffix(".partial")
+    hasher, rows, after = hashlib.sha256(), 0, TextStatistics()
+    schema = pa.schema([*ROW_SCHEMA, *(pa.field(name, EXTRAS[name]) for name in shard.extras)])
+    with pq.ParquetWriter(partial, schema, compression="zstd", compression_level=3) as writer:
+        for group in _groups(_pieces(chunks, shard, schema.names, hasher, after)):
+            writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+            rows += group.num_rows
+    partial.rename(path)
+    return WrittenShard(RefinedShard(shard.split, path, rows, hasher.hexdigest()), shard.number, after.state())
 
 
-def _rewrite(path: Path, extras: Sequence[str], *, keep_open: bool) -> Any:
-    """Writes a file once more, with null where its rows have no value; returns the writer, if it shall stay open."""
-    before = path.rename(path.with_suffix(".narrow"))
-    schema, writer = _schema(extras), _writer(path, extras)
-    with pq.ParquetFile(before) as narrow:
-        for number in range(narrow.num_row_groups):
-            group: Any = narrow.read_row_group(number)
-            columns = [
-                group[f.name] if f.name in group.column_names else pa.nulls(group.num_rows, f.type) for f in schema
-            ]
-            writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS_PER_GROUP)
-    before.unlink()
-    if not keep_open:
-        writer.close()
-    return writer
+def _pieces(
+    chunks: ChunkFolder, shard: ShardPlan, columns: Sequence[str], hasher: Any, after: TextStatistics
+) -> Iterator[Any]:
+    for number, positions in shard.pieces:
+        table = chunks.texts(number, *columns, "canonical").take(pa.array(positions))
+        lines = table["canonical"].combine_chunks()
+        for line in lines:
+            hasher.update(line.as_buffer())
+        table = table.select(columns)
+        keys = chunks.array(number, "keys")[positions]
+        measures = zip(*(keys[name].tolist() for name in Measure._fields), strict=True)
+        for messages, measure, place in zip(
+            table["messages"].to_pylist(), measures, keys["place"].tolist(), strict=True
+        ):
+            answer = "\n".join([m["content"] for m in messages if m["role"] == "assistant"])
+            after.add_measured(Measure(*measure), answer, place)
+        yield table
 
 
-def _table(rows: list[Row], extras: Sequence[str]) -> Any:
-    """Columns of rows; lists are built from offsets, which is several times quicker than from objects."""
-    messages = [row.example.messages for row in rows]
-    offsets = [0]
-    for conversation in messages:
-        offsets.append(offsets[-1] + len(conversation))
-    struct = pa.StructArray.from_arrays(
-        [
-            pa.array([m.role for conversation in messages for m in conversation], pa.string()),
-            pa.array([m.content for conversation in messages for m in conversation], pa.string()),
-        ],
-        fields=[_MESSAGES.value_type.field(0), _MESSAGES.value_type.field(1)],
-    )
-    return pa.table(
-        [
-            pa.array([row.row_id for row in rows], pa.string()),
-            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct, type=_MESSAGES),
-            pa.array([row.example.group for row in rows], pa.string()),
-            pa.array([row.source_index for row in rows], pa.int32()),
-            pa.array([row.line for row in rows], pa.int64()),
-            *(pa.array([getattr(row.example, name) for row in rows], EXTRAS[name]) for name in extras),
-        ],
-        schema=_schema(extras),
-    )
+def _groups(pieces: Iterator[Any]) -> Iterator[Any]:
+    """The rows in tables of the size of a row group."""
+    waiting: list[Any] = []
+    rows = size = 0
+    for piece in pieces:
+        begin = 0
+        while begin < piece.num_rows:
+            # Rows are about equally long within a piece; a group need not be exact.
+            fit = max(1, int((BYTES_PER_GROUP - size) / max(1, piece.nbytes / piece.num_rows)))
+            taken = piece.slice(begin, min(fit, ROWS_PER_GROUP - rows))
+            waiting.append(taken)
+            rows, size, begin = rows + taken.num_rows, size + taken.nbytes, begin + taken.num_rows
+            if rows >= ROWS_PER_GROUP or size >= BYTES_PER_GROUP:
+                yield pa.concat_tables(waiting)
+                waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pa.concat_tables(waiting)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
+from typing import Any
 
 from mainspring_data_ingest.application.deletions import readable
 from mainspring_data_ingest.application.line_pages import bad_token, page_of_lines
@@ -56,7 +57,7 @@ class RefusedRows:
         project = DatasetVersionName.parse(version).project
         lines, next_key = await page_of_lines(self._ports.files, project, refused, page)
         try:
-            rows = [_row(line) for line in lines]
+            rows = [refused_row(json.loads(line)) for line in lines]
         except (ValueError, KeyError, TypeError) as err:
             raise bad_token() from err
         return rows, next_key
@@ -74,8 +75,8 @@ def refused_line(row: RefusedRow) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode() + b"\n"
 
 
-def _row(line: bytes) -> RefusedRow:
-    body = json.loads(line)
+def refused_row(body: Mapping[str, Any]) -> RefusedRow:
+    """What such a line says."""
     return RefusedRow(
         body["source_index"], body["line"], RefusalReason(body["reason"]), body["detail"], body["excerpt"]
     )

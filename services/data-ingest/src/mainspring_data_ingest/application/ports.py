@@ -13,9 +13,9 @@ from mainspring_data_ingest.domain.comparisons import Comparison
 from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion, Tally
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
-from mainspring_data_ingest.domain.records import Record, RefusedRow
+from mainspring_data_ingest.domain.records import Record
 from mainspring_data_ingest.domain.report import Report
-from mainspring_data_ingest.domain.rows import Draft, Origin, Row
+from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
@@ -72,40 +72,24 @@ class SourceReader(Protocol):
 
 
 class Step(Protocol):
-    """One step of a recipe, at work on the records of an ingestion in their order.
+    """One step of a recipe that looks at one row at a time; any number of them may work beside each other.
 
     Attributes:
         name: Its kind, as recipes name it.
-        after_duplicates: Whether exact duplicates are refused before it.
         found: What it found, counted by name, for the report.
+        about: What it knows from the beginning, by name, for the report.
     """
 
     name: str
-    after_duplicates: bool
     found: Counter[str]
+    about: dict[str, int]
 
-    def apply(self, draft: Draft, origin: Origin) -> Draft:
+    def apply(self, draft: Draft) -> Draft:
         """The draft after the step; the same object when nothing changed.
 
         Raises:
             RowRefused: The record does not pass.
         """
-        ...
-
-    def kept(self, origin: Origin) -> None:
-        """Hears that the record which it saw last became a row."""
-        ...
-
-
-class RowSink(Protocol):
-    """Takes what became of each record, in input order."""
-
-    def keep(self, split: Split, row: Row) -> None:
-        """Writes a row."""
-        ...
-
-    def refuse(self, row: RefusedRow) -> None:
-        """Writes down why a record is not a row."""
         ...
 
 

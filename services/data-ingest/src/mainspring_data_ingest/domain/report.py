@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.rows import Draft
@@ -21,6 +21,7 @@ from mainspring_data_ingest.domain.steps import TextPart
 
 REPORT_SCHEMA = "mainspring.dataset_report.v1"
 SAMPLE_ROWS = 2_000
+SAMPLE_CHARACTERS = 4_000
 MAX_LABELS = 100
 MAX_LABEL_CHARACTERS = 60
 DISTINCT_SIZES = (1, 2, 3)
@@ -109,17 +110,48 @@ class Report:
             raise ValueError(f"not a {REPORT_SCHEMA}") from err
 
 
+class Measure(NamedTuple):
+    """What statistics need of one row's texts.
+
+    Attributes:
+        prompt_characters: Characters of the prompt.
+        prompt_words: Words of the prompt.
+        answer_characters: Characters of the answer.
+        answer_words: Words of the answer.
+        checksum: CRC-32 of the answer, which decides whether it is in the sample.
+    """
+
+    prompt_characters: int
+    prompt_words: int
+    answer_characters: int
+    answer_words: int
+    checksum: int
+
+    @classmethod
+    def of(cls, draft: Draft) -> Measure:
+        """Measures a row."""
+        prompt, answer = draft.text(TextPart.PROMPT), draft.text(TextPart.ANSWER)
+        return cls(len(prompt), len(prompt.split()), len(answer), len(answer.split()), zlib.crc32(answer.encode()))
+
+
 @dataclass
 class _Lengths:
     characters: int = 0
     words: int = 0
     histogram: Counter[int] = field(default_factory=Counter[int])
 
-    def add(self, text: str) -> None:
-        count = len(text.split())
-        self.characters += len(text)
-        self.words += count
-        self.histogram[1 << count.bit_length() - 1 if count else 0] += 1
+    def add(self, characters: int, words: int) -> None:
+        self.characters += characters
+        self.words += words
+        self.histogram[1 << words.bit_length() - 1 if words else 0] += 1
+
+    def merge(self, characters: int, words: int, histogram: Mapping[str, int]) -> None:
+        self.characters += characters
+        self.words += words
+        self.histogram.update({int(least): rows for least, rows in histogram.items()})
+
+    def state(self) -> tuple[int, int, dict[str, int]]:
+        return self.characters, self.words, {str(least): rows for least, rows in self.histogram.items()}
 
     def report(self, rows: int) -> LengthReport:
         rows = max(rows, 1)
@@ -129,37 +161,71 @@ class _Lengths:
 
 
 class TextStatistics:
-    """Gathers a `TextReport`."""
+    """Gathers a `TextReport`; those of parts of the data can be merged, whichever comes first."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: int = 0) -> None:
+        """`place` is that of the first row in the data."""
+        self._place = place
         self._rows = 0
         self._prompt, self._answer = _Lengths(), _Lengths()
         self._labels: Counter[str] | None = Counter()
         self._sample: list[tuple[int, int, str]] = []
 
-    def add(self, draft: Draft) -> None:
-        """Takes a row's texts in."""
+    def add(self, draft: Draft) -> Measure:
+        """Takes the texts of the next row in."""
+        measure = Measure.of(draft)
+        self.add_measured(measure, draft.text(TextPart.ANSWER), self._place)
+        self._place += 1
+        return measure
+
+    def add_measured(self, measure: Measure, answer: str, place: int) -> None:
+        """Takes in the texts of the row at that place of the data."""
         self._rows += 1
-        answer = draft.text(TextPart.ANSWER)
-        self._prompt.add(draft.text(TextPart.PROMPT))
-        self._answer.add(answer)
+        self._prompt.add(measure.prompt_characters, measure.prompt_words)
+        self._answer.add(measure.answer_characters, measure.answer_words)
         if self._labels is not None:
             self._labels[answer] += 1
             if len(answer) > MAX_LABEL_CHARACTERS or len(self._labels) > MAX_LABELS:
                 self._labels = None
         # The texts with the smallest checksums, kept as a heap of the largest; of equal texts the earlier ones stay.
-        entry = (-zlib.crc32(answer.encode()), -self._rows, answer[:4000])
+        if len(self._sample) < SAMPLE_ROWS or -measure.checksum >= self._sample[0][0]:
+            self._offer((-measure.checksum, -place, answer[:SAMPLE_CHARACTERS]))
+
+    def state(self) -> dict[str, Any]:
+        """What was gathered, as JSON values."""
+        return {
+            "rows": self._rows,
+            "prompt": self._prompt.state(),
+            "answer": self._answer.state(),
+            "labels": self._labels,
+            "sample": self._sample,
+        }
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Takes in what was gathered of another part of the data."""
+        self._rows += state["rows"]
+        self._prompt.merge(*state["prompt"])
+        self._answer.merge(*state["answer"])
+        if self._labels is not None and state["labels"] is not None:
+            self._labels.update(state["labels"])
+        if state["labels"] is None or len(self._labels or ()) > MAX_LABELS:
+            self._labels = None
+        for checksum, place, text in state["sample"]:
+            self._offer((checksum, place, text))
+
+    def report(self) -> TextReport:
+        """What was gathered."""
+        # In an order of their own: which of two equally frequent ones came first depends on how the data was parted.
+        labels = dict(sorted(self._labels.items(), key=lambda item: (-item[1], item[0]))) if self._labels else None
+        return TextReport(
+            self._rows, self._prompt.report(self._rows), self._answer.report(self._rows), self._distinct(), labels
+        )
+
+    def _offer(self, entry: tuple[int, int, str]) -> None:
         if len(self._sample) < SAMPLE_ROWS:
             heapq.heappush(self._sample, entry)
         elif entry > self._sample[0]:
             heapq.heapreplace(self._sample, entry)
-
-    def report(self) -> TextReport:
-        """What was gathered."""
-        labels = dict(self._labels.most_common()) if self._labels else None
-        return TextReport(
-            self._rows, self._prompt.report(self._rows), self._answer.report(self._rows), self._distinct(), labels
-        )
 
     def _distinct(self) -> dict[int, float]:
         shares: dict[int, float] = {}
@@ -172,17 +238,45 @@ class TextStatistics:
 
 @dataclass
 class StepCounts:
-    """Counts what one step does."""
+    """Counts what one step does.
+
+    Attributes:
+        step: Its kind.
+        found: What it found, counted by name.
+        about: What it knows from the beginning, by name; the same wherever it works.
+        passed: Rows that went on.
+        changed: Rows that went on changed.
+        refused: Rows refused, by reason.
+    """
 
     step: str
-    found: Mapping[str, int]
+    found: Counter[str] = field(default_factory=Counter[str])
+    about: dict[str, int] = field(default_factory=dict[str, int])
     passed: int = 0
     changed: int = 0
     refused: Counter[RefusalReason] = field(default_factory=Counter[RefusalReason])
 
+    def state(self) -> dict[str, Any]:
+        """What was counted, as JSON values."""
+        return {
+            "found": dict(self.found),
+            "about": self.about,
+            "passed": self.passed,
+            "changed": self.changed,
+            "refused": {reason.value: rows for reason, rows in self.refused.items()},
+        }
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Takes in what was counted elsewhere."""
+        self.found.update(state["found"])
+        self.about.update(state["about"])
+        self.passed += state["passed"]
+        self.changed += state["changed"]
+        self.refused.update({RefusalReason(reason): rows for reason, rows in state["refused"].items()})
+
     def report(self) -> StepReport:
         """What was counted."""
-        found = dict(sorted(self.found.items()))
+        found = dict(sorted({**self.about, **self.found}.items()))
         return StepReport(self.step, self.passed, self.changed, dict(sorted(self.refused.items())), found)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.conversations import ROLES, Conversations, Message
@@ -14,15 +14,8 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
 from mainspring_data_ingest.domain.steps import TextPart
 
-__all__ = ["ROLES", "Draft", "Example", "ExampleMaker", "Message", "Origin", "Row"]
+__all__ = ["ROLES", "Draft", "Example", "ExampleMaker", "Message", "Row"]
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
-
-
-class Origin(NamedTuple):
-    """Where a record stands: position of its source, and its line there."""
-
-    source_index: int
-    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +85,9 @@ class Row:
         row_id: SHA-256, hexadecimal, of the canonical JSON of its messages; of an example with a rejected answer or a
             thumb, of the object of these and `messages`.
         canonical: The row as canonical JSON (sorted keys, no spaces, UTF-8), which digests are made over.
+        digest: First 16 bytes of the SHA-256 that `row_id` is.
         prompt_digest: First 16 bytes of the SHA-256 of the messages before the last; of all where there is only one.
+        group_digest: First 16 bytes of the SHA-256 of its group.
         source_index: Position of its source.
         line: Line of the source on which its record begins.
     """
@@ -100,7 +95,9 @@ class Row:
     example: Example
     row_id: str
     canonical: str
+    digest: bytes
     prompt_digest: bytes
+    group_digest: bytes
     source_index: int
     line: int
 
@@ -113,14 +110,16 @@ class Row:
         thumb = "" if example.desirable is None else f'"desirable":{_quoted(example.desirable)},'
         worse = "" if example.rejected is None else f',"rejected":{_quoted(example.rejected)}'
         identity = f'{{{thumb}"messages":{messages}{worse}}}' if thumb or worse else messages
-        row_id = hashlib.sha256(identity.encode()).hexdigest()
+        digest = hashlib.sha256(identity.encode()).digest()
+        row_id = digest.hex()
         canonical = (
             f'{{{thumb}"group":{_quoted(example.group)},"line":{line},"messages":{messages}{worse},'
             f'"row_id":"{row_id}","source_index":{source_index}}}'
         )
         prompt = f"[{','.join(parts[:-1] or parts)}]"
         prompt_digest = hashlib.sha256(prompt.encode()).digest()[:16]
-        return cls(example, row_id, canonical, prompt_digest, source_index, line)
+        group_digest = hashlib.sha256(example.group.encode()).digest()[:16]
+        return cls(example, row_id, canonical, digest[:16], prompt_digest, group_digest, source_index, line)
 
 
 class ExampleMaker:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from enum import StrEnum
 
 from mainspring_data_ingest.domain.recipes import SplitShares
-from mainspring_data_ingest.domain.rows import Row
+
+PLACES = 100
 
 
 class Split(StrEnum):
@@ -17,28 +17,12 @@ class Split(StrEnum):
     TEST = "TEST"
 
 
-def split_of(group: str, shares: SplitShares) -> Split:
-    """The split of a group. Its place (0 to 99) follows from its SHA-256 alone, so nothing moves when data is added."""
-    place = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) % 100
-    if place < shares.train_percent:
-        return Split.TRAIN
-    return Split.VALIDATION if place < shares.train_percent + shares.validation_percent else Split.TEST
+def place_of(group_digest: bytes) -> int:
+    """The place of a group, 0 to 99. It follows from its SHA-256 alone, so nothing moves when data is added."""
+    return int.from_bytes(group_digest[:8]) % PLACES
 
 
-class SplitAssigner:
-    """Assigns rows in input order.
-
-    A row whose prompt came before goes where the first one went, whatever its group, so that no prompt is both learned
-    from and tested on. Appending data cannot move a row: the first of its prompt stays the first.
-    """
-
-    def __init__(self, shares: SplitShares) -> None:
-        self._shares = shares
-        self._by_prompt: dict[bytes, Split] = {}
-
-    def assign(self, row: Row) -> Split:
-        """The row's split."""
-        known = self._by_prompt.get(row.prompt_digest)
-        if known is None:
-            known = self._by_prompt[row.prompt_digest] = split_of(row.example.group, self._shares)
-        return known
+def splits_by_place(shares: SplitShares) -> tuple[Split, ...]:
+    """The split of each place."""
+    counts = (shares.train_percent, shares.validation_percent, shares.test_percent)
+    return tuple(split for split, count in zip(Split, counts, strict=True) for _ in range(count))

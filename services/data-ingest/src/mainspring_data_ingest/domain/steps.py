@@ -127,6 +127,13 @@ class PersonalData:
         return dict.fromkeys(PersonalDataKind, self.default_action) | {rule.data: rule.action for rule in self.rules}
 
 
+class Keep(StrEnum):
+    """Which of rows that are almost the same stays."""
+
+    FIRST = "FIRST"
+    LONGEST = "LONGEST"
+
+
 @dataclass(frozen=True)
 class NearDuplicates:
     """Refuses rows whose prompt and answer are each almost those of a row before.
@@ -135,11 +142,13 @@ class NearDuplicates:
         threshold: Jaccard similarity of the sets of shingles from which two texts are almost the same.
         shingle_words: Words in a row that are compared as one.
         part: Which texts are compared; `ALL` is prompt and answer, each by itself.
+        keep: Which row stays.
     """
 
     threshold: float = 0.9
     shingle_words: int = 3
     part: TextPart = TextPart.ALL
+    keep: Keep = Keep.FIRST
     kind: Literal["near_duplicates"] = "near_duplicates"
 
 

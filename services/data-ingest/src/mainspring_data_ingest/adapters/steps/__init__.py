@@ -1,18 +1,48 @@
 """The recipe's steps at work. Imported by the refining process only: some need libraries that are slow to import, so
 each is imported when a recipe asks for it.
+
+Most look at one row at a time (`build`). Those that compare rows have two parts: a probe that takes from each row what
+matters, and a decision when all rows are known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mainspring_data_ingest.adapters.steps.base import Decision, Probe, Refusals
 from mainspring_data_ingest.application.ports import Step
 from mainspring_data_ingest.domain import steps as domain
 from mainspring_data_ingest.domain.rows import Draft
 
+__all__ = ["Refusals", "build", "decision", "probe"]
 
-def build(step: domain.RecipeStep, held_out: Iterable[Draft]) -> Step:
-    """The step that a recipe describes; `held_out` are the examples of its evaluation set, if it has one."""
+
+def probe(step: domain.RecipeStep) -> Probe | None:
+    """What takes from each row what a comparing step needs; None for a step that looks at single rows."""
+    match step:
+        case domain.NearDuplicates():
+            from mainspring_data_ingest.adapters.steps.near_duplicates import NearDuplicatesProbe
+
+            return NearDuplicatesProbe(step)
+        case _:
+            return None
+
+
+def decision(step: domain.RecipeStep, position: int) -> Decision | None:
+    """What decides for the comparing step at a position of the recipe; None for a step that looks at single rows."""
+    match step:
+        case domain.NearDuplicates():
+            from mainspring_data_ingest.adapters.steps.near_duplicates import NearDuplicatesDecision
+
+            return NearDuplicatesDecision(step, position)
+        case _:
+            return None
+
+
+def build(step: domain.RecipeStep, held_out: Iterable[Draft]) -> Step | None:
+    """The step that a recipe describes, None when it compares rows; `held_out` are the examples of its evaluation set,
+    if it has one.
+    """
     match step:
         case domain.TextRepair():
             from mainspring_data_ingest.adapters.steps.text_repair import TextRepairStep
@@ -38,11 +68,9 @@ def build(step: domain.RecipeStep, held_out: Iterable[Draft]) -> Step:
             from mainspring_data_ingest.adapters.steps.personal_data import PersonalDataStep
 
             return PersonalDataStep(step)
-        case domain.NearDuplicates():
-            from mainspring_data_ingest.adapters.steps.near_duplicates import NearDuplicatesStep
-
-            return NearDuplicatesStep(step)
         case domain.Decontamination():
             from mainspring_data_ingest.adapters.steps.decontamination import DecontaminationStep
 
             return DecontaminationStep(step, held_out)
+        case domain.NearDuplicates():
+            return None

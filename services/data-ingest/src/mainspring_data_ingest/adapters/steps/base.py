@@ -1,20 +1,54 @@
-"""What all steps have."""
+"""What steps have in common."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mainspring_data_ingest.domain.rows import Origin
+from mainspring_data_ingest.application.refining import Candidate
+from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.rows import Draft
+
+if TYPE_CHECKING:  # It needs this module.
+    from mainspring_data_ingest.adapters.candidates import Candidates
+
+Arrays = Mapping[str, Any]
+"""Numpy arrays by name, one entry (or one row) for each candidate unless their user knows better."""
 
 
 class BaseStep:
-    """A `Step` that remembers nothing; subclasses apply."""
+    """A `Step`; subclasses apply."""
 
     name = ""
-    after_duplicates = False
 
     def __init__(self) -> None:
         self.found: Counter[str] = Counter()
+        self.about: dict[str, int] = {}
 
-    def kept(self, origin: Origin) -> None:
-        """See `Step`."""
+
+class Probe(Protocol):
+    """The part of a comparing step that looks at single rows, and so may work anywhere."""
+
+    def probe(self, candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> Arrays:
+        """What deciding needs to know of a chunk's candidates; the drafts are theirs at the step's place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Candidates that one step refuses, ascending; `detail` says why the one at an index is."""
+
+    reason: RefusalReason
+    rows: Any
+    detail: Callable[[int], str]
+
+
+class Decision(Protocol):
+    """The part of a comparing step that decides, when all candidates are known."""
+
+    def decide(self, candidates: Candidates, folder: Path) -> Refusals:
+        """Which of the candidates that are still kept it refuses; the folder is for temporary files."""
+        ...

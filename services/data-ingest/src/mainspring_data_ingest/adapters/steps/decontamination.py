@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from mainspring_data_ingest.adapters.steps.base import BaseStep
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
-from mainspring_data_ingest.domain.rows import Draft, Origin
+from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import Decontamination, TextPart
 from mainspring_data_ingest.domain.words import runs_of, words_of
 
@@ -31,9 +31,9 @@ class DecontaminationStep(BaseStep):
             self._sizes.append(len(runs))
             for run in runs:
                 self._examples.setdefault(run, []).append(number)
-        self.found["evaluation_examples"] = len(self._sizes)
+        self.about["evaluation_examples"] = len(self._sizes)
 
-    def apply(self, draft: Draft, origin: Origin) -> Draft:
+    def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
         prompt = words_of(draft.text(TextPart.PROMPT))
         if " ".join(prompt) in self._prompts:

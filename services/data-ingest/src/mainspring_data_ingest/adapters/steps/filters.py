@@ -5,7 +5,7 @@ from __future__ import annotations
 from mainspring_data_ingest.adapters.steps.base import BaseStep
 from mainspring_data_ingest.domain.quality import problem_of
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
-from mainspring_data_ingest.domain.rows import Draft, Origin
+from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import LengthFilter, QualityFilter
 
 
@@ -18,7 +18,7 @@ class LengthStep(BaseStep):
         super().__init__()
         self._step = step
 
-    def apply(self, draft: Draft, origin: Origin) -> Draft:
+    def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
         step, text = self._step, draft.text(self._step.part)
         words = len(text.split()) if step.min_words or step.max_words else 0
@@ -45,7 +45,7 @@ class QualityStep(BaseStep):
         super().__init__()
         self._step = step
 
-    def apply(self, draft: Draft, origin: Origin) -> Draft:
+    def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
         if problem := problem_of(draft.text(self._step.part), self._step.rules):
             self.found[problem.partition(":")[0]] += 1

@@ -8,7 +8,7 @@ from lingua import IsoCode639_1, LanguageDetectorBuilder
 
 from mainspring_data_ingest.adapters.steps.base import BaseStep
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
-from mainspring_data_ingest.domain.rows import Draft, Origin
+from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import LanguageFilter
 
 _LOOKED_AT = 1000
@@ -30,7 +30,7 @@ class LanguageStep(BaseStep):
         self._detector = LanguageDetectorBuilder.from_iso_codes_639_1(*known).build()
         self._wanted = frozenset(step.languages)
 
-    def apply(self, draft: Draft, origin: Origin) -> Draft:
+    def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
         values = self._detector.compute_language_confidence_values(draft.text(self._step.part)[:_LOOKED_AT])
         best = values[0]

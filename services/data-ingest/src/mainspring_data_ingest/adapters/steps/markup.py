@@ -11,7 +11,7 @@ from lxml import html as lxml_html
 from lxml.etree import LxmlError  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType] - C code.
 
 from mainspring_data_ingest.adapters.steps.base import BaseStep
-from mainspring_data_ingest.domain.rows import Draft, Origin
+from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import MarkupToText
 
 _INLINE = "a|abbr|b|cite|code|del|em|font|i|img|ins|kbd|label|mark|q|s|small|span|strike|strong|sub|sup|tt|u|var"
@@ -38,7 +38,7 @@ class MarkupStep(BaseStep):
         super().__init__()
         self._part = step.part
 
-    def apply(self, draft: Draft, origin: Origin) -> Draft:
+    def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
         return draft.changed(self._part, text_of_markup)
 

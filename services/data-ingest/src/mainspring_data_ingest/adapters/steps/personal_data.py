@@ -21,7 +21,7 @@ from presidio_analyzer.predefined_recognizers import (
 
 from mainspring_data_ingest.adapters.steps.base import BaseStep
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
-from mainspring_data_ingest.domain.rows import Draft, Origin
+from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import PersonalData, PersonalDataAction, PersonalDataKind
 
 _HASH_KEY = b"mainspring.personal_data.v1"
@@ -66,7 +66,7 @@ class PersonalDataStep(BaseStep):
         # Kinds that stay are looked for too: an address that stays must not be taken for a telephone number.
         self._kinds = [(kind, entity, recogniser(), sign) for kind, entity, recogniser, sign in _KINDS]
 
-    def apply(self, draft: Draft, origin: Origin) -> Draft:
+    def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
         return draft.changed(self._part, self._treated)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ftfy
 
 from mainspring_data_ingest.adapters.steps.base import BaseStep
-from mainspring_data_ingest.domain.rows import Draft, Origin
+from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import TextRepair
 
 # Entities belong to the step for markup. Quotes, ligatures and wide characters may be meant as they are.
@@ -24,7 +24,7 @@ class TextRepairStep(BaseStep):
         super().__init__()
         self._part = step.part
 
-    def apply(self, draft: Draft, origin: Origin) -> Draft:
+    def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
         return draft.changed(self._part, _repaired)
 

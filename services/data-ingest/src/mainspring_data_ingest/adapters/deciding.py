@@ -1,0 +1,80 @@
+"""Decides what follows from all rows together: duplicates, and splits. In one process, on columns of numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mainspring_data_ingest.adapters import steps
+from mainspring_data_ingest.adapters.candidates import KEPT, Candidates, firsts
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.report import StepCounts
+from mainspring_data_ingest.domain.splits import Split, splits_by_place
+
+
+class Decisions:
+    """What became of the candidates.
+
+    Attributes:
+        candidates: The candidates with their fates.
+        split: The split of each that is kept, as position in `Split`.
+        counts: What each comparing step did, by its position in the recipe.
+    """
+
+    def __init__(self, recipe: IngestionRecipe, candidates: Candidates, folder: Path) -> None:
+        self.candidates = candidates
+        self.counts: dict[int, StepCounts] = {}
+        self._recipe, self._folder = recipe, folder
+        self._refusals: list[steps.Refusals] = []
+        self.split: Any = np.zeros(candidates.count, np.uint8)
+
+    def make(self) -> None:
+        """Decides: exact duplicates first, then the recipe's comparing steps in their order, then splits."""
+        self._exact_duplicates()
+        for position, step in enumerate(self._recipe.steps):
+            if decision := steps.decision(step, position):
+                counts = self.counts[position] = StepCounts(step.kind)
+                made = decision.decide(self.candidates, self._folder)
+                self._refuse(made)
+                counts.refused.update({made.reason: len(made.rows)} if len(made.rows) else {})
+                counts.passed = int((self.candidates.fate == KEPT).sum())
+        self._splits()
+
+    def refusals(self) -> dict[RefusalReason, int]:
+        """Candidates refused, by reason."""
+        return {made.reason: len(made.rows) for made in self._refusals if len(made.rows)}
+
+    def details(self, chunk: int) -> list[tuple[int, RefusalReason, str]]:
+        """The refused candidates of a chunk in their order: position in the chunk, reason, detail."""
+        begin, end = self.candidates.starts[chunk : chunk + 2].tolist()
+        found: list[tuple[int, RefusalReason, str]] = []
+        for made in self._refusals:
+            low, high = np.searchsorted(made.rows, [begin, end]).tolist()
+            for index in range(low, high):
+                found.append((int(made.rows[index]) - begin, made.reason, made.detail(index)))
+        return sorted(found)
+
+    def _refuse(self, made: steps.Refusals) -> None:
+        self._refusals.append(made)
+        self.candidates.fate[made.rows] = len(self._refusals)
+
+    def _exact_duplicates(self) -> None:
+        later: list[Any] = [np.empty(0, np.int64)]
+        for rows, values in self.candidates.repeated(self.candidates.keys("row_low", "row_high")):
+            later.append(rows[rows != firsts(rows, values)])
+        rows = np.sort(np.concatenate(later))
+        detail = "the same messages came earlier in the input"
+        self._refuse(steps.Refusals(RefusalReason.EXACT_DUPLICATE, rows, lambda _: detail))
+
+    def _splits(self) -> None:
+        """A row goes to its group's split; one whose prompt came before goes where the first one went, whatever its
+        group, so that no prompt is both learned from and tested on. Appending data cannot move a row: the first of its
+        prompt stays the first.
+        """
+        table = np.array([list(Split).index(split) for split in splits_by_place(self._recipe.split)], np.uint8)
+        self.split = table[self.candidates.column("split_place").astype(np.intp)]
+        for rows, values in self.candidates.repeated(self.candidates.keys("prompt_low", "prompt_high")):
+            self.split[rows] = self.split[firsts(rows, values)]

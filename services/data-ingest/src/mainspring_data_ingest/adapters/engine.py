@@ -1,0 +1,230 @@
+"""Refines an ingestion: reads its sources chunk by chunk, has the chunks refined, decides, has the shards written."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from mainspring_data_ingest.adapters.candidates import KEPT, Candidates
+from mainspring_data_ingest.adapters.chunks import EXTRAS, ChunkFolder, ChunkInfo
+from mainspring_data_ingest.adapters.deciding import Decisions
+from mainspring_data_ingest.adapters.executors import Executor
+from mainspring_data_ingest.adapters.jobs import Job
+from mainspring_data_ingest.adapters.reading import open_source
+from mainspring_data_ingest.adapters.shards import ShardPlan, WrittenShard, plan
+from mainspring_data_ingest.application.files import refused_line
+from mainspring_data_ingest.application.ports import Refined, SourceReader
+from mainspring_data_ingest.application.refining import RecordChunk, SourceTally
+from mainspring_data_ingest.domain.datasets import Tally
+from mainspring_data_ingest.domain.records import EXCERPT_BYTES, Record, RefusalReason, RefusedRow, excerpt
+from mainspring_data_ingest.domain.report import Report, StepCounts, TextStatistics
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_svckit.errors import InvalidInput
+
+PROGRESS_S = 0.5
+CHUNK_ROWS = 4_000
+CHUNK_BYTES = 4 << 20
+"""Records and bytes of a chunk at most; neither changes what comes out."""
+_READING_SHARE = 0.9
+"""Part of the whole time that goes by while sources are read, for the time that remains."""
+Say = Callable[[dict[str, Any]], None]
+
+
+class Engine:
+    """Does one job."""
+
+    def __init__(self, job: Job, folder: Path, executor: Executor, say: Say) -> None:
+        """Takes the folder for everything, who does the work, and who hears how far it is."""
+        self._job, self._folder, self._executor, self._say = job, folder, executor, say
+        self._chunks = ChunkFolder(folder / "chunks")
+        self._infos: dict[int, ChunkInfo] = {}
+        self._rows = self._resumed = 0
+        self._trouble: tuple[int, InvalidInput] | None = None
+        self._started = self._told = time.monotonic()
+
+    def run(self) -> Refined:
+        """Does it.
+
+        Raises:
+            InvalidInput: A source cannot be used, or no row is left; the message names the source.
+            MainspringError: As `Executor.run`.
+        """
+        self._refine()
+        infos = [self._infos[number] for number in sorted(self._infos)]
+        self._check_sources(infos)
+        self._tell("comparing", 1.0)
+        candidates = Candidates(self._chunks, infos)
+        decisions = Decisions(self._job.recipe, candidates, self._folder)
+        decisions.make()
+        refusals = Counter(decisions.refusals())
+        for info in infos:
+            refusals.update(info.refusals)
+        self._tell("writing", 1.0)
+        refused = self._write_refused(infos, decisions)
+        kept = np.flatnonzero(candidates.fate == KEPT)
+        if not len(kept):
+            raise self._nothing_kept(refusals, refused)
+        shards, after = self._write_shards(infos, decisions, kept)
+        rows = Counter({split: int((decisions.split[kept] == index).sum()) for index, split in enumerate(Split)})
+        tally = Tally({split: rows[split] for split in Split}, dict(sorted(refusals.items())))
+        changed = int(candidates.column("changed")[kept].sum())
+        return Refined(shards, refused, tally, self._report(infos, decisions, tally, changed, after))
+
+    def _refine(self) -> None:
+        with ExitStack() as stack:
+            for done in self._executor.run(self._tasks(stack)):
+                assert isinstance(done, ChunkInfo)
+                self._finished(done)
+
+    def _tasks(self, stack: ExitStack) -> Iterator[RecordChunk]:
+        """The chunks that no earlier run has finished."""
+        number = place = 0
+        files: list[BinaryIO] = []
+        total = sum(source.path.stat().st_size for source in self._job.sources)
+        for index, source in enumerate(self._job.sources):
+            try:
+                reader, file = open_source(source, source.columns or self._job.recipe.columns, stack)
+                files.append(file)
+                for records in _chunked(reader):
+                    if (info := self._chunks.finished(number)) is not None:
+                        self._resumed += 1
+                        self._finished(info)
+                    else:
+                        yield RecordChunk(number, index, place, records)
+                    number, place = number + 1, place + len(records)
+                    self._tell("reading", sum(file.tell() for file in files) / max(1, total))
+            except InvalidInput as err:
+                # What came before it is judged first, so that the first trouble is the one that is told.
+                self._trouble = index, InvalidInput(f"{source.title} {err.message}", reason=err.reason)
+                return
+
+    def _finished(self, info: ChunkInfo) -> None:
+        self._infos[info.number] = info
+        self._rows += info.records
+
+    def _check_sources(self, infos: Sequence[ChunkInfo]) -> None:
+        tallies = [SourceTally() for _ in self._job.sources]
+        for info in infos:
+            tally = tallies[info.source_index]
+            tally.rows += info.records
+            tally.not_utf8 += info.not_utf8
+            tally.refusals.update(info.refusals)
+            tally.first = tally.first or info.first
+        for index, (source, tally) in enumerate(zip(self._job.sources, tallies, strict=True)):
+            if self._trouble is not None and self._trouble[0] == index:
+                raise self._trouble[1]
+            try:
+                tally.check()
+            except InvalidInput as err:
+                raise InvalidInput(f"{source.title} {err.message}", reason=err.reason) from err
+
+    def _write_refused(self, infos: Sequence[ChunkInfo], decisions: Decisions) -> Path | None:
+        """Writes all refused rows in input order; None when there is none."""
+        path, written = self._folder / "refused.jsonl", 0
+        with path.open("wb") as file:
+            for chunk, info in enumerate(infos):
+                lines = list(self._chunks.refused_lines(info.number)) + self._refused_later(chunk, decisions)
+                file.writelines(line for _, line in sorted(lines))
+                written += len(lines)
+        return path if written else None
+
+    def _refused_later(self, chunk: int, decisions: Decisions) -> list[tuple[int, bytes]]:
+        """The refused candidates of a chunk with their places, as lines."""
+        found = decisions.details(chunk)
+        if not found:
+            return []
+        raw = decisions.candidates.texts(chunk, "raw")["raw"]
+        keys = decisions.candidates.array(chunk, "keys")
+        lines: list[tuple[int, bytes]] = []
+        for position, reason, detail in found:
+            key = keys[position]
+            row = RefusedRow(int(key["source"]), int(key["line"]), reason, detail, excerpt(raw[position].as_py()))
+            lines.append((int(key["place"]), refused_line(row)))
+        return lines
+
+    def _write_shards(
+        self, infos: Sequence[ChunkInfo], decisions: Decisions, kept: Any
+    ) -> tuple[tuple[Any, ...], TextStatistics]:
+        sizes, plans = decisions.candidates.column("bytes"), list[ShardPlan]()
+        numbers = [info.number for info in infos]
+        extras = tuple([name for name in EXTRAS if decisions.candidates.column(name)[kept].any()])
+        for index, split in enumerate(Split):
+            rows = kept[decisions.split[kept] == index]
+            plans += plan(
+                split,
+                rows,
+                sizes[rows],
+                decisions.candidates.starts,
+                numbers,
+                extras=extras,
+                rows_per_shard=self._job.rows_per_shard,
+            )
+        after, written = TextStatistics(), dict[tuple[Split, int], WrittenShard]()
+        for done in self._executor.run(plans):
+            assert isinstance(done, WrittenShard)
+            after.merge(done.after)
+            written[done.shard.split, done.number] = done
+            self._tell("writing", 1.0)
+        return tuple(written[planned.split, planned.number].shard for planned in plans), after
+
+    def _report(
+        self, infos: Sequence[ChunkInfo], decisions: Decisions, tally: Tally, changed: int, after: TextStatistics
+    ) -> Report:
+        before = TextStatistics()
+        counts = [decisions.counts.get(number) or StepCounts(s.kind) for number, s in enumerate(self._job.recipe.steps)]
+        for info in infos:
+            before.merge(info.before)
+            for counted, state in zip(counts, info.steps, strict=True):
+                if state is not None:
+                    counted.merge(state)
+        return Report(
+            input_rows=tally.input_rows,
+            kept_unchanged=sum(tally.splits.values()) - changed,
+            kept_changed=changed,
+            refused=dict(tally.refusals),
+            steps=tuple(counted.report() for counted in counts),
+            before=before.report(),
+            after=after.report(),
+        )
+
+    def _nothing_kept(self, refusals: Counter[RefusalReason], refused: Path | None) -> InvalidInput:
+        assert refused is not None
+        with refused.open("rb") as file:
+            first = orjson.loads(file.readline())
+        counts = ", ".join(f"{reason.value} {rows}" for reason, rows in sorted(refusals.items()))
+        where = f"{self._job.sources[first['source_index']].title} line {first['line']}"
+        message = f"every row is refused ({counts}); the first: {where}: {first['detail']}"
+        return InvalidInput(message, reason="NO_ROWS_KEPT")
+
+    def _tell(self, phase: str, read: float) -> None:
+        """Tells how far it is, now and then; `read` is the share of the sources that is read."""
+        now = time.monotonic()
+        if phase == "reading" and now - self._told < PROGRESS_S and self._rows:
+            return
+        self._told = now
+        elapsed, share = now - self._started, read * _READING_SHARE
+        remaining = elapsed * (1 - share) / share if elapsed > 1 and share else None
+        self._say({"rows": self._rows, "phase": phase, "remaining_s": remaining, "resumed_chunks": self._resumed})
+
+
+def _chunked(reader: SourceReader) -> Iterator[list[Record]]:
+    """A source's records, so many at a time. Where chunks end follows from the records alone."""
+    records: list[Record] = []
+    size = 0
+    for record in reader.records():
+        size += len(record.raw)
+        if len(record.raw) > EXCERPT_BYTES:
+            record = Record(record.line, record.raw[:EXCERPT_BYTES], record.values, record.problem)
+        records.append(record)
+        if len(records) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield records
+            records, size = [], 0
+    if records:
+        yield records
