@@ -17,7 +17,6 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RowRefused
 from mainspring_data_ingest.domain.rows import Draft, Example, ExampleMaker, Message, Row
 from mainspring_data_ingest.domain.shapes import Shape, recognise
-from mainspring_data_ingest.domain.splits import SplitAssigner
 from mainspring_data_ingest.domain.steps import TextPart
 
 QUESTION, GOOD, BAD = "Is water wet?", "Yes, it is.", "No idea."
@@ -196,13 +195,6 @@ def test_rows_are_identified_with_what_was_said_of_their_answer() -> None:
     assert row(rejected=BAD, desirable=False).canonical == canonical
 
 
-def test_b9_texts_without_a_prompt_are_split_by_their_own_group() -> None:
-    assigner = SplitAssigner(recipe(ColumnMapping()).split)
-    columns = ColumnMapping(text_column="text")
-    splits = {assigner.assign(Row.of(made({"text": f"text {n}"}, columns), 0, n)) for n in range(100)}
-    assert len(splits) == 3
-
-
 def refined(folder: Path, columns: ColumnMapping, *sources: list[dict[str, Any]], **options: Any) -> Refined:
     folder.mkdir(parents=True, exist_ok=True)
     files: list[SourceFile] = []
@@ -260,3 +252,9 @@ def test_a_version_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         return {value for s in made.shards for value in pq.read_table(s.path)["row_id"].to_pylist()}
 
     assert ids(again) == ids(first)
+
+
+def test_b9_texts_without_a_prompt_are_split_by_their_own_group(tmp_path: Path) -> None:
+    columns = ColumnMapping(text_column="text")
+    split = {shard.split for shard in refined(tmp_path, columns, [{"text": f"text {n}"} for n in range(100)]).shards}
+    assert len(split) == 3
