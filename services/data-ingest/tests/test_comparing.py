@@ -6,13 +6,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mainspring_data_ingest.adapters.chunks import EXTRAS, ChunkFolder, encode
 from mainspring_data_ingest.adapters.comparing import compare
 from mainspring_data_ingest.adapters.shard_jobs import Side, SideShard
 from mainspring_data_ingest.adapters.shard_rows import canonical, rows
-from mainspring_data_ingest.adapters.shards import ShardWriter
+from mainspring_data_ingest.adapters.shards import plan, write
+from mainspring_data_ingest.application.ports import RefinedShard
+from mainspring_data_ingest.application.refining import Candidate, RecordChunk, RefinedChunk
+from mainspring_data_ingest.domain.report import Measure, TextStatistics
 from mainspring_data_ingest.domain.rows import Example, Message, Row
 from mainspring_data_ingest.domain.splits import Split
 
@@ -24,17 +29,35 @@ class Fact(NamedTuple):
     line: int
 
 
+def write_shards(folder: Path, split: Split, made: Sequence[Row], rows_per_shard: int = 50_000) -> list[RefinedShard]:
+    """Shards of exactly these rows, by way of a chunk."""
+    candidates = [Candidate(n, row, False, b"", Measure(0, 0, 0, 0, 0), ()) for n, row in enumerate(made)]
+    chunks = ChunkFolder(folder / f"chunks-{split}")
+    chunks.put(0, encode(RecordChunk(0, 0, 0, ()), RefinedChunk(candidates, [], [], TextStatistics()), {}))
+    extras = tuple([name for name in EXTRAS if any(getattr(row.example, name) is not None for row in made)])
+    plans = plan(
+        split,
+        np.arange(len(made)),
+        [len(row.canonical.encode()) + 1 for row in made],
+        np.array([0, len(made)]),
+        [0],
+        extras=extras,
+        rows_per_shard=rows_per_shard,
+    )
+    return [write(folder, chunks, planned).shard for planned in plans]
+
+
 def side(folder: Path, facts: Sequence[Fact], source: str, rows_per_shard: int = 3) -> Side:
     folder.mkdir()
     shards: list[SideShard] = []
     for split in Split:
-        writer = ShardWriter(folder, split, rows_per_shard=rows_per_shard)
-        for fact in facts:
-            if fact.split is split:
-                messages = (Message("user", fact.prompt), Message("assistant", fact.answer))
-                writer.write(Row.of(Example(messages, fact.prompt), 0, fact.line))
-        writer.close()
-        shards += [SideShard(s.path, split.value.lower(), s.rows, s.rows_sha256) for s in writer.shards]
+        made = [
+            Row.of(Example((Message("user", f.prompt), Message("assistant", f.answer)), f.prompt), 0, f.line)
+            for f in facts
+            if f.split is split
+        ]
+        written = write_shards(folder, split, made, rows_per_shard)
+        shards += [SideShard(s.path, split.value.lower(), s.rows, s.rows_sha256) for s in written]
     return Side(tuple(shards), (source,))
 
 
@@ -114,8 +137,5 @@ def test_a_shards_rows_are_read_back_as_the_canonical_rows_that_digests_are_made
     example = Example((Message("user", 'é\n"q"'), Message("assistant", "a")), "g", rejected="worse", desirable=True)
     plain = Example((Message("user", "p"), Message("assistant", "b")), "g")
     written = [Row.of(example, 0, 7), Row.of(plain, 1, 8)]
-    writer = ShardWriter(tmp_path, Split.TRAIN)
-    for row in written:
-        writer.write(row)
-    writer.close()
-    assert [canonical(row) for row in rows(writer.shards[0].path)] == [row.canonical for row in written]
+    (shard,) = write_shards(tmp_path, Split.TRAIN, written)
+    assert [canonical(row) for row in rows(shard.path)] == [row.canonical for row in written]

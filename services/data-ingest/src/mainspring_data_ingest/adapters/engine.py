@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
@@ -85,13 +86,13 @@ class Engine:
 
     def _tasks(self, stack: ExitStack) -> Iterator[RecordChunk]:
         """The chunks that no earlier run has finished."""
-        number = place = 0
-        files: list[BinaryIO] = []
-        total = sum(source.path.stat().st_size for source in self._job.sources)
+        number = place = before = 0
+        sizes = [source.path.stat().st_size for source in self._job.sources]
         for index, source in enumerate(self._job.sources):
             try:
                 reader, file = open_source(source, source.columns or self._job.recipe.columns, stack)
-                files.append(file)
+                # It may be another file than the source's, which is packed.
+                whole = max(1, os.fstat(file.fileno()).st_size)
                 for records in _chunked(reader):
                     if (info := self._chunks.finished(number)) is not None:
                         self._resumed += 1
@@ -99,7 +100,8 @@ class Engine:
                     else:
                         yield RecordChunk(number, index, place, records)
                     number, place = number + 1, place + len(records)
-                    self._tell("reading", sum(file.tell() for file in files) / max(1, total))
+                    self._tell("reading", (before + sizes[index] * file.tell() / whole) / max(1, sum(sizes)))
+                before += sizes[index]
             except InvalidInput as err:
                 # What came before it is judged first, so that the first trouble is the one that is told.
                 self._trouble = index, InvalidInput(f"{source.title} {err.message}", reason=err.reason)
