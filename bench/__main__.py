@@ -2,7 +2,8 @@
 
 usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
-Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e.
+Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e and
+evidence-events.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -21,13 +22,13 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import events, fidelity, machine, quality, release, stack, table, throughput
+from bench import events, evidence_events, fidelity, machine, quality, release, stack, table, throughput
 from bench.figures import Result
 from bench.live import Stack
 from mainspring_testkit.servers import scratch_folder
 
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
-SLOW = ("demo", "e2e")
+SLOW = ("demo", "e2e", "evidence-events")
 OUT = machine.ROOT / ".build" / "bench.json"
 
 
@@ -43,6 +44,7 @@ class Runner:
             "release": lambda: self._with_stack(lambda s: release.measure(s, options.repeats)),
             "events": lambda: events.measure(options.repeats),
             "fidelity": fidelity.measure,
+            "evidence-events": evidence_events.measure,
             "demo": lambda: quality.demo(folder),
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
         }
