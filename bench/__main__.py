@@ -2,8 +2,8 @@
 
 usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
-Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e and
-evidence-events.
+Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
+evidence-events, train-queue and train-search.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -22,13 +22,25 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import events, evidence_events, fidelity, machine, quality, release, stack, table, throughput
+from bench import (
+    events,
+    evidence_events,
+    fidelity,
+    machine,
+    quality,
+    release,
+    stack,
+    table,
+    throughput,
+    train_queue,
+    train_search,
+)
 from bench.figures import Result
 from bench.live import Stack
 from mainspring_testkit.servers import scratch_folder
 
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
-SLOW = ("demo", "e2e", "evidence-events")
+SLOW = ("demo", "e2e", "evidence-events", "train-queue", "train-search")
 OUT = machine.ROOT / ".build" / "bench.json"
 
 
@@ -47,6 +59,8 @@ class Runner:
             "evidence-events": evidence_events.measure,
             "demo": lambda: quality.demo(folder),
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
+            "train-queue": lambda: train_queue.measure(folder / "train-queue"),
+            "train-search": lambda: train_search.measure(folder / "train-search", options.data),
         }
 
     async def run(self, name: str) -> Result:

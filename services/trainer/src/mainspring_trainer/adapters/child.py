@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections import deque
@@ -109,7 +110,7 @@ class ChildProcess:
     async def start(self, python: str, spec: Mapping[str, Any]) -> None:
         """Starts the process."""
         self.output.mkdir()
-        # Both pipes are our own: asyncio would not see the process end while something else holds one of its pipes.
+        # Both streams are our own: asyncio would not see the process end while something else holds one of its pipes.
         telling, printing = await self._pipe(self._lines), await self._pipe(self._printed)
         try:
             described = {**spec, "output": str(self.output), "progress_fd": telling, "parent_pid": os.getpid()}
@@ -180,13 +181,17 @@ class ChildProcess:
             timer.cancel()
 
     async def _pipe(self, reader: asyncio.StreamReader) -> int:
-        """A pipe that `reader` reads; returns the end that is written to."""
-        reading, writing = os.pipe()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+        """A stream that `reader` reads; returns the end that is written to.
+
+        A pair of sockets, no pipe: uvloop closes the file of a pipe twice, the second time when its number may be
+        somebody else's already.
+        """
+        ours, theirs = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_unix_connection(
+            lambda: asyncio.StreamReaderProtocol(reader), sock=ours
         )
         self._transports.append(transport)
-        return writing
+        return theirs.detach()
 
     def _environment(self) -> dict[str, str]:
         # Nothing of the service's own environment, where its secrets stand, is handed on.
