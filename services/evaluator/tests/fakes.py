@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from mainspring_evaluator.application.ports import EVERYTHING, ItemPairs, JudgedAnswer, Row, SplitRows, VersionInfo
+from mainspring_evaluator.domain.drift import Asked, DriftReport
 from mainspring_evaluator.domain.fidelity import Distribution
 from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Message, Prompt
 from mainspring_evaluator.domain.suites import Retrieval, SafetySet, Sampling, Split
@@ -164,12 +166,42 @@ class FakeObservations:
             self.rows.setdefault((project, key), value)
 
 
-class FakeLabels:
+class FakeTraffic:
     def __init__(self) -> None:
-        self.judged: dict[str, list[JudgedAnswer]] = {}
+        self.rows: dict[str, Asked] = {}
 
-    async def newest(self, model: str, limit: int) -> Sequence[JudgedAnswer]:
-        return self.judged.get(model, [])[:limit]
+    async def add(self, asked: Asked) -> None:
+        self.rows.setdefault(asked.name, asked)
+
+    async def judge(self, answer: str, good: bool) -> None:
+        if answer in self.rows:
+            self.rows[answer] = replace(self.rows[answer], good=good)
+
+    async def newest(self, model_version: str, after: str, limit: int) -> Sequence[Asked]:
+        rows = [row for row in self.rows.values() if row.model_version == model_version and row.name > after]
+        return sorted(rows, key=lambda row: row.name, reverse=True)[:limit]
+
+    async def judged(self, model: str, limit: int) -> Sequence[JudgedAnswer]:
+        rows = [row for row in self.rows.values() if row.model == model and row.good is not None]
+        return [
+            JudgedAnswer(tuple(Message(*turn) for turn in row.messages), row.text, bool(row.good))
+            for row in sorted(rows, key=lambda row: row.name, reverse=True)[:limit]
+        ]
+
+
+class FakeReports(FakeRepository[DriftReport]):
+    def __init__(self) -> None:
+        super().__init__(parent=lambda r: r.monitor, sort_key=lambda r: f"{r.number:09}", newest_first=True)
+
+    async def add(self, report: DriftReport) -> None:  # type: ignore[override]
+        await super().add(report)
+
+    async def count(self, monitor: str) -> int:
+        return sum(row.value.monitor == monitor for row in self.rows.values())
+
+    async def reference(self, monitor: str, model_version: str) -> DriftReport | None:
+        found = [row.value for row in self.rows.values() if row.value.reference and row.value.monitor == monitor]
+        return next((report for report in found if report.model_version == model_version), None)
 
 
 class FakeAnswers:

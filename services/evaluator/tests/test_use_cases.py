@@ -13,6 +13,7 @@ from mainspring_evaluator.application.evaluation import Evaluation
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.application.runs import RELEASE_WORK, RUN_WORK, Runs, Suites
+from mainspring_evaluator.domain.drift import DriftMonitor
 from mainspring_evaluator.domain.fidelity import PROBE_SCHEMA
 from mainspring_evaluator.domain.runs import EvaluationRun, RunState
 from mainspring_evaluator.domain.suites import EvaluationSuite, Sampling, SuiteVersion
@@ -51,8 +52,9 @@ from .fakes import (
     FakeInference,
     FakeItemFiles,
     FakeItems,
-    FakeLabels,
     FakeObservations,
+    FakeReports,
+    FakeTraffic,
 )
 
 SUITE = EvaluationSuite("projects/p/evaluationSuites/s", MODEL, ("rouge_l", "bleu"), bootstrap_resamples=100)
@@ -70,7 +72,8 @@ class World:
     item_files: FakeItemFiles = field(default_factory=FakeItemFiles)
     embeddings: FakeEmbeddings = field(default_factory=FakeEmbeddings)
     observations: FakeObservations = field(default_factory=FakeObservations)
-    labels: FakeLabels = field(default_factory=FakeLabels)
+    traffic: FakeTraffic = field(default_factory=FakeTraffic)
+    reports: FakeReports = field(default_factory=FakeReports)
     answers: FakeAnswers = field(default_factory=FakeAnswers)
     items: FakeItems = field(default_factory=FakeItems)
     files: FakeArtifacts = field(default_factory=FakeArtifacts)
@@ -89,7 +92,9 @@ class World:
             item_files=self.item_files,
             embeddings=self.embeddings,
             observations=self.observations,
-            labels=self.labels,
+            traffic=self.traffic,
+            monitors=FakeRepository[DriftMonitor](parent=project, sort_key=lambda m: m.name),
+            reports=self.reports,
             runs=FakeRepository[EvaluationRun](parent=project, sort_key=lambda r: r.name, newest_first=True),
             items=self.items,
             answers=self.answers,

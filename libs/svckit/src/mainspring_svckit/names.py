@@ -174,6 +174,14 @@ class EvaluationRunName(ResourceName):
 
 
 @dataclass(frozen=True)
+class DriftMonitorName(ResourceName):
+    """A drift monitor."""
+
+    template: ClassVar[str] = "projects/{project}/driftMonitors/{monitor}"
+    monitor: str
+
+
+@dataclass(frozen=True)
 class ModelName(ResourceName):
     """A model."""
 

@@ -11,7 +11,8 @@ from mainspring_evaluator.adapters.embeddings import EmbedderEmbeddings
 from mainspring_evaluator.adapters.inference import PlaneInference
 from mainspring_evaluator.adapters.item_files import HostItemFiles
 from mainspring_evaluator.adapters.scoring import ThreadScoring
-from mainspring_evaluator.adapters.traffic import PostgresTraffic
+from mainspring_evaluator.adapters.traffic import PostgresReports, PostgresTraffic, monitors
+from mainspring_evaluator.application.drift import DRIFT_WORK, DriftChecks, Traffic
 from mainspring_evaluator.application.evaluation import Evaluation
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Ports
@@ -61,7 +62,9 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
         ),
         embeddings=EmbedderEmbeddings(process.channel(settings.embedder_address), process.caller),
         observations=postgres.PostgresObservations(database),
-        labels=PostgresTraffic(database),
+        traffic=PostgresTraffic(database),
+        monitors=monitors(database),
+        reports=PostgresReports(database),
         scoring=ThreadScoring(),
         files=store,
         announcements=OutboxAnnouncements(events.outbox),
@@ -77,7 +80,7 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
         tries=settings.answer_tries,
         retry_wait_s=settings.answer_retry_wait_s,
     )
-    evaluation = Evaluation(ports, runs, generation)
+    evaluation, checks = Evaluation(ports, runs, generation), DriftChecks(ports, generation)
 
     async def do_run(lease: Lease) -> None:
         await evaluation.run(lease.item.key, lease)
@@ -92,6 +95,13 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
 
     async def give_up_release(lease: Lease, error: Exception) -> None:
         log.error("models_not_released", holder=lease.item.key, error=str(error))
+
+    async def do_check(lease: Lease) -> None:
+        await checks.check(lease.item.key, lease)
+
+    async def put_off_check(lease: Lease, error: Exception) -> None:
+        log.warning("drift_check_failed", monitor=lease.item.key, error=str(error))
+        await checks.put_off(lease.item.key)
 
     worker = Worker(
         database,
@@ -114,7 +124,20 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
         max_attempts=_RELEASE_ATTEMPTS,
     )
     process.intake(releaser.run(), "releases of models")
-    events.consume("evaluator-versions", Reactions(runs).on_version_registered)
+    checker = Worker(
+        database,
+        listener,
+        DRIFT_WORK,
+        do_check,
+        on_exhausted=put_off_check,
+        lease_s=settings.lease_s,
+        max_attempts=settings.run_attempts,
+    )
+    process.intake(checker.run(), "drift checks")
+    reactions = Reactions(runs, Traffic(ports))
+    events.consume("evaluator-versions", reactions.on_version_registered)
+    events.consume("evaluator-traffic", reactions.on_answered)
+    events.consume("evaluator-judgements", reactions.on_judged)
 
     servicer = EvaluationServicer(ports, Suites(ports), runs, listener)
     process.grpc_server(database).add(NAME, pb_grpc.add_EvaluationServiceServicer_to_server, servicer)

@@ -35,7 +35,14 @@ _ROUTING: dict[str, tuple[str, ...]] = {
 }
 _ROUTING["write"] = (*_ROUTING["read"], f"$KV.{ROUTING_BUCKET}.>")
 # What outside programs may follow: nothing in it was written by a person.
-_FOLLOWED = ("registry", "evaluation.run", "training.run", "data.dataset_version", "inference.rollout")
+_FOLLOWED = (
+    "registry",
+    "evaluation.run",
+    "evaluation.drift",
+    "training.run",
+    "data.dataset_version",
+    "inference.rollout",
+)
 
 
 def user_names(specs: Iterable[ServiceSpec]) -> list[str]:

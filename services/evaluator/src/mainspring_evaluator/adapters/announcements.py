@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mainspring.events.v1 import evaluation_events_pb2 as events
+from mainspring_evaluator.domain.drift import DriftReport
 from mainspring_evaluator.domain.runs import EvaluationRun
 from mainspring_eventkit.outbox import Outbox
 from mainspring_svckit.mapping import fidelity_to_proto, scorer_failure_to_proto, scorer_result_to_proto
@@ -34,6 +35,12 @@ class OutboxAnnouncements:
             suite_version=run.suite.version,
         )
         await self._outbox.emit(event, cycle=run.cycle)
+
+    async def drifted(self, model: str, report: DriftReport) -> None:
+        event = events.EvaluationDriftDetected(
+            drift_report=report.name, model=model, model_version=report.model_version, signals=report.alarms
+        )
+        await self._outbox.emit(event)
 
     async def failed(self, run: EvaluationRun) -> None:
         event = events.EvaluationRunFailed(

@@ -121,6 +121,20 @@ def paired_test(table: Table, *, rounds: int) -> tuple[str, float]:
     return "approximate_randomisation", _randomisation(table.scorer, own, other, rounds)
 
 
+def permutation_test(first: Sequence[float], second: Sequence[float], *, rounds: int = 10_000) -> float:
+    """Two-sided p value for "both samples have the same mean" by random divisions of all values (Fisher 1935)."""
+    values = np.concatenate([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
+    count, total = len(first), float(values.sum())
+
+    def distance(sum_of_first: Any) -> Any:
+        return np.abs(sum_of_first / count - (total - sum_of_first) / (len(values) - count))
+
+    seen, random, as_large = distance(float(np.sum(first))), np.random.default_rng(SEED + 2), 0
+    for _ in range(rounds):
+        as_large += bool(distance(random.permutation(values)[:count].sum()) >= seen - 1e-12)
+    return (1 + as_large) / (1 + rounds)
+
+
 def detectable_effect(standard_error: float, confidence_level: float) -> float:
     """Smallest difference that is found with a probability of 0.8."""
     return minimum_detectable_effect(standard_error, confidence_level=confidence_level)

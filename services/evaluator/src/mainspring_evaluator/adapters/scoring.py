@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from mainspring_evaluator.application.ports import Compared, Measured
+from mainspring_evaluator.application.ports import Change, Compared, Measured
 from mainspring_evaluator.domain.items import Item, Sample
 from mainspring_evaluator.domain.power import holm
 from mainspring_evaluator.domain.suites import DEFAULT_CONFIDENCE_LEVEL, DEFAULT_RESAMPLES, EvaluationSuite
@@ -76,6 +76,18 @@ class ThreadScoring:
         self, first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]]
     ) -> Sequence[Compared]:
         return await asyncio.to_thread(_compare, first, second)
+
+    async def changes(self, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Sequence[Change]:
+        return await asyncio.to_thread(_changes, pairs)
+
+
+def _changes(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Sequence[Change]:
+    from mainspring_evaluator.adapters.resampling import permutation_test
+
+    return [
+        Change(math.fsum(before) / len(before), math.fsum(now) / len(now), permutation_test(before, now))
+        for before, now in pairs
+    ]
 
 
 def _compare(first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]]) -> Sequence[Compared]:

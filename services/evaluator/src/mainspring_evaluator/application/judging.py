@@ -116,7 +116,7 @@ class Judging:
     async def labels(self, panel: JudgePanel, model: str) -> Sequence[tuple[JudgedAnswer, Question]]:
         """What people judged of a model, with what the judges are to be asked about it."""
         async with self._ports.transactions.transaction():
-            judged = await self._ports.labels.newest(model, _LABELS)
+            judged = await self._ports.traffic.judged(model, _LABELS)
         return [(each, rubric_question(panel, each.messages, each.text)) for each in judged]
 
     async def _ask_one(self, project: str, holder: str, judge: Judge, questions: Sequence[Question]) -> Verdicts:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mainspring_evaluator.domain.drift import Asked, DriftMonitor, DriftReport
 from mainspring_evaluator.domain.fidelity import Distribution
 from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Message, Prompt, Sample
 from mainspring_evaluator.domain.runs import EvaluationRun
@@ -194,11 +195,43 @@ class JudgedAnswer:
     good: bool
 
 
-class HumanLabels(Protocol):
-    """What people said of answers; joins the ambient transaction."""
+class Traffic(Protocol):
+    """A sample of what released versions were asked, and what people said of it; joins the ambient transaction."""
 
-    async def newest(self, model: str, limit: int) -> Sequence[JudgedAnswer]:
+    async def add(self, asked: Asked) -> None:
+        """Keeps a question with its answer, and no more of one version than the newest few thousand."""
+        ...
+
+    async def judge(self, answer: str, good: bool) -> None:
+        """Keeps what a person said of an answer; of one that is not there nothing is kept."""
+        ...
+
+    async def newest(self, model_version: str, after: str, limit: int) -> Sequence[Asked]:
+        """The newest questions that were asked of a version after the answer named `after`, newest first."""
+        ...
+
+    async def judged(self, model: str, limit: int) -> Sequence[JudgedAnswer]:
         """Answers of a model that somebody judged, newest first."""
+        ...
+
+
+class DriftReports(Protocol):
+    """Reports of checks; joins the ambient transaction."""
+
+    async def add(self, report: DriftReport) -> None:
+        """Keeps a report."""
+        ...
+
+    async def count(self, monitor: str) -> int:
+        """How many a monitor has."""
+        ...
+
+    async def reference(self, monitor: str, model_version: str) -> DriftReport | None:
+        """What a monitor measured first of a version; None when it has not."""
+        ...
+
+    async def list(self, parent: str, page: Page) -> Listed[DriftReport]:
+        """Reports of a monitor, newest first, a page at a time."""
         ...
 
 
@@ -273,6 +306,15 @@ class Compared:
     equal: int
 
 
+@dataclass(frozen=True)
+class Change:
+    """Two samples of one figure, and how probable so large a change is by chance (permutation test)."""
+
+    reference_mean: float
+    current_mean: float
+    p_value: float
+
+
 class Scoring(Protocol):
     """Scores answers."""
 
@@ -298,6 +340,10 @@ class Scoring(Protocol):
         """Compares two systems' scores (by item, by scorer) over the items that both have, by each scorer of both."""
         ...
 
+    async def changes(self, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Sequence[Change]:
+        """How each figure changed from a first sample to a second, which need not be of the same items."""
+        ...
+
 
 class Announcements(Protocol):
     """Tells other services what happened; joins the ambient transaction."""
@@ -308,6 +354,10 @@ class Announcements(Protocol):
 
     async def failed(self, run: EvaluationRun) -> None:
         """A version could not be measured."""
+        ...
+
+    async def drifted(self, model: str, report: DriftReport) -> None:
+        """A released version does worse than it did."""
         ...
 
 
@@ -327,7 +377,9 @@ class Ports:
     inference: Inference
     embeddings: Embeddings
     observations: Observations
-    labels: HumanLabels
+    traffic: Traffic
+    monitors: Repository[DriftMonitor]
+    reports: DriftReports
     scoring: Scoring
     files: Artifacts
     announcements: Announcements

@@ -8,11 +8,12 @@ from typing import Any
 
 from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
 from mainspring.evaluation.v1 import evaluation_service_pb2_grpc as pb_grpc
+from mainspring_evaluator.application.drift import Monitors
 from mainspring_evaluator.application.planning import Planning
 from mainspring_evaluator.application.ports import EVERYTHING, Ports
 from mainspring_evaluator.application.runs import Runs, Suites
 from mainspring_evaluator.domain.runs import RUN_STATES, EvaluationRun
-from mainspring_evaluator.transport import mapping, suites
+from mainspring_evaluator.transport import drift, mapping, suites
 from mainspring_svckit.database import Listener
 from mainspring_svckit.pagination import Page, next_page_token
 from mainspring_svckit.reading import Reader
@@ -27,7 +28,7 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
 
     def __init__(self, ports: Ports, suites: Suites, runs: Runs, listener: Listener) -> None:
         self._ports, self._suites, self._runs, self._listener = ports, suites, runs, listener
-        self._reader, self._planning = Reader(ports.transactions), Planning(ports)
+        self._reader, self._planning, self._monitors = Reader(ports.transactions), Planning(ports), Monitors(ports)
 
     async def UpdateEvaluationSuite(
         self, request: pb.UpdateEvaluationSuiteRequest, context: Any
@@ -136,4 +137,42 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
             common_items=found.common_items,
             pairs=[mapping.pair_to_proto(*pair) for pair in found.pairs.pairs],
             next_page_token=next_page_token(found.pairs.next_key, scope),
+        )
+
+    async def UpdateDriftMonitor(
+        self, request: pb.UpdateDriftMonitorRequest, context: Any
+    ) -> pb.UpdateDriftMonitorResponse:
+        stored = await self._monitors.put(
+            drift.monitor_from_proto(request.drift_monitor),
+            etag=request.drift_monitor.etag,
+            allow_missing=request.allow_missing,
+        )
+        return pb.UpdateDriftMonitorResponse(drift_monitor=drift.monitor_to_proto(stored))
+
+    async def GetDriftMonitor(self, request: pb.GetDriftMonitorRequest, context: Any) -> pb.GetDriftMonitorResponse:
+        found = await self._reader.get(self._ports.monitors, "DriftMonitor", request.name)
+        return pb.GetDriftMonitorResponse(drift_monitor=drift.monitor_to_proto(found))
+
+    async def ListDriftMonitors(
+        self, request: pb.ListDriftMonitorsRequest, context: Any
+    ) -> pb.ListDriftMonitorsResponse:
+        listed, token = await self._reader.list(self._ports.monitors, request)
+        return pb.ListDriftMonitorsResponse(
+            drift_monitors=map(drift.monitor_to_proto, listed.items), next_page_token=token
+        )
+
+    async def CheckDriftMonitor(
+        self, request: pb.CheckDriftMonitorRequest, context: Any
+    ) -> pb.CheckDriftMonitorResponse:
+        found = await self._monitors.check_now(request.name)
+        return pb.CheckDriftMonitorResponse(drift_monitor=drift.monitor_to_proto(found))
+
+    async def ListDriftReports(self, request: pb.ListDriftReportsRequest, context: Any) -> pb.ListDriftReportsResponse:
+        page = Page.of(request.page_size, request.page_token, request.parent)
+        async with self._ports.transactions.transaction():
+            await require(self._ports.monitors, "DriftMonitor", request.parent)
+            listed = await self._ports.reports.list(request.parent, page)
+        return pb.ListDriftReportsResponse(
+            drift_reports=[drift.report_to_proto(item.value) for item in listed.items],
+            next_page_token=next_page_token(listed.next_key, request.parent),
         )

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mainspring.evaluation.v1 import drift_pb2 as _drift_pb2
 from mainspring.evaluation.v1 import run_pb2 as _run_pb2
 from mainspring.evaluation.v1 import suite_pb2 as _suite_pb2
 import builtins as _builtins
@@ -787,3 +788,271 @@ class CompareEvaluationRunsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompareEvaluationRunsResponse: _TypeAlias = CompareEvaluationRunsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateDriftMonitorRequest(_message.Message):
+    """Request of EvaluationService.UpdateDriftMonitor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_MONITOR_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    allow_missing: _builtins.bool
+    """Optional. Makes it when it is missing. Without this a missing one is NOT_FOUND."""
+    request_id: _builtins.str
+    """Optional. UUID that makes a repeat within 24 h return the first answer."""
+    @_builtins.property
+    def drift_monitor(self) -> _drift_pb2.DriftMonitor:
+        """Required. The drift monitor as it should be."""
+
+    def __init__(
+        self,
+        *,
+        drift_monitor: _drift_pb2.DriftMonitor | None = ...,
+        allow_missing: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drift_monitor", b"drift_monitor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "drift_monitor", b"drift_monitor", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDriftMonitorRequest: _TypeAlias = UpdateDriftMonitorRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDriftMonitorResponse(_message.Message):
+    """Response of EvaluationService.UpdateDriftMonitor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_MONITOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def drift_monitor(self) -> _drift_pb2.DriftMonitor:
+        """The drift monitor as stored."""
+
+    def __init__(
+        self,
+        *,
+        drift_monitor: _drift_pb2.DriftMonitor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drift_monitor", b"drift_monitor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift_monitor", b"drift_monitor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDriftMonitorResponse: _TypeAlias = UpdateDriftMonitorResponse  # noqa: Y015
+
+@_typing.final
+class GetDriftMonitorRequest(_message.Message):
+    """Request of EvaluationService.GetDriftMonitor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/driftMonitors/{monitor}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDriftMonitorRequest: _TypeAlias = GetDriftMonitorRequest  # noqa: Y015
+
+@_typing.final
+class GetDriftMonitorResponse(_message.Message):
+    """Response of EvaluationService.GetDriftMonitor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_MONITOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def drift_monitor(self) -> _drift_pb2.DriftMonitor:
+        """The drift monitor."""
+
+    def __init__(
+        self,
+        *,
+        drift_monitor: _drift_pb2.DriftMonitor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drift_monitor", b"drift_monitor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift_monitor", b"drift_monitor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDriftMonitorResponse: _TypeAlias = GetDriftMonitorResponse  # noqa: Y015
+
+@_typing.final
+class CheckDriftMonitorRequest(_message.Message):
+    """Request of EvaluationService.CheckDriftMonitor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/driftMonitors/{monitor}`."""
+    request_id: _builtins.str
+    """Optional. UUID that makes a repeat within 24 h return the first answer."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckDriftMonitorRequest: _TypeAlias = CheckDriftMonitorRequest  # noqa: Y015
+
+@_typing.final
+class CheckDriftMonitorResponse(_message.Message):
+    """Response of EvaluationService.CheckDriftMonitor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_MONITOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def drift_monitor(self) -> _drift_pb2.DriftMonitor:
+        """The drift monitor."""
+
+    def __init__(
+        self,
+        *,
+        drift_monitor: _drift_pb2.DriftMonitor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drift_monitor", b"drift_monitor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift_monitor", b"drift_monitor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckDriftMonitorResponse: _TypeAlias = CheckDriftMonitorResponse  # noqa: Y015
+
+@_typing.final
+class ListDriftMonitorsRequest(_message.Message):
+    """Request of EvaluationService.ListDriftMonitors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}`."""
+    page_size: _builtins.int
+    """Optional. Most results in one page. Default 50, at most 500; more is taken as 500."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before; everything else must be as it was then."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDriftMonitorsRequest: _TypeAlias = ListDriftMonitorsRequest  # noqa: Y015
+
+@_typing.final
+class ListDriftMonitorsResponse(_message.Message):
+    """Response of EvaluationService.ListDriftMonitors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_MONITORS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of the list only."""
+    @_builtins.property
+    def drift_monitors(self) -> _containers.RepeatedCompositeFieldContainer[_drift_pb2.DriftMonitor]:
+        """One page of results."""
+
+    def __init__(
+        self,
+        *,
+        drift_monitors: _abc.Iterable[_drift_pb2.DriftMonitor] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift_monitors", b"drift_monitors", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDriftMonitorsResponse: _TypeAlias = ListDriftMonitorsResponse  # noqa: Y015
+
+@_typing.final
+class ListDriftReportsRequest(_message.Message):
+    """Request of EvaluationService.ListDriftReports."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}/driftMonitors/{monitor}`."""
+    page_size: _builtins.int
+    """Optional. Most results in one page. Default 50, at most 500; more is taken as 500."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before; everything else must be as it was then."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDriftReportsRequest: _TypeAlias = ListDriftReportsRequest  # noqa: Y015
+
+@_typing.final
+class ListDriftReportsResponse(_message.Message):
+    """Response of EvaluationService.ListDriftReports."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_REPORTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of the list only."""
+    @_builtins.property
+    def drift_reports(self) -> _containers.RepeatedCompositeFieldContainer[_drift_pb2.DriftReport]:
+        """One page of results."""
+
+    def __init__(
+        self,
+        *,
+        drift_reports: _abc.Iterable[_drift_pb2.DriftReport] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift_reports", b"drift_reports", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDriftReportsResponse: _TypeAlias = ListDriftReportsResponse  # noqa: Y015

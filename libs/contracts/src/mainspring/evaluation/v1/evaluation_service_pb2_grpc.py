@@ -95,6 +95,31 @@ class EvaluationServiceStub:
                 request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsRequest.SerializeToString,
                 response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsResponse.FromString,
                 _registered_method=True)
+        self.UpdateDriftMonitor = channel.unary_unary(
+                '/mainspring.evaluation.v1.EvaluationService/UpdateDriftMonitor',
+                request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.UpdateDriftMonitorRequest.SerializeToString,
+                response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.UpdateDriftMonitorResponse.FromString,
+                _registered_method=True)
+        self.GetDriftMonitor = channel.unary_unary(
+                '/mainspring.evaluation.v1.EvaluationService/GetDriftMonitor',
+                request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetDriftMonitorRequest.SerializeToString,
+                response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetDriftMonitorResponse.FromString,
+                _registered_method=True)
+        self.ListDriftMonitors = channel.unary_unary(
+                '/mainspring.evaluation.v1.EvaluationService/ListDriftMonitors',
+                request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftMonitorsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftMonitorsResponse.FromString,
+                _registered_method=True)
+        self.CheckDriftMonitor = channel.unary_unary(
+                '/mainspring.evaluation.v1.EvaluationService/CheckDriftMonitor',
+                request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CheckDriftMonitorRequest.SerializeToString,
+                response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CheckDriftMonitorResponse.FromString,
+                _registered_method=True)
+        self.ListDriftReports = channel.unary_unary(
+                '/mainspring.evaluation.v1.EvaluationService/ListDriftReports',
+                request_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftReportsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftReportsResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluationServiceServicer:
@@ -186,6 +211,41 @@ class EvaluationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateDriftMonitor(self, request, context):
+        """Writes a drift monitor. A stale `etag` is refused with ETAG_MISMATCH. The next check is an interval later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDriftMonitor(self, request, context):
+        """Reads a drift monitor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDriftMonitors(self, request, context):
+        """Lists a project's drift monitors by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckDriftMonitor(self, request, context):
+        """Asks for a check now, beside those that the interval asks for. Returns at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDriftReports(self, request, context):
+        """Lists a monitor's reports, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvaluationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -248,6 +308,31 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
                     servicer.CompareEvaluationRuns,
                     request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsRequest.FromString,
                     response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsResponse.SerializeToString,
+            ),
+            'UpdateDriftMonitor': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDriftMonitor,
+                    request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.UpdateDriftMonitorRequest.FromString,
+                    response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.UpdateDriftMonitorResponse.SerializeToString,
+            ),
+            'GetDriftMonitor': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDriftMonitor,
+                    request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetDriftMonitorRequest.FromString,
+                    response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetDriftMonitorResponse.SerializeToString,
+            ),
+            'ListDriftMonitors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDriftMonitors,
+                    request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftMonitorsRequest.FromString,
+                    response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftMonitorsResponse.SerializeToString,
+            ),
+            'CheckDriftMonitor': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckDriftMonitor,
+                    request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CheckDriftMonitorRequest.FromString,
+                    response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CheckDriftMonitorResponse.SerializeToString,
+            ),
+            'ListDriftReports': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDriftReports,
+                    request_deserializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftReportsRequest.FromString,
+                    response_serializer=mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftReportsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -575,6 +660,141 @@ class EvaluationService:
             '/mainspring.evaluation.v1.EvaluationService/CompareEvaluationRuns',
             mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsRequest.SerializeToString,
             mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CompareEvaluationRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDriftMonitor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.evaluation.v1.EvaluationService/UpdateDriftMonitor',
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.UpdateDriftMonitorRequest.SerializeToString,
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.UpdateDriftMonitorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDriftMonitor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.evaluation.v1.EvaluationService/GetDriftMonitor',
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetDriftMonitorRequest.SerializeToString,
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetDriftMonitorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDriftMonitors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.evaluation.v1.EvaluationService/ListDriftMonitors',
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftMonitorsRequest.SerializeToString,
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftMonitorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckDriftMonitor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.evaluation.v1.EvaluationService/CheckDriftMonitor',
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CheckDriftMonitorRequest.SerializeToString,
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.CheckDriftMonitorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDriftReports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.evaluation.v1.EvaluationService/ListDriftReports',
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftReportsRequest.SerializeToString,
+            mainspring_dot_evaluation_dot_v1_dot_evaluation__service__pb2.ListDriftReportsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,16 @@ class EvaluationServiceStub:
     """Lists a run's items by position."""
     CompareEvaluationRuns: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompareEvaluationRunsRequest, _evaluation_service_pb2.CompareEvaluationRunsResponse]
     """Puts the candidates of two runs side by side over the questions that both were asked."""
+    UpdateDriftMonitor: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.UpdateDriftMonitorRequest, _evaluation_service_pb2.UpdateDriftMonitorResponse]
+    """Writes a drift monitor. A stale `etag` is refused with ETAG_MISMATCH. The next check is an interval later."""
+    GetDriftMonitor: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetDriftMonitorRequest, _evaluation_service_pb2.GetDriftMonitorResponse]
+    """Reads a drift monitor."""
+    ListDriftMonitors: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListDriftMonitorsRequest, _evaluation_service_pb2.ListDriftMonitorsResponse]
+    """Lists a project's drift monitors by name."""
+    CheckDriftMonitor: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.CheckDriftMonitorRequest, _evaluation_service_pb2.CheckDriftMonitorResponse]
+    """Asks for a check now, beside those that the interval asks for. Returns at once."""
+    ListDriftReports: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListDriftReportsRequest, _evaluation_service_pb2.ListDriftReportsResponse]
+    """Lists a monitor's reports, newest first."""
 
 @_typing.type_check_only
 class EvaluationServiceAsyncStub(EvaluationServiceStub):
@@ -91,6 +101,16 @@ class EvaluationServiceAsyncStub(EvaluationServiceStub):
     """Lists a run's items by position."""
     CompareEvaluationRuns: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompareEvaluationRunsRequest, _evaluation_service_pb2.CompareEvaluationRunsResponse]  # type: ignore[assignment]
     """Puts the candidates of two runs side by side over the questions that both were asked."""
+    UpdateDriftMonitor: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.UpdateDriftMonitorRequest, _evaluation_service_pb2.UpdateDriftMonitorResponse]  # type: ignore[assignment]
+    """Writes a drift monitor. A stale `etag` is refused with ETAG_MISMATCH. The next check is an interval later."""
+    GetDriftMonitor: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetDriftMonitorRequest, _evaluation_service_pb2.GetDriftMonitorResponse]  # type: ignore[assignment]
+    """Reads a drift monitor."""
+    ListDriftMonitors: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListDriftMonitorsRequest, _evaluation_service_pb2.ListDriftMonitorsResponse]  # type: ignore[assignment]
+    """Lists a project's drift monitors by name."""
+    CheckDriftMonitor: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CheckDriftMonitorRequest, _evaluation_service_pb2.CheckDriftMonitorResponse]  # type: ignore[assignment]
+    """Asks for a check now, beside those that the interval asks for. Returns at once."""
+    ListDriftReports: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListDriftReportsRequest, _evaluation_service_pb2.ListDriftReportsResponse]  # type: ignore[assignment]
+    """Lists a monitor's reports, newest first."""
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
     """EvaluationService measures model versions through the plane that serves them."""
@@ -192,5 +212,45 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.CompareEvaluationRunsResponse, _abc.Awaitable[_evaluation_service_pb2.CompareEvaluationRunsResponse]]:
         """Puts the candidates of two runs side by side over the questions that both were asked."""
+
+    @_abc_1.abstractmethod
+    def UpdateDriftMonitor(
+        self,
+        request: _evaluation_service_pb2.UpdateDriftMonitorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.UpdateDriftMonitorResponse, _abc.Awaitable[_evaluation_service_pb2.UpdateDriftMonitorResponse]]:
+        """Writes a drift monitor. A stale `etag` is refused with ETAG_MISMATCH. The next check is an interval later."""
+
+    @_abc_1.abstractmethod
+    def GetDriftMonitor(
+        self,
+        request: _evaluation_service_pb2.GetDriftMonitorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.GetDriftMonitorResponse, _abc.Awaitable[_evaluation_service_pb2.GetDriftMonitorResponse]]:
+        """Reads a drift monitor."""
+
+    @_abc_1.abstractmethod
+    def ListDriftMonitors(
+        self,
+        request: _evaluation_service_pb2.ListDriftMonitorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.ListDriftMonitorsResponse, _abc.Awaitable[_evaluation_service_pb2.ListDriftMonitorsResponse]]:
+        """Lists a project's drift monitors by name."""
+
+    @_abc_1.abstractmethod
+    def CheckDriftMonitor(
+        self,
+        request: _evaluation_service_pb2.CheckDriftMonitorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.CheckDriftMonitorResponse, _abc.Awaitable[_evaluation_service_pb2.CheckDriftMonitorResponse]]:
+        """Asks for a check now, beside those that the interval asks for. Returns at once."""
+
+    @_abc_1.abstractmethod
+    def ListDriftReports(
+        self,
+        request: _evaluation_service_pb2.ListDriftReportsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.ListDriftReportsResponse, _abc.Awaitable[_evaluation_service_pb2.ListDriftReportsResponse]]:
+        """Lists a monitor's reports, newest first."""
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

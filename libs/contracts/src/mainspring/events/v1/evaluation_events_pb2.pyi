@@ -132,3 +132,39 @@ class EvaluationRunFailed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationRunFailed: _TypeAlias = EvaluationRunFailed  # noqa: Y015
+
+@_typing.final
+class EvaluationDriftDetected(_message.Message):
+    """EvaluationDriftDetected says that the released version of a model does worse on today's questions than on those when it was new. From evaluator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_REPORT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    drift_report: _builtins.str
+    """Format: `projects/{project}/driftMonitors/{monitor}/reports/{report}`."""
+    model: _builtins.str
+    """Model that is watched. Format: `projects/{project}/models/{model}`."""
+    model_version: _builtins.str
+    """Version that serves. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What changed for the worse, for example `judge_rubric`, `served_latency`."""
+
+    def __init__(
+        self,
+        *,
+        drift_report: _builtins.str = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        signals: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift_report", b"drift_report", "model", b"model", "model_version", b"model_version", "signals", b"signals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationDriftDetected: _TypeAlias = EvaluationDriftDetected  # noqa: Y015

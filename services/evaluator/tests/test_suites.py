@@ -1,0 +1,408 @@
+"""What suites can say: sources, slices, budgets, judges, plug-ins; and what becomes of a scorer that fails."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring_evaluator.adapters.scoring import ThreadScoring
+from mainspring_evaluator.application.planning import Planning
+from mainspring_evaluator.domain.drift import Asked
+from mainspring_evaluator.domain.items import Answer, Item, Message, Prompt, Sample
+from mainspring_evaluator.domain.runs import EvaluationRun, RunState
+from mainspring_evaluator.domain.suites import (
+    Budget,
+    Comparison,
+    EvaluationSuite,
+    ItemSource,
+    Judge,
+    JudgePanel,
+    Price,
+    Retrieval,
+    SafetySet,
+    Slice,
+    Split,
+)
+from mainspring_evaluator.transport import mapping, suites
+from mainspring_svckit.errors import InvalidInput, PreconditionFailed
+from mainspring_svckit.pagination import Page
+from mainspring_svckit.values import ScorerResult
+
+from .fakes import BASE, DATA, FIRST, MODEL, OTHER_DATA, ROWS, SECOND
+from .test_use_cases import SUITE, World
+
+JUDGE, SECOND_JUDGE = "projects/p/models/judge/versions/1", "projects/p/models/judge/versions/2"
+FROZEN = ItemSource("frozen", dataset_version=OTHER_DATA)
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    for version, digest in ((JUDGE, "mj"), (SECOND_JUDGE, "mk")):
+        made.catalogue.versions[version] = replace(made.catalogue.versions[BASE], name=version, manifest_sha256=digest)
+    return made
+
+
+def results(run: EvaluationRun) -> dict[str, ScorerResult]:
+    assert run.findings is not None
+    return {result.scorer: result for result in run.findings.results}
+
+
+def failures(run: EvaluationRun) -> dict[str, str]:
+    assert run.findings is not None
+    return {failure.scorer: failure.reason for failure in run.findings.failures}
+
+
+async def test_a_suites_contents_are_counted_and_each_stays_readable(world: World) -> None:
+    first = await world.suites.put(SUITE, etag="", allow_missing=True)
+    same = await world.suites.put(SUITE, etag="", allow_missing=True)
+    second = await world.suites.put(replace(SUITE, max_items=2), etag="", allow_missing=True)
+    assert [stored.value.version for stored in (first, same, second)] == [1, 1, 2]
+    listed = await world.ports.suite_versions.list(SUITE.name, Page(10, None))
+    assert [row.value.suite.max_items for row in listed.items] == [2, 0]
+    shown = suites.suite_version_to_proto(listed.items[0].value)
+    assert (shown.name, shown.sha256) == (f"{SUITE.name}/versions/2", second.value.sha256)
+    run = await world.run()
+    assert mapping.run_to_proto(run).suite_version == 3, "the old contents came back, as a version of their own"
+
+
+def test_i7_the_digest_of_a_suite_outlives_what_suites_learned_to_say() -> None:
+    assert SUITE.sha256 == replace(SUITE, version=7).sha256
+    old = EvaluationSuite("projects/p/evaluationSuites/s", "projects/p/models/m", ("rouge_l",))
+    # As it was before suites had sources, slices and the rest.
+    assert old.sha256 == "bbf753ccf8d2128b6e448fa2c2c8d0c4c028f63575e6c3562427f65d2a5b9610"
+
+
+def test_every_part_of_a_suite_survives_the_wire() -> None:
+    panel = JudgePanel((Judge("a", JUDGE), Judge("b", SECOND_JUDGE)), "be strict", 0.0, 5, 0.0)
+    full = replace(
+        SUITE,
+        scorers=("judge_rubric", "json_schema", "cost", "embedding_similarity", "faithfulness"),
+        sources=(
+            FROZEN,
+            ItemSource("train", "Be brief.", dataset_version=DATA, split=Split.TRAIN, max_items=3),
+            ItemSource("attacks", safety_set=SafetySet.JAILBREAK),
+            ItemSource("other", harness_path="arc/easy.yaml"),
+        ),
+        slices=(Slice("long", "x", 2, 9),),
+        min_slice_items=7,
+        json_schema="{}",
+        embedding_model_version=BASE,
+        judges=panel,
+        budget=Budget(100, 1.5),
+        price=Price(0.5, 1.5),
+        allow_training_overlap=True,
+        comparison=Comparison.PARENT,
+        context=Retrieval("projects/p/collections/c", 4),
+    )
+    assert suites.suite_from_proto(suites._said_by(full)) == full  # pyright: ignore[reportPrivateUsage] - printing without a store.
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"scorers": ("cost",)}, "price"),
+        ({"scorers": ("json_schema",)}, "json_schema"),
+        ({"scorers": ("judge_rubric",)}, "judges"),
+        ({"scorers": ("embedding_similarity",)}, "embedding_model_version"),
+        ({"sources": (FROZEN,), "dataset_version": DATA}, "dataset_version"),
+        ({"sources": (FROZEN, FROZEN)}, "sources"),
+        ({"slices": (Slice("a"), Slice("a"))}, "slices"),
+    ],
+)
+async def test_a_suite_whose_scorers_lack_what_they_need_is_refused(
+    world: World, changes: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await world.suites.put(replace(SUITE, **changes), etag="", allow_missing=True)
+    assert caught.value.reason == "SUITE_INVALID"
+    assert [violation.field for violation in caught.value.violations] == [f"evaluation_suite.{field}"]
+
+
+async def test_b9_a_suite_that_asks_what_the_candidate_learned_is_refused_with_the_rows(world: World) -> None:
+    world.datasets.training[DATA] = [
+        [Message("user", "something else"), Message("assistant", "x")],
+        [Message("system", "s"), Message("user", "  BLUE "), Message("assistant", "learned")],
+    ]
+    suite = replace(SUITE, sources=(FROZEN,))
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.run(suite=suite)
+    assert caught.value.reason == "SUITE_OVERLAPS_TRAINING"
+    assert "train line 2 of source 0" in caught.value.message
+    assert (await world.run(suite=replace(suite, allow_training_overlap=True))).state is RunState.SUCCEEDED
+    assert (await world.run()).state is RunState.SUCCEEDED, "splits of one version never share a question"
+
+
+async def test_items_of_several_sources_are_told_apart_and_slices_say_when_they_are_too_few(world: World) -> None:
+    world.item_files.sets[SafetySet.OVER_REFUSAL] = [
+        Item((Message("user", "red"),), (), safety=SafetySet.OVER_REFUSAL),
+        Item((Message("user", "green"), Message("user", "blue")), (), safety=SafetySet.OVER_REFUSAL),
+    ]
+    suite = replace(
+        SUITE,
+        scorers=("rouge_l", "false_refusal", "attack_success"),
+        sources=(
+            ItemSource("data", "Be brief.", dataset_version=DATA),
+            ItemSource("benign", safety_set=SafetySet.OVER_REFUSAL),
+        ),
+        slices=(Slice("blue", prompt_contains="BLUE"), Slice("never", min_prompt_words=50)),
+        min_slice_items=2,
+    )
+    run = await world.run(suite=suite)
+    rouge, refused = results(run)["rouge_l"], results(run)["false_refusal"]
+    assert (rouge.items, refused.items) == (3, 2)
+    assert refused.lower_is_better
+    assert {part.slice: (part.items, part.too_few_items) for part in rouge.slices} == {
+        "blue": (1, True),
+        "never": (0, True),
+        "task:data": (3, False),
+        "task:benign": (0, True),
+    }
+    assert failures(run) == {"attack_success": "NOTHING_TO_SCORE"}
+    items = [stored.value for stored in world.items.rows.values()]
+    assert {item.task for item in items} == {"data", "benign"}
+    assert all(item.prompt[0] == Message("system", "Be brief.") for item in items if item.task == "data")
+    assert {item.slices for item in items} == {(), ("blue",)}
+
+
+async def test_a_source_that_is_not_there_fails_the_run_with_its_reason(world: World) -> None:
+    for source, reason in (
+        (ItemSource("a", safety_set=SafetySet.JAILBREAK), "SAFETY_SET_MISSING"),
+        (ItemSource("a", harness_path="none.yaml"), "TASK_UNREADABLE"),
+    ):
+        with pytest.raises(PreconditionFailed) as caught:
+            await world.run(suite=replace(SUITE, sources=(source,)))
+        assert caught.value.reason == reason
+
+
+async def test_a_run_beyond_its_budget_fails_and_what_it_answered_is_kept(world: World) -> None:
+    suite = replace(SUITE, budget=Budget(max_generated_tokens=15))
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.run(suite=suite)
+    assert caught.value.reason == "BUDGET_EXCEEDED"
+    kept = len(world.answers.rows)
+    assert 0 < kept < 6
+    run = await world.run(suite=replace(suite, budget=Budget(max_generated_tokens=1_000)))
+    assert run.findings is not None
+    assert len(world.inference.asked) == 6, "nothing was asked twice"
+    assert run.findings.generated_answers < 6
+
+
+async def test_forgetting_is_measured_against_what_the_candidate_was_made_from(world: World) -> None:
+    world.catalogue.released = FIRST
+    world.catalogue.versions[SECOND] = replace(world.catalogue.versions[SECOND], parent="")
+    run = await world.run(candidate=SECOND, suite=replace(SUITE, comparison=Comparison.PARENT))
+    assert run.subjects is not None
+    assert run.subjects.baseline == BASE
+    assert (await world.run(candidate=SECOND)).subjects.baseline == FIRST  # type: ignore[union-attr]
+
+
+async def test_embeddings_and_first_tokens_are_asked_for_once(world: World) -> None:
+    suite = replace(
+        SUITE, scorers=("embedding_similarity", "calibration_error", "accuracy"), embedding_model_version=BASE
+    )
+    run = await world.run(suite=suite)
+    found = results(run)
+    assert found["embedding_similarity"].candidate.value == 1
+    assert found["accuracy"].test == "mcnemar"
+    assert found["calibration_error"].candidate.value == pytest.approx(0.1), "all right, and 0.9 sure"
+    assert found["calibration_error"].baseline.value == pytest.approx(0.3)  # type: ignore[union-attr]
+    texts = len(world.embeddings.texts)
+    again = await world.run(suite=suite)
+    assert len(world.embeddings.texts) == texts
+    assert results(again) == found
+    world.embeddings.failure = PreconditionFailed("MODEL_IS_NO_EMBEDDER", "it generates")
+    world.observations.rows.clear()
+    assert failures(await world.run(suite=suite)) == {"embedding_similarity": "MODEL_IS_NO_EMBEDDER"}
+
+
+def by_length(prompt: Prompt) -> str:
+    """A judge that likes long answers: consistent in both orders."""
+    text = prompt[-1].content
+    if "<answer-A>" in text:
+        first = text.split("<answer-A>\n")[1].split("\n</answer-A>")[0]
+        second = text.split("<answer-B>\n")[1].split("\n</answer-B>")[0]
+        return "EQUAL" if len(first) == len(second) else "A" if len(first) > len(second) else "B"
+    if "<answer>" in text:
+        return "5" if len(text.split("<answer>\n")[1].split("\n</answer>")[0]) > 12 else "1"
+    return "Yes." if "blue" in text else "no"
+
+
+PANEL = JudgePanel((Judge("long", JUDGE),), min_labels=2)
+
+
+async def test_a_judge_scores_and_compares_in_both_orders(world: World) -> None:
+    world.inference.said[JUDGE] = by_length
+    suite = replace(SUITE, scorers=("judge_rubric", "judge_preference"), judges=PANEL)
+    run = await world.run(suite=suite)
+    found = results(run)
+    assert (found["judge_rubric"].candidate.value, found["judge_rubric"].baseline.value) == (1, 0)  # type: ignore[union-attr]
+    assert (found["judge_preference"].candidate.value, found["judge_preference"].baseline.value) == (1, 0)  # type: ignore[union-attr]
+    assert run.findings is not None
+    (judge,) = run.findings.judges
+    assert (judge.judge, judge.nonsense, judge.order_contradictions, judge.has_vote, judge.kappa) == (
+        "long",
+        0,
+        0,
+        True,
+        None,
+    )
+    assert "unproven" in judge.explanation
+    asked = len(world.inference.asked)
+    await world.run(suite=suite)
+    assert len(world.inference.asked) == asked, "verdicts are kept"
+    assert mapping.run_to_proto(run).judges[0].has_vote
+
+
+async def test_a_judge_that_decides_by_the_order_says_equal(world: World) -> None:
+    world.inference.said[JUDGE] = lambda prompt: "A"
+    run = await world.run(suite=replace(SUITE, scorers=("judge_preference",), judges=PANEL))
+    assert results(run)["judge_preference"].candidate.value == 0.5
+    assert run.findings is not None
+    assert run.findings.judges[0].order_contradictions == 3
+
+
+async def test_a_judge_that_answers_nonsense_is_counted_named_and_loses_its_vote(world: World) -> None:
+    world.inference.said[JUDGE] = by_length
+    world.inference.said[SECOND_JUDGE] = lambda prompt: "As a large model I find both 3 and 4 lovely \x00"
+    both = replace(PANEL, judges=(Judge("long", JUDGE), Judge("odd", SECOND_JUDGE)))
+    run = await world.run(suite=replace(SUITE, scorers=("judge_rubric",), judges=both))
+    assert run.findings is not None
+    good, odd = run.findings.judges
+    assert (good.has_vote, odd.has_vote, odd.judge) == (True, False, "odd")
+    assert odd.nonsense == odd.questions == 6
+    assert results(run)["judge_rubric"].candidate.value == 1
+    alone = replace(PANEL, judges=(Judge("odd", SECOND_JUDGE),))
+    failed = await world.run(suite=replace(SUITE, scorers=("judge_rubric", "rouge_l"), judges=alone))
+    assert failures(failed) == {"judge_rubric": "JUDGES_WITHOUT_VOTE"}
+    assert "rouge_l" in results(failed)
+
+
+@pytest.mark.parametrize(("people_like", "has_vote"), [("long", True), ("short", False)])
+async def test_a_judge_below_the_wanted_kappa_has_no_vote(world: World, people_like: str, has_vote: bool) -> None:
+    world.inference.said[JUDGE] = by_length
+    answers = ["a long answer indeed", "yes", "another long answer", "no"]
+    for number, text in enumerate(answers):
+        good = (len(text) > 12) is (people_like == "long")
+        await world.traffic.add(Asked(f"a{number}", MODEL, FIRST, (("user", "red"),), text, 0.1, 3, good))
+    run = await world.run(suite=replace(SUITE, scorers=("judge_rubric",), judges=PANEL))
+    assert run.findings is not None
+    (judge,) = run.findings.judges
+    assert (judge.has_vote, judge.labels, judge.kappa) == (has_vote, 4, 1 if has_vote else -1)
+    assert ("judge_rubric" in results(run)) is has_vote
+
+
+async def test_groundedness_is_asked_sentence_by_sentence(world: World) -> None:
+    world.inference.said[JUDGE] = by_length
+    world.inference.passages = ("the sky is blue", "grass")
+    suite = replace(
+        SUITE,
+        scorers=("faithfulness", "context_precision", "context_recall"),
+        judges=PANEL,
+        context=Retrieval("projects/p/collections/c"),
+    )
+    found = results(await world.run(suite=suite))
+    assert set(found) == {"faithfulness", "context_precision", "context_recall"}
+    assert found["faithfulness"].candidate.value == 1, "the passages speak of blue"
+    assert found["context_precision"].candidate.value == 1, "the useful passage came first"
+
+
+async def test_two_runs_stand_side_by_side_and_tell_what_more_items_would_show(world: World) -> None:
+    right = dict(ROWS)
+    world.inference.said[FIRST] = lambda prompt: right[prompt[-1].content] if prompt[-1].content != "red" else "so red"
+    first, second = await world.run(), await world.run(candidate=BASE, suite=replace(SUITE, dataset_version=DATA))
+    planning = Planning(world.ports)
+    found = await planning.side_by_side(first.name, second.name, Page(2, None))
+    assert (found.common_items, len(found.pairs.pairs)) == (3, 2)
+    rouge = next(each for each in found.scorers if each.scorer == "rouge_l")
+    assert (rouge.first_higher, rouge.second_higher, rouge.equal) == (2, 1, 0)
+    assert rouge.difference.value < 0
+    rest = await planning.side_by_side(first.name, second.name, Page(2, found.pairs.next_key))
+    assert (len(rest.pairs.pairs), rest.scorers) == (1, ())
+    wanted = {
+        "standard_deviation": 0.0,
+        "scorer": "bleu",
+        "effect": 1.0,
+        "items": 0,
+        "power": 0.0,
+        "confidence_level": 0.0,
+    }
+    (size,) = await planning.sample_sizes("projects/p", evaluation_run=first.name, **wanted)  # type: ignore[arg-type]
+    assert (size.scorer, size.items) == ("bleu", 3)
+    assert size.minimum_detectable_effect > 0
+    assert size.items_needed > 3
+    wanted |= {"standard_deviation": 2.0, "scorer": "", "items": 100}
+    (size,) = await planning.sample_sizes("projects/p", evaluation_run="", **wanted)  # type: ignore[arg-type]
+    assert size.minimum_detectable_effect == pytest.approx(0.574, abs=0.001)
+    assert size.items_needed == 33
+    with pytest.raises(InvalidInput):
+        await planning.sample_sizes("projects/q", evaluation_run=first.name, **wanted)  # type: ignore[arg-type]
+
+
+PLUGIN = """
+class Scorer:
+    lower_is_better = binary = False
+    signature = "plug-in"
+    def __init__(self, setup):
+        self.name = setup.name
+    def statistics(self, sample):
+        if self.name == "throws":
+            raise RuntimeError("no luck")
+        return [float("nan") if self.name == "not_a_number" else float(len(sample.answer.text))]
+    def item_score(self, statistics):
+        return statistics[0]
+    def corpus_score(self, sums, items):
+        return sums[0] / items
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution with three scorers, as pip would leave it."""
+    (tmp_path / "odd_scorers.py").write_text(PLUGIN)
+    info = tmp_path / "odd_scorers-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-scorers\nVersion: 1.0\n")
+    names = ("characters", "throws", "not_a_number")
+    lines = [f"{name} = odd_scorers:Scorer" for name in names]
+    (info / "entry_points.txt").write_text("\n".join(["[mainspring.scorers]", *lines, "bleu = odd_scorers:Scorer"]))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_scorers", raising=False)
+
+
+@pytest.mark.usefixtures("plugins")
+async def test_a_plug_in_is_one_class_and_one_that_throws_costs_its_own_result_only(world: World) -> None:
+    assert {"characters", "throws", "not_a_number"} <= set(ThreadScoring().names)
+    run = await world.run(suite=replace(SUITE, scorers=("characters", "throws", "not_a_number", "bleu")))
+    assert run.state is RunState.SUCCEEDED
+    assert set(results(run)) == {"characters", "bleu"}
+    assert results(run)["bleu"].signature.startswith("BLEU"), "a plug-in takes no name that is taken"
+    assert failures(run) == {"throws": "SCORER_FAILED", "not_a_number": "SCORE_NOT_FINITE"}
+    (event,) = world.outbox.emitted
+    assert {failure.scorer for failure in event.scorer_failures} == {"throws", "not_a_number"}  # type: ignore[attr-defined]
+
+
+async def test_empty_answers_are_scored_by_every_scorer_that_needs_no_one_else() -> None:
+    item = Item((Message("user", "q"),), ("yes",))
+    alone = (
+        "judge",
+        "context",
+        "faith",
+        "embedding",
+        "calibration",
+        "attack",
+        "false",
+        "first_token",
+        "token_lat",
+        "cost",
+    )
+    names = tuple(name for name in ThreadScoring().names if not name.startswith(alone))
+    suite = EvaluationSuite(SUITE.name, MODEL, names, json_schema='{"type": "object"}', bootstrap_resamples=100)
+    samples = [Sample(replace(item, prompt=(Message("user", str(n)),)), Answer("", 0.1)) for n in range(3)]
+    measured = await ThreadScoring().measure(suite, samples, samples)
+    assert measured.failures == ()
+    assert {result.scorer for result in measured.results} == set(names)
+    empty = next(result for result in measured.results if result.scorer == "empty_answers")
+    assert (empty.candidate.value, empty.lower_is_better, empty.adjusted_p_value) == (1, True, 1)
