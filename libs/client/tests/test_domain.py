@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from mainspring.data.v1 import recipe_pb2
 from mainspring.training.v1 import recipe_pb2 as tuning_pb2
@@ -21,6 +22,7 @@ from mainspring_client.stack.folder import DataFolder, rotate, write_private
 from mainspring_client.stack.services import SERVICES, load_table
 from mainspring_client.stack.state import Health, Phase, ProcessState, StackState
 from mainspring_client.stack.supervised import Backoff
+from mainspring_client.studies import parameter
 from mainspring_svckit.auth import TokenVerifier
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.names import DatasetVersionName, ModelName
@@ -352,3 +354,26 @@ def test_steps_of_a_recipe_may_name_resources_shortly() -> None:
         with pytest.raises(InvalidInput) as caught:
             configuration.Configuration.parse({"project": "p", "ingestion_recipe": section})
         assert caught.value.violations[0].field == "ingestion_recipe.steps[0].decontamination.dataset_version"
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [
+        ("optimization.learning_rate=1e-4..1e-2:log", {"double_range": {"low": 1e-4, "high": 1e-2, "log": True}}),
+        ("lora.dropout=0.0..0.5", {"double_range": {"high": 0.5}}),
+        ("lora.rank=4..32", {"int_range": {"low": "4", "high": "32"}}),
+        ("lora.rank=4,8", {"choices": {"values": ["4", "8"]}}),
+        ("start_from=BASE,CHAMPION", {"choices": {"values": ['"BASE"', '"CHAMPION"']}}),
+    ],
+)
+def test_what_a_search_varies_is_read(text: str, domain: dict[str, object]) -> None:
+    read = json_format.MessageToDict(parameter(text), preserving_proto_field_name=True)
+    assert read == {"path": text.partition("=")[0], **domain}
+
+
+@pytest.mark.parametrize(
+    "text", ["lora.rank", "lora.rank=", "lora.rank=4", "lora.rank=a..b", "lora.rank=4..", "=..:log"]
+)
+def test_b1_what_cannot_be_varied_so_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"LOW\.\.HIGH"):
+        parameter(text)

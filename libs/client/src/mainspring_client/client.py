@@ -18,6 +18,7 @@ from mainspring_client.evaluation import Evaluation
 from mainspring_client.feedback import Feedback
 from mainspring_client.inference import Inference
 from mainspring_client.registry import Registry
+from mainspring_client.studies import Studies
 from mainspring_client.subscription import RELEASE_EVENTS, subscribe
 from mainspring_client.training import Training
 from mainspring_client.webhooks import Webhooks
@@ -76,6 +77,11 @@ class Mainspring:
     def training(self) -> Training:
         """Training runs."""
         return Training(self.connection)
+
+    @cached_property
+    def studies(self) -> Studies:
+        """Searches for better tuning settings."""
+        return Studies(self.connection)
 
     @cached_property
     def evaluation(self) -> Evaluation:

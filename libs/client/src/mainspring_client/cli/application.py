@@ -17,6 +17,7 @@ from mainspring_client.cli import (
     lineage,
     models,
     runs,
+    search,
     stack,
     talk,
     webhooks,
@@ -55,6 +56,7 @@ demo.register(app)
 app.add_typer(data.datasets, name="datasets")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")
+app.add_typer(search.search, name="search")
 app.add_typer(work.evals, name="evals")
 app.add_typer(models.releases, name="releases")
 app.add_typer(models.rollouts, name="rollouts")
