@@ -17,6 +17,7 @@ from mainspring_client.embedding import Embedding
 from mainspring_client.evaluation import Evaluation
 from mainspring_client.feedback import Feedback
 from mainspring_client.inference import Inference
+from mainspring_client.prompts import Prompts
 from mainspring_client.registry import Registry
 from mainspring_client.studies import Studies
 from mainspring_client.subscription import RELEASE_EVENTS, subscribe
@@ -102,6 +103,11 @@ class Mainspring:
     def webhooks(self) -> Webhooks:
         """Events by HTTP."""
         return Webhooks(self.connection)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """Prompts and their versions."""
+        return Prompts(self.connection)
 
     @cached_property
     def inference(self) -> Inference:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 from mainspring.registry.v1 import model_pb2, registry_service_pb2_grpc, release_pb2
 from mainspring.registry.v1 import registry_service_pb2 as pb
@@ -79,6 +81,74 @@ class Registry(Area):
         """Takes an active release back; the one before becomes active again."""
         request = pb.RevokeReleaseRequest(name=name, reason=reason, request_id=new_id())
         return (await self._unary(self.stub.RevokeRelease, request, pb.RevokeReleaseResponse)).release
+
+    async def check_release(self, model_version: str) -> pb.CheckReleaseResponse:
+        """What the gate would say of a version now."""
+        request = pb.CheckReleaseRequest(name=model_version)
+        return await self._unary(self.stub.CheckRelease, request, pb.CheckReleaseResponse)
+
+    async def approve(self, version: model_pb2.ModelVersion, comment: str = "") -> pb.CreateApprovalResponse:
+        """Approves exactly the files of a version that the caller has looked at; may release it.
+
+        Raises:
+            PreconditionFailed: APPROVER_IS_AUTHOR, APPROVER_IS_SERVICE, MANIFEST_DIFFERS.
+        """
+        request = pb.CreateApprovalRequest(
+            parent=version.name.rsplit("/versions/", 1)[0],
+            model_version=version.name,
+            manifest_sha256=version.manifest.sha256,
+            comment=comment,
+            request_id=new_id(),
+        )
+        return await self._unary(self.stub.CreateApproval, request, pb.CreateApprovalResponse)
+
+    def approvals(self, model: str) -> AsyncIterator[release_pb2.Approval]:
+        """Approvals of a model's versions, newest first."""
+        request = pb.ListApprovalsRequest(parent=model)
+        return self._pages(self.stub.ListApprovals, request, pb.ListApprovalsResponse, lambda r: r.approvals)
+
+    def history(self, model: str) -> AsyncIterator[release_pb2.HistoryEntry]:
+        """What happened to a model, oldest first."""
+        request = pb.ListHistoryRequest(parent=model)
+        return self._pages(self.stub.ListHistory, request, pb.ListHistoryResponse, lambda r: r.entries)
+
+    async def verify_history(self, model: str) -> pb.VerifyHistoryResponse:
+        """Whether a model's history is as it was written."""
+        request = pb.VerifyHistoryRequest(name=model)
+        return await self._unary(self.stub.VerifyHistory, request, pb.VerifyHistoryResponse)
+
+    async def card(self, model_version: str) -> str:
+        """A version's model card, in Markdown."""
+        request = pb.GetModelCardRequest(name=model_version)
+        return (await self._unary(self.stub.GetModelCard, request, pb.GetModelCardResponse)).markdown
+
+    async def tag(self, model_version: str, tags: Mapping[str, str]) -> model_pb2.ModelVersion:
+        """Writes a version's tags; those that are not given are gone."""
+        request = pb.UpdateModelVersionRequest(name=model_version, tags=tags, request_id=new_id())
+        return (await self._unary(self.stub.UpdateModelVersion, request, pb.UpdateModelVersionResponse)).model_version
+
+    async def download(self, name: str, role: str, target: Path) -> str:
+        """Fetches a file of a version, or a signed manifest (`model.sig`, `release.sig`); returns its SHA-256."""
+        request, digest = pb.DownloadModelFileRequest(name=name, role=role), hashlib.sha256()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        with partial.open("wb") as file:
+            async for part in self._connection.caller.stream(
+                self.stub.DownloadModelFile, request, pb.DownloadModelFileResponse
+            ):
+                digest.update(part.data)
+                file.write(part.data)
+        partial.replace(target)
+        return digest.hexdigest()
+
+    async def policy_of(self, model: str) -> release_pb2.ReleasePolicy | None:
+        """The release policy that guards a model; None without one."""
+        request = pb.ListReleasePoliciesRequest(parent="/".join(model.split("/")[:2]))
+        kind = pb.ListReleasePoliciesResponse
+        async for policy in self._pages(self.stub.ListReleasePolicies, request, kind, lambda r: r.release_policies):
+            if policy.model == model:
+                return policy
+        return None
 
     async def lineage(self, name: str, *, downstream: bool = False, max_hops: int = 0) -> pb.GetLineageResponse:
         """What a resource was made from, or what was made from it.

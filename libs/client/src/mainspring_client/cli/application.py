@@ -14,6 +14,7 @@ from mainspring_client.cli import (
     demo,
     events,
     flywheel,
+    gating,
     lineage,
     models,
     runs,
@@ -60,6 +61,8 @@ app.add_typer(search.search, name="search")
 app.add_typer(work.evals, name="evals")
 app.add_typer(models.releases, name="releases")
 app.add_typer(models.rollouts, name="rollouts")
+app.add_typer(gating.policies, name="policies")
+app.add_typer(gating.prompts, name="prompts")
 compress.register(app)
 lineage.register(app)
 talk.register(app)

@@ -113,12 +113,15 @@ async def _turn(folder: DataFolder, material: Material, report: Report, *, quiet
     from mainspring_client.client import Mainspring
     from mainspring_client.demo.door import Gateway
     from mainspring_client.demo.loop import PROJECT, Demo
+    from mainspring_client.demo.proof import prove
+    from mainspring_client.demo.task import NAME
 
     token = folder.admin_token.read_text().strip()
     gateway = Gateway(report.addresses["gateway"], token, PROJECT)
     with Ticker(quiet=quiet) as ticker:
         async with Mainspring.connect(data=folder.root) as mainspring:
             await Demo(mainspring, gateway, report, ticker).run(material)
+            report.proof = await prove(mainspring.registry, f"projects/{PROJECT}/models/{NAME}", folder.signing_keys)
 
 
 def _begin_from_nothing(folder: DataFolder) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mainspring_client.cli import gating, proving
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ Model = Annotated[str, typer.Argument(help="Model id.")]
 models = group("The catalogue: foundation models, embedding models, tuned models.")
 releases = group("What may serve, and on what evidence.")
 rollouts = group("How traffic moves to releases.")
+proving.register(models)
+gating.register(releases)
 _KINDS = ("foundation", "embedding")
 
 

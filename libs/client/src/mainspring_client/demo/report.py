@@ -29,6 +29,7 @@ class Report:
     feedback: dict[str, Any] = field(default_factory=dict[str, Any])
     retrieval: dict[str, Any] = field(default_factory=dict[str, Any])
     releases: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    proof: dict[str, Any] = field(default_factory=dict[str, Any])
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     addresses: dict[str, Any] = field(default_factory=dict[str, Any])
     peak_memory_bytes: int = 0
@@ -142,6 +143,18 @@ def _add_rest(table: Any, report: Report) -> None:
     table.add_section()
     for release in report.releases:
         table.add_row("release", f"{_short(release['model_version'])}, {release['state']}")
+    if report.proof:
+        proof = report.proof
+        verdict = "verified" if proof["same_manifest"] else "the release is of another manifest"
+        table.add_row("manifest", f"{_short(proof['model_version'])} {proof['manifest_sha256']}, {verdict}")
+        table.add_row(
+            "  signed",
+            f"by key {proof['key'][:16]}: {proof['files']} files, data root {proof['dataset_root_sha256'][:16]}, base"
+            f" {proof['base_manifest_sha256'][:16]}, recipe {proof['recipe_sha256'][:16]}, decision"
+            f" {_short(proof['decision'])}, released by {proof['released_by']}",
+        )
+        intact = "intact" if proof["history"]["intact"] else "BROKEN"
+        table.add_row("  history", f"{proof['history']['entries']} entries, {intact}")
     table.add_row("events", f"{len(report.events)} of releases, received by a subscriber")
     answers = report.answers
     table.add_row(

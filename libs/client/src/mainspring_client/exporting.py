@@ -1,0 +1,86 @@
+"""A version as a folder that other tools open: Hugging Face's layout, or an MLflow model around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from mainspring.registry.v1 import model_pb2
+from mainspring_client.registry import Registry
+from mainspring_proof import folders
+from mainspring_proof.keys import TrustedKeys
+from mainspring_proof.statements import RELEASE_FILE, SIGNATURE_FILE, export_path
+from mainspring_svckit.errors import PreconditionFailed
+
+FORMATS = ("huggingface", "mlflow")
+
+
+async def export(
+    registry: Registry,
+    version: model_pb2.ModelVersion,
+    folder: Path,
+    *,
+    kind: str,
+    trusted: TrustedKeys | None,
+    told: Callable[[str], None],
+) -> Path:
+    """Fetches a version's files, its card, its signed manifest and that of the release that lets it serve.
+
+    Args:
+        registry: Where to fetch from.
+        version: What to fetch.
+        folder: Where to; must be new or empty.
+        kind: One of `FORMATS`.
+        trusted: Keys to verify the folder with at the end; None leaves that to the reader.
+        told: Called with each file's name.
+
+    Returns:
+        The folder with the files.
+
+    Raises:
+        PreconditionFailed: FOLDER_NOT_EMPTY; FILES_DIFFER, what came is not what the version says; or as
+            `mainspring_proof.folders.verify_folder`.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise PreconditionFailed("FOLDER_NOT_EMPTY", f"{folder} holds something already; name a new folder")
+    files = folder / "model" if kind == "mlflow" else folder
+    files.mkdir(parents=True, exist_ok=True)
+    for role, artifact in sorted(version.artifacts.items()):
+        told(role)
+        if await registry.download(version.name, role, files / export_path(role)) != artifact.sha256:
+            raise PreconditionFailed("FILES_DIFFER", f"{role} of {version.name} came with other bytes than it should")
+    await registry.download(version.name, SIGNATURE_FILE, files / SIGNATURE_FILE)
+    (files / "README.md").write_text(await registry.card(version.name), encoding="utf-8")
+    model = await registry.model(version.name.rsplit("/versions/", 1)[0])
+    async for release in registry.releases(model.name):
+        if release.name == model.active_release and release.model_version == version.name:
+            await registry.download(release.name, RELEASE_FILE, files / RELEASE_FILE)
+        break
+    if trusted is not None:
+        folders.verify_folder(files, trusted)
+    if kind == "mlflow":
+        _write_mlmodel(folder, version)
+    return files
+
+
+def _write_mlmodel(folder: Path, version: model_pb2.ModelVersion) -> None:
+    """The file that makes a folder an MLflow model; JSON is YAML. The flavour is our own: MLflow stores, shows and
+    versions it, and whoever loads it opens `model/` with transformers or PEFT.
+    """
+    described = {
+        "artifact_path": "model",
+        "flavors": {
+            "mainspring": {
+                "data": "model",
+                "model_version": version.name,
+                "manifest_sha256": version.manifest.sha256,
+                "base_model_version": version.base_model_version,
+                "kind": model_pb2.ModelKind.Name(version.kind).removeprefix("MODEL_KIND_").lower(),
+            }
+        },
+        "metadata": {"dataset_version": version.lineage.dataset_version, "licence": version.licence},
+        "utc_time_created": version.create_time.ToDatetime().isoformat(sep=" "),
+        "model_uuid": version.manifest.sha256[:32],
+    }
+    (folder / "MLmodel").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
