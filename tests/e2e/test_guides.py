@@ -96,3 +96,25 @@ async def test_evidence_and_lineage_are_seen_as_the_guide_says(
         return version.lineage.dataset_version in await stack.run("lineage", answer.name, check=False)
 
     await eventually(traced, within_s=30, what="the answer to be traced")
+
+
+async def test_a_messy_file_becomes_a_reviewed_version_as_the_guide_says(stack: Stack, tmp_path: Path) -> None:
+    text = (pages.ROOT / "docs" / "guides" / "data.md").read_text()
+    changes = (("--project demo", f"--project {PROJECT}"), ("/tmp/mainspring-guide", str(tmp_path)))
+    file, imports, account, compare, name, export, erase = pages.blocks(text, "sh", changes)
+    await pages.run(stack, "bash", "-c", file)
+    await pages.run(stack, "bash", "-ec", imports)
+    shown = await pages.run(stack, "bash", "-ec", account)
+    assert "EMAIL_ADDRESS 1" in shown
+    assert "is not JSON" in shown
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    shown = await pages.run(stack, "bash", "-ec", compare)
+    assert "The café is on the second floor" in shown
+    assert "grace.hopper" in shown
+    assert "tickets/2" not in await pages.run(stack, "bash", "-ec", name)
+    assert "5 rows" in await pages.run(stack, "bash", "-ec", export)
+    assert "example.org" in (tmp_path / "tickets.jsonl").read_text()
+    shown = await pages.run(stack, "bash", "-ec", erase)
+    assert "(deleted)" in shown
+    assert "reviewed" in shown
+    assert not [path for path in stack.data.glob("artifacts/**/*") if path.is_file() and b"hopper" in path.read_bytes()]

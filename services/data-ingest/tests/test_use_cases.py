@@ -108,6 +108,7 @@ async def world(tmp_path: Path) -> World:
         datasets=repository(project),
         versions=repository(lambda v: v.dataset, lambda v: f"{v.number:09}", True),
         comparisons=repository(project),
+        erasures=repository(project, newest_first=True),
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
         files=files,
         work=work,

@@ -14,6 +14,7 @@ from mainspring_client.connection import Connection, Endpoints
 from mainspring_client.data import Data
 from mainspring_client.dataset_versions import DatasetVersions
 from mainspring_client.embedding import Embedding
+from mainspring_client.erasures import Erasures
 from mainspring_client.evaluation import Evaluation
 from mainspring_client.feedback import Feedback
 from mainspring_client.inference import Inference
@@ -73,6 +74,11 @@ class Mainspring:
     def dataset_versions(self) -> DatasetVersions:
         """Published dataset versions: rows, comparisons, exports."""
         return DatasetVersions(self.connection)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        """Erasures from dataset versions."""
+        return Erasures(self.connection)
 
     @cached_property
     def training(self) -> Training:

@@ -109,6 +109,14 @@ class DatasetVersionName(ResourceName):
 
 
 @dataclass(frozen=True)
+class ErasureName(ResourceName):
+    """An erasure."""
+
+    template: ClassVar[str] = "projects/{project}/erasures/{erasure}"
+    erasure: str
+
+
+@dataclass(frozen=True)
 class IngestionRecipeName(ResourceName):
     """An ingestion recipe."""
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
+from mainspring.data.v1 import erasure_service_pb2_grpc as erasure_pb_grpc
 from mainspring.data.v1 import version_service_pb2_grpc as version_pb_grpc
 from mainspring_data_ingest.adapters import postgres
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
+from mainspring_data_ingest.adapters.lineage import RegistryLineage
 from mainspring_data_ingest.adapters.plotter import ChildPlotter
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_tools import ChildShardTools
-from mainspring_data_ingest.application import deletions
+from mainspring_data_ingest.application import deletions, erasures
 from mainspring_data_ingest.application.deletions import Removals
+from mainspring_data_ingest.application.erasures import Erasures
 from mainspring_data_ingest.application.files import Uploads
 from mainspring_data_ingest.application.ingestions import WORK_KIND, Ingestions
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.reports import Reports
 from mainspring_data_ingest.application.versions import Versions
 from mainspring_data_ingest.settings import DataIngestSettings
+from mainspring_data_ingest.transport.erasures_grpc import NAME as ERASURES
+from mainspring_data_ingest.transport.erasures_grpc import ErasureServicer
 from mainspring_data_ingest.transport.events import Reactions
 from mainspring_data_ingest.transport.grpc import NAME, DataServicer
 from mainspring_data_ingest.transport.versions_grpc import NAME as VERSIONS
@@ -27,7 +32,7 @@ from mainspring_eventkit.service import Events
 from mainspring_svckit import watching, work
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.clock import SystemClock
-from mainspring_svckit.errors import failure_of
+from mainspring_svckit.errors import Unavailable, failure_of
 from mainspring_svckit.lifecycle import Process, run_main
 from mainspring_svckit.work import Lease, Worker, WorkQueue
 
@@ -47,6 +52,7 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         datasets=postgres.datasets(database),
         versions=postgres.versions(database),
         comparisons=postgres.comparisons(database),
+        erasures=postgres.erasures(database),
         announcements=OutboxAnnouncements(events.outbox),
         files=files,
         work=WorkQueue(database),
@@ -97,6 +103,37 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         version_pb_grpc.add_DatasetVersionServiceServicer_to_server,
         DatasetVersionServicer(Versions(ports, tools)),
     )
+    lineage = (
+        RegistryLineage(process.channel(settings.registry_address), process.caller)
+        if settings.registry_address
+        else None
+    )
+    erasing = Erasures(ports, tools, lineage)
+    server.add(
+        ERASURES,
+        erasure_pb_grpc.add_ErasureServiceServicer_to_server,
+        ErasureServicer(ports, erasing, listener),
+    )
+
+    async def erase(lease: Lease) -> None:
+        await erasing.run(lease.item.key, lease)
+
+    async def give_up_erasing(lease: Lease, error: Exception) -> None:
+        if isinstance(error, Unavailable):
+            await ports.work.enqueue(erasures.WORK_KIND, lease.item.key, delay_s=30)
+        else:
+            await erasing.give_up(lease.item.key, *failure_of(error))
+
+    eraser = Worker(
+        database,
+        listener,
+        erasures.WORK_KIND,
+        erase,
+        on_exhausted=give_up_erasing,
+        lease_s=settings.work_lease_s,
+        poll_s=settings.work_lease_s / 6,
+    )
+    process.intake(eraser.run(), "erasures")
     return await process.run()
 
 

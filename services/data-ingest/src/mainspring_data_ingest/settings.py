@@ -12,6 +12,9 @@ from mainspring_svckit.settings import ServiceSettings
 class DataIngestSettings(ServiceSettings):
     """What data-ingest needs beyond what every service needs."""
 
+    registry_address: str = Field(
+        "", description="host:port of the registry, asked which models learned from what is erased; empty asks nobody."
+    )
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Largest file that may be uploaded.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
     ingestion_workers: int = Field(1, ge=1, le=64, description="Ingestions that one replica does at a time.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mainspring_client.cli import reports, versions
+from mainspring_client.cli import erasures, reports, versions
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Column = Annotated[str, typer.Option(show_default=False)]
 datasets = group("Files in, immutable dataset versions out, with an account of every row.")
 datasets.command()(reports.report)
 versions.register(datasets)
+erasures.register(datasets)
 collections = group("Collections of documents that answers can cite.")
 
 

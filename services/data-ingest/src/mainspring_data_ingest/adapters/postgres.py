@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mainspring_data_ingest.domain.comparisons import Comparison
 from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion
+from mainspring_data_ingest.domain.erasures import Erasure
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_svckit.database import Database
@@ -59,4 +60,16 @@ def comparisons(database: Database) -> Documents[Comparison]:
         Comparison,
         parent=lambda c: project_name_of(c.name),
         sort_key=lambda c: c.name,
+    )
+
+
+def erasures(database: Database) -> Documents[Erasure]:
+    """Erasures, newest first; their ids go by time."""
+    return Documents(
+        database,
+        "erasure",
+        Erasure,
+        parent=lambda e: project_name_of(e.name),
+        sort_key=lambda e: e.name,
+        newest_first=True,
     )

@@ -8,7 +8,10 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from mainspring_data_ingest.adapters.jobs import SourceFile
+from mainspring_data_ingest.application.version_ports import Leftovers
 from mainspring_data_ingest.domain.comparisons import ComparisonCounts
+from mainspring_data_ingest.domain.erasures import Selector
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,25 @@ class CompareSides:
     kind: Literal["compare"] = "compare"
 
 
-ShardJob = ReadRows | CompareSides
+@dataclass(frozen=True)
+class EraseRows:
+    """Looks for a selector in a version and writes what is left of it; says in `result.json` what that is.
+
+    Attributes:
+        side: The version's rows.
+        refused: Its refused rows; None when there are none.
+        sources: Its sources.
+        selector: What is looked for.
+    """
+
+    side: Side
+    refused: Path | None
+    sources: tuple[SourceFile, ...]
+    selector: Selector
+    kind: Literal["erase"] = "erase"
+
+
+ShardJob = ReadRows | CompareSides | EraseRows
 SHARD_JOB: TypeAdapter[ShardJob] = TypeAdapter(ShardJob)
 COUNTS = TypeAdapter(ComparisonCounts)
+LEFTOVERS = TypeAdapter(Leftovers)

@@ -1,11 +1,12 @@
 """A process that works on shards: `python -m mainspring_data_ingest.adapters.shard_process FOLDER`.
 
-`FOLDER/job.json` says what to do; results are written beside it. Exit status 2 means that the disk is full. The process
-ends with its parent, whose end of the pipe it holds as standard input.
+`FOLDER/job.json` says what to do; results are written beside it. Exit status 2 means that shards or the disk are to
+blame; `error.json` says why. The process ends with its parent, whose end of the pipe it holds as standard input.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -13,9 +14,18 @@ import traceback
 from pathlib import Path
 
 from mainspring_data_ingest.adapters.comparing import compare
+from mainspring_data_ingest.adapters.erasing import erase
 from mainspring_data_ingest.adapters.jobs import REFUSED
 from mainspring_data_ingest.adapters.scratch import no_space
-from mainspring_data_ingest.adapters.shard_jobs import COUNTS, SHARD_JOB, CompareSides, ReadRows, ShardJob
+from mainspring_data_ingest.adapters.shard_jobs import (
+    COUNTS,
+    LEFTOVERS,
+    SHARD_JOB,
+    CompareSides,
+    EraseRows,
+    ReadRows,
+    ShardJob,
+)
 from mainspring_data_ingest.adapters.shard_rows import canonical, rows
 from mainspring_svckit.errors import MainspringError
 
@@ -33,6 +43,8 @@ def work(job: ShardJob, folder: Path) -> None:
             case CompareSides():
                 counts = compare(job.base, job.target, folder, folder / "changes.jsonl")
                 (folder / "result.json").write_bytes(COUNTS.dump_json(counts))
+            case EraseRows():
+                (folder / "result.json").write_bytes(LEFTOVERS.dump_json(erase(job, folder)))
 
 
 def _read_rows(job: ReadRows, target: Path) -> None:
@@ -57,7 +69,8 @@ def main() -> int:
     os.nice(5)  # Answers to callers come before batch work.
     try:
         work(SHARD_JOB.validate_json((folder / "job.json").read_bytes()), folder)
-    except MainspringError:
+    except MainspringError as err:
+        (folder / "error.json").write_text(json.dumps({"reason": err.reason, "message": err.message}))
         return REFUSED
     except Exception as err:  # noqa: BLE001 - the parent reports it; the message may quote data, so it stays out.
         frames = "".join(traceback.format_tb(err.__traceback__)[-3:])

@@ -11,22 +11,26 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mainspring_data_ingest.adapters.jobs import REFUSED
+from mainspring_data_ingest.adapters.jobs import REFUSED, SourceFile
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_jobs import (
     COUNTS,
+    LEFTOVERS,
     SHARD_JOB,
     CompareSides,
+    EraseRows,
     ReadRows,
     ShardJob,
     Side,
     SideShard,
 )
-from mainspring_data_ingest.application.version_ports import MAX_PAGE_BYTES, Compared
+from mainspring_data_ingest.application.version_ports import MAX_PAGE_BYTES, Compared, Leftovers
 from mainspring_data_ingest.domain.datasets import Shard
+from mainspring_data_ingest.domain.erasures import Selector
+from mainspring_data_ingest.domain.ingestions import Source
 from mainspring_data_ingest.domain.manifests import Manifest
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.errors import InsufficientStorage, Unavailable
+from mainspring_svckit.errors import InsufficientStorage, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
 from mainspring_svckit.values import ArtifactRef
 
@@ -75,6 +79,26 @@ class ChildShardTools:
             yield folder / "rows.jsonl"
 
     @asynccontextmanager
+    async def without(
+        self, project: str, manifest: Manifest, sources: Sequence[Source], selector: Selector
+    ) -> AsyncIterator[Leftovers]:
+        """See `ShardTools`."""
+        with self._scratch.folder() as folder:
+            side = await self._side(project, manifest, folder, "shard")
+            refused = manifest.refused and await self._files.fetch(project, manifest.refused, folder / "was-refused")
+            local = [
+                SourceFile(
+                    path=await self._files.fetch(project, source.artifact, folder / f"source-{number}"),
+                    title=f"source {number}",
+                    format=source.format,
+                    columns=source.columns,
+                )
+                for number, source in enumerate(sources)
+            ]
+            await self._run(EraseRows(side, refused, tuple(local), selector), folder)
+            yield LEFTOVERS.validate_json((folder / "result.json").read_bytes())
+
+    @asynccontextmanager
     async def fetched(self, project: str, artifact: ArtifactRef) -> AsyncIterator[Path]:
         """See `ShardTools`."""
         with self._scratch.folder() as folder:
@@ -119,7 +143,10 @@ class ChildShardTools:
                     child.kill()
                     await child.wait()
         if child.returncode == REFUSED:
-            raise InsufficientStorage(str(folder.parent))
+            error = json.loads((folder / "error.json").read_bytes())
+            if error["reason"] == "INSUFFICIENT_STORAGE":
+                raise InsufficientStorage(str(folder.parent))
+            raise PreconditionFailed(error["reason"], error["message"])
         if child.returncode:
             log.error("shard_work_failed", job=job.kind, status=child.returncode, stderr=errors.decode()[-2000:])
             message = f"the process for shards ended with status {child.returncode}; the service's log tells more"

@@ -85,18 +85,22 @@ class Removals:
 
     async def run(self, name: str, lease: Claim) -> None:
         """Removes the files of a deleted version. Safe to repeat."""
-        ports = self._ports
         # Files go while the dataset is held: a version that is published at the same time looks afterwards whether all
         # of its files are there, and writes them again if not.
         async with lease.complete():
-            version = (await require(ports.versions, "DatasetVersion", name)).value
-            await require(ports.datasets, "Dataset", version.dataset, lock=True)
-            if version.deletion is not None:
-                for file in await self.unshared_files(version):
-                    await ports.files.discard(DatasetVersionName.parse(name).project, file)
-                    crash_point("removal:after-file")
+            await self.remove(name)
 
-    async def unshared_files(self, version: DatasetVersion) -> list[ArtifactRef]:
+    async def remove(self, name: str) -> None:
+        """Removes the files of a version if it is deleted. Joins the ambient transaction."""
+        ports = self._ports
+        version = (await require(ports.versions, "DatasetVersion", name)).value
+        await require(ports.datasets, "Dataset", version.dataset, lock=True)
+        if version.deletion is not None:
+            for file in await self._unshared_files(version):
+                await ports.files.discard(DatasetVersionName.parse(name).project, file)
+                crash_point("removal:after-file")
+
+    async def _unshared_files(self, version: DatasetVersion) -> list[ArtifactRef]:
         """Files of a version, and of comparisons with it, that no version which stays has; its manifest comes last."""
         ports, project = self._ports, DatasetVersionName.parse(version.name).project
         files = list[ArtifactRef]()
@@ -108,18 +112,25 @@ class Removals:
             files += [*(await manifest_of(ports, version)).files, version.manifest]
         except NotFound:
             return files  # The manifest goes last, so all of it is gone already.
-        needed = await self._needed(project)
+        needed = await needed_files(ports, project)
         return [file for file in files if file.sha256 not in needed]
 
-    async def _needed(self, project: str) -> set[str]:
-        """Digests of all files that the project's readable versions consist of."""
-        ports, needed = self._ports, set[str]()
-        async for dataset in _all(ports.datasets, f"projects/{project}"):
-            async for version in _all(ports.versions, dataset.name):
-                if version.deletion is None:
-                    needed.add(version.manifest.sha256)
-                    needed |= {file.sha256 for file in (await manifest_of(ports, version)).files}
-        return needed
+
+async def needed_files(ports: Ports, project: str) -> set[str]:
+    """Digests of all files that the project's readable versions consist of, sources included."""
+    needed = set[str]()
+    async for version in living_versions(ports, project):
+        needed |= {version.manifest.sha256, *(source.artifact.sha256 for source in version.sources)}
+        needed |= {file.sha256 for file in (await manifest_of(ports, version)).files}
+    return needed
+
+
+async def living_versions(ports: Ports, project: str) -> AsyncIterator[DatasetVersion]:
+    """The project's readable versions. Joins the ambient transaction."""
+    async for dataset in _all(ports.datasets, f"projects/{project}"):
+        async for version in _all(ports.versions, dataset.name):
+            if version.deletion is None:
+                yield version
 
 
 async def _all(repository: Repository[E], parent: str) -> AsyncIterator[E]:

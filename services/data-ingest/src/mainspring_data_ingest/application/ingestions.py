@@ -16,7 +16,7 @@ from mainspring_data_ingest.domain.datasets import (
     root_sha256,
 )
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
-from mainspring_svckit.errors import AlreadyExists, NotFound, Unavailable
+from mainspring_svckit.errors import AlreadyExists, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.names import IngestionName, IngestionRecipeName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
@@ -185,11 +185,17 @@ class Ingestions:
         await self._put(work.succeeded(version.name, tally.input_rows, ports.clock.now()))
 
     async def _require_stored(self, work: Ingestion, files: _Files) -> None:
-        """Makes sure that nothing which a deleted version shared with this one was removed after it was stored."""
+        """Makes sure that nothing of this version was removed after it was stored: with a deleted version that shared
+        a file with it, or by an erasure.
+        """
         project = IngestionName.parse(work.name).project
         for shard in files.shards:
             if not await self._ports.files.exists(project, shard.artifact):
                 raise Unavailable("ARTIFACT_REMOVED", "a deleted version took a shard with it; it is written again")
+        for source in work.sources:
+            if not await self._ports.files.exists(project, source.artifact):
+                message = f"source {source.artifact.sha256} was erased while it was read; its rows are not published"
+                raise PreconditionFailed("SOURCE_ERASED", message)
 
     async def _add_version(self, dataset: Dataset, work: Ingestion, files: _Files, tally: Tally) -> DatasetVersion:
         ports, project = self._ports, IngestionName.parse(work.name).project

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from mainspring_data_ingest.domain.comparisons import Comparison
 from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion, Tally
+from mainspring_data_ingest.domain.erasures import Erasure
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import Record
@@ -167,6 +168,7 @@ class Ports:
     datasets: Repository[Dataset]
     versions: Repository[DatasetVersion]
     comparisons: Repository[Comparison]
+    erasures: Repository[Erasure]
     announcements: Announcements
     files: FileStore
     work: Work

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mainspring_data_ingest.application.ports import RefinedShard
 from mainspring_data_ingest.domain.comparisons import ComparisonCounts
 from mainspring_data_ingest.domain.datasets import Shard
+from mainspring_data_ingest.domain.erasures import Selector
+from mainspring_data_ingest.domain.ingestions import Source
 from mainspring_data_ingest.domain.manifests import Manifest
+from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_svckit.values import ArtifactRef
 
 MAX_PAGE_BYTES = 4 << 20
@@ -23,6 +27,45 @@ class Compared:
 
     counts: ComparisonCounts
     changes: Path | None
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What an erasure leaves of a version, not stored yet.
+
+    Attributes:
+        erased_rows: Rows in which the selector was found.
+        erased_refused: Refused rows in which it was found, or whose source goes as a whole, by reason.
+        affected: Positions of the sources that held it.
+        shards: The other rows; those of sources that go as a whole have moved up.
+        refused: The other refused rows; None when there is none.
+        residues: What is left of each affected source as rows of ours, by its position; none for one that goes as a
+            whole, since no row of it is left.
+    """
+
+    erased_rows: int
+    erased_refused: dict[RefusalReason, int]
+    affected: tuple[int, ...]
+    shards: tuple[RefinedShard, ...]
+    refused: Path | None
+    residues: dict[int, Path]
+
+    @property
+    def found(self) -> bool:
+        """Whether there was anything to erase."""
+        return bool(self.erased_rows or self.erased_refused or self.affected)
+
+
+class ModelLineage(Protocol):
+    """Knows which models learned from what."""
+
+    async def trained_on(self, dataset_version: str) -> list[str]:
+        """Model versions that learned from a dataset version.
+
+        Raises:
+            Unavailable: The registry cannot be asked now.
+        """
+        ...
 
 
 class ShardTools(Protocol):
@@ -45,6 +88,16 @@ class ShardTools(Protocol):
 
     def json_lines(self, project: str, shard: Shard) -> AbstractAsyncContextManager[Path]:
         """A shard's rows as JSON lines; the file is removed at the end of the block."""
+        ...
+
+    def without(
+        self, project: str, manifest: Manifest, sources: Sequence[Source], selector: Selector
+    ) -> AbstractAsyncContextManager[Leftovers]:
+        """What is left of a version without what a selector finds; files are removed at the end of the block.
+
+        Raises:
+            PreconditionFailed: A shard does not hold the rows that the manifest names.
+        """
         ...
 
     def fetched(self, project: str, artifact: ArtifactRef) -> AbstractAsyncContextManager[Path]:

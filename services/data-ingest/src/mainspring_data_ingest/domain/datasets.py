@@ -179,7 +179,20 @@ def manifest_bytes(
     report: ArtifactRef,
 ) -> bytes:
     """The manifest: canonical JSON (sorted keys, no spaces, UTF-8) of everything that makes the version what it is."""
-    body: dict[str, Any] = {
+    body = contents(name, shards, tally, refused, report, sources)
+    return canonical_json({**body, "recipe": recipe.as_json(), "recipe_sha256": recipe.applied_sha256()})
+
+
+def contents(
+    name: str,
+    shards: Sequence[Shard],
+    tally: Tally,
+    refused: ArtifactRef | None,
+    report: ArtifactRef | None,
+    sources: Sequence[Source],
+) -> dict[str, Any]:
+    """What a manifest says of everything but the recipe."""
+    return {
         "schema": MANIFEST_SCHEMA,
         "name": name,
         "root_sha256": root_sha256(shards),
@@ -194,9 +207,7 @@ def manifest_bytes(
         "input_rows": tally.input_rows,
         "refusals": {reason.value: rows for reason, rows in tally.refusals.items()},
         "refused": _address(refused) if refused is not None else None,
-        "report": _address(report),
-        "recipe": recipe.as_json(),
-        "recipe_sha256": recipe.applied_sha256(),
+        "report": _address(report) if report is not None else None,
         "sources": [
             {
                 **asdict(source.artifact),
@@ -206,6 +217,10 @@ def manifest_bytes(
             for source in sources
         ],
     }
+
+
+def canonical_json(body: Mapping[str, Any]) -> bytes:
+    """JSON with sorted keys, without spaces, in UTF-8."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring_data_ingest.domain.datasets import MANIFEST_SCHEMA, Shard
+from mainspring_data_ingest.domain.datasets import MANIFEST_SCHEMA, Shard, Tally, canonical_json, contents
+from mainspring_data_ingest.domain.ingestions import Source
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.values import ArtifactRef
 
@@ -73,3 +74,19 @@ class Manifest:
 
 def _artifact(body: Mapping[str, Any], media_type: str) -> ArtifactRef:
     return ArtifactRef(body["sha256"], body["size_bytes"], media_type)
+
+
+def successor_bytes(
+    old: Manifest,
+    name: str,
+    *,
+    erasure: str,
+    shards: Sequence[Shard],
+    refused: ArtifactRef | None,
+    tally: Tally,
+    sources: Sequence[Source],
+) -> bytes:
+    """The manifest of the version that takes another one's place after an erasure: the same but for what was erased."""
+    body = contents(name, shards, tally, refused, None, sources)
+    body |= {"recipe": old.body["recipe"], "recipe_sha256": old.body["recipe_sha256"]}
+    return canonical_json({**body, "supersedes": old.name, "erasure": erasure})

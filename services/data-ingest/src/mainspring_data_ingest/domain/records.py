@@ -28,6 +28,7 @@ class RefusalReason(StrEnum):
     PERSONAL_DATA = "PERSONAL_DATA"
     NEAR_DUPLICATE = "NEAR_DUPLICATE"
     EVALUATION_LEAK = "EVALUATION_LEAK"
+    ERASED = "ERASED"
 
 
 class RowRefused(Exception):

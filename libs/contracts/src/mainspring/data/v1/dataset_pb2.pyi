@@ -81,6 +81,8 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """It is almost the same as a row before it."""
     REFUSAL_REASON_EVALUATION_LEAK: _RefusalReason.ValueType  # 12
     """An evaluation set holds it."""
+    REFUSAL_REASON_ERASED: _RefusalReason.ValueType  # 20
+    """An erasure removed it from a version that had it."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """RefusalReason says why an input row is not in a dataset version."""
@@ -111,6 +113,8 @@ REFUSAL_REASON_NEAR_DUPLICATE: RefusalReason.ValueType  # 11
 """It is almost the same as a row before it."""
 REFUSAL_REASON_EVALUATION_LEAK: RefusalReason.ValueType  # 12
 """An evaluation set holds it."""
+REFUSAL_REASON_ERASED: RefusalReason.ValueType  # 20
+"""An erasure removed it from a version that had it."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,273 @@
+"""Use cases of erasures.
+
+Each version in which something is found gets a successor and is marked as deleted in one transaction, which also writes
+down what was done; so a worker that takes over goes on with the next version. Passes go on until one finds nothing:
+a version may have been published meanwhile from a source that held what is looked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from mainspring_data_ingest.application.deletions import (
+    Removals,
+    living_versions,
+    manifest_of,
+    mark,
+    needed_files,
+    readable,
+)
+from mainspring_data_ingest.application.ports import Ports
+from mainspring_data_ingest.application.version_ports import Leftovers, ModelLineage, ShardTools
+from mainspring_data_ingest.domain.columns import MESSAGES
+from mainspring_data_ingest.domain.datasets import (
+    Dataset,
+    DatasetVersion,
+    Deletion,
+    DeletionCause,
+    Shard,
+    Tally,
+    root_sha256,
+)
+from mainspring_data_ingest.domain.erasures import ErasedVersion, Erasure, Selector, folded, proof_bytes
+from mainspring_data_ingest.domain.ingestions import Source, SourceFormat
+from mainspring_data_ingest.domain.manifests import Manifest, successor_bytes
+from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_svckit.crash import crash_point
+from mainspring_svckit.errors import FieldViolation, InvalidInput, NotFound, PreconditionFailed, Unavailable
+from mainspring_svckit.names import ErasureName, ModelVersionName
+from mainspring_svckit.ports import Claim
+from mainspring_svckit.repository import require
+from mainspring_svckit.values import ArtifactRef, Progress
+
+WORK_KIND = "erasure"
+PARQUET = "application/vnd.apache.parquet"
+JSON_LINES = "application/jsonl"
+RESIDUE_COLUMNS = replace(MESSAGES, group_column="group")
+_MIN_CHARACTERS = 3
+
+
+class Erasures:
+    """Use cases of erasures."""
+
+    def __init__(self, ports: Ports, tools: ShardTools, lineage: ModelLineage | None) -> None:
+        """Takes the ports; without `lineage` nobody is asked which models learned from what was erased."""
+        self._ports, self._tools, self._lineage = ports, tools, lineage
+        self._removals = Removals(ports)
+
+    async def create(self, project: str, erasure_id: str, selector: Selector, salt: str) -> Erasure:
+        """Queues an erasure.
+
+        Raises:
+            InvalidInput: The text would be found everywhere.
+        """
+        if selector.text and len(folded(selector.text)) < _MIN_CHARACTERS:
+            description = f"has fewer than {_MIN_CHARACTERS} characters that count; white space at its ends does not"
+            violation = FieldViolation("selector.text", description)
+            raise InvalidInput(f"selector.text {description}", violations=[violation])
+        ports, name = self._ports, str(ErasureName(project, erasure_id))
+        async with ports.transactions.transaction():
+            stored = await ports.erasures.add(Erasure(name, selector, salt, ports.clock.now()))
+            await ports.work.enqueue(WORK_KIND, name)
+            return stored.value
+
+    async def run(self, name: str, lease: Claim) -> None:
+        """Does an erasure. Safe to repeat: what is done stays done.
+
+        Raises:
+            MainspringError: A file is missing or damaged, or somebody could not be asked now.
+        """
+        project = ErasureName.parse(name).project
+        async with lease.transaction():
+            work = await self._put((await self._held(name)).started())
+        while await self._pass(name, project, work.selector, lease):
+            await self._remove(name, project, lease)
+        # Once more, for a worker that died between a version and its removal.
+        await self._remove(name, project, lease)
+        await self._ask_lineage(name, lease)
+        await self._prove(name, project, lease)
+
+    async def give_up(self, name: str, reason: str, message: str) -> None:
+        """Records why an erasure cannot be done. Joins the ambient transaction."""
+        await self._put((await self._held(name)).started().failed(reason, message, self._ports.clock.now()))
+
+    async def _pass(self, name: str, project: str, selector: Selector, lease: Claim) -> bool:
+        """Looks at every version once, the oldest of a dataset first; returns whether something was found."""
+        async with self._ports.transactions.transaction():
+            versions = [version async for version in living_versions(self._ports, project)]
+        versions.sort(key=lambda version: (version.dataset, version.number))
+        found = False
+        for number, version in enumerate(versions):
+            progress = Progress(done=number, total=len(versions), unit="versions", phase="searching")
+            async with lease.transaction():
+                work = await self._held(name)
+                await self._put(replace(work, progress=progress, searched=max(work.searched, number + 1)))
+            try:
+                found |= await self._search(name, project, version, selector, lease)
+            except (NotFound, PreconditionFailed):
+                async with self._ports.transactions.transaction():
+                    now = (await require(self._ports.versions, "DatasetVersion", version.name)).value
+                if now.deletion is None:
+                    raise  # Otherwise retention has let go of it while it was read.
+        return found
+
+    async def _search(self, name: str, project: str, version: DatasetVersion, selector: Selector, lease: Claim) -> bool:
+        manifest = await manifest_of(self._ports, version)
+        async with self._tools.without(project, manifest, version.sources, selector) as left:
+            crash_point("erasure:after-search")
+            if left.found:
+                await self._replace(name, project, version, manifest, left, lease)
+            return left.found
+
+    async def _replace(
+        self, name: str, project: str, version: DatasetVersion, manifest: Manifest, left: Leftovers, lease: Claim
+    ) -> None:
+        """Puts a successor in a version's place."""
+        ports = self._ports
+        shards = [
+            Shard(s.split, await ports.files.put_file(project, s.path, media_type=PARQUET), s.rows, s.rows_sha256)
+            for s in left.shards
+        ]
+        refused = left.refused and await ports.files.put_file(project, left.refused, media_type=JSON_LINES)
+        sources = await self._sources(project, version, left)
+        async with lease.transaction():
+            dataset = (await require(ports.datasets, "Dataset", version.dataset, lock=True)).value
+            await readable(ports, version.name)
+            work = await self._held(name)
+            successor = ""
+            if shards:
+                made = await self._publish(dataset, work, version, manifest, left, (tuple(shards), refused, sources))
+                successor, dataset = made.name, dataset.with_version()[0]
+            await ports.datasets.put(dataset.moved_tags(version.name, successor))
+            now = ports.clock.now()
+            await mark(ports, version, Deletion(DeletionCause.ERASURE, now, name, successor))
+            done = ErasedVersion(
+                version=version.name,
+                root_sha256=version.root_sha256,
+                rows=left.erased_rows,
+                refused_rows=sum(left.erased_refused.values()),
+                successor=successor,
+                successor_root_sha256=root_sha256(shards) if shards else "",
+                sources=tuple(version.sources[index].artifact for index in left.affected),
+                files=(*manifest.files, version.manifest),
+            )
+            await self._put(replace(work, versions=(*work.versions, done)))
+            crash_point("erasure:before-commit")
+        crash_point("erasure:after-commit")
+
+    async def _sources(self, project: str, version: DatasetVersion, left: Leftovers) -> tuple[Source, ...]:
+        sources: list[Source] = []
+        for index, source in enumerate(version.sources):
+            if index in left.residues:
+                residue = await self._ports.files.put_file(
+                    project, left.residues[index], media_type=JSON_LINES, filename="residue.jsonl"
+                )
+                sources.append(Source(residue, SourceFormat.JSONL, RESIDUE_COLUMNS))
+            elif index not in left.affected:
+                sources.append(source)
+        return tuple(sources)
+
+    async def _publish(
+        self,
+        dataset: Dataset,
+        work: Erasure,
+        version: DatasetVersion,
+        manifest: Manifest,
+        left: Leftovers,
+        files: tuple[tuple[Shard, ...], ArtifactRef | None, tuple[Source, ...]],
+    ) -> DatasetVersion:
+        """Adds the successor; others hear of it when it takes the place of the newest version."""
+        ports, (shards, refused, sources) = self._ports, files
+        _, name = dataset.with_version()
+        tally = _tally(version.tally, left)
+        body = successor_bytes(
+            manifest, name, erasure=work.name, shards=shards, refused=refused, tally=tally, sources=sources
+        )
+        stored = await ports.files.put_bytes(
+            ErasureName.parse(work.name).project, body, media_type="application/json", filename="manifest.json"
+        )
+        made = replace(
+            version,
+            name=name,
+            create_time=ports.clock.now(),
+            root_sha256=root_sha256(shards),
+            manifest=stored,
+            sources=sources,
+            tally=tally,
+            refused=refused,
+            report=None,
+            supersedes=version.name,
+        )
+        await ports.versions.add(made)
+        if version.name == dataset.latest_version and tally.splits.get(Split.TRAIN, 0):
+            await ports.announcements.version_published(made)
+        return made
+
+    async def _remove(self, name: str, project: str, lease: Claim) -> None:
+        """Removes the bytes of erased versions and of the sources that held what is looked for."""
+        ports = self._ports
+        async with ports.transactions.transaction():
+            work = (await require(ports.erasures, "Erasure", name)).value
+        for erased in work.versions:
+            async with lease.transaction():
+                await self._removals.remove(erased.version)
+                needed = await needed_files(ports, project)
+                for source in erased.sources:
+                    if source.sha256 not in needed:
+                        await ports.files.discard(project, source)
+            crash_point("erasure:after-removal")
+
+    async def _ask_lineage(self, name: str, lease: Claim) -> None:
+        if self._lineage is None:
+            return
+        async with self._ports.transactions.transaction():
+            work = (await require(self._ports.erasures, "Erasure", name)).value
+        models = {m for erased in work.versions for m in await self._lineage.trained_on(erased.version)}
+        async with lease.transaction():
+            known = tuple(sorted(model for model in models if ModelVersionName.matches(model)))
+            await self._put(replace(await self._held(name), model_versions=known, lineage_known=True))
+
+    async def _prove(self, name: str, project: str, lease: Claim) -> None:
+        """Sees that everything is gone, and says so.
+
+        Raises:
+            Unavailable: ERASURE_UNPROVED, something is there still; it is removed at the next try.
+        """
+        ports = self._ports
+        async with lease.complete():
+            work, needed = await self._held(name), await needed_files(ports, project)
+            files = {f.sha256: f for erased in work.versions for f in (*erased.files, *erased.sources)}
+            shared = [file for file in files.values() if file.sha256 in needed]
+            gone = [file for file in files.values() if file.sha256 not in needed]
+            held = [s for erased in work.versions for s in erased.sources if s.sha256 in needed]
+            # Of single rows only: another recipe may have made other rows of the same record, which nobody named.
+            if held and not work.selector.row_ids:
+                message = f"a version that was published meanwhile is made of source {held[0].sha256}"
+                raise Unavailable("ERASURE_UNPROVED", f"{message}; it is searched at the next try")
+            for file in gone:
+                if await ports.files.exists(project, file):
+                    raise Unavailable("ERASURE_UNPROVED", f"the store still holds {file.sha256}; trying again")
+            now = ports.clock.now()
+            proof = await ports.files.put_bytes(
+                project, proof_bytes(work, gone, shared, now), media_type="application/json", filename="erasure.json"
+            )
+            await self._put(work.succeeded(proof, now))
+
+    async def _held(self, name: str) -> Erasure:
+        return (await require(self._ports.erasures, "Erasure", name, lock=True)).value
+
+    async def _put(self, work: Erasure) -> Erasure:
+        await self._ports.notifier.notify("watch", work.name)
+        return (await self._ports.erasures.put(work)).value
+
+
+def _tally(tally: Tally, left: Leftovers) -> Tally:
+    """The counts of the successor: what was erased is refused for that reason, so all input rows are still there."""
+    splits: Counter[Split] = Counter()
+    for shard in left.shards:
+        splits[shard.split] += shard.rows
+    refusals = Counter(tally.refusals) - Counter(left.erased_refused)
+    refusals[RefusalReason.ERASED] += left.erased_rows + sum(left.erased_refused.values())
+    return Tally({split: splits[split] for split in Split}, dict(sorted(refusals.items())))

@@ -1,0 +1,177 @@
+"""Erasures: what is looked for, what was found and done, and the proof."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from mainspring_data_ingest.domain.datasets import canonical_json
+from mainspring_svckit.states import StateMachine
+from mainspring_svckit.values import ArtifactRef, Progress
+
+PROOF_SCHEMA = "mainspring.erasure.v1"
+
+
+class ErasureState(StrEnum):
+    """Where an erasure stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+ERASURE_STATES = StateMachine(
+    {
+        ErasureState.PENDING: {ErasureState.RUNNING},
+        ErasureState.RUNNING: {ErasureState.SUCCEEDED, ErasureState.FAILED},
+        ErasureState.SUCCEEDED: set(),
+        ErasureState.FAILED: set(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Selector:
+    """What is erased; exactly one of the three is set."""
+
+    text: str = ""
+    row_ids: tuple[str, ...] = ()
+    source_sha256: str = ""
+
+    def digest(self, salt: str) -> str:
+        """Names the selector without telling it; who knows it can compute the same."""
+        value = self.text or self.source_sha256 or "\n".join(sorted(self.row_ids))
+        return hashlib.sha256(f"{salt}\n{value}".encode()).hexdigest()
+
+
+def folded(text: str) -> str:
+    """A text as it is looked for: without regard to case, width of characters and white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@dataclass(frozen=True)
+class ErasedVersion:
+    """What was done to one version.
+
+    Attributes:
+        version: In which something was found.
+        root_sha256: Its root digest.
+        rows: Rows removed.
+        refused_rows: Refused rows removed.
+        successor: The version that holds the other rows; empty when there are none.
+        successor_root_sha256: Its root digest.
+        sources: Sources that held what was looked for.
+        files: Everything that the version consisted of.
+    """
+
+    version: str
+    root_sha256: str
+    rows: int
+    refused_rows: int
+    successor: str
+    successor_root_sha256: str
+    sources: tuple[ArtifactRef, ...]
+    files: tuple[ArtifactRef, ...]
+
+
+WAITING = Progress(unit="versions", phase="waiting")
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """An erasure.
+
+    Attributes:
+        name: Resource name.
+        selector: What is looked for; forgotten at the end.
+        salt: Goes into the digest that names the selector in the proof.
+        create_time: When it was asked for.
+        searched: Versions searched.
+        versions: What was done.
+        model_versions: Model versions that had learned from what was erased.
+        lineage_known: Whether the registry was asked for them.
+        proof: The proof; None until the end.
+    """
+
+    name: str
+    selector: Selector
+    salt: str
+    create_time: datetime
+    state: ErasureState = ErasureState.PENDING
+    progress: Progress = WAITING
+    searched: int = 0
+    versions: tuple[ErasedVersion, ...] = ()
+    model_versions: tuple[str, ...] = ()
+    lineage_known: bool = False
+    proof: ArtifactRef | None = None
+    error_reason: str = ""
+    error_message: str = ""
+    end_time: datetime | None = None
+
+    def started(self) -> Erasure:
+        """The erasure with a worker; one that another worker left behind goes on where that one was."""
+        if self.state is not ErasureState.RUNNING:
+            ERASURE_STATES.check(self.name, self.state, ErasureState.RUNNING)
+        return replace(self, state=ErasureState.RUNNING)
+
+    def succeeded(self, proof: ArtifactRef, now: datetime) -> Erasure:
+        """The erasure with its proof, which has forgotten what it looked for."""
+        ERASURE_STATES.check(self.name, self.state, ErasureState.SUCCEEDED)
+        done = Progress(done=self.searched, total=self.searched, unit="versions", phase="proved", remaining_s=0.0)
+        return replace(
+            self, state=ErasureState.SUCCEEDED, selector=Selector(), proof=proof, progress=done, end_time=now
+        )
+
+    def failed(self, reason: str, message: str, now: datetime) -> Erasure:
+        """The erasure with the reason why it cannot be done."""
+        ERASURE_STATES.check(self.name, self.state, ErasureState.FAILED)
+        return replace(
+            self,
+            state=ErasureState.FAILED,
+            selector=Selector(),
+            error_reason=reason,
+            error_message=message,
+            end_time=now,
+        )
+
+
+def proof_bytes(erasure: Erasure, gone: list[ArtifactRef], shared: list[ArtifactRef], now: datetime) -> bytes:
+    """The proof: canonical JSON (sorted keys, no spaces, UTF-8).
+
+    Args:
+        erasure: The erasure, with everything done.
+        gone: Files that the store was seen not to hold any more.
+        shared: Files of erased versions without what was looked for, which other versions have too.
+        now: When that was seen.
+    """
+    body = {
+        "schema": PROOF_SCHEMA,
+        "name": erasure.name,
+        "selector_kind": _kind(erasure.selector),
+        "selector_salt": erasure.salt,
+        "selector_sha256": erasure.selector.digest(erasure.salt),
+        "searched_versions": erasure.searched,
+        "versions": [
+            {
+                **{key: value for key, value in asdict(version).items() if key not in {"sources", "files"}},
+                "sources_sha256": [source.sha256 for source in version.sources],
+            }
+            for version in erasure.versions
+        ],
+        "model_versions": list(erasure.model_versions),
+        "lineage_known": erasure.lineage_known,
+        "gone_sha256": sorted({file.sha256 for file in gone}),
+        "kept_for_other_versions_sha256": sorted({file.sha256 for file in shared}),
+        "verified_time": now.isoformat(),
+    }
+    return canonical_json(body)
+
+
+def _kind(selector: Selector) -> str:
+    if selector.text:
+        return "text"
+    return "rows" if selector.row_ids else "source"

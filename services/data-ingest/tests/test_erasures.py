@@ -1,0 +1,202 @@
+"""Erasures as their users meet them: a person leaves every version, bytes are gone, a kill costs nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring.data.v1 import (
+    data_service_pb2,
+    data_service_pb2_grpc,
+    dataset_pb2,
+    erasure_pb2,
+    ingestion_pb2,
+    recipe_pb2,
+)
+from mainspring.data.v1 import erasure_service_pb2 as pb
+from mainspring.data.v1 import erasure_service_pb2_grpc as pb_grpc
+from mainspring_data_ingest.domain.erasures import Selector
+from mainspring_svckit.errors import InvalidInput, PermissionDenied, PreconditionFailed
+from mainspring_svckit.mapping import artifact_from_proto
+from mainspring_svckit.status import error_info
+from mainspring_testkit.waiting import eventually
+
+from .harness import DATASET, DataIngest, pairs
+
+PERSON = "Ada.Lovelace@example.org"
+Request = erasure_pb2.ErasureSelector
+
+
+async def call(ingest: DataIngest, method: str, role: str = "admin", replica: int = 0, **fields: Any) -> Any:
+    stub: Any = pb_grpc.ErasureServiceStub(ingest.replicas[replica].channel)
+    request = getattr(pb, f"{method}Request")(**fields)
+    response = getattr(pb, f"{method}Response")
+    return await ingest.surroundings.caller(role).unary(getattr(stub, method), request, response, timeout_s=30)
+
+
+async def erased(ingest: DataIngest, **selector: Any) -> erasure_pb2.Erasure:
+    made = await call(ingest, "CreateErasure", parent="projects/p", selector=Request(**selector))
+    return await ended(ingest, made.erasure.name)
+
+
+async def ended(ingest: DataIngest, name: str, replica: int = 0) -> erasure_pb2.Erasure:
+    async def look() -> erasure_pb2.Erasure | None:
+        found = (await call(ingest, "GetErasure", "viewer", replica, name=name)).erasure
+        over = found.state in {erasure_pb2.Erasure.STATE_SUCCEEDED, erasure_pb2.Erasure.STATE_FAILED}
+        return found if over else None
+
+    found = await eventually(look, within_s=60, what="the erasure to end")
+    assert found is not None
+    assert found.state == erasure_pb2.Erasure.STATE_SUCCEEDED, error_info(found.error)
+    return found
+
+
+async def published(ingest: DataIngest, *files: bytes, **options: Any) -> dataset_pb2.DatasetVersion:
+    return await ingest.version((await ingest.ingest(*files, **options)).dataset_version)
+
+
+def about(person: str) -> bytes:
+    # Once in a row, once with other case and spacing, once in a record that is refused.
+    rows = [
+        {"mr": "who wrote?", "ref": f"ask {person}"},
+        {"mr": f"mail to {person.upper()}", "ref": "sent"},
+        {"mr": "", "ref": person},
+    ]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def bytes_in(artifact_url: str) -> list[bytes]:
+    return [path.read_bytes() for path in Path(artifact_url.removeprefix("file://")).rglob("*") if path.is_file()]
+
+
+async def test_a_person_leaves_every_version_and_the_bytes_are_gone(ingest: DataIngest, artifact_url: str) -> None:
+    await ingest.put_recipe()
+    clean = await published(ingest, pairs(20))
+    first = await published(ingest, pairs(20) + about(PERSON))
+    second = await published(ingest, pairs(20) + about(PERSON), pairs(10, 100))
+    done = await erased(ingest, text="  ada.LOVELACE@example.org ")
+
+    assert [(v.dataset_version, v.erased_rows, v.erased_refused_rows) for v in done.versions] == [
+        (first.name, 2, 1),
+        (second.name, 2, 1),
+    ]
+    assert done.searched_versions >= 3
+    assert not any(PERSON.encode().lower() in data.lower() for data in bytes_in(artifact_url))
+    for old, erased_version, rows in ((first, done.versions[0], 20), (second, done.versions[1], 30)):
+        gone = await ingest.version(old.name)
+        assert gone.deletion.cause == dataset_pb2.DatasetVersionDeletion.CAUSE_ERASURE
+        assert (gone.deletion.successor, gone.deletion.erasure) == (erased_version.successor, done.name)
+        assert not await ingest.artifacts.exists("p", artifact_from_proto(old.manifest))
+        successor = await ingest.version(erased_version.successor)
+        assert successor.supersedes == old.name
+        assert successor.root_sha256 == erased_version.successor_root_sha256
+        kept = await ingest.rows(successor)
+        assert len(kept) == rows
+        assert successor.input_rows == old.input_rows
+        refusals = {count.reason: count.rows for count in successor.refusals}
+        assert refusals[dataset_pb2.REFUSAL_REASON_ERASED] == 3
+    # The other rows are the same, in the same splits; the version that held nothing is untouched.
+    left = {
+        (row["row_id"], row["split"]) for row in await ingest.rows(await ingest.version(done.versions[0].successor))
+    }
+    assert left == {(row["row_id"], row["split"]) for row in await ingest.rows(clean)}
+    with pytest.raises(PreconditionFailed, match="holds what is left"):
+        await ingest.call("ListRefusedRows", parent=first.name)
+
+
+async def test_the_proof_names_what_is_gone_but_not_whom(ingest: DataIngest) -> None:
+    await ingest.put_recipe()
+    version = await published(ingest, pairs(5) + about(PERSON))
+    done = await erased(ingest, text=PERSON)
+    data = await ingest.artifacts.read("p", artifact_from_proto(done.proof))
+    proof = json.loads(data)
+    assert b"lovelace" not in data.lower()
+    assert proof["selector_sha256"] == Selector(text=PERSON).digest(proof["selector_salt"])
+    assert version.manifest.sha256 in proof["gone_sha256"]
+    assert {version.sources[0].sha256} <= set(proof["gone_sha256"])
+    assert (proof["lineage_known"], proof["model_versions"]) == (False, [])
+    successor = await ingest.version(done.versions[0].successor)
+    manifest = json.loads(await ingest.artifacts.read("p", artifact_from_proto(successor.manifest)))
+    assert (manifest["erasure"], manifest["supersedes"]) == (done.name, version.name)
+
+
+async def test_a_successor_can_be_added_to_since_its_sources_can_be_read_again(ingest: DataIngest) -> None:
+    await ingest.put_recipe(system_prompt="Be brief.")
+    await published(ingest, pairs(20) + about(PERSON))
+    done = await erased(ingest, text=PERSON)
+    successor = await ingest.version(done.versions[0].successor)
+    before = await ingest.rows(successor)
+    sources = [
+        ingestion_pb2.Source(
+            artifact=successor.sources[0],
+            format=ingestion_pb2.Source.FORMAT_JSONL,
+            columns=recipe_pb2.ColumnMapping(messages_column="messages", group_column="group"),
+        )
+    ]
+    wish = {"parent": "projects/p", "ingestion_recipe": "projects/p/ingestionRecipes/r", "sources": sources}
+    again = await ingest.watch((await ingest.call("CreateIngestion", **wish)).ingestion.name)
+    assert sorted(before, key=str) == sorted(await ingest.rows(await ingest.version(again.dataset_version)), key=str)
+
+
+async def test_rows_and_documents_are_erased_by_their_digests(ingest: DataIngest) -> None:
+    await ingest.put_recipe()
+    version = await published(ingest, pairs(6), pairs(4, 50))
+    doomed = (await ingest.rows(version))[0]["row_id"]
+    done = await erased(ingest, rows={"row_ids": [doomed]})
+    (one,) = done.versions
+    assert (one.erased_rows, one.erased_sources) == (1, 1)
+    left = await ingest.version(one.successor)
+    assert doomed not in {row["row_id"] for row in await ingest.rows(left)}
+    done = await erased(ingest, source_sha256=left.sources[1].sha256)
+    (one,) = done.versions
+    rows = await ingest.rows(await ingest.version(one.successor))
+    assert {row["source_index"] for row in rows} == {0}
+    done = await erased(ingest, source_sha256=(await ingest.version(one.successor)).sources[0].sha256)
+    assert done.versions[0].successor == ""
+    assert not (await erased(ingest, text="nobody of that name")).versions
+
+
+async def test_a_tag_moves_to_the_successor_and_only_admins_erase(ingest: DataIngest) -> None:
+    await ingest.put_recipe()
+    version = await published(ingest, pairs(5) + about(PERSON))
+    with pytest.raises(PermissionDenied):
+        await call(ingest, "CreateErasure", "contributor", parent="projects/p", selector=Request(text=PERSON))
+    for text in ("ab", "   "):
+        with pytest.raises(InvalidInput):
+            await call(ingest, "CreateErasure", parent="projects/p", selector=Request(text=text))
+    done = await erased(ingest, text=PERSON)
+    dataset = (await ingest.call("GetDataset", name=DATASET)).dataset
+    assert dataset.latest_version == done.versions[0].successor != version.name
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "erasure:after-search",
+        "erasure:before-commit",
+        "erasure:after-commit",
+        "removal:after-file",
+        "erasure:after-removal",
+    ],
+)
+async def test_f1_an_erasure_that_is_killed_at_any_point_is_finished_by_another_replica(
+    ingest: DataIngest, artifact_url: str, point: str
+) -> None:
+    await ingest.put_recipe()
+    await published(ingest, pairs(8) + about(PERSON))
+    doomed, other = ingest.replicas
+    await other.stop()
+    await doomed.stop()
+    await doomed.start(MAINSPRING_CRASH_AT=point)
+    made = await call(ingest, "CreateErasure", parent="projects/p", selector=Request(text=PERSON))
+    assert await doomed.wait() == 137
+    await other.start()
+    done = await ended(ingest, made.erasure.name, replica=1)
+    assert [version.erased_rows for version in done.versions] == [2]
+    assert not any(PERSON.encode().lower() in data.lower() for data in bytes_in(artifact_url))
+    stub: Any = data_service_pb2_grpc.DataServiceStub(other.channel)
+    request = data_service_pb2.ListDatasetVersionsRequest(parent=DATASET)
+    response = data_service_pb2.ListDatasetVersionsResponse
+    listed = await ingest.caller.unary(stub.ListDatasetVersions, request, response)
+    assert [version.HasField("deletion") for version in listed.dataset_versions] == [False, True]
