@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from mainspring_client.annotation import Annotation
 from mainspring_client.compression import Compression
 from mainspring_client.configuration import Change, Configuration, apply
 from mainspring_client.connection import Connection, Endpoints
@@ -79,6 +80,11 @@ class Mainspring:
     def erasures(self) -> Erasures:
         """Erasures from dataset versions."""
         return Erasures(self.connection)
+
+    @cached_property
+    def annotation(self) -> Annotation:
+        """Queues of items that people label."""
+        return Annotation(self.connection)
 
     @cached_property
     def training(self) -> Training:

@@ -133,6 +133,23 @@ class IngestionName(ResourceName):
 
 
 @dataclass(frozen=True)
+class AnnotationQueueName(ResourceName):
+    """A queue of items that people label."""
+
+    template: ClassVar[str] = "projects/{project}/annotationQueues/{queue}"
+    queue: str
+
+
+@dataclass(frozen=True)
+class AnnotationItemName(ResourceName):
+    """An item of an annotation queue."""
+
+    template: ClassVar[str] = "projects/{project}/annotationQueues/{queue}/items/{item}"
+    queue: str
+    item: str
+
+
+@dataclass(frozen=True)
 class TuningRecipeName(ResourceName):
     """A tuning recipe."""
 

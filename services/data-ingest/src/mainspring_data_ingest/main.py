@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from mainspring.data.v1 import annotation_service_pb2_grpc
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
 from mainspring.data.v1 import erasure_service_pb2_grpc as erasure_pb_grpc
 from mainspring.data.v1 import version_service_pb2_grpc as version_pb_grpc
+from mainspring_data_ingest.adapters import annotations as annotation_adapters
 from mainspring_data_ingest.adapters import postgres
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
 from mainspring_data_ingest.adapters.lineage import RegistryLineage
@@ -13,6 +15,7 @@ from mainspring_data_ingest.adapters.refiner import ChildRefiner
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_tools import ChildShardTools
 from mainspring_data_ingest.application import deletions, erasures
+from mainspring_data_ingest.application.annotations import AnnotationPorts, Annotations
 from mainspring_data_ingest.application.deletions import Removals
 from mainspring_data_ingest.application.erasures import Erasures
 from mainspring_data_ingest.application.files import Uploads
@@ -21,6 +24,8 @@ from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.reports import Reports
 from mainspring_data_ingest.application.versions import Versions
 from mainspring_data_ingest.settings import DataIngestSettings
+from mainspring_data_ingest.transport.annotation_grpc import NAME as ANNOTATION
+from mainspring_data_ingest.transport.annotation_grpc import AnnotationServicer
 from mainspring_data_ingest.transport.erasures_grpc import NAME as ERASURES
 from mainspring_data_ingest.transport.erasures_grpc import ErasureServicer
 from mainspring_data_ingest.transport.events import Reactions
@@ -134,6 +139,19 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         poll_s=settings.work_lease_s / 6,
     )
     process.intake(eraser.run(), "erasures")
+    annotation = AnnotationPorts(
+        transactions=database,
+        queues=annotation_adapters.queues(database),
+        items=annotation_adapters.PostgresItems(database),
+        diversity=annotation_adapters.HashedDiversity(),
+        files=files,
+        clock=SystemClock(),
+    )
+    server.add(
+        ANNOTATION,
+        annotation_service_pb2_grpc.add_AnnotationServiceServicer_to_server,
+        AnnotationServicer(annotation, Annotations(annotation, ingestions)),
+    )
     return await process.run()
 
 

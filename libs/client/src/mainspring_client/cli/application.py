@@ -9,6 +9,7 @@ import typer
 
 from mainspring_client.cli import (
     access,
+    annotate,
     compress,
     data,
     demo,
@@ -55,6 +56,7 @@ access.register(app)
 flywheel.register(app)
 demo.register(app)
 app.add_typer(data.datasets, name="datasets")
+app.add_typer(annotate.annotate, name="annotate")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")
 app.add_typer(search.search, name="search")
