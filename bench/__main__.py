@@ -3,7 +3,7 @@
 usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
-evidence-events, train-queue and train-search.
+evidence-events, evidence-evaluator, evidence-statistics, train-queue and train-search.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -24,7 +24,9 @@ from rich.console import Console
 
 from bench import (
     events,
+    evidence_evaluator,
     evidence_events,
+    evidence_statistics,
     fidelity,
     machine,
     quality,
@@ -40,7 +42,7 @@ from bench.live import Stack
 from mainspring_testkit.servers import scratch_folder
 
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
-SLOW = ("demo", "e2e", "evidence-events", "train-queue", "train-search")
+SLOW = ("demo", "e2e", "evidence-events", "evidence-evaluator", "evidence-statistics", "train-queue", "train-search")
 OUT = machine.ROOT / ".build" / "bench.json"
 
 
@@ -57,6 +59,8 @@ class Runner:
             "events": lambda: events.measure(options.repeats),
             "fidelity": fidelity.measure,
             "evidence-events": evidence_events.measure,
+            "evidence-evaluator": evidence_evaluator.measure,
+            "evidence-statistics": evidence_statistics.measure,
             "demo": lambda: quality.demo(folder),
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
             "train-queue": lambda: train_queue.measure(folder / "train-queue"),

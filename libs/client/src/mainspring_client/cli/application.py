@@ -13,6 +13,7 @@ from mainspring_client.cli import (
     compress,
     data,
     demo,
+    evaluation,
     events,
     flywheel,
     gating,
@@ -66,6 +67,7 @@ app.add_typer(models.rollouts, name="rollouts")
 app.add_typer(gating.policies, name="policies")
 app.add_typer(gating.prompts, name="prompts")
 compress.register(app)
+evaluation.register(app)
 lineage.register(app)
 talk.register(app)
 app.add_typer(data.collections, name="collections")

@@ -45,42 +45,80 @@ def list_evals(project: Project = DEFAULT_PROJECT, limit: Limit = 20, data: Data
 @evals.command("watch")
 def watch_eval(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, json_: Json = False) -> None:
     """Follows an evaluation run until it has ended, and prints what was measured. Status 1 when it failed."""
-    from mainspring.evaluation.v1 import run_pb2
-    from mainspring_client.cli.output import Ticker, estimate_text, print_json, print_table, progress_text
     from mainspring_client.cli.run import with_client
     from mainspring_client.resources import expand
     from mainspring_svckit.names import EvaluationRunName
 
     name = expand(EvaluationRunName, project, run, "run")
 
-    async def body(mainspring: Mainspring) -> evaluation_pb2.EvaluationRun:
-        newest = run_pb2.EvaluationRun()
-        with Ticker(quiet=json_) as ticker:
-            async for update in mainspring.evaluation.watch(name):
-                newest = update
-                if json_:
-                    print_json(newest, indent=None)
-                ticker.tell(progress_text(newest))
-        return newest
+    show_ended(with_client(data, lambda mainspring: follow_eval(mainspring, name, json_=json_)), json_=json_)
 
-    ended = with_client(data, body)
-    require_success(ended, "evaluation run")
-    if not json_:
+
+async def follow_eval(mainspring: Mainspring, name: str, *, json_: bool) -> evaluation_pb2.EvaluationRun:
+    """Follows an evaluation run until it has ended, telling how far it has come."""
+    from mainspring.evaluation.v1 import run_pb2
+    from mainspring_client.cli.output import Ticker, print_json, progress_text
+
+    newest = run_pb2.EvaluationRun()
+    with Ticker(quiet=json_) as ticker:
+        async for update in mainspring.evaluation.watch(name):
+            newest = update
+            if json_:
+                print_json(newest, indent=None)
+            ticker.tell(progress_text(newest))
+    return newest
+
+
+def show_ended(run: evaluation_pb2.EvaluationRun, *, json_: bool) -> None:
+    """Prints what a run measured; raises when it failed."""
+    from mainspring_client.cli.output import estimate_text, print_table
+
+    require_success(run, "evaluation run")
+    if json_:
+        return
+    print_table(
+        run.results,
+        {
+            "scorer": lambda r: f"{r.scorer} (less is better)" if r.lower_is_better else r.scorer,
+            "baseline": lambda r: estimate_text(r.baseline) if r.HasField("baseline") else "",
+            "candidate": lambda r: estimate_text(r.candidate),
+            "difference": lambda r: estimate_text(r.difference) if r.HasField("difference") else "",
+            "p (Holm)": lambda r: f"{r.adjusted_p_value:.3g}" if r.test else "",
+            "could find": lambda r: f"{r.minimum_detectable_effect:.3g}" if r.minimum_detectable_effect else "",
+        },
+        "nothing was measured",
+    )
+    for failure in run.scorer_failures:
+        print(f"{failure.scorer} has no result: {failure.reason}: {failure.message}")
+    for judge in run.judges:
+        print(f"judge {judge.judge} {'has a vote' if judge.has_vote else 'has no vote'}: {judge.explanation}")
+    slices = [(result.scorer, part) for result in run.results for part in result.slices]
+    if slices:
+        print()
         print_table(
-            ended.results,
+            slices,
             {
-                "scorer": lambda r: r.scorer,
-                "baseline": lambda r: estimate_text(r.baseline) if r.HasField("baseline") else "",
-                "candidate": lambda r: estimate_text(r.candidate),
-                "difference": lambda r: estimate_text(r.difference) if r.HasField("difference") else "",
+                "scorer": lambda s: s[0],
+                "slice": lambda s: s[1].slice,
+                "items": lambda s: s[1].items,
+                "candidate": lambda s: "too few items" if s[1].too_few_items else estimate_text(s[1].candidate),
+                "difference": lambda s: estimate_text(s[1].difference) if s[1].HasField("difference") else "",
             },
-            "nothing was measured",
+            "",
         )
 
 
 @evals.command()
 def items(
-    run: Run, project: Project = DEFAULT_PROJECT, limit: Limit = 10, data: Data = None, json_: Json = False
+    run: Run,
+    part: Annotated[str, typer.Option("--slice", help="Only of this slice, or of a source (task:ID).")] = "",
+    contains: Annotated[str, typer.Option(help="Only with this text in question, answers or references.")] = "",
+    scorer: Annotated[str, typer.Option(help="Scorer that --outcome is about.")] = "",
+    outcome: Annotated[str, typer.Option(help="Only where the candidate scores higher, lower or equal.")] = "",
+    project: Project = DEFAULT_PROJECT,
+    limit: Limit = 10,
+    data: Data = None,
+    json_: Json = False,
 ) -> None:
     """Shows what both models said to each item."""
     from mainspring_client.cli.output import print_fields, print_json
@@ -89,7 +127,14 @@ def items(
     from mainspring_svckit.names import EvaluationRunName
 
     name = expand(EvaluationRunName, project, run, "run")
-    found = with_client(data, lambda mainspring: collect(mainspring.evaluation.items(name), limit))
+    if outcome not in {"", "higher", "lower", "equal"}:
+        raise typer.BadParameter("must be higher, lower or equal", param_hint="--outcome")
+    found = with_client(
+        data,
+        lambda mainspring: collect(
+            mainspring.evaluation.items(name, part=part, contains=contains, scorer=scorer, outcome=outcome), limit
+        ),
+    )
     if json_:
         print_json(found)
         return

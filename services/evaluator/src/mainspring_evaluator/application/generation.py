@@ -73,38 +73,43 @@ class Generation:
             PreconditionFailed: INFERENCE_FAILED, the version cannot answer one of them.
             Unavailable: INFERENCE_FAILED, it could not after some tries; what was answered is kept.
         """
-        answers = dict(known)
+        answers, asking = dict(known), asyncio.Semaphore(self._concurrency)
 
         async def one(index: int) -> None:
             prompt = prompts[index]
-            answer = await self.patiently(
-                f"item {index}",
-                lambda: self._ports.inference.answer(version.name, prompt, sampling, context=context, timed=timed),
-            )
+            async with asking:
+                answer = await self.patiently(
+                    f"item {index}",
+                    lambda: self._ports.inference.answer(version.name, prompt, sampling, context=context, timed=timed),
+                )
             async with self._ports.transactions.transaction():
                 key = answer_key(version.manifest_sha256, prompt, sampling, context=context, timed=timed)
                 await self._ports.answers.put(project, key, answer)
             answers[index] = answer
             await after_each(answer)
 
-        await self.each((index for index in range(len(prompts)) if index not in known), one)
+        # Half as many again, so that the next questions are asked while answers are being kept.
+        workers = self._concurrency + (self._concurrency + 1) // 2
+        await self.each((index for index in range(len(prompts)) if index not in known), one, workers=workers)
         return [answers[index] for index in range(len(prompts))]
 
-    async def each(self, things: Iterable[T], do: Callable[[T], Awaitable[None]]) -> None:
-        """Does something with each, `concurrency` at a time; the first error ends the rest and is raised as it is."""
+    async def each(self, things: Iterable[T], do: Callable[[T], Awaitable[None]], *, workers: int = 0) -> None:
+        """Does something with each, `workers` (default: `concurrency`) at a time; the first error ends the rest and is
+        raised as it is.
+        """
         waiting = iter(things)
 
         async def worker() -> None:
             for thing in waiting:
                 await do(thing)
 
-        workers = [asyncio.create_task(worker()) for _ in range(self._concurrency)]
+        tasks = [asyncio.create_task(worker()) for _ in range(workers or self._concurrency)]
         try:
-            await asyncio.gather(*workers)
+            await asyncio.gather(*tasks)
         finally:
-            for task in workers:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def patiently(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks until there is an answer, at most `tries` times.
