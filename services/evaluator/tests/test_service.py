@@ -16,16 +16,19 @@ from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
 from mainspring.evaluation.v1 import evaluation_service_pb2_grpc as pb_grpc
 from mainspring.evaluation.v1 import run_pb2, suite_pb2
 from mainspring.events.v1.evaluation_events_pb2 import EvaluationRunCompleted, EvaluationRunFailed
+from mainspring.events.v1.feedback_events_pb2 import FeedbackItemRecorded
+from mainspring.events.v1.inference_events_pb2 import ResponseCompleted
 from mainspring.events.v1.registry_events_pb2 import ModelVersionRegistered
 from mainspring.registry.v1 import model_pb2
 from mainspring_eventkit.bus import Bus
+from mainspring_eventkit.topology import DLQ_STREAM
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed
+from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_to_proto
 from mainspring_testkit.events import EventTap, publish
 from mainspring_testkit.neighbours import ServeNeighbours
-from mainspring_testkit.servers import PostgresServer
+from mainspring_testkit.servers import NatsServer, PostgresServer, scratch_folder
 from mainspring_testkit.service import ServiceProcess, Surroundings
 from mainspring_testkit.waiting import eventually
 
@@ -102,9 +105,8 @@ async def plane(neighbours: ServeNeighbours) -> tuple[Plane, str]:
     return made, (await neighbours(made, *SERVICES)).address
 
 
-@pytest.fixture
-async def evaluator(
-    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, plane: tuple[Plane, str]
+async def start_evaluator(
+    surroundings: Surroundings, database: str, artifact_url: str, plane: tuple[Plane, str], **more: Any
 ) -> Evaluator:
     made, address = plane
     settings = {
@@ -116,8 +118,8 @@ async def evaluator(
         "answer_tries": 3,
         "run_attempts": 2,
         "lease_s": 2,
+        **more,
     }
-    database = await postgres.new_database("mainspring_evaluator")
     replicas = [surroundings.replica("mainspring_evaluator.main", database, **settings) for _ in range(2)]
     await asyncio.gather(*(replica.start() for replica in replicas))
     evaluator = Evaluator(surroundings, replicas, made, ArtifactStore(artifact_url))
@@ -125,6 +127,14 @@ async def evaluator(
     made.versions[BASE].manifest.sha256 = "cd" * 32
     await evaluator.put_dataset()
     return evaluator
+
+
+@pytest.fixture
+async def evaluator(
+    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, plane: tuple[Plane, str]
+) -> Evaluator:
+    database = await postgres.new_database("mainspring_evaluator")
+    return await start_evaluator(surroundings, database, artifact_url, plane)
 
 
 async def all_let_go(evaluator: Evaluator) -> None:
@@ -343,3 +353,137 @@ async def test_f23_without_its_settings_it_says_what_is_missing(
     replica = surroundings.replica("mainspring_evaluator.main", await postgres.new_database("mainspring_evaluator"))
     with pytest.raises(RuntimeError, match="registry_address"):
         await replica.start()
+
+
+async def stuck_in_the_midst(evaluator: Evaluator) -> run_pb2.EvaluationRun:
+    """A run that has asked for 30 of its 48 answers and gets no more until `may_answer`."""
+    plane = evaluator.plane
+    await evaluator.put_suite()
+    await evaluator.register(1)
+    plane.stop_after = 30
+    plane.may_answer.clear()
+    run = await evaluator.create(version(1), request_id=new_id())
+
+    async def asked() -> bool:
+        return sum(plane.asked.values()) >= 30
+
+    await eventually(asked, within_s=30, what="the run to be in the midst of its answers")
+    return run
+
+
+async def test_f3_a_bus_killed_during_a_run_hears_of_its_end_once(
+    evaluator: Evaluator, nats_server: NatsServer, event_tap: EventTap
+) -> None:
+    run = await stuck_in_the_midst(evaluator)
+    await nats_server.kill()
+    evaluator.plane.stop_after = math.inf
+    evaluator.plane.may_answer.set()
+    assert (await evaluator.watch(run.name))[-1].state == run_pb2.EvaluationRun.STATE_SUCCEEDED
+    await nats_server.start(with_topology=False)
+    await event_tap.wait_for(EvaluationRunCompleted, within_s=60)
+    await all_let_go(evaluator)
+    assert len(event_tap.of(EvaluationRunCompleted)) == 1
+
+
+async def test_f6_a_database_killed_during_a_run_costs_time_and_not_the_run(
+    surroundings: Surroundings, artifact_url: str, plane: tuple[Plane, str]
+) -> None:
+    async with scratch_folder("f6") as folder:
+        server = PostgresServer(folder)
+        await server.start()
+        try:
+            database = await server.new_database("mainspring_evaluator")
+            evaluator = await start_evaluator(surroundings, database, artifact_url, plane, run_attempts=20)
+            run = await stuck_in_the_midst(evaluator)
+            await server.kill()
+            await server.start()
+            evaluator.plane.stop_after = math.inf
+            evaluator.plane.may_answer.set()
+
+            async def succeeded() -> bool:
+                try:
+                    found = (await evaluator.call("GetEvaluationRun", name=run.name)).evaluation_run
+                except Unavailable:
+                    return False
+                assert found.state != run_pb2.EvaluationRun.STATE_FAILED, found.error.message
+                return found.state == run_pb2.EvaluationRun.STATE_SUCCEEDED
+
+            await eventually(succeeded, within_s=60, what="the run to end")
+            # Only what was in flight when the database died may have been asked for twice.
+            assert sum(evaluator.plane.asked.values()) <= 48 + 2 * 12
+            for replica in evaluator.replicas:
+                await replica.stop()
+        finally:
+            await server.stop()
+
+
+async def test_f8_two_replicas_that_migrate_at_once_both_serve(
+    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, plane: tuple[Plane, str]
+) -> None:
+    empty = await postgres.new_database()
+    evaluator = await start_evaluator(surroundings, empty, artifact_url, plane, migrate_on_start=True)
+    stored = await evaluator.put_suite()
+    for _ in evaluator.replicas:
+        assert (await evaluator.call("GetEvaluationSuite", name=SUITE)).evaluation_suite == stored
+
+
+async def test_f12_events_without_sense_are_put_aside_and_their_neighbours_measured(
+    evaluator: Evaluator, bus: Bus, event_tap: EventTap
+) -> None:
+    await evaluator.put_suite()
+    good = await evaluator.register(1)
+    monitor = {"name": "projects/p/driftMonitors/d", "model": MODEL, "evaluation_suite": SUITE}
+    await evaluator.call("UpdateDriftMonitor", drift_monitor=monitor, allow_missing=True)
+    shared: dict[str, Any] = {
+        "release": f"{MODEL}/releases/1",
+        "finish_reason": "STOP",
+        "messages": [{"role": 2, "content": "q"}],
+    }
+    await publish(bus, ResponseCompleted(answer="projects/p/answers/a", model_version="nonsense", **shared))
+    for _ in range(3):
+        await publish(bus, ResponseCompleted(answer="projects/p/answers/b", model_version=version(1), **shared))
+    await publish(
+        bus,
+        FeedbackItemRecorded(
+            feedback_item="projects/p/feedbackItems/f", answer="projects/p/answers/none", kind="THUMB"
+        ),
+    )
+    await publish(bus, good)
+    await event_tap.wait_for(EvaluationRunCompleted, within_s=60)
+
+    async def dead() -> bool:
+        return (await bus.stream(DLQ_STREAM)).last == 1
+
+    await eventually(dead, within_s=60, what="the one event without sense to be a dead letter")
+
+
+async def test_a_drift_monitor_is_checked_on_demand_and_a_suite_has_versions(evaluator: Evaluator) -> None:
+    await evaluator.put_suite()
+    await evaluator.put_suite(max_items=3)
+    listed = await evaluator.call("ListEvaluationSuiteVersions", parent=SUITE)
+    assert [v.evaluation_suite.version for v in listed.evaluation_suite_versions] == [2, 1]
+    monitor = {"name": "projects/p/driftMonitors/d", "model": MODEL, "evaluation_suite": SUITE}
+    written = await evaluator.call("UpdateDriftMonitor", drift_monitor=monitor, allow_missing=True)
+    assert (written.drift_monitor.sample_items, written.drift_monitor.interval.seconds) == (100, 86_400)
+    await evaluator.call("CheckDriftMonitor", name="projects/p/driftMonitors/d")
+    found = await evaluator.call("GetDriftMonitor", name="projects/p/driftMonitors/d")
+    assert found.drift_monitor == written.drift_monitor
+    assert not (await evaluator.call("ListDriftReports", parent="projects/p/driftMonitors/d")).drift_reports
+    assert len((await evaluator.call("ListDriftMonitors", parent="projects/p")).drift_monitors) == 1
+    for method, fields in (
+        ("GetDriftMonitor", {"name": "projects/p/driftMonitors/d"}),
+        ("CheckDriftMonitor", {"name": "projects/p/driftMonitors/d"}),
+        ("ListDriftReports", {"parent": "projects/p/driftMonitors/d"}),
+    ):
+        with pytest.raises(NotFound):
+            await evaluator.call(method, caller=evaluator.stranger, **fields)
+    await evaluator.register(1)
+    runs = [(await evaluator.watch((await evaluator.create(version(1))).name))[-1] for _ in range(2)]
+    assert (runs[0].generated_answers, runs[1].generated_answers, runs[1].suite_version) == (6, 0, 2)
+    compared = await evaluator.call("CompareEvaluationRuns", first=runs[0].name, second=runs[1].name)
+    assert compared.common_items == len(compared.pairs) == 3
+    assert {scorer.equal for scorer in compared.scorers} == {3}
+    sizes = await evaluator.call("EstimateSampleSize", parent="projects/p", standard_deviation=1.0, effect=0.5)
+    assert sizes.sample_sizes[0].items_needed == 33
+    with pytest.raises(InvalidInput):
+        await evaluator.call("ListEvaluationItems", parent=runs[0].name, outcome=1)

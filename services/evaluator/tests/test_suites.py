@@ -2,13 +2,19 @@
 
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from mainspring_evaluator.adapters.postgres import PostgresAnswers
 from mainspring_evaluator.adapters.scoring import ThreadScoring
+from mainspring_evaluator.application.evaluation import Evaluation
+from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.planning import Planning
+from mainspring_evaluator.application.runs import Runs
 from mainspring_evaluator.domain.drift import Asked
 from mainspring_evaluator.domain.items import Answer, Item, Message, Prompt, Sample
 from mainspring_evaluator.domain.runs import EvaluationRun, RunState
@@ -29,6 +35,7 @@ from mainspring_evaluator.transport import mapping, suites
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.values import ScorerResult
+from mainspring_testkit.plugin import DatabaseFor
 
 from .fakes import BASE, DATA, FIRST, MODEL, OTHER_DATA, ROWS, SECOND
 from .test_use_cases import SUITE, World
@@ -284,9 +291,9 @@ async def test_a_judge_that_answers_nonsense_is_counted_named_and_loses_its_vote
 async def test_a_judge_below_the_wanted_kappa_has_no_vote(world: World, people_like: str, has_vote: bool) -> None:
     world.inference.said[JUDGE] = by_length
     answers = ["a long answer indeed", "yes", "another long answer", "no"]
-    for number, text in enumerate(answers):
-        good = (len(text) > 12) is (people_like == "long")
-        await world.traffic.add(Asked(f"a{number}", MODEL, FIRST, (("user", "red"),), text, 0.1, 3, good))
+    for number, said in enumerate(answers):
+        good = (len(said) > 12) is (people_like == "long")
+        await world.traffic.add(Asked(f"a{number}", MODEL, FIRST, (("user", "red"),), said, 0.1, 3, good))
     run = await world.run(suite=replace(SUITE, scorers=("judge_rubric",), judges=PANEL))
     assert run.findings is not None
     (judge,) = run.findings.judges
@@ -406,3 +413,33 @@ async def test_empty_answers_are_scored_by_every_scorer_that_needs_no_one_else()
     assert {result.scorer for result in measured.results} == set(names)
     empty = next(result for result in measured.results if result.scorer == "empty_answers")
     assert (empty.candidate.value, empty.lower_is_better, empty.adjusted_p_value) == (1, True, 1)
+
+
+class Backwards:
+    """A clock that somebody turns back an hour again and again."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 3, 29, 3, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        self.time -= timedelta(hours=1)
+        return self.time
+
+
+async def test_f14_a_clock_that_goes_back_costs_no_run(world: World) -> None:
+    world.ports = replace(world.ports, clock=Backwards())
+    world.runs = Runs(world.ports, cancel_release_delay_s=1)
+    world.evaluation = Evaluation(
+        world.ports, world.runs, Generation(world.ports, concurrency=2, tries=1, retry_wait_s=0)
+    )
+    run = await world.run(suite=replace(SUITE, budget=Budget(max_duration_s=1)))
+    assert run.state is RunState.SUCCEEDED
+
+
+async def test_f8_answers_from_before_they_had_details_are_still_answers(database_for: DatabaseFor) -> None:
+    database = await database_for("mainspring_evaluator")
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("INSERT INTO generated_answer (project, key, answer, latency_s) VALUES ('p', 'k', '\"old\"', 2)")
+        )
+        assert await PostgresAnswers(database).known("p", ["k"]) == {"k": Answer("old", 2.0)}
