@@ -111,7 +111,7 @@ async def test_a_messy_file_becomes_a_reviewed_version_as_the_guide_says(stack: 
     shown = await pages.run(stack, "bash", "-ec", compare)
     assert "The café is on the second floor" in shown
     assert "grace.hopper" in shown
-    assert "tickets/2" not in await pages.run(stack, "bash", "-ec", name)
+    assert "tickets/2 is reviewed from now on" in await pages.run(stack, "bash", "-ec", name)
     assert "5 rows" in await pages.run(stack, "bash", "-ec", export)
     assert "example.org" in (tmp_path / "tickets.jsonl").read_text()
     shown = await pages.run(stack, "bash", "-ec", erase)

@@ -49,6 +49,34 @@ async def test_node_hears_of_a_release_and_asks_the_model(
     assert "".join(piece["delta"] for piece in pieces) == last["answer"]["text"] == answer["text"]
 
 
+async def test_node_brings_a_file_to_a_version_and_takes_it_elsewhere(
+    start_node: Any, stack: Stack, tmp_path: Path
+) -> None:
+    status = await stack.status()
+    rows = [{"q": f"question {number}?", "a": f"answer {number}"} for number in range(5)]
+    rows += [{"q": "markup?", "a": "<p>no <b>markup</b></p>"}, {"q": "", "a": "x"}, {"q": "nothing", "a": ""}, {"q": 1}]
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    env = {"MAINSPRING_ADDRESS": status["services"]["data-ingest"], "MAINSPRING_TOKEN": stack.token}
+    lines = await lines_of(await start_node("data.mjs", "polyglot-data", "node", str(file), "q", "a", **env))
+    said = {key: value for line in lines for key, value in line.items()}
+    assert [name.rsplit("/", 1)[1] for name in said["versions"]] == ["1", "2"]
+    # 64-bit integers arrive as text.
+    assert said["report"] == {"input": "9", "unchanged": "5", "changed": "1"}
+    assert said["refused"] == [
+        ["7", "REFUSAL_REASON_EMPTY"],
+        ["8", "REFUSAL_REASON_EMPTY"],
+        ["9", "REFUSAL_REASON_MISSING_COLUMN"],
+    ]
+    assert sorted(said["rows"]) == sorted([*(f"answer {number}" for number in range(5)), "no markup"])
+    assert said["comparison"] == {"same": "5", "changed": "1"}
+    assert said["kinds"] == ["KIND_CHANGED"]
+    assert said["tags"] == [{"tag": "reviewed", "dataset_version": said["versions"][1]}]
+    assert {"README.md", "croissant.json", "manifest.json", "report.json"} < said["files"].keys()
+    assert all(size > 0 for size in said["files"].values())
+    assert said["erasure"] == "STATE_PENDING"
+
+
 async def lines_of(process: asyncio.subprocess.Process) -> list[dict[str, Any]]:
     """What it printed, once it has ended well."""
     async with asyncio.timeout(120):
