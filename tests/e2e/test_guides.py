@@ -101,7 +101,7 @@ async def test_evidence_and_lineage_are_seen_as_the_guide_says(
 async def test_a_messy_file_becomes_a_reviewed_version_as_the_guide_says(stack: Stack, tmp_path: Path) -> None:
     text = (pages.ROOT / "docs" / "guides" / "data.md").read_text()
     changes = (("--project demo", f"--project {PROJECT}"), ("/tmp/mainspring-guide", str(tmp_path)))
-    file, imports, account, compare, name, export, erase = pages.blocks(text, "sh", changes)
+    file, imports, account, compare, measure, name, export, erase = pages.blocks(text, "sh", changes)
     await pages.run(stack, "bash", "-c", file)
     await pages.run(stack, "bash", "-ec", imports)
     shown = await pages.run(stack, "bash", "-ec", account)
@@ -111,6 +111,9 @@ async def test_a_messy_file_becomes_a_reviewed_version_as_the_guide_says(stack: 
     shown = await pages.run(stack, "bash", "-ec", compare)
     assert "The café is on the second floor" in shown
     assert "grace.hopper" in shown
+    shown = await pages.run(stack, "bash", "-ec", measure)
+    assert "Vendi score" in shown
+    assert "covered by the version" in shown
     assert "tickets/2 is reviewed from now on" in await pages.run(stack, "bash", "-ec", name)
     assert "5 rows" in await pages.run(stack, "bash", "-ec", export)
     assert "example.org" in (tmp_path / "tickets.jsonl").read_text()

@@ -204,3 +204,21 @@ async def test_retention_removes_the_bytes_of_old_versions_but_not_those_that_ot
     newest = await published(ingest, pairs(50))
     assert (await ingest.version(versions[2].name)).HasField("deletion")
     assert not newest.HasField("deletion")
+
+
+async def test_a_version_is_measured_against_the_use_case(ingest: DataIngest) -> None:
+    await ingest.put_recipe()
+    version = await published(ingest, pairs(60))
+    found = (await call(ingest, "MeasureDatasetVersion", name=version.name, reference=version.name)).measurement
+    assert found.vectors == "lexical"
+    assert found.sample_rows == sum(c.rows for c in version.splits if c.split == dataset_pb2.SPLIT_TRAIN)
+    assert 1 < found.vendi_score <= found.sample_rows
+    assert 0 < found.alignment.row_to_nearest <= found.alignment.reference_to_nearest <= 1
+    again = (await call(ingest, "MeasureDatasetVersion", name=version.name, reference=version.name)).measurement
+    assert again == found
+    alone = (await call(ingest, "MeasureDatasetVersion", name=version.name)).measurement
+    assert not alone.HasField("alignment")
+    with pytest.raises(PreconditionFailed) as failure:
+        model = "projects/p/models/minilm"
+        await call(ingest, "MeasureDatasetVersion", name=version.name, embedding_model_version=model)
+    assert failure.value.reason == "EMBEDDER_NOT_CONFIGURED"

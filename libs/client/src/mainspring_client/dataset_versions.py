@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from mainspring.data.v1 import comparison_pb2, dataset_pb2
+from mainspring.data.v1 import comparison_pb2, dataset_pb2, measurement_pb2
 from mainspring.data.v1 import version_service_pb2 as pb
 from mainspring.data.v1 import version_service_pb2_grpc as pb_grpc
 from mainspring_client.connection import Area, Connection
@@ -77,6 +77,24 @@ class DatasetVersions(Area):
         finally:
             writer.abandon()
         return writer.files
+
+    async def measure(
+        self, version: str, *, reference: str = "", embedding_model: str = ""
+    ) -> measurement_pb2.DatasetMeasurement:
+        """How different a version's rows are, and how near they come to a reference.
+
+        Args:
+            version: The version.
+            reference: The version whose test split is the use case.
+            embedding_model: Model or model version that makes the vectors; lexical ones when empty.
+        """
+        request = pb.MeasureDatasetVersionRequest(
+            name=version, reference=reference, embedding_model_version=embedding_model
+        )
+        response = await self._unary(
+            self.stub.MeasureDatasetVersion, request, pb.MeasureDatasetVersionResponse, timeout_s=_LONG_S
+        )
+        return response.measurement
 
     async def tag(self, dataset: str, tag: str, version: str) -> dataset_pb2.Dataset:
         """Gives a tag to a version; takes it away when `version` is empty."""

@@ -9,6 +9,7 @@ from mainspring.data.v1 import version_service_pb2_grpc as version_pb_grpc
 from mainspring_data_ingest.adapters import annotations as annotation_adapters
 from mainspring_data_ingest.adapters import postgres
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
+from mainspring_data_ingest.adapters.embeddings import EmbedderEmbeddings
 from mainspring_data_ingest.adapters.lineage import RegistryLineage
 from mainspring_data_ingest.adapters.plotter import ChildPlotter
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
@@ -20,6 +21,7 @@ from mainspring_data_ingest.application.deletions import Removals
 from mainspring_data_ingest.application.erasures import Erasures
 from mainspring_data_ingest.application.files import Uploads
 from mainspring_data_ingest.application.ingestions import WORK_KIND, Ingestions
+from mainspring_data_ingest.application.measurements import Measurements
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.reports import Reports
 from mainspring_data_ingest.application.versions import Versions
@@ -103,10 +105,15 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
     server = process.grpc_server(database)
     server.add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
     tools = ChildShardTools(files, scratch)
+    embeddings = (
+        EmbedderEmbeddings(process.channel(settings.embedder_address), process.caller)
+        if settings.embedder_address
+        else None
+    )
     server.add(
         VERSIONS,
         version_pb_grpc.add_DatasetVersionServiceServicer_to_server,
-        DatasetVersionServicer(Versions(ports, tools)),
+        DatasetVersionServicer(Versions(ports, tools), Measurements(ports, tools, embeddings)),
     )
     lineage = (
         RegistryLineage(process.channel(settings.registry_address), process.caller)

@@ -15,6 +15,9 @@ class DataIngestSettings(ServiceSettings):
     registry_address: str = Field(
         "", description="host:port of the registry, asked which models learned from what is erased; empty asks nobody."
     )
+    embedder_address: str = Field(
+        "", description="host:port of the embedder, for vectors of a model; without it only lexical ones are measured."
+    )
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Largest file that may be uploaded.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
     ingestion_workers: int = Field(1, ge=1, le=64, description="Ingestions that one replica does at a time.")

@@ -19,7 +19,7 @@ Dataset = Annotated[str, typer.Argument(help="Dataset id.")]
 
 def register(datasets: typer.Typer) -> None:
     """Adds the commands to the group."""
-    for command in (rows, diff, card, export, tag, retain):
+    for command in (rows, diff, measure, card, export, tag, retain):
         datasets.command()(command)
 
 
@@ -95,6 +95,53 @@ def diff(
         print_json({"comparison": comparison, "changes": changes})
     else:
         _print_comparison(comparison, changes)
+
+
+def measure(
+    version: Version,
+    reference: Annotated[str, typer.Option(help="DATASET/VERSION whose test split is the use case.")] = "",
+    embedding_model: Annotated[str, typer.Option(help="MODEL/VERSION that makes vectors [default: lexical].")] = "",
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Measures how different a version's rows are (self-BLEU, Vendi score, clusters), and how near to the use case."""
+    from mainspring_client.cli.output import print_fields, print_json
+    from mainspring_client.cli.run import with_client
+    from mainspring_client.resources import expand_model
+
+    async def body(mainspring: Mainspring) -> Any:
+        return await mainspring.dataset_versions.measure(
+            await resolve(mainspring, project, version),
+            reference=await resolve(mainspring, project, reference) if reference else "",
+            embedding_model=expand_model(project, embedding_model, "embedding-model") if embedding_model else "",
+        )
+
+    found = with_client(data, body)
+    if json_:
+        print_json(found)
+        return
+    nearness = found.alignment
+    print_fields(
+        {
+            "version": found.dataset_version,
+            "rows measured": found.sample_rows,
+            "vectors": found.vectors,
+            "self-BLEU": f"{found.self_bleu:.1f} of 100",
+            "Vendi score": f"{found.vendi_score:.1f} of {found.sample_rows}",
+            "evenness of clusters": f"{found.cluster_evenness:.2f} of 1",
+            **(
+                {
+                    "use case": f"{nearness.reference}, {nearness.reference_rows} rows",
+                    "  covered by the version": f"{nearness.reference_to_nearest:.2f} of 1",
+                    "  version is about it": f"{nearness.row_to_nearest:.2f} of 1",
+                    "  clusters covered": f"{nearness.covered_clusters} of {nearness.reference_clusters}",
+                }
+                if found.HasField("alignment")
+                else {"use case": "not measured; --reference names one"}
+            ),
+        }
+    )
 
 
 def card(

@@ -12,6 +12,7 @@ from mainspring_data_ingest.adapters.jobs import SourceFile
 from mainspring_data_ingest.application.version_ports import Leftovers
 from mainspring_data_ingest.domain.comparisons import ComparisonCounts
 from mainspring_data_ingest.domain.erasures import Selector
+from mainspring_data_ingest.domain.measurements import Measurement
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,29 @@ class EraseRows:
     kind: Literal["erase"] = "erase"
 
 
-ShardJob = ReadRows | CompareSides | EraseRows
+@dataclass(frozen=True)
+class SampleRows:
+    """Writes answer and text of the `count` rows with the smallest ids to `sample.json`."""
+
+    shards: tuple[SideShard, ...]
+    count: int
+    kind: Literal["sample"] = "sample"
+
+
+@dataclass(frozen=True)
+class MeasureTexts:
+    """Writes a measurement to `result.json`; see `measuring.measure`."""
+
+    answers: list[str]
+    texts: list[str]
+    reference: list[str]
+    vectors: list[list[float]] | None
+    model: str
+    kind: Literal["measure"] = "measure"
+
+
+ShardJob = ReadRows | CompareSides | EraseRows | SampleRows | MeasureTexts
 SHARD_JOB: TypeAdapter[ShardJob] = TypeAdapter(ShardJob)
 COUNTS = TypeAdapter(ComparisonCounts)
 LEFTOVERS = TypeAdapter(Leftovers)
+MEASUREMENT = TypeAdapter(Measurement)

@@ -6,6 +6,7 @@ blame; `error.json` says why. The process ends with its parent, whose end of the
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import sys
@@ -20,14 +21,19 @@ from mainspring_data_ingest.adapters.scratch import no_space
 from mainspring_data_ingest.adapters.shard_jobs import (
     COUNTS,
     LEFTOVERS,
+    MEASUREMENT,
     SHARD_JOB,
     CompareSides,
     EraseRows,
+    MeasureTexts,
     ReadRows,
+    SampleRows,
     ShardJob,
 )
-from mainspring_data_ingest.adapters.shard_rows import canonical, rows
+from mainspring_data_ingest.adapters.shard_rows import batches, canonical, rows
 from mainspring_svckit.errors import MainspringError
+
+SAMPLE_CHARACTERS = 1_000
 
 
 def work(job: ShardJob, folder: Path) -> None:
@@ -45,6 +51,14 @@ def work(job: ShardJob, folder: Path) -> None:
                 (folder / "result.json").write_bytes(COUNTS.dump_json(counts))
             case EraseRows():
                 (folder / "result.json").write_bytes(LEFTOVERS.dump_json(erase(job, folder)))
+            case SampleRows():
+                (folder / "sample.json").write_text(json.dumps(_sample(job)))
+            case MeasureTexts():
+                # Slow to import, and needed here only.
+                from mainspring_data_ingest.adapters.measuring import measure
+
+                found = measure(job.answers, job.texts, job.reference, job.vectors, job.model)
+                (folder / "result.json").write_bytes(MEASUREMENT.dump_json(found))
 
 
 def _read_rows(job: ReadRows, target: Path) -> None:
@@ -60,6 +74,21 @@ def _read_rows(job: ReadRows, target: Path) -> None:
                 file.write(line)
                 count += 1
             skip = 0
+
+
+def _sample(job: SampleRows) -> list[tuple[str, str]]:
+    """Rows by the order of their ids."""
+    ids = (i for s in job.shards for batch in batches(s.path, ["row_id"]) for i in batch.column(0).to_pylist())
+    wanted = set(heapq.nsmallest(job.count, ids))
+    found: list[tuple[str, str, str]] = []
+    for shard in job.shards:
+        for batch in batches(shard.path, ["row_id", "messages"]):
+            places = [place for place, i in enumerate(batch.column("row_id").to_pylist()) if i in wanted]
+            for row in batch.take(places).to_pylist() if places else ():
+                contents = [message["content"] for message in row["messages"]]
+                text = "\n".join(contents)
+                found.append((row["row_id"], contents[-1][:SAMPLE_CHARACTERS], text[-SAMPLE_CHARACTERS:]))
+    return [(answer, text) for _, answer, text in sorted(found)]
 
 
 def main() -> int:

@@ -16,10 +16,13 @@ from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_jobs import (
     COUNTS,
     LEFTOVERS,
+    MEASUREMENT,
     SHARD_JOB,
     CompareSides,
     EraseRows,
+    MeasureTexts,
     ReadRows,
+    SampleRows,
     ShardJob,
     Side,
     SideShard,
@@ -29,6 +32,7 @@ from mainspring_data_ingest.domain.datasets import Shard
 from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.ingestions import Source
 from mainspring_data_ingest.domain.manifests import Manifest
+from mainspring_data_ingest.domain.measurements import Measurement
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InsufficientStorage, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
@@ -97,6 +101,25 @@ class ChildShardTools:
             ]
             await self._run(EraseRows(side, refused, tuple(local), selector), folder)
             yield LEFTOVERS.validate_json((folder / "result.json").read_bytes())
+
+    async def sample(self, project: str, shards: Sequence[Shard], count: int) -> list[tuple[str, str]]:
+        """See `ShardTools`."""
+        with self._scratch.folder() as folder:
+            await self._run(SampleRows(await self._local(project, shards, folder, "shard"), count), folder)
+            return [(answer, text) for answer, text in json.loads((folder / "sample.json").read_bytes())]
+
+    async def measure(
+        self,
+        answers: list[str],
+        texts: list[str],
+        reference: list[str],
+        vectors: list[list[float]] | None,
+        model: str,
+    ) -> Measurement:
+        """See `ShardTools`."""
+        with self._scratch.folder() as folder:
+            await self._run(MeasureTexts(answers, texts, reference, vectors, model), folder)
+            return MEASUREMENT.validate_json((folder / "result.json").read_bytes())
 
     @asynccontextmanager
     async def fetched(self, project: str, artifact: ArtifactRef) -> AsyncIterator[Path]:

@@ -14,6 +14,7 @@ from mainspring_data_ingest.domain.datasets import Shard
 from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.ingestions import Source
 from mainspring_data_ingest.domain.manifests import Manifest
+from mainspring_data_ingest.domain.measurements import Measurement
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_svckit.values import ArtifactRef
 
@@ -98,6 +99,21 @@ class ShardTools(Protocol):
         Raises:
             PreconditionFailed: A shard does not hold the rows that the manifest names.
         """
+        ...
+
+    async def sample(self, project: str, shards: Sequence[Shard], count: int) -> list[tuple[str, str]]:
+        """Answer, and whole text, of the `count` rows with the smallest ids; texts are cut at 1,000 characters."""
+        ...
+
+    async def measure(
+        self,
+        answers: list[str],
+        texts: list[str],
+        reference: list[str],
+        vectors: list[list[float]] | None,
+        model: str,
+    ) -> Measurement:
+        """Measures a sample; `vectors` are those of `texts` and then of `reference`, None for lexical ones."""
         ...
 
     def fetched(self, project: str, artifact: ArtifactRef) -> AbstractAsyncContextManager[Path]:

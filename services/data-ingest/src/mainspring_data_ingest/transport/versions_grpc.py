@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from mainspring.common.v1 import chat_pb2
-from mainspring.data.v1 import comparison_pb2, dataset_pb2
+from mainspring.data.v1 import comparison_pb2, dataset_pb2, measurement_pb2
 from mainspring.data.v1 import version_service_pb2 as pb
 from mainspring.data.v1 import version_service_pb2_grpc as pb_grpc
+from mainspring_data_ingest.application.measurements import Measurements
 from mainspring_data_ingest.application.versions import ComparisonPage, FileBegins, Versions
 from mainspring_data_ingest.domain.exports import ExportFormat
+from mainspring_data_ingest.domain.measurements import Alignment
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_data_ingest.transport.mapping import dataset_to_proto
 from mainspring_data_ingest.transport.reports import texts_to_proto
@@ -22,8 +24,8 @@ NAME = "mainspring.data.v1.DatasetVersionService"
 class DatasetVersionServicer(pb_grpc.DatasetVersionServiceServicer):
     """Translates; every decision is made in the use cases."""
 
-    def __init__(self, versions: Versions) -> None:
-        self._versions = versions
+    def __init__(self, versions: Versions, measurements: Measurements) -> None:
+        self._versions, self._measurements = versions, measurements
 
     async def ListDatasetRows(self, request: pb.ListDatasetRowsRequest, context: Any) -> pb.ListDatasetRowsResponse:
         bound = (request.parent, str(request.split))
@@ -71,6 +73,22 @@ class DatasetVersionServicer(pb_grpc.DatasetVersionServiceServicer):
             else:
                 yield pb.ExportDatasetVersionResponse(chunk=part)
 
+    async def MeasureDatasetVersion(
+        self, request: pb.MeasureDatasetVersionRequest, context: Any
+    ) -> pb.MeasureDatasetVersionResponse:
+        found = await self._measurements.measure(request.name, request.reference, request.embedding_model_version)
+        return pb.MeasureDatasetVersionResponse(
+            measurement=measurement_pb2.DatasetMeasurement(
+                dataset_version=request.name,
+                sample_rows=found.rows,
+                vectors=found.vectors,
+                self_bleu=found.self_bleu,
+                vendi_score=found.vendi_score,
+                cluster_evenness=found.cluster_evenness,
+                alignment=_alignment(request.reference, found.alignment) if found.alignment is not None else None,
+            )
+        )
+
     async def SetDatasetTag(self, request: pb.SetDatasetTagRequest, context: Any) -> pb.SetDatasetTagResponse:
         dataset = await self._versions.tag(request.dataset, request.tag, request.dataset_version)
         return pb.SetDatasetTagResponse(dataset=dataset_to_proto(dataset))
@@ -80,6 +98,17 @@ class DatasetVersionServicer(pb_grpc.DatasetVersionServiceServicer):
     ) -> pb.SetDatasetRetentionResponse:
         dataset = await self._versions.retain(request.dataset, request.keep_newest)
         return pb.SetDatasetRetentionResponse(dataset=dataset_to_proto(dataset))
+
+
+def _alignment(reference: str, found: Alignment) -> measurement_pb2.DatasetAlignment:
+    return measurement_pb2.DatasetAlignment(
+        reference=reference,
+        reference_rows=found.reference_rows,
+        reference_to_nearest=found.reference_to_nearest,
+        row_to_nearest=found.row_to_nearest,
+        reference_clusters=found.reference_clusters,
+        covered_clusters=found.covered_clusters,
+    )
 
 
 def _comparison(found: ComparisonPage) -> comparison_pb2.DatasetComparison:

@@ -27,9 +27,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from mainspring.common.v1 import access_pb2 as mainspring_dot_common_dot_v1_dot_access__pb2
 from mainspring.data.v1 import comparison_pb2 as mainspring_dot_data_dot_v1_dot_comparison__pb2
 from mainspring.data.v1 import dataset_pb2 as mainspring_dot_data_dot_v1_dot_dataset__pb2
+from mainspring.data.v1 import measurement_pb2 as mainspring_dot_data_dot_v1_dot_measurement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(mainspring/data/v1/version_service.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/data/v1/comparison.proto\x1a mainspring/data/v1/dataset.proto\"\xdd\x01\n\x16ListDatasetRowsRequest\x12I\n\x06parent\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12\x36\n\x05split\x18\x02 \x01(\x0e\x32\x19.mainspring.data.v1.SplitB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"`\n\x17ListDatasetRowsResponse\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.mainspring.data.v1.DatasetRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf5\x01\n\x1d\x43ompareDatasetVersionsRequest\x12G\n\x04\x62\x61se\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12I\n\x06target\x18\x02 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12\x1e\n\tpage_size\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"\xa4\x01\n\x1e\x43ompareDatasetVersionsResponse\x12\x39\n\ncomparison\x18\x01 \x01(\x0b\x32%.mainspring.data.v1.DatasetComparison\x12.\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1d.mainspring.data.v1.RowChange\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"`\n\x15GetDatasetCardRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\"B\n\x16GetDatasetCardResponse\x12\x10\n\x08markdown\x18\x01 \x01(\t\x12\x16\n\x0e\x63roissant_json\x18\x02 \x01(\t\"\x84\x02\n\x1b\x45xportDatasetVersionRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12T\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x36.mainspring.data.v1.ExportDatasetVersionRequest.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"F\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x01\x12\x10\n\x0c\x46ORMAT_JSONL\x10\x02\"i\n\x1c\x45xportDatasetVersionResponse\x12\x30\n\x04\x66ile\x18\x01 \x01(\x0b\x32 .mainspring.data.v1.ExportedFileH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"U\n\x0c\x45xportedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x03\"\xf6\x02\n\x14SetDatasetTagRequest\x12;\n\x07\x64\x61taset\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/datasets/[^/]+$\x12\xa4\x01\n\x03tag\x18\x02 \x01(\tB\x96\x01\xe2\x41\x01\x02\xbaH\x8e\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\xba\x01\x63\n\x08tag.free\x12,must hold a letter, and must not be `latest`\x1a)this != \'latest\' && this.matches(\'[a-z]\')\x12U\n\x0f\x64\x61taset_version\x18\x03 \x01(\tB<\xe2\x41\x01\x01\xbaH5r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\xd8\x01\x01\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"E\n\x15SetDatasetTagResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Dataset\"\xa4\x01\n\x1aSetDatasetRetentionRequest\x12;\n\x07\x64\x61taset\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/datasets/[^/]+$\x12$\n\x0bkeep_newest\x18\x02 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"K\n\x1bSetDatasetRetentionResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Dataset2\xee\x05\n\x15\x44\x61tasetVersionService\x12p\n\x0fListDatasetRows\x12*.mainspring.data.v1.ListDatasetRowsRequest\x1a+.mainspring.data.v1.ListDatasetRowsResponse\"\x04\x88\xb5\x18\x01\x12\x85\x01\n\x16\x43ompareDatasetVersions\x12\x31.mainspring.data.v1.CompareDatasetVersionsRequest\x1a\x32.mainspring.data.v1.CompareDatasetVersionsResponse\"\x04\x88\xb5\x18\x01\x12m\n\x0eGetDatasetCard\x12).mainspring.data.v1.GetDatasetCardRequest\x1a*.mainspring.data.v1.GetDatasetCardResponse\"\x04\x88\xb5\x18\x01\x12\x81\x01\n\x14\x45xportDatasetVersion\x12/.mainspring.data.v1.ExportDatasetVersionRequest\x1a\x30.mainspring.data.v1.ExportDatasetVersionResponse\"\x04\x88\xb5\x18\x01\x30\x01\x12j\n\rSetDatasetTag\x12(.mainspring.data.v1.SetDatasetTagRequest\x1a).mainspring.data.v1.SetDatasetTagResponse\"\x04\x88\xb5\x18\x02\x12|\n\x13SetDatasetRetention\x12..mainspring.data.v1.SetDatasetRetentionRequest\x1a/.mainspring.data.v1.SetDatasetRetentionResponse\"\x04\x88\xb5\x18\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(mainspring/data/v1/version_service.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/data/v1/comparison.proto\x1a mainspring/data/v1/dataset.proto\x1a$mainspring/data/v1/measurement.proto\"\xdd\x01\n\x16ListDatasetRowsRequest\x12I\n\x06parent\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12\x36\n\x05split\x18\x02 \x01(\x0e\x32\x19.mainspring.data.v1.SplitB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"`\n\x17ListDatasetRowsResponse\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.mainspring.data.v1.DatasetRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf5\x01\n\x1d\x43ompareDatasetVersionsRequest\x12G\n\x04\x62\x61se\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12I\n\x06target\x18\x02 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12\x1e\n\tpage_size\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"\xa4\x01\n\x1e\x43ompareDatasetVersionsResponse\x12\x39\n\ncomparison\x18\x01 \x01(\x0b\x32%.mainspring.data.v1.DatasetComparison\x12.\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1d.mainspring.data.v1.RowChange\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"`\n\x15GetDatasetCardRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\"B\n\x16GetDatasetCardResponse\x12\x10\n\x08markdown\x18\x01 \x01(\t\x12\x16\n\x0e\x63roissant_json\x18\x02 \x01(\t\"\x84\x02\n\x1b\x45xportDatasetVersionRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12T\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x36.mainspring.data.v1.ExportDatasetVersionRequest.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"F\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x01\x12\x10\n\x0c\x46ORMAT_JSONL\x10\x02\"i\n\x1c\x45xportDatasetVersionResponse\x12\x30\n\x04\x66ile\x18\x01 \x01(\x0b\x32 .mainspring.data.v1.ExportedFileH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"U\n\x0c\x45xportedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x03\"\x98\x02\n\x1cMeasureDatasetVersionRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xbaH2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\x12O\n\treference\x18\x02 \x01(\tB<\xe2\x41\x01\x01\xbaH5r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\xd8\x01\x01\x12^\n\x17\x65mbedding_model_version\x18\x03 \x01(\tB=\xe2\x41\x01\x01\xbaH6r12/^projects/[^/]+/models/[^/]+(/versions/[^/]+)?$\xd8\x01\x01\"\\\n\x1dMeasureDatasetVersionResponse\x12;\n\x0bmeasurement\x18\x01 \x01(\x0b\x32&.mainspring.data.v1.DatasetMeasurement\"\xf6\x02\n\x14SetDatasetTagRequest\x12;\n\x07\x64\x61taset\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/datasets/[^/]+$\x12\xa4\x01\n\x03tag\x18\x02 \x01(\tB\x96\x01\xe2\x41\x01\x02\xbaH\x8e\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\xba\x01\x63\n\x08tag.free\x12,must hold a letter, and must not be `latest`\x1a)this != \'latest\' && this.matches(\'[a-z]\')\x12U\n\x0f\x64\x61taset_version\x18\x03 \x01(\tB<\xe2\x41\x01\x01\xbaH5r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\xd8\x01\x01\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"E\n\x15SetDatasetTagResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Dataset\"\xa4\x01\n\x1aSetDatasetRetentionRequest\x12;\n\x07\x64\x61taset\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/datasets/[^/]+$\x12$\n\x0bkeep_newest\x18\x02 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"K\n\x1bSetDatasetRetentionResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Dataset2\xf3\x06\n\x15\x44\x61tasetVersionService\x12p\n\x0fListDatasetRows\x12*.mainspring.data.v1.ListDatasetRowsRequest\x1a+.mainspring.data.v1.ListDatasetRowsResponse\"\x04\x88\xb5\x18\x01\x12\x85\x01\n\x16\x43ompareDatasetVersions\x12\x31.mainspring.data.v1.CompareDatasetVersionsRequest\x1a\x32.mainspring.data.v1.CompareDatasetVersionsResponse\"\x04\x88\xb5\x18\x01\x12m\n\x0eGetDatasetCard\x12).mainspring.data.v1.GetDatasetCardRequest\x1a*.mainspring.data.v1.GetDatasetCardResponse\"\x04\x88\xb5\x18\x01\x12\x81\x01\n\x14\x45xportDatasetVersion\x12/.mainspring.data.v1.ExportDatasetVersionRequest\x1a\x30.mainspring.data.v1.ExportDatasetVersionResponse\"\x04\x88\xb5\x18\x01\x30\x01\x12\x82\x01\n\x15MeasureDatasetVersion\x12\x30.mainspring.data.v1.MeasureDatasetVersionRequest\x1a\x31.mainspring.data.v1.MeasureDatasetVersionResponse\"\x04\x88\xb5\x18\x01\x12j\n\rSetDatasetTag\x12(.mainspring.data.v1.SetDatasetTagRequest\x1a).mainspring.data.v1.SetDatasetTagResponse\"\x04\x88\xb5\x18\x02\x12|\n\x13SetDatasetRetention\x12..mainspring.data.v1.SetDatasetRetentionRequest\x1a/.mainspring.data.v1.SetDatasetRetentionResponse\"\x04\x88\xb5\x18\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,6 +59,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTDATASETVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$'
   _globals['_EXPORTDATASETVERSIONREQUEST'].fields_by_name['format']._loaded_options = None
   _globals['_EXPORTDATASETVERSIONREQUEST'].fields_by_name['format']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_MEASUREDATASETVERSIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_MEASUREDATASETVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H2r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$'
+  _globals['_MEASUREDATASETVERSIONREQUEST'].fields_by_name['reference']._loaded_options = None
+  _globals['_MEASUREDATASETVERSIONREQUEST'].fields_by_name['reference']._serialized_options = b'\342A\001\001\272H5r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\330\001\001'
+  _globals['_MEASUREDATASETVERSIONREQUEST'].fields_by_name['embedding_model_version']._loaded_options = None
+  _globals['_MEASUREDATASETVERSIONREQUEST'].fields_by_name['embedding_model_version']._serialized_options = b'\342A\001\001\272H6r12/^projects/[^/]+/models/[^/]+(/versions/[^/]+)?$\330\001\001'
   _globals['_SETDATASETTAGREQUEST'].fields_by_name['dataset']._loaded_options = None
   _globals['_SETDATASETTAGREQUEST'].fields_by_name['dataset']._serialized_options = b'\342A\001\002\272H#r!2\037^projects/[^/]+/datasets/[^/]+$'
   _globals['_SETDATASETTAGREQUEST'].fields_by_name['tag']._loaded_options = None
@@ -80,38 +87,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETVERSIONSERVICE'].methods_by_name['GetDatasetCard']._serialized_options = b'\210\265\030\001'
   _globals['_DATASETVERSIONSERVICE'].methods_by_name['ExportDatasetVersion']._loaded_options = None
   _globals['_DATASETVERSIONSERVICE'].methods_by_name['ExportDatasetVersion']._serialized_options = b'\210\265\030\001'
+  _globals['_DATASETVERSIONSERVICE'].methods_by_name['MeasureDatasetVersion']._loaded_options = None
+  _globals['_DATASETVERSIONSERVICE'].methods_by_name['MeasureDatasetVersion']._serialized_options = b'\210\265\030\001'
   _globals['_DATASETVERSIONSERVICE'].methods_by_name['SetDatasetTag']._loaded_options = None
   _globals['_DATASETVERSIONSERVICE'].methods_by_name['SetDatasetTag']._serialized_options = b'\210\265\030\002'
   _globals['_DATASETVERSIONSERVICE'].methods_by_name['SetDatasetRetention']._loaded_options = None
   _globals['_DATASETVERSIONSERVICE'].methods_by_name['SetDatasetRetention']._serialized_options = b'\210\265\030\005'
-  _globals['_LISTDATASETROWSREQUEST']._serialized_start=233
-  _globals['_LISTDATASETROWSREQUEST']._serialized_end=454
-  _globals['_LISTDATASETROWSRESPONSE']._serialized_start=456
-  _globals['_LISTDATASETROWSRESPONSE']._serialized_end=552
-  _globals['_COMPAREDATASETVERSIONSREQUEST']._serialized_start=555
-  _globals['_COMPAREDATASETVERSIONSREQUEST']._serialized_end=800
-  _globals['_COMPAREDATASETVERSIONSRESPONSE']._serialized_start=803
-  _globals['_COMPAREDATASETVERSIONSRESPONSE']._serialized_end=967
-  _globals['_GETDATASETCARDREQUEST']._serialized_start=969
-  _globals['_GETDATASETCARDREQUEST']._serialized_end=1065
-  _globals['_GETDATASETCARDRESPONSE']._serialized_start=1067
-  _globals['_GETDATASETCARDRESPONSE']._serialized_end=1133
-  _globals['_EXPORTDATASETVERSIONREQUEST']._serialized_start=1136
-  _globals['_EXPORTDATASETVERSIONREQUEST']._serialized_end=1396
-  _globals['_EXPORTDATASETVERSIONREQUEST_FORMAT']._serialized_start=1326
-  _globals['_EXPORTDATASETVERSIONREQUEST_FORMAT']._serialized_end=1396
-  _globals['_EXPORTDATASETVERSIONRESPONSE']._serialized_start=1398
-  _globals['_EXPORTDATASETVERSIONRESPONSE']._serialized_end=1503
-  _globals['_EXPORTEDFILE']._serialized_start=1505
-  _globals['_EXPORTEDFILE']._serialized_end=1590
-  _globals['_SETDATASETTAGREQUEST']._serialized_start=1593
-  _globals['_SETDATASETTAGREQUEST']._serialized_end=1967
-  _globals['_SETDATASETTAGRESPONSE']._serialized_start=1969
-  _globals['_SETDATASETTAGRESPONSE']._serialized_end=2038
-  _globals['_SETDATASETRETENTIONREQUEST']._serialized_start=2041
-  _globals['_SETDATASETRETENTIONREQUEST']._serialized_end=2205
-  _globals['_SETDATASETRETENTIONRESPONSE']._serialized_start=2207
-  _globals['_SETDATASETRETENTIONRESPONSE']._serialized_end=2282
-  _globals['_DATASETVERSIONSERVICE']._serialized_start=2285
-  _globals['_DATASETVERSIONSERVICE']._serialized_end=3035
+  _globals['_LISTDATASETROWSREQUEST']._serialized_start=271
+  _globals['_LISTDATASETROWSREQUEST']._serialized_end=492
+  _globals['_LISTDATASETROWSRESPONSE']._serialized_start=494
+  _globals['_LISTDATASETROWSRESPONSE']._serialized_end=590
+  _globals['_COMPAREDATASETVERSIONSREQUEST']._serialized_start=593
+  _globals['_COMPAREDATASETVERSIONSREQUEST']._serialized_end=838
+  _globals['_COMPAREDATASETVERSIONSRESPONSE']._serialized_start=841
+  _globals['_COMPAREDATASETVERSIONSRESPONSE']._serialized_end=1005
+  _globals['_GETDATASETCARDREQUEST']._serialized_start=1007
+  _globals['_GETDATASETCARDREQUEST']._serialized_end=1103
+  _globals['_GETDATASETCARDRESPONSE']._serialized_start=1105
+  _globals['_GETDATASETCARDRESPONSE']._serialized_end=1171
+  _globals['_EXPORTDATASETVERSIONREQUEST']._serialized_start=1174
+  _globals['_EXPORTDATASETVERSIONREQUEST']._serialized_end=1434
+  _globals['_EXPORTDATASETVERSIONREQUEST_FORMAT']._serialized_start=1364
+  _globals['_EXPORTDATASETVERSIONREQUEST_FORMAT']._serialized_end=1434
+  _globals['_EXPORTDATASETVERSIONRESPONSE']._serialized_start=1436
+  _globals['_EXPORTDATASETVERSIONRESPONSE']._serialized_end=1541
+  _globals['_EXPORTEDFILE']._serialized_start=1543
+  _globals['_EXPORTEDFILE']._serialized_end=1628
+  _globals['_MEASUREDATASETVERSIONREQUEST']._serialized_start=1631
+  _globals['_MEASUREDATASETVERSIONREQUEST']._serialized_end=1911
+  _globals['_MEASUREDATASETVERSIONRESPONSE']._serialized_start=1913
+  _globals['_MEASUREDATASETVERSIONRESPONSE']._serialized_end=2005
+  _globals['_SETDATASETTAGREQUEST']._serialized_start=2008
+  _globals['_SETDATASETTAGREQUEST']._serialized_end=2382
+  _globals['_SETDATASETTAGRESPONSE']._serialized_start=2384
+  _globals['_SETDATASETTAGRESPONSE']._serialized_end=2453
+  _globals['_SETDATASETRETENTIONREQUEST']._serialized_start=2456
+  _globals['_SETDATASETRETENTIONREQUEST']._serialized_end=2620
+  _globals['_SETDATASETRETENTIONRESPONSE']._serialized_start=2622
+  _globals['_SETDATASETRETENTIONRESPONSE']._serialized_end=2697
+  _globals['_DATASETVERSIONSERVICE']._serialized_start=2700
+  _globals['_DATASETVERSIONSERVICE']._serialized_end=3583
 # @@protoc_insertion_point(module_scope)

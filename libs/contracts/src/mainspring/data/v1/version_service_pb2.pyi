@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mainspring.data.v1 import comparison_pb2 as _comparison_pb2
 from mainspring.data.v1 import dataset_pb2 as _dataset_pb2
+from mainspring.data.v1 import measurement_pb2 as _measurement_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -311,6 +312,64 @@ class ExportedFile(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportedFile: _TypeAlias = ExportedFile  # noqa: Y015
+
+@_typing.final
+class MeasureDatasetVersionRequest(_message.Message):
+    """Request of DatasetVersionService.MeasureDatasetVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    reference: _builtins.str
+    """Optional. The version whose rows are the use case: its test split, or else all of it. Default: none, no alignment is measured. Format:
+    `projects/{project}/datasets/{dataset}/versions/{version}`.
+    """
+    embedding_model_version: _builtins.str
+    """Optional. What makes the vectors; the newest version of a model when no version is named. Default: lexical vectors. Format:
+    `projects/{project}/models/{model}/versions/{version}`.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        embedding_model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_model_version", b"embedding_model_version", "name", b"name", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureDatasetVersionRequest: _TypeAlias = MeasureDatasetVersionRequest  # noqa: Y015
+
+@_typing.final
+class MeasureDatasetVersionResponse(_message.Message):
+    """Response of DatasetVersionService.MeasureDatasetVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASUREMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def measurement(self) -> _measurement_pb2.DatasetMeasurement:
+        """What was measured."""
+
+    def __init__(
+        self,
+        *,
+        measurement: _measurement_pb2.DatasetMeasurement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measurement", b"measurement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measurement", b"measurement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureDatasetVersionResponse: _TypeAlias = MeasureDatasetVersionResponse  # noqa: Y015
 
 @_typing.final
 class SetDatasetTagRequest(_message.Message):

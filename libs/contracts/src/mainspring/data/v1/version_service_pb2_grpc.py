@@ -55,6 +55,11 @@ class DatasetVersionServiceStub:
                 request_serializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.ExportDatasetVersionRequest.SerializeToString,
                 response_deserializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.ExportDatasetVersionResponse.FromString,
                 _registered_method=True)
+        self.MeasureDatasetVersion = channel.unary_unary(
+                '/mainspring.data.v1.DatasetVersionService/MeasureDatasetVersion',
+                request_serializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.MeasureDatasetVersionRequest.SerializeToString,
+                response_deserializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.MeasureDatasetVersionResponse.FromString,
+                _registered_method=True)
         self.SetDatasetTag = channel.unary_unary(
                 '/mainspring.data.v1.DatasetVersionService/SetDatasetTag',
                 request_serializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.SetDatasetTagRequest.SerializeToString,
@@ -101,6 +106,13 @@ class DatasetVersionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MeasureDatasetVersion(self, request, context):
+        """Measures how different a version's rows are, and how near they come to a reference; takes a few seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetDatasetTag(self, request, context):
         """Gives a tag to a version, taking it from the one that had it; with no version, takes it away.
         """
@@ -138,6 +150,11 @@ def add_DatasetVersionServiceServicer_to_server(servicer, server):
                     servicer.ExportDatasetVersion,
                     request_deserializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.ExportDatasetVersionRequest.FromString,
                     response_serializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.ExportDatasetVersionResponse.SerializeToString,
+            ),
+            'MeasureDatasetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureDatasetVersion,
+                    request_deserializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.MeasureDatasetVersionRequest.FromString,
+                    response_serializer=mainspring_dot_data_dot_v1_dot_version__service__pb2.MeasureDatasetVersionResponse.SerializeToString,
             ),
             'SetDatasetTag': grpc.unary_unary_rpc_method_handler(
                     servicer.SetDatasetTag,
@@ -259,6 +276,33 @@ class DatasetVersionService:
             '/mainspring.data.v1.DatasetVersionService/ExportDatasetVersion',
             mainspring_dot_data_dot_v1_dot_version__service__pb2.ExportDatasetVersionRequest.SerializeToString,
             mainspring_dot_data_dot_v1_dot_version__service__pb2.ExportDatasetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureDatasetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.data.v1.DatasetVersionService/MeasureDatasetVersion',
+            mainspring_dot_data_dot_v1_dot_version__service__pb2.MeasureDatasetVersionRequest.SerializeToString,
+            mainspring_dot_data_dot_v1_dot_version__service__pb2.MeasureDatasetVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

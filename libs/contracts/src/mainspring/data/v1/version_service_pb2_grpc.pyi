@@ -45,6 +45,8 @@ class DatasetVersionServiceStub:
     """Sends a version as a folder of files that `datasets.load_dataset`, pandas and Croissant readers open unchanged. Each file begins with a
     message that has `file`; the chunks of its bytes follow.
     """
+    MeasureDatasetVersion: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.MeasureDatasetVersionRequest, _version_service_pb2.MeasureDatasetVersionResponse]
+    """Measures how different a version's rows are, and how near they come to a reference; takes a few seconds."""
     SetDatasetTag: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.SetDatasetTagRequest, _version_service_pb2.SetDatasetTagResponse]
     """Gives a tag to a version, taking it from the one that had it; with no version, takes it away."""
     SetDatasetRetention: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.SetDatasetRetentionRequest, _version_service_pb2.SetDatasetRetentionResponse]
@@ -69,6 +71,8 @@ class DatasetVersionServiceAsyncStub(DatasetVersionServiceStub):
     """Sends a version as a folder of files that `datasets.load_dataset`, pandas and Croissant readers open unchanged. Each file begins with a
     message that has `file`; the chunks of its bytes follow.
     """
+    MeasureDatasetVersion: _aio.UnaryUnaryMultiCallable[_version_service_pb2.MeasureDatasetVersionRequest, _version_service_pb2.MeasureDatasetVersionResponse]  # type: ignore[assignment]
+    """Measures how different a version's rows are, and how near they come to a reference; takes a few seconds."""
     SetDatasetTag: _aio.UnaryUnaryMultiCallable[_version_service_pb2.SetDatasetTagRequest, _version_service_pb2.SetDatasetTagResponse]  # type: ignore[assignment]
     """Gives a tag to a version, taking it from the one that had it; with no version, takes it away."""
     SetDatasetRetention: _aio.UnaryUnaryMultiCallable[_version_service_pb2.SetDatasetRetentionRequest, _version_service_pb2.SetDatasetRetentionResponse]  # type: ignore[assignment]
@@ -114,6 +118,14 @@ class DatasetVersionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends a version as a folder of files that `datasets.load_dataset`, pandas and Croissant readers open unchanged. Each file begins with a
         message that has `file`; the chunks of its bytes follow.
         """
+
+    @_abc_1.abstractmethod
+    def MeasureDatasetVersion(
+        self,
+        request: _version_service_pb2.MeasureDatasetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_version_service_pb2.MeasureDatasetVersionResponse, _abc.Awaitable[_version_service_pb2.MeasureDatasetVersionResponse]]:
+        """Measures how different a version's rows are, and how near they come to a reference; takes a few seconds."""
 
     @_abc_1.abstractmethod
     def SetDatasetTag(

@@ -1,0 +1,71 @@
+"""Measures of texts: values that are known, and what changes them."""
+
+import numpy as np
+import pytest
+
+from mainspring_data_ingest.adapters.measuring import clusters, lexical, measure, self_bleu, vendi_score
+from mainspring_data_ingest.domain.measurements import LEXICAL
+
+TEXTS = [
+    f"the {noun} {verb} in the {place}" for noun in ("cat", "boat") for verb in ("sleeps", "turns") for place in "xy"
+]
+
+
+def test_the_vendi_score_counts_what_is_different() -> None:
+    assert vendi_score(np.eye(7)) == pytest.approx(7)
+    assert vendi_score(np.tile([1.0, 0.0], (7, 1))) == pytest.approx(1)
+    # Two kinds, each several times: two.
+    assert vendi_score(np.repeat(np.eye(2), 5, axis=0)) == pytest.approx(2)
+    # Shares of 3/4 and 1/4: the exponential of their entropy.
+    shares = np.array([0.75, 0.25])
+    uneven = np.repeat(np.eye(2), [6, 2], axis=0)
+    assert vendi_score(uneven) == pytest.approx(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def test_self_bleu_is_100_for_equal_answers_and_falls_with_difference() -> None:
+    assert self_bleu(["the same answer every time"] * 4) == pytest.approx(100)
+    different = ["apples grow on trees", "nine ships left port", "who wrote that letter", "rain fell all night"]
+    assert self_bleu(different) < 10
+    assert self_bleu(["alone"]) == 0
+
+
+def test_lexical_vectors_have_length_one_and_tell_words_apart() -> None:
+    vectors = lexical(["How do I pay?", "how do  i PAY?", "Ships left port.", ""])
+    assert np.linalg.norm(vectors[:3], axis=1) == pytest.approx(1)
+    assert vectors[0] @ vectors[1] == pytest.approx(1)
+    assert vectors[0] @ vectors[2] < 0.2
+
+
+def test_clusters_follow_the_data_and_are_always_the_same() -> None:
+    rng = np.random.default_rng(7)
+    centres = np.eye(3)
+    points = np.repeat(centres, 20, axis=0) + 0.01 * rng.standard_normal((60, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    labels = clusters(points)
+    kinds = [set(labels[start : start + 20].tolist()) for start in (0, 20, 40)]
+    assert not kinds[0] & kinds[1]
+    assert not kinds[1] & kinds[2]
+    assert np.array_equal(labels, clusters(points.copy()))
+
+
+def test_a_version_that_holds_the_use_case_covers_it_and_another_does_not() -> None:
+    near = measure(TEXTS, TEXTS, TEXTS[:3], None, "")
+    assert near.vectors == LEXICAL
+    assert near.alignment is not None
+    assert near.alignment.reference_to_nearest == pytest.approx(1)
+    assert near.alignment.covered_clusters == near.alignment.reference_clusters
+    far = measure(["zzz qqq"] * 5, ["zzz qqq"] * 5, TEXTS, None, "")
+    assert far.alignment is not None
+    assert far.alignment.reference_to_nearest < 0.2
+    assert far.alignment.covered_clusters < far.alignment.reference_clusters
+    assert far.vendi_score == pytest.approx(1)
+    assert near.vendi_score > 2
+
+
+def test_vectors_of_a_model_are_taken_as_they_are() -> None:
+    found = measure(
+        ["a", "b"], ["a", "b"], ["c"], [[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]], "projects/p/models/m/versions/1"
+    )
+    assert (found.vectors, found.vendi_score) == ("projects/p/models/m/versions/1", 2.0)
+    assert found.alignment is not None
+    assert found.alignment.reference_to_nearest == pytest.approx(0.7071, abs=1e-4)
