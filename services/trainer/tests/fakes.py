@@ -16,7 +16,7 @@ from mainspring_testkit.fakes import (
     FakeArtifacts,
 )
 from mainspring_trainer.application.ports import ModelVersion, Told
-from mainspring_trainer.domain.runs import Dataset
+from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, TrainingRun
 from mainspring_trainer.domain.tracking import Consumption, Environment, SystemMetric
 
 
@@ -119,3 +119,29 @@ class FakeWishes:
 
     async def pause(self, name: str) -> None:
         await self.paused.wait()
+
+
+@dataclass
+class FakeTracker:
+    away: bool = False
+    begun: list[str] = field(default_factory=list[str])
+    steps: list[int] = field(default_factory=list[int])
+    ended: list[RunState] = field(default_factory=list[RunState])
+
+    async def begin(self, run: TrainingRun) -> str:
+        self._answer()
+        self.begun.append(run.name)
+        return "remote"
+
+    async def add(self, remote_id: str, metrics: list[TrainingMetric]) -> None:
+        self._answer()
+        assert remote_id == "remote"
+        self.steps += [metric.step for metric in metrics]
+
+    async def end(self, remote_id: str, run: TrainingRun) -> None:
+        self._answer()
+        self.ended.append(run.state)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Unavailable("TRACKER_UNAVAILABLE", "away")

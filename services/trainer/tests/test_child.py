@@ -146,6 +146,33 @@ while resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY: ti
     assert "File too large" in error.message
 
 
+async def test_f19_a_process_that_multiplies_is_killed_with_all_of_it(start: Start, tmp_path: Path) -> None:
+    # As a fork bomb does, but bounded, since a test that fails must not take the machine with it.
+    script = """
+for depth in range(7):
+    os.fork()
+while True: time.sleep(1)
+"""
+    async with start(script, processes=20) as child:
+        assert (await failure(child)).reason == "WORKER_MULTIPLIED"
+    marked = str(tmp_path)
+
+    async def all_gone() -> bool:
+        return not [p for p in psutil.process_iter(["cmdline"]) if marked in " ".join(p.info["cmdline"] or ())]
+
+    await eventually(all_gone, what="all processes to end")
+
+
+async def test_f19_ten_gigabytes_of_output_are_neither_kept_nor_waited_for(start: Start) -> None:
+    script = """
+tell("plan")
+line = b"x" * (1 << 20)
+for _ in range(10 << 10): os.write(1, line)
+"""
+    async with start(script) as child:
+        assert (await failure(child)).reason == "WORKER_OUTPUT_TOO_LARGE"
+
+
 async def test_f19_what_a_process_has_started_ends_with_it(start: Start, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"""

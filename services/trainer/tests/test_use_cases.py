@@ -36,6 +36,7 @@ from mainspring_trainer.adapters.announcements import OutboxAnnouncements
 from mainspring_trainer.adapters.optuna_search import OptunaSearch
 from mainspring_trainer.application.comparing import Comparing
 from mainspring_trainer.application.inputs import Compute
+from mainspring_trainer.application.mirroring import Mirroring
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import ModelVersion, Ports, Told
 from mainspring_trainer.application.recipes import Recipes
@@ -46,7 +47,7 @@ from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, Tr
 from mainspring_trainer.domain.studies import trial_key
 from mainspring_trainer.domain.tracking import Rates
 
-from .fakes import FakeChildren, FakeDatasets, FakeFiles, FakeModels, FakeWishes
+from .fakes import FakeChildren, FakeDatasets, FakeFiles, FakeModels, FakeTracker, FakeWishes
 
 VERSION = "projects/p/datasets/d/versions/1"
 CHAMPION = "projects/p/models/m@champion"
@@ -184,6 +185,7 @@ def world(tmp_path: Path) -> World:
         metrics=FakeRepository(parent=lambda m: m.run, sort_key=lambda m: metric_key(m.step)),
         studies=FakeRepository(parent=project, sort_key=lambda s: s.name, newest_first=True),
         trials=FakeRepository(parent=lambda t: t.study, sort_key=lambda t: trial_key(t.number)),
+        mirrored=FakeRepository(parent=project, sort_key=lambda m: m.name),
         search=OptunaSearch(),
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]  # The fake has what is called.
         models=models,
@@ -561,3 +563,38 @@ async def test_runs_are_compared_over_the_same_steps_and_by_their_settings(world
         names[0],
         {"train_loss", "learning_rate", "tokens_per_second"},
     )
+
+
+async def test_f9_a_run_without_space_for_its_checkpoint_is_paused_and_goes_on_when_there_is_some(world: World) -> None:
+    run = await world.asked()
+    world.told("plan", steps=9, precision="fp32")
+    world.metric(4)
+    world.children.lines.append(world.checkpoint(4))
+    world.files.full = True
+    await world.training.run(run.name, world.lease)
+    held = await world.run(run.name)
+    assert (held.state, held.checkpoints, world.lease.completed) == (RunState.PAUSED, (), True)
+    assert [(signal.name, signal.step) for signal in held.signals] == [("INSUFFICIENT_STORAGE", 4)]
+    world.files.full, world.lease.completed = False, False
+    await world.runs.resume(run.name)
+    world.checkpoint(4)
+    world.result()
+    await world.training.run(run.name, world.lease)
+    assert (await world.run(run.name)).state is RunState.SUCCEEDED
+
+
+async def test_each_metric_is_sent_once_also_when_the_tracker_was_away(world: World) -> None:
+    tracker = FakeTracker(away=True)
+    mirroring = Mirroring(world.ports, tracker)
+    run = await world.asked()
+    world.told("plan", steps=3, precision="fp32")
+    for step in range(3):
+        world.metric(step)
+    world.result()
+    await world.training.run(run.name, world.lease)
+    with pytest.raises(Unavailable):
+        await mirroring.advance(run.name, FakeLease())
+    tracker.away = False
+    for _ in range(2):
+        await mirroring.advance(run.name, FakeLease())
+    assert (tracker.begun, tracker.steps, tracker.ended) == ([run.name], [0, 1, 2], [RunState.SUCCEEDED])

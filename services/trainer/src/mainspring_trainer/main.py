@@ -20,13 +20,15 @@ from mainspring_trainer.adapters.announcements import OutboxAnnouncements
 from mainspring_trainer.adapters.catalogues import IngestedDatasets, RegistryModels
 from mainspring_trainer.adapters.child import ChildProcesses, Limits
 from mainspring_trainer.adapters.files import CachedFiles
+from mainspring_trainer.adapters.mlflow import MlflowTracker
 from mainspring_trainer.adapters.optuna_search import OptunaSearch
 from mainspring_trainer.adapters.wishes import StoredWishes
 from mainspring_trainer.application.inputs import Compute
+from mainspring_trainer.application.mirroring import Mirroring
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.application.recipes import Recipes
-from mainspring_trainer.application.runs import STUDY_KIND, TIDY_KIND, WISHES, WORK_KIND, Runs
+from mainspring_trainer.application.runs import MIRROR_KIND, STUDY_KIND, TIDY_KIND, WISHES, WORK_KIND, Runs
 from mainspring_trainer.application.studies import Studies
 from mainspring_trainer.application.training import Training
 from mainspring_trainer.domain.tracking import Rates
@@ -37,6 +39,8 @@ from mainspring_trainer.transport.study_grpc import NAME as STUDY_NAME
 from mainspring_trainer.transport.study_grpc import StudyServicer
 
 PACKAGE = "mainspring_trainer"
+_MIRROR_ATTEMPTS = 1500
+"""With a minute between two, about a day."""
 log = get_logger(__name__)
 
 
@@ -53,6 +57,7 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
         metrics=postgres.metrics(database),
         studies=postgres.studies(database),
         trials=postgres.trials(database),
+        mirrored=postgres.mirrored(database),
         announcements=OutboxAnnouncements(events.outbox),
         models=RegistryModels(process.channel(settings.registry_address), process.caller),
         datasets=IngestedDatasets(process.channel(settings.data_ingest_address), process.caller),
@@ -69,6 +74,9 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
     studies = Studies(ports, runs)
     _do_work(process, settings, database, listener, ports, runs)
     _search(process, database, listener, studies)
+    if settings.mlflow_url:
+        tracker = MlflowTracker(settings.mlflow_url, settings.mlflow_token.get_secret_value())
+        _mirror(process, database, listener, Mirroring(ports, tracker))
     events.consume("trainer-datasets", Reactions(runs).on_dataset_version_published)
     servicer = TrainingServicer(ports, Recipes(ports), runs, listener)
     server = process.grpc_server(database)
@@ -133,6 +141,21 @@ def _search(process: Process, database: Database, listener: Listener, studies: S
     process.intake(Worker(database, listener, STUDY_KIND, advance, on_exhausted=give_up).run(), "studies")
 
 
+def _mirror(process: Process, database: Database, listener: Listener, mirroring: Mirroring) -> None:
+    """Sends runs to a tracker; what it refuses, or misses for a day, is not sent."""
+
+    async def advance(lease: Lease) -> None:
+        await mirroring.advance(lease.item.key, lease)
+
+    async def give_up(lease: Lease, error: Exception) -> None:
+        log.warning("run_not_mirrored", run=lease.item.key, error=str(error))
+
+    worker = Worker(
+        database, listener, MIRROR_KIND, advance, on_exhausted=give_up, max_attempts=_MIRROR_ATTEMPTS, concurrency=2
+    )
+    process.intake(worker.run(), "mirror")
+
+
 def _policy(settings: TrainerSettings) -> Policy:
     return Policy(
         kept_checkpoints=settings.kept_checkpoints,
@@ -145,6 +168,7 @@ def _policy(settings: TrainerSettings) -> Policy:
             per_kwh=settings.cost_per_kwh,
             currency=settings.currency,
         ),
+        mirrored=bool(settings.mlflow_url),
     )
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from mainspring_svckit.settings import ServiceSettings
 
@@ -52,6 +52,11 @@ class TrainerSettings(ServiceSettings):
     cost_per_gpu_hour: float = Field(0, ge=0, description="Cost of one GPU for an hour.")
     cost_per_kwh: float = Field(0, ge=0, description="Cost of a kilowatt-hour.")
     currency: str = Field("", max_length=8, description="Currency of these costs, for example EUR.")
+
+    mlflow_url: str = Field(
+        "", pattern="^(|https?://.+)$", description="MLflow server that runs are mirrored to; empty for none."
+    )
+    mlflow_token: SecretStr = Field(SecretStr(""), description="Bearer token for it.")
 
     @property
     def threads(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
 from mainspring_svckit.names import project_name_of
+from mainspring_trainer.application.ports import Mirrored
 from mainspring_trainer.domain.recipes import TuningRecipe
 from mainspring_trainer.domain.runs import TrainingMetric, TrainingRun, metric_key
 from mainspring_trainer.domain.studies import Study, StudyTrial, trial_key
@@ -52,4 +53,11 @@ def trials(database: Database) -> Documents[StudyTrial]:
     """Trials of a study, by number."""
     return Documents(
         database, "study_trial", StudyTrial, parent=lambda t: t.study, sort_key=lambda t: trial_key(t.number)
+    )
+
+
+def mirrored(database: Database) -> Documents[Mirrored]:
+    """How far each run was mirrored."""
+    return Documents(
+        database, "training_mirror", Mirrored, parent=lambda m: project_name_of(m.name), sort_key=lambda m: m.name
     )

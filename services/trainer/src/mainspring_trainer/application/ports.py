@@ -170,6 +170,37 @@ class Search(Protocol):
 
 
 @dataclass(frozen=True)
+class Mirrored:
+    """How far a run was mirrored: its id over there, and the last step that was sent."""
+
+    name: str
+    remote_id: str = ""
+    step: int = -1
+    ended: bool = False
+
+
+class Tracker(Protocol):
+    """An experiment tracker."""
+
+    async def begin(self, run: TrainingRun) -> str:
+        """Makes the run there; returns its id.
+
+        Raises:
+            Unavailable: The tracker is away.
+            MainspringError: It refuses.
+        """
+        ...
+
+    async def add(self, remote_id: str, metrics: list[TrainingMetric]) -> None:
+        """Sends metrics; sending some again is harmless."""
+        ...
+
+    async def end(self, remote_id: str, run: TrainingRun) -> None:
+        """Says how the run has ended."""
+        ...
+
+
+@dataclass(frozen=True)
 class Ports:
     """Everything the use cases need; made once, in `main.py`."""
 
@@ -179,6 +210,7 @@ class Ports:
     metrics: Repository[TrainingMetric]
     studies: Repository[Study]
     trials: Repository[StudyTrial]
+    mirrored: Repository[Mirrored]
     announcements: Announcements
     models: Models
     datasets: Datasets

@@ -15,6 +15,7 @@ from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, Tr
 WORK_KIND = "training-run"
 TIDY_KIND = "training-checkpoints"
 STUDY_KIND = "training-study"
+MIRROR_KIND = "training-mirror"
 WATCH = "watch"
 WISHES = "training-wish"
 """Channel that wakes the trainer of a run when somebody wants something of it."""
@@ -184,3 +185,5 @@ class Runs:
         await ports.notifier.notify(WATCH, run.name)
         if run.study:
             await ports.work.enqueue(STUDY_KIND, run.study, coalesce=True)
+        if self._policy.mirrored:
+            await ports.work.enqueue(MIRROR_KIND, run.name, coalesce=True)

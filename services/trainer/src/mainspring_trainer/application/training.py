@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
+from mainspring_svckit.errors import InsufficientStorage, MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.names import TrainingRunName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
@@ -19,7 +19,7 @@ from mainspring_trainer.application.grouping import grouped
 from mainspring_trainer.application.inputs import Compute
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Child, Ports, Told
-from mainspring_trainer.application.runs import STUDY_KIND, TIDY_KIND, WATCH
+from mainspring_trainer.application.runs import MIRROR_KIND, STUDY_KIND, TIDY_KIND, WATCH
 from mainspring_trainer.domain.runs import (
     RUN_STATES,
     Checkpoint,
@@ -64,6 +64,8 @@ class Training:
         except Unavailable:
             await self._give_back(name, lease)
             raise
+        except InsufficientStorage as err:
+            await self._hold(name, err, lease)
 
     async def _take(self, name: str, lease: Claim) -> TrainingRun:
         ports = self._ports
@@ -157,6 +159,7 @@ class Training:
         async with lease.transaction():
             for metric in metrics:
                 await self._ports.metrics.put(metric)
+            await self._mirror(run)
             if run.study and any(metric.validation_loss is not None for metric in metrics):
                 await self._ports.work.enqueue(STUDY_KIND, run.study, coalesce=True)
             return await self._put(run)
@@ -205,6 +208,7 @@ class Training:
         async with lease.complete():
             await self._put(run)
             await ports.work.enqueue(TIDY_KIND, run.name, delay_s=self._policy.checkpoint_retention_s)
+            await self._mirror(run)
             # What a trial makes becomes a version when its study says so.
             if run.study:
                 await ports.work.enqueue(STUDY_KIND, run.study, coalesce=True)
@@ -227,6 +231,19 @@ class Training:
             await self._ports.runs.put(run)
             await self._ports.notifier.notify(WATCH, name)
         return run
+
+    async def _hold(self, name: str, err: InsufficientStorage, lease: Claim) -> None:
+        """Pauses a run that has no space for what it makes: hours of work are not lost for a full disk."""
+        async with lease.complete():
+            run = (await require(self._ports.runs, "TrainingRun", name, lock=True)).value
+            message = f"{err.message}; the run is paused: resume it when there is some"
+            signal = RunSignal(err.reason, run.progress.done, message, self._ports.clock.now())
+            await self._ports.runs.put(run.signalled(signal).paused())
+            await self._ports.notifier.notify(WATCH, name)
+
+    async def _mirror(self, run: TrainingRun) -> None:
+        if self._policy.mirrored:
+            await self._ports.work.enqueue(MIRROR_KIND, run.name, coalesce=True)
 
     async def _save(self, run: TrainingRun, lease: Claim) -> TrainingRun:
         async with lease.transaction():

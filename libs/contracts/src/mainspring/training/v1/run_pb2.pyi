@@ -184,7 +184,9 @@ class TrainingRun(_message.Message):
         STATE_CANCELLED: TrainingRun._State.ValueType  # 5
         """Somebody cancelled it. Terminal."""
         STATE_PAUSED: TrainingRun._State.ValueType  # 6
-        """Somebody paused it; its checkpoints are kept. May go to PENDING, CANCELLED."""
+        """Somebody paused it, or nothing could be stored (signal INSUFFICIENT_STORAGE); its checkpoints are kept. May go to PENDING,
+        CANCELLED.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State says where the work stands."""
@@ -204,7 +206,9 @@ class TrainingRun(_message.Message):
     STATE_CANCELLED: TrainingRun.State.ValueType  # 5
     """Somebody cancelled it. Terminal."""
     STATE_PAUSED: TrainingRun.State.ValueType  # 6
-    """Somebody paused it; its checkpoints are kept. May go to PENDING, CANCELLED."""
+    """Somebody paused it, or nothing could be stored (signal INSUFFICIENT_STORAGE); its checkpoints are kept. May go to PENDING,
+    CANCELLED.
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     TUNING_RECIPE_FIELD_NUMBER: _builtins.int
