@@ -70,7 +70,9 @@ class Annotation(Area):
         return (await self._unary(self.stub.SubmitAnnotation, request, pb.SubmitAnnotationResponse)).annotation
 
     def items(
-        self, queue: str, state: annotation_pb2.AnnotationItem.State = annotation_pb2.AnnotationItem.STATE_UNSPECIFIED
+        self,
+        queue: str,
+        state: annotation_pb2.AnnotationItem.State.ValueType = annotation_pb2.AnnotationItem.STATE_UNSPECIFIED,
     ) -> AsyncIterator[annotation_pb2.AnnotationItem]:
         """A queue's items with what everybody said, in the order in which they were added."""
         request = pb.ListAnnotationItemsRequest(parent=queue, state=state)

@@ -149,7 +149,7 @@ def report_to_proto(report: AnnotationReport) -> pb.AnnotationReport:
     )
 
 
-def state_from_proto(state: pb.AnnotationItem.State) -> ItemState | None:
+def state_from_proto(state: pb.AnnotationItem.State.ValueType) -> ItemState | None:
     """Reads a state; unspecified is None."""
     name = pb.AnnotationItem.State.Name(state).removeprefix("STATE_")
     return None if name == "UNSPECIFIED" else ItemState(name)
