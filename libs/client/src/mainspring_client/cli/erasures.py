@@ -42,11 +42,13 @@ def erase(
         raise typer.BadParameter("name one of --text, --row and --source")
     if not yes:
         typer.confirm(f"erase it from all dataset versions of {project}? It cannot be brought back", abort=True)
-    selector = erasure_pb2.ErasureSelector(text=text)
-    if row:
-        selector = erasure_pb2.ErasureSelector(rows=erasure_pb2.RowIds(row_ids=row))
+    selector = erasure_pb2.ErasureSelector()
+    if text:
+        selector.text = text
+    elif row:
+        selector.rows.row_ids.extend(row)
     elif source:
-        selector = erasure_pb2.ErasureSelector(source_sha256=source)
+        selector.source_sha256 = source
 
     async def body(mainspring: Mainspring) -> erasure_pb2.Erasure:
         with Ticker(quiet=json_) as ticker:
