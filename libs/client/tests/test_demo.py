@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,9 +77,21 @@ def test_a_folder_with_too_little_code_is_refused_with_what_is_needed(tmp_path: 
 
 def test_the_demos_flywheel_is_a_valid_configuration_with_the_prompt_that_is_asked() -> None:
     configuration = task.configuration("demo", "projects/demo/models/base/versions/1")
-    assert len(configuration.sections) == 6
+    assert len(configuration.sections) == 5
     recipe = configuration.sections["ingestion_recipe"]
     assert getattr(recipe, "prompt_template") == task.PROMPT + "{input}"  # noqa: B009 - messages by section are not typed.
+
+
+def test_the_second_turn_learns_from_pairs_and_is_measured_on_the_first_one_s_questions() -> None:
+    base, learned = "projects/demo/models/base/versions/1", "projects/demo/datasets/summaries/versions/1"
+    sections: Any = task.preference_configuration("demo", base, learned).sections
+    recipe = sections["tuning_recipe"]
+    assert recipe.method == recipe.METHOD_DPO
+    assert recipe.start_from == recipe.START_FROM_CHAMPION
+    assert recipe.lora == getattr(task.configuration("demo", base).sections["tuning_recipe"], "lora")  # noqa: B009
+    assert sections["evaluation_suite"].dataset_version == learned
+    assert sections["ingestion_recipe"].columns.rejected_column == "rejected"
+    assert sections["retraining_trigger"].ingestion_recipe == "projects/demo/ingestionRecipes/preferences"
 
 
 def test_python_itself_brings_documents_for_retrieval() -> None:

@@ -27,6 +27,13 @@ class Evaluation(Area):
         response = await self._unary(self.stub.CreateEvaluationRun, request, pb.CreateEvaluationRunResponse)
         return response.evaluation_run
 
+    async def suite(self, name: str) -> suite_pb2.EvaluationSuite:
+        """A suite."""
+        request = pb.GetEvaluationSuiteRequest(name=name)
+        return (
+            await self._unary(self.stub.GetEvaluationSuite, request, pb.GetEvaluationSuiteResponse)
+        ).evaluation_suite
+
     def runs(self, project: str) -> AsyncIterator[run_pb2.EvaluationRun]:
         """A project's runs, newest first."""
         request = pb.ListEvaluationRunsRequest(parent=str(ProjectName(project)))

@@ -59,6 +59,13 @@ class Registry(Area):
         request = pb.ListReleasesRequest(parent=model)
         return self._pages(self.stub.ListReleases, request, pb.ListReleasesResponse, lambda r: r.releases)
 
+    def policies(self, project: str) -> AsyncIterator[release_pb2.ReleasePolicy]:
+        """A project's release policies by name."""
+        request = pb.ListReleasePoliciesRequest(parent=str(ProjectName(project)))
+        return self._pages(
+            self.stub.ListReleasePolicies, request, pb.ListReleasePoliciesResponse, lambda r: r.release_policies
+        )
+
     def decisions(self, model: str) -> AsyncIterator[release_pb2.GateDecision]:
         """What the gate said of a model's versions, newest first."""
         request = pb.ListGateDecisionsRequest(parent=model)

@@ -9,6 +9,7 @@ import typer
 
 from mainspring_client.cli import (
     access,
+    advise,
     annotate,
     compress,
     data,
@@ -23,6 +24,7 @@ from mainspring_client.cli import (
     search,
     stack,
     talk,
+    train,
     webhooks,
     work,
 )
@@ -54,6 +56,8 @@ def root(
 
 stack.register(app)
 access.register(app)
+train.register(app)
+advise.register(app)
 flywheel.register(app)
 demo.register(app)
 app.add_typer(data.datasets, name="datasets")

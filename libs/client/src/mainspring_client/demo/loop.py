@@ -68,6 +68,7 @@ class Demo:
             with self._step("answers"):
                 asked = await self._ask(material.held_back)
             with self._step("feedback"):
+                await self._learn_from_judgements(base, first)
                 await self._judge(material.held_back, asked)
             with self._step("second turn"):
                 await self._second_turn(first)
@@ -115,6 +116,12 @@ class Demo:
         if outcome.result is not Result.RELEASED:
             raise _failed("first turn", f"the tuned model was not released ({outcome.result}): {outcome.reason}")
         return outcome
+
+    async def _learn_from_judgements(self, base: str, first: Outcome) -> None:
+        """From here on versions are measured on the first turn's test split, and corrections turn the loop."""
+        assert first.ingestion is not None
+        learned = first.ingestion.dataset_version
+        await self._mainspring.apply(task.preference_configuration(PROJECT, base, learned))
 
     async def _second_turn(self, first: Outcome) -> None:
         """Feedback started this turn; all that is left to do is to find it and to look on."""

@@ -12,15 +12,25 @@ from mainspring_client.configuration import Configuration
 from mainspring_pysource import Entry, installed_roots, read_entries
 from mainspring_svckit.errors import InvalidInput
 
-NAME = "summaries"
+NAME, PREFERENCES = "summaries", "preferences"
 PROMPT = "Write the one-line summary of this Python code.\n\n"
 MAX_OUTPUT_TOKENS = 48
 LEARNED, HELD_BACK = 640, 64
 CORRECTIONS = 40
 _FEWEST = 200
+_RANK = 16
 _TEST_PERCENT, _VALIDATION_PERCENT = 14, 4
 # The share of modules, in 256ths, whose entries the first dataset never sees; people ask about them later.
 _HELD_BACK_SHARE = 64
+
+
+_SUITE = {
+    "id": NAME,
+    "model": NAME,
+    "scorers": ["rouge_l", "bleu", "chrf"],
+    "max_items": 80,
+    "sampling": {"max_output_tokens": MAX_OUTPUT_TOKENS},
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def write_rows(entries: Sequence[Entry], path: Path) -> Path:
 
 
 def configuration(project: str, base_model_version: str) -> Configuration:
-    """The demo's flywheel: what `flywheel.yaml` would say."""
+    """The demo's flywheel in its first turn: what `flywheel.yaml` would say."""
     return Configuration.parse(
         {
             "project": project,
@@ -100,10 +110,7 @@ def configuration(project: str, base_model_version: str) -> Configuration:
                 "base_model_version": base_model_version,
                 "model": NAME,
                 "method": "METHOD_SUPERVISED",
-                # The second turn goes on from the released adapter: the corrections, and twice as many old rows.
-                "start_from": "START_FROM_CHAMPION",
-                "replay_ratio": 2,
-                "lora": {"rank": 16},
+                "lora": {"rank": _RANK},
                 "optimization": {
                     "epochs": 1,
                     "max_steps": 32,
@@ -113,15 +120,57 @@ def configuration(project: str, base_model_version: str) -> Configuration:
                     "validate_every_steps": 16,
                 },
             },
-            "evaluation_suite": {
-                "id": NAME,
-                "model": NAME,
-                "scorers": ["rouge_l", "bleu", "chrf"],
-                "max_items": 80,
-                "sampling": {"max_output_tokens": MAX_OUTPUT_TOKENS},
-            },
+            "evaluation_suite": _SUITE,
             "release_policy": {"id": NAME, "model": NAME, "evaluation_suite": NAME, "primary_scorer": "rouge_l"},
             "rollout_policy": {"id": NAME, "model": NAME},
-            "retraining_trigger": {"id": NAME, "model": NAME, "ingestion_recipe": NAME, "min_items": CORRECTIONS},
+        }
+    )
+
+
+def preference_configuration(project: str, base_model_version: str, dataset_version: str) -> Configuration:
+    """What turns the loop a second time: corrections become pairs of a better and a worse answer, learned by DPO.
+
+    Args:
+        project: Project id.
+        base_model_version: Foundation model of the first turn.
+        dataset_version: The first turn's data; from now on its test split is what every version is measured on.
+    """
+    return Configuration.parse(
+        {
+            "project": project,
+            "ingestion_recipe": {
+                "id": PREFERENCES,
+                "dataset": PREFERENCES,
+                "columns": {
+                    "messages_column": "messages",
+                    "rejected_column": "rejected",
+                    "desirable_column": "desirable",
+                },
+                "split": {"train_percent": 80, "validation_percent": 20},
+            },
+            "tuning_recipe": {
+                "id": PREFERENCES,
+                "dataset": PREFERENCES,
+                "base_model_version": base_model_version,
+                "model": NAME,
+                "method": "METHOD_DPO",
+                # It goes on from the released adapter, which is the reference as well.
+                "start_from": "START_FROM_CHAMPION",
+                "lora": {"rank": _RANK},
+                "optimization": {
+                    "epochs": 3,
+                    "learning_rate": 2e-5,
+                    "batch_rows": 8,
+                    "max_sequence_tokens": 512,
+                    "validate_every_steps": 4,
+                },
+            },
+            "evaluation_suite": {**_SUITE, "dataset_version": dataset_version},
+            "retraining_trigger": {
+                "id": NAME,
+                "model": NAME,
+                "ingestion_recipe": PREFERENCES,
+                "min_items": CORRECTIONS,
+            },
         }
     )

@@ -1,0 +1,148 @@
+"""`train`: from a dataset version and a base to a tuned model version, in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
+
+if TYPE_CHECKING:
+    from mainspring.training.v1 import run_pb2
+    from mainspring_client.client import Mainspring
+
+_SERIES = ["train_loss", "validation_loss", "tokens_per_second"]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(train)
+
+
+def train(
+    dataset: Annotated[str, typer.Argument(help="DATASET, whose newest version is learned, or DATASET/VERSION.")],
+    base: Annotated[str, typer.Option(help="Foundation model, MODEL or MODEL/VERSION.")] = "smollm2",
+    model: Annotated[str, typer.Option(help="Model that gets the version [default: the dataset's id].")] = "",
+    method: Annotated[
+        str, typer.Option(help="How it learns, a method of the contract: supervised, dpo, kto, ...")
+    ] = "supervised",
+    recipe: Annotated[str, typer.Option(help="Id of the tuning recipe that is written [default: MODEL-METHOD].")] = "",
+    from_champion: Annotated[
+        bool, typer.Option("--from-champion", help="Go on from the model's champion instead of a fresh adapter.")
+    ] = False,
+    epochs: Annotated[float, typer.Option(min=0, max=100, help="Most passes over the rows; 0: the default.")] = 0,
+    max_steps: Annotated[int, typer.Option(min=0, help="Most optimiser steps; 0 for no limit.")] = 0,
+    learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak rate; 0: the method's default.")] = 0,
+    batch_rows: Annotated[int, typer.Option(min=0, max=4096, help="Rows in a step; 0: the default.")] = 0,
+    rank: Annotated[int, typer.Option(min=0, max=256, help="Rank of the adapter; 0: the default.")] = 0,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Draw loss and speed into this file when the run has ended.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and do not wait.")] = False,
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Tunes a model on a dataset version and follows the run: loss, tokens per second, time left. Status 1 on failure.
+
+    The settings are kept as a tuning recipe, so later versions of the dataset are learned in the same way by
+    themselves. What succeeds becomes a version of the model, is measured by its suites, and decided on by its gate.
+    """
+    from mainspring_client.cli.run import with_client
+    from mainspring_client.cli.runs import follow, tell_end
+
+    dataset_id, _, version = dataset.rpartition("/") if "/" in dataset else (dataset, "", "")
+    model = model or dataset_id
+    settings = {
+        "id": recipe or f"{model}-{method}".lower().replace("_", "-"),
+        "dataset": dataset_id,
+        "model": model,
+        "method": f"METHOD_{method.upper()}",
+        "start_from": "START_FROM_CHAMPION" if from_champion else "START_FROM_BASE",
+        "lora": {"rank": rank},
+        "optimization": {
+            "epochs": epochs,
+            "max_steps": max_steps,
+            "learning_rate": learning_rate,
+            "batch_rows": batch_rows,
+        },
+    }
+
+    async def body(mainspring: Mainspring) -> tuple[run_pb2.TrainingRun, Any]:
+        started = await start(mainspring, project, settings, base, version)
+        if detach:
+            return started, None
+        if not json_:
+            typer.echo(f"run {started.name}", err=True)
+        ended = await follow(mainspring, started.name, json_=json_)
+        return ended, (await mainspring.training.page(started.name) if png is not None else None)
+
+    ended, page = with_client(data, body)
+    if png is not None and page is not None:
+        from mainspring_client.cli.curves import draw
+
+        draw(png, list(page.curves), _SERIES)
+    if detach:
+        print(ended.name)
+        return
+    tell_end(ended, json_=json_)
+    if png is not None and not json_:
+        print(f"curves are in {png}")
+
+
+async def start(
+    mainspring: Mainspring, project: str, settings: dict[str, Any], base: str, version: str
+) -> run_pb2.TrainingRun:
+    """Writes the recipe and asks for a run of it.
+
+    Args:
+        mainspring: Where.
+        project: Project id.
+        settings: The tuning recipe without its base, as in `flywheel.yaml`.
+        base: Foundation model as people name it; without a version its newest.
+        version: Number of the dataset's version; empty for its newest.
+
+    Raises:
+        InvalidInput: Something in the settings is wrong; the violations name it.
+        NotFound: The dataset or the base is not there, or has no version yet.
+    """
+    from mainspring_client.configuration import Configuration
+
+    dataset = f"{settings['dataset']}/{version}" if version else settings["dataset"]
+    learned = await newest_version(mainspring, project, dataset)
+    foundation = await newest_base(mainspring, project, base)
+    configuration = Configuration.parse(
+        {"project": project, "tuning_recipe": {**settings, "base_model_version": foundation}}
+    )
+    await mainspring.apply(configuration)
+    recipe: Any = configuration.sections["tuning_recipe"]
+    return await mainspring.training.start(recipe.name, learned)
+
+
+async def newest_version(mainspring: Mainspring, project: str, dataset: str) -> str:
+    """The dataset version that `DATASET` (its newest) or `DATASET/VERSION` names.
+
+    Raises:
+        NotFound: The dataset is not there, or has no version yet.
+    """
+    from mainspring_client.resources import expand
+    from mainspring_svckit.errors import NotFound
+    from mainspring_svckit.names import DatasetName, DatasetVersionName
+
+    if "/" in dataset:
+        return expand(DatasetVersionName, project, dataset, "dataset")
+    name = expand(DatasetName, project, dataset, "dataset")
+    newest = (await mainspring.data.dataset(name)).latest_version
+    if not newest:
+        raise NotFound("DatasetVersion", f"{name}/versions/1")
+    return newest
+
+
+async def newest_base(mainspring: Mainspring, project: str, base: str) -> str:
+    """The foundation model's version that `MODEL` (its newest) or `MODEL/VERSION` names."""
+    from mainspring_client.resources import expand_model
+
+    name = expand_model(project, base, "base")
+    return name if "/versions/" in name else (await mainspring.registry.model(name)).latest_version
