@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from mainspring.common.v1 import artifact_pb2
 from mainspring.data.v1 import data_service_pb2 as pb
-from mainspring.data.v1 import data_service_pb2_grpc, dataset_pb2, ingestion_pb2
+from mainspring.data.v1 import (
+    data_service_pb2_grpc,
+    dataset_pb2,
+    ingestion_pb2,
+    recipe_pb2,
+    source_pb2,
+    source_service_pb2,
+    source_service_pb2_grpc,
+)
 from mainspring_client.connection import Area, Connection
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.names import ProjectName
 
 CHUNK_BYTES = 1 << 20
-FORMATS = {
-    ".jsonl": ingestion_pb2.Source.FORMAT_JSONL,
-    ".ndjson": ingestion_pb2.Source.FORMAT_JSONL,
-    ".csv": ingestion_pb2.Source.FORMAT_CSV,
-}
 
 
 class Data(Area):
@@ -27,28 +32,84 @@ class Data(Area):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self.stub = data_service_pb2_grpc.DataServiceStub(connection.channel("data-ingest"))
+        self.source_stub = source_service_pb2_grpc.SourceServiceStub(connection.channel("data-ingest"))
 
     async def upload(
-        self, project: str, path: Path, *, filename: str = "", timeout_s: float = 3600
+        self,
+        project: str,
+        path: Path,
+        *,
+        filename: str = "",
+        timeout_s: float = 3600,
+        on_sent: Callable[[int], None] = lambda _: None,
     ) -> artifact_pb2.Artifact:
         """Stores a file. The same bytes give the same artifact, so a repeat is harmless.
 
+        Args:
+            project: Whose file.
+            path: Where it is.
+            filename: Name to show; that of the path when empty.
+            timeout_s: Longest time for all of it.
+            on_sent: Hears how many bytes are sent.
+
         Raises:
-            InvalidInput: FILE_UNREADABLE, there is no such file here.
+            InvalidInput: FILE_UNREADABLE, there is no such file here; FILE_CHANGED, somebody wrote it meanwhile.
         """
         parent, shown = str(ProjectName(project)), filename or path.name
 
         async def messages() -> AsyncIterator[pb.UploadArtifactRequest]:
             with path.open("rb") as file:
+                before = _state(file)
                 chunk = file.read(CHUNK_BYTES)
                 yield pb.UploadArtifactRequest(parent=parent, filename=shown, chunk=chunk)
                 while chunk := file.read(CHUNK_BYTES):
+                    on_sent(file.tell())
                     yield pb.UploadArtifactRequest(chunk=chunk)
+                on_sent(file.tell())
+                changed.append(_state(file) != before)
 
+        changed: list[bool] = []
         if not path.is_file():
             raise InvalidInput(f"{path} is not a file that can be read; check the path", reason="FILE_UNREADABLE")
         response = await self._client_stream(self.stub.UploadArtifact, messages, pb.UploadArtifactResponse, timeout_s)
+        if changed[-1]:
+            message = f"{path} changed while it was read; wait until it is written, then run the command again"
+            raise InvalidInput(message, reason="FILE_CHANGED")
         return response.artifact
+
+    async def preview(
+        self,
+        project: str,
+        artifact: artifact_pb2.Artifact,
+        *,
+        columns: recipe_pb2.ColumnMapping | None = None,
+        records: int = 0,
+    ) -> source_pb2.SourcePreview:
+        """The beginning of a source: its format and shape, the columns that this proposes, and what would be refused.
+
+        Args:
+            project: Whose source.
+            artifact: Its bytes; the file name helps to recognise the format.
+            columns: Where the text is; None to go by the shape.
+            records: Records to return; 0 for a few.
+
+        Raises:
+            InvalidInput: It cannot be read; the reason says why.
+        """
+        request = source_service_pb2.PreviewSourceRequest(
+            parent=str(ProjectName(project)), artifact=artifact, columns=columns, record_count=records
+        )
+        response = await self._unary(
+            self.source_stub.PreviewSource, request, source_service_pb2.PreviewSourceResponse, timeout_s=150
+        )
+        return response.preview
+
+    async def recipe(self, name: str) -> recipe_pb2.IngestionRecipe:
+        """An ingestion recipe."""
+        request = pb.GetIngestionRecipeRequest(name=name)
+        return (
+            await self._unary(self.stub.GetIngestionRecipe, request, pb.GetIngestionRecipeResponse)
+        ).ingestion_recipe
 
     async def ingest(
         self, recipe: str, sources: Iterable[ingestion_pb2.Source], *, request_id: str = ""
@@ -115,16 +176,6 @@ class Data(Area):
         return self._pages(self.stub.ListRefusedRows, request, pb.ListRefusedRowsResponse, lambda r: r.refused_rows)
 
 
-def format_of(path: Path) -> ingestion_pb2.Source.Format.ValueType:
-    """How a file is read, by its ending.
-
-    Raises:
-        InvalidInput: FILE_FORMAT_UNKNOWN.
-    """
-    try:
-        return FORMATS[path.suffix.lower()]
-    except KeyError:
-        raise InvalidInput(
-            f"{path.name}: the ending says nothing about the format; use one of {', '.join(FORMATS)}",
-            reason="FILE_FORMAT_UNKNOWN",
-        ) from None
+def _state(file: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mainspring.data.v1 import annotation_service_pb2_grpc
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
 from mainspring.data.v1 import erasure_service_pb2_grpc as erasure_pb_grpc
+from mainspring.data.v1 import source_service_pb2_grpc as source_pb_grpc
 from mainspring.data.v1 import version_service_pb2_grpc as version_pb_grpc
 from mainspring_data_ingest.adapters import annotations as annotation_adapters
 from mainspring_data_ingest.adapters import postgres
@@ -12,6 +13,7 @@ from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
 from mainspring_data_ingest.adapters.embeddings import EmbedderEmbeddings
 from mainspring_data_ingest.adapters.lineage import RegistryLineage
 from mainspring_data_ingest.adapters.plotter import ChildPlotter
+from mainspring_data_ingest.adapters.previewer import ChildPreviewer
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_tools import ChildShardTools
@@ -24,6 +26,7 @@ from mainspring_data_ingest.application.ingestions import WORK_KIND, Ingestions
 from mainspring_data_ingest.application.measurements import Measurements
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.reports import Reports
+from mainspring_data_ingest.application.sources import Sources
 from mainspring_data_ingest.application.versions import Versions
 from mainspring_data_ingest.settings import DataIngestSettings
 from mainspring_data_ingest.transport.annotation_grpc import NAME as ANNOTATION
@@ -32,6 +35,8 @@ from mainspring_data_ingest.transport.erasures_grpc import NAME as ERASURES
 from mainspring_data_ingest.transport.erasures_grpc import ErasureServicer
 from mainspring_data_ingest.transport.events import Reactions
 from mainspring_data_ingest.transport.grpc import NAME, DataServicer
+from mainspring_data_ingest.transport.sources_grpc import NAME as SOURCES
+from mainspring_data_ingest.transport.sources_grpc import SourceServicer
 from mainspring_data_ingest.transport.versions_grpc import NAME as VERSIONS
 from mainspring_data_ingest.transport.versions_grpc import DatasetVersionServicer
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
@@ -159,6 +164,8 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         annotation_service_pb2_grpc.add_AnnotationServiceServicer_to_server,
         AnnotationServicer(annotation, Annotations(annotation, ingestions)),
     )
+    sources = Sources(ChildPreviewer(files, scratch))
+    server.add(SOURCES, source_pb_grpc.add_SourceServiceServicer_to_server, SourceServicer(sources))
     return await process.run()
 
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mainspring_client.cli import erasures, reports, versions
+from mainspring_client.cli import erasures, imports, reports, versions
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
-    from mainspring.data.v1 import dataset_pb2, ingestion_pb2
+    from mainspring.data.v1 import dataset_pb2
     from mainspring_client.client import Mainspring
 
-File = Annotated[Path, typer.Argument(help="JSONL or CSV file.", exists=True, dir_okay=False)]
+File = Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False)]
 Column = Annotated[str, typer.Option(show_default=False)]
 
 datasets = group("Files in, immutable dataset versions out, with an account of every row.")
 datasets.command()(reports.report)
 versions.register(datasets)
 erasures.register(datasets)
+imports.register(datasets)
 collections = group("Collections of documents that answers can cite.")
 
 
@@ -35,114 +36,6 @@ def upload(file: File, project: Project = DEFAULT_PROJECT, data: Data = None, js
         print_json(artifact)
     else:
         print_fields({"sha256": artifact.sha256, "bytes": artifact.size_bytes})
-
-
-@datasets.command("import")
-def import_(
-    file: File,
-    dataset: Annotated[str, typer.Option(help="Dataset id; the ingestion recipe is called the same.")],
-    input_column: Annotated[str, typer.Option(help="Column with the text that the model is given.")] = "",
-    target_column: Annotated[str, typer.Option(help="Column with the text that it should answer.")] = "",
-    messages_column: Annotated[str, typer.Option(help="Column with a list of chat messages, instead of the two.")] = "",
-    group_column: Annotated[str, typer.Option(help="Column whose value keeps rows in one split.")] = "",
-    prompt_template: Annotated[str, typer.Option(help="User message, with {input} where the input goes.")] = "",
-    system_prompt: Annotated[str, typer.Option(help="System message before each example.")] = "",
-    clean: Annotated[
-        bool,
-        typer.Option(
-            "--clean", help="Repair encodings, strip markup, refuse junk, mask personal data, drop near duplicates."
-        ),
-    ] = False,
-    language: Annotated[
-        list[str] | None, typer.Option(help="Language to keep, as a two-letter code; may come several times.")
-    ] = None,
-    keep_out: Annotated[
-        list[str] | None,
-        typer.Option(help="Evaluation set whose rows are refused: DATASET/VERSION or a file; may come several times."),
-    ] = None,
-    project: Project = DEFAULT_PROJECT,
-    data: Data = None,
-    json_: Json = False,
-) -> None:
-    """Uploads a file, writes the recipe that the options describe, and makes a dataset version of it.
-
-    Without column options the recipe that is there already is used, cleaning included; 'mainspring apply' writes
-    recipes with any steps.
-    """
-    from mainspring_client.cleaning import steps_of
-    from mainspring_client.cli.output import Ticker, print_json
-    from mainspring_client.cli.run import with_client
-
-    columns = {
-        key: value
-        for key, value in {
-            "input_column": input_column,
-            "target_column": target_column,
-            "messages_column": messages_column,
-            "group_column": group_column,
-        }.items()
-        if value
-    }
-    if not columns and (clean or language or keep_out):
-        raise typer.BadParameter("--clean, --language and --keep-out make a new recipe: give its columns as well")
-    recipe: dict[str, Any] = {"columns": columns, "prompt_template": prompt_template, "system_prompt": system_prompt}
-
-    async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
-        with Ticker(quiet=json_) as ticker:
-            held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
-            recipe["steps"] = steps_of(clean=clean, languages=language or (), keep_out=held_out)
-            return await _import(mainspring, project, dataset, file, recipe if columns else None, ticker.tell)
-
-    version = with_client(data, body)
-    if json_:
-        print_json(version)
-    else:
-        _print_version(version)
-
-
-async def _held_out(mainspring: Mainspring, project: str, text: str) -> dict[str, Any]:
-    """An evaluation set that a person named, as a step takes it."""
-    from google.protobuf import json_format
-
-    if not Path(text).is_file():
-        return {"dataset_version": text}
-    artifact = await mainspring.data.upload(project, Path(text))
-    return {"file": json_format.MessageToDict(artifact, preserving_proto_field_name=True)}
-
-
-async def _import(
-    mainspring: Mainspring, project: str, dataset: str, file: Path, recipe: dict[str, Any] | None, tell: Any
-) -> dataset_pb2.DatasetVersion:
-    from mainspring.data.v1 import ingestion_pb2
-    from mainspring_client.cli.output import progress_text
-    from mainspring_client.configuration import Configuration
-    from mainspring_client.data import format_of
-    from mainspring_client.resources import expand
-    from mainspring_svckit.names import IngestionRecipeName
-
-    if recipe is not None:
-        section = {"id": dataset, "dataset": dataset, **recipe}
-        await mainspring.apply(Configuration.parse({"project": project, "ingestion_recipe": section}))
-    file_format = format_of(file)
-    tell(f"uploading {file.name}")
-    source = ingestion_pb2.Source(artifact=await mainspring.data.upload(project, file), format=file_format)
-    ingestion = await mainspring.data.ingest(expand(IngestionRecipeName, project, dataset, "dataset"), [source])
-    async for update in mainspring.data.watch_ingestion(ingestion.name):
-        tell(progress_text(update))
-        ingestion = update
-    _require_success(ingestion)
-    return await mainspring.data.version(ingestion.dataset_version)
-
-
-def _require_success(ingestion: ingestion_pb2.Ingestion) -> None:
-    from mainspring.data.v1 import ingestion_pb2
-    from mainspring_client.cli.output import state_of
-    from mainspring_svckit.errors import PreconditionFailed
-    from mainspring_svckit.status import error_info
-
-    if ingestion.state != ingestion_pb2.Ingestion.STATE_SUCCEEDED:
-        reason = error_info(ingestion.error).reason or f"INGESTION_{state_of(ingestion)}"
-        raise PreconditionFailed(reason, ingestion.error.message or f"{ingestion.name} was cancelled")
 
 
 @datasets.command("list")
@@ -191,7 +84,7 @@ def show(
         if json_:
             print_json(version)
         else:
-            _print_version(version)
+            print_version(version)
         return
     name = expand(DatasetName, project, dataset, "dataset")
 
@@ -252,7 +145,8 @@ def refused(
     )
 
 
-def _print_version(version: dataset_pb2.DatasetVersion) -> None:
+def print_version(version: dataset_pb2.DatasetVersion) -> None:
+    """Prints a version with its account of every row."""
     from mainspring.data.v1 import dataset_pb2
     from mainspring_client.cli.output import enum_name, print_fields, when
 

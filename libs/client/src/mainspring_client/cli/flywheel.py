@@ -142,7 +142,6 @@ async def _turn(
 ) -> Outcome:
     """Applies the configuration, brings the data in, and follows the turn to its end."""
     from mainspring.data.v1 import ingestion_pb2
-    from mainspring_client.data import format_of
     from mainspring_client.flywheel import TurnUpdate, default_configuration, follow_turn
     from mainspring_client.resources import expand
     from mainspring_svckit.names import IngestionRecipeName, ModelName
@@ -150,9 +149,9 @@ async def _turn(
     configuration = default_configuration(project, name, base, **choices)
     for change in await mainspring.apply(configuration):
         ticker.keep(f"{change.outcome:<9}  {change.name}")
-    file_format = format_of(source)
     ticker.tell(f"uploading {source.name}")
     artifact = await mainspring.data.upload(project, source)
+    file_format = (await mainspring.data.preview(project, artifact)).format
     recipe = expand(IngestionRecipeName, project, name)
     ingestion = await mainspring.data.ingest(recipe, [ingestion_pb2.Source(artifact=artifact, format=file_format)])
     model, step = expand(ModelName, project, name), ""

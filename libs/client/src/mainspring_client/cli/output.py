@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from mainspring_svckit.errors import MainspringError
 
+_BAR = 24
+"""Width of a progress bar, in characters."""
 Columns = Mapping[str, Callable[[Any], object]]
 
 _NEXT_BY_CODE = {
@@ -171,6 +173,13 @@ class Ticker:
             self._status.update(escape(printable(text)))
         else:
             print(printable(text), file=sys.stderr, flush=True)
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Shows how things stand, on a terminal with a bar where the end is known."""
+        if self._status is not None and total:
+            filled = min(_BAR, _BAR * done // total)
+            text = f"{'#' * filled}{'.' * (_BAR - filled)} {min(100, 100 * done // total)} %  {text}"
+        self.tell(text)
 
     def keep(self, text: str) -> None:
         """Prints a line that stays."""

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from mainspring_data_ingest.application.ports import Refined
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import SourceFormat
+from mainspring_data_ingest.domain.previews import Preview
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 
 ROWS_PER_SHARD = 50_000
@@ -48,5 +49,26 @@ class Job:
     processes: int = 0
 
 
+@dataclass(frozen=True)
+class PreviewJob:
+    """What to look into.
+
+    Attributes:
+        path: Where the source is.
+        name: What its owner calls it.
+        format: How to read it; None to recognise it.
+        columns: Where the text is; None to go by the shape.
+        shown: Records to return.
+    """
+
+    path: Path
+    name: str
+    format: SourceFormat | None
+    columns: ColumnMapping | None
+    shown: int
+
+
 JOB = TypeAdapter(Job)
+PREVIEW_JOB = TypeAdapter(PreviewJob)
+PREVIEW = TypeAdapter(Preview)
 RESULT = TypeAdapter(Refined)

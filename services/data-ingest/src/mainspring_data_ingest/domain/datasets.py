@@ -213,6 +213,7 @@ def contents(
                 **asdict(source.artifact),
                 "format": source.format.value,
                 "columns": source.columns.as_json() if source.columns is not None else None,
+                **({"origin": source.origin} if source.origin else {}),
             }
             for source in sources
         ],

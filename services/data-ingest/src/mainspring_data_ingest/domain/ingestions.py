@@ -32,11 +32,12 @@ class SourceFormat(StrEnum):
 
 @dataclass(frozen=True)
 class Source:
-    """One file to read; `columns` where they differ from the recipe's."""
+    """One file to read; `columns` where they differ from the recipe's, `origin` says where the bytes came from."""
 
     artifact: ArtifactRef
     format: SourceFormat
     columns: ColumnMapping | None = None
+    origin: str = ""
 
 
 class IngestionState(StrEnum):

@@ -81,6 +81,7 @@ def ingestion_from_proto(
                 artifact_from_proto(source.artifact),
                 SourceFormat(ingestion_pb2.Source.Format.Name(source.format).removeprefix("FORMAT_")),
                 columns_from_proto(source.columns) if source.HasField("columns") else None,
+                source.origin,
             )
             for source in request.sources
         ),
@@ -98,6 +99,7 @@ def ingestion_to_proto(work: Ingestion) -> ingestion_pb2.Ingestion:
                 artifact=artifact_to_proto(source.artifact),
                 format=ingestion_pb2.Source.Format.Value(f"FORMAT_{source.format.value}"),
                 columns=columns_to_proto(source.columns) if source.columns is not None else None,
+                origin=source.origin,
             )
             for source in work.sources
         ],

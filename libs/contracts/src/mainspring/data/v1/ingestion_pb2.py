@@ -31,7 +31,7 @@ from mainspring.common.v1 import progress_pb2 as mainspring_dot_common_dot_v1_do
 from mainspring.data.v1 import recipe_pb2 as mainspring_dot_data_dot_v1_dot_recipe__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mainspring/data/v1/ingestion.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a#mainspring/common/v1/artifact.proto\x1a#mainspring/common/v1/progress.proto\x1a\x1fmainspring/data/v1/recipe.proto\"\xca\x03\n\x06Source\x12<\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1e.mainspring.common.v1.ArtifactB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x41\n\x06\x66ormat\x18\x02 \x01(\x0e\x32!.mainspring.data.v1.Source.FormatB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x38\n\x07\x63olumns\x18\x03 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\x04\xe2\x41\x01\x01\"\x84\x02\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ORMAT_JSONL\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\x12\x0e\n\nFORMAT_TSV\x10\x03\x12\x0f\n\x0b\x46ORMAT_JSON\x10\x04\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x05\x12\x10\n\x0c\x46ORMAT_ARROW\x10\x06\x12\x0f\n\x0b\x46ORMAT_TEXT\x10\x07\x12\x13\n\x0f\x46ORMAT_MARKDOWN\x10\x08\x12\x0f\n\x0b\x46ORMAT_HTML\x10\t\x12\x0e\n\nFORMAT_PDF\x10\n\x12\x0f\n\x0b\x46ORMAT_DOCX\x10\x0b\x12\x11\n\rFORMAT_PYTHON\x10\x0c\x12\x0e\n\nFORMAT_ZIP\x10\r\"\xa3\x04\n\tIngestion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10ingestion_recipe\x18\x02 \x01(\t\x12+\n\x07sources\x18\x03 \x03(\x0b\x32\x1a.mainspring.data.v1.Source\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.mainspring.data.v1.Ingestion.State\x12\x30\n\x08progress\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Progress\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status\x12\x17\n\x0f\x64\x61taset_version\x18\x07 \x01(\t\x12\r\n\x05\x63ycle\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mainspring/data/v1/ingestion.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a#mainspring/common/v1/artifact.proto\x1a#mainspring/common/v1/progress.proto\x1a\x1fmainspring/data/v1/recipe.proto\"\xe8\x03\n\x06Source\x12<\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1e.mainspring.common.v1.ArtifactB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x41\n\x06\x66ormat\x18\x02 \x01(\x0e\x32!.mainspring.data.v1.Source.FormatB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x38\n\x07\x63olumns\x18\x03 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\x04\xe2\x41\x01\x01\x12\x1c\n\x06origin\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"\x84\x02\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ORMAT_JSONL\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\x12\x0e\n\nFORMAT_TSV\x10\x03\x12\x0f\n\x0b\x46ORMAT_JSON\x10\x04\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x05\x12\x10\n\x0c\x46ORMAT_ARROW\x10\x06\x12\x0f\n\x0b\x46ORMAT_TEXT\x10\x07\x12\x13\n\x0f\x46ORMAT_MARKDOWN\x10\x08\x12\x0f\n\x0b\x46ORMAT_HTML\x10\t\x12\x0e\n\nFORMAT_PDF\x10\n\x12\x0f\n\x0b\x46ORMAT_DOCX\x10\x0b\x12\x11\n\rFORMAT_PYTHON\x10\x0c\x12\x0e\n\nFORMAT_ZIP\x10\r\"\xa3\x04\n\tIngestion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10ingestion_recipe\x18\x02 \x01(\t\x12+\n\x07sources\x18\x03 \x03(\x0b\x32\x1a.mainspring.data.v1.Source\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.mainspring.data.v1.Ingestion.State\x12\x30\n\x08progress\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Progress\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status\x12\x17\n\x0f\x64\x61taset_version\x18\x07 \x01(\t\x12\r\n\x05\x63ycle\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,12 +44,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SOURCE'].fields_by_name['format']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
   _globals['_SOURCE'].fields_by_name['columns']._loaded_options = None
   _globals['_SOURCE'].fields_by_name['columns']._serialized_options = b'\342A\001\001'
+  _globals['_SOURCE'].fields_by_name['origin']._loaded_options = None
+  _globals['_SOURCE'].fields_by_name['origin']._serialized_options = b'\342A\001\001\272H\005r\003\030\320\017'
   _globals['_SOURCE']._serialized_start=286
-  _globals['_SOURCE']._serialized_end=744
-  _globals['_SOURCE_FORMAT']._serialized_start=484
-  _globals['_SOURCE_FORMAT']._serialized_end=744
-  _globals['_INGESTION']._serialized_start=747
-  _globals['_INGESTION']._serialized_end=1294
-  _globals['_INGESTION_STATE']._serialized_start=1166
-  _globals['_INGESTION_STATE']._serialized_end=1294
+  _globals['_SOURCE']._serialized_end=774
+  _globals['_SOURCE_FORMAT']._serialized_start=514
+  _globals['_SOURCE_FORMAT']._serialized_end=774
+  _globals['_INGESTION']._serialized_start=777
+  _globals['_INGESTION']._serialized_end=1324
+  _globals['_INGESTION_STATE']._serialized_start=1196
+  _globals['_INGESTION_STATE']._serialized_end=1324
 # @@protoc_insertion_point(module_scope)

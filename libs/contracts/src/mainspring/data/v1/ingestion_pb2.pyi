@@ -108,8 +108,11 @@ class Source(_message.Message):
     ARTIFACT_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     format: Global___Source.Format.ValueType
     """Required. How to read them."""
+    origin: _builtins.str
+    """Optional. Where the bytes came from, for people and for the version's manifest; nothing is read from there. At most 2,000 characters."""
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
         """Required. The uploaded bytes."""
@@ -124,10 +127,11 @@ class Source(_message.Message):
         artifact: _artifact_pb2.Artifact | None = ...,
         format: Global___Source.Format.ValueType = ...,
         columns: _recipe_pb2.ColumnMapping | None = ...,
+        origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "columns", b"columns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "columns", b"columns", "format", b"format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "columns", b"columns", "format", b"format", "origin", b"origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

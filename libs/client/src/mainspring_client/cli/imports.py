@@ -1,0 +1,311 @@
+"""`datasets import` and `datasets preview`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
+
+if TYPE_CHECKING:
+    from mainspring.common.v1 import artifact_pb2
+    from mainspring.data.v1 import dataset_pb2, ingestion_pb2, recipe_pb2, source_pb2
+    from mainspring_client.cli.output import Ticker
+    from mainspring_client.client import Mainspring
+    from mainspring_client.collecting import LocalSource
+
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        help="Files, folders or patterns: JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text, Markdown, HTML, PDF, DOCX,"
+        " Python code, and gzip, Zstandard or ZIP of these."
+    ),
+]
+InputColumn = Annotated[str, typer.Option(help="Column with the text, or messages, that the model is given.")]
+TargetColumn = Annotated[str, typer.Option(help="Column with what it should answer.")]
+MessagesColumn = Annotated[str, typer.Option(help="Column with a list of chat messages, instead of the two.")]
+TextColumn = Annotated[str, typer.Option(help="Column with text of a plain corpus, instead of these.")]
+RejectedColumn = Annotated[str, typer.Option(help="Column with a worse answer to the same prompt.")]
+DesirableColumn = Annotated[str, typer.Option(help="Column with a thumb on the answer.")]
+GroupColumn = Annotated[str, typer.Option(help="Column whose value keeps rows in one split.")]
+
+
+def register(datasets: typer.Typer) -> None:
+    """Adds the commands to the group."""
+    datasets.command("import")(import_)
+    datasets.command()(preview)
+
+
+def preview(
+    files: Files,
+    input_column: InputColumn = "",
+    target_column: TargetColumn = "",
+    messages_column: MessagesColumn = "",
+    text_column: TextColumn = "",
+    rejected_column: RejectedColumn = "",
+    desirable_column: DesirableColumn = "",
+    records: Annotated[int, typer.Option(min=1, max=100, help="Records to show of each file.")] = 3,
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Shows what files would give: format, shape, columns, first rows, and what would be refused. Imports nothing."""
+    from mainspring_client.cli.output import Ticker, print_json
+    from mainspring_client.cli.run import with_client
+
+    columns = _columns(locals())
+
+    async def body(mainspring: Mainspring) -> list[_Sent]:
+        with ExitStack() as stack, Ticker(quiet=json_) as ticker:
+            return await _send(mainspring, project, files, columns, records, stack, ticker)
+
+    sent = with_client(data, body)
+    if json_:
+        print_json([{"file": one.local.name, "artifact": one.artifact, **_fields(one.preview)} for one in sent])
+        return
+    for one in sent:
+        _print_preview(one)
+
+
+def import_(
+    files: Files,
+    dataset: Annotated[str, typer.Option(help="Dataset id; the ingestion recipe is called the same.")],
+    input_column: InputColumn = "",
+    target_column: TargetColumn = "",
+    messages_column: MessagesColumn = "",
+    text_column: TextColumn = "",
+    rejected_column: RejectedColumn = "",
+    desirable_column: DesirableColumn = "",
+    group_column: GroupColumn = "",
+    prompt_template: Annotated[str, typer.Option(help="User message, with {input} where the input goes.")] = "",
+    system_prompt: Annotated[str, typer.Option(help="System message before each example.")] = "",
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean", help="Repair encodings, strip markup, refuse junk, mask personal data, drop near duplicates."
+        ),
+    ] = False,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Language to keep, as a two-letter code; may come several times.")
+    ] = None,
+    keep_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Evaluation set whose rows are refused: DATASET/VERSION or a file; may come several times."),
+    ] = None,
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Uploads files, writes the recipe that the options describe, and makes a dataset version of them.
+
+    Without column options the recipe that is there already is used, cleaning included. Where there is none, or with
+    options that make a new one, the columns are those that the shape of the records says; 'mainspring datasets preview'
+    shows them before. 'mainspring apply' writes recipes with any steps.
+    """
+    from mainspring_client.cleaning import steps_of
+    from mainspring_client.cli.data import print_version
+    from mainspring_client.cli.output import Ticker, print_json
+    from mainspring_client.cli.run import with_client
+
+    columns = _columns(locals())
+    fresh = bool(columns or clean or language or keep_out or prompt_template or system_prompt)
+
+    async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
+        with ExitStack() as stack, Ticker(quiet=json_) as ticker:
+            known = None if fresh else await _recipe(mainspring, project, dataset)
+            sent = await _send(mainspring, project, files, columns, 1, stack, ticker, known)
+            if known is None:
+                held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
+                recipe = {"prompt_template": prompt_template, "system_prompt": system_prompt}
+                steps = steps_of(clean=clean, languages=language or (), keep_out=held_out)
+                await _write_recipe(mainspring, project, dataset, sent, {**recipe, "steps": steps}, ticker)
+            return await _ingest(mainspring, project, dataset, sent, ticker)
+
+    version = with_client(data, body)
+    if json_:
+        print_json(version)
+    else:
+        print_version(version)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A source that is stored, and what it would give; `own` when its columns are not those of the recipe."""
+
+    local: LocalSource
+    artifact: artifact_pb2.Artifact
+    preview: source_pb2.SourcePreview
+
+
+def _columns(options: dict[str, Any]) -> dict[str, str]:
+    return {key: value for key, value in options.items() if key.endswith("_column") and value}
+
+
+async def _recipe(mainspring: Mainspring, project: str, dataset: str) -> recipe_pb2.IngestionRecipe | None:
+    from mainspring_client.resources import expand
+    from mainspring_svckit.errors import NotFound
+    from mainspring_svckit.names import IngestionRecipeName
+
+    try:
+        return await mainspring.data.recipe(expand(IngestionRecipeName, project, dataset, "dataset"))
+    except NotFound:
+        return None
+
+
+async def _send(
+    mainspring: Mainspring,
+    project: str,
+    files: list[str],
+    columns: dict[str, str],
+    records: int,
+    stack: ExitStack,
+    ticker: Ticker,
+    known: recipe_pb2.IngestionRecipe | None = None,
+) -> list[_Sent]:
+    """Uploads everything and looks into it; documents keep the columns of their own shape."""
+    from mainspring.data.v1 import recipe_pb2
+    from mainspring_client.collecting import collect
+
+    asked = known.columns if known is not None else recipe_pb2.ColumnMapping(**columns) if columns else None
+    sent: list[_Sent] = []
+    for local in collect(files, stack):
+        size = local.path.stat().st_size
+
+        def told(done: int, local: LocalSource = local, size: int = size) -> None:
+            ticker.progress(f"uploading {local.name}", done, size)
+
+        artifact = await mainspring.data.upload(project, local.path, filename=local.name, on_sent=told)
+        ticker.tell(f"looking into {local.name}")
+        found = await mainspring.data.preview(project, artifact, columns=asked, records=records)
+        ticker.keep(_summary(local.name, found))
+        sent.append(_Sent(local, artifact, found))
+    return sent
+
+
+async def _write_recipe(
+    mainspring: Mainspring, project: str, dataset: str, sent: list[_Sent], recipe: dict[str, Any], ticker: Ticker
+) -> None:
+    from google.protobuf import json_format
+
+    from mainspring_client.configuration import Configuration
+    from mainspring_svckit.errors import InvalidInput
+
+    for one in sent:
+        if not one.preview.HasField("columns"):
+            names = ", ".join(one.preview.column_names[:20]) or "none"
+            message = (
+                f"{one.local.name}: its records have no usual shape (columns: {names}); say where the text is with"
+                " --input-column and --target-column, --messages-column, or --text-column"
+            )
+            raise InvalidInput(message, reason="COLUMNS_UNKNOWN")
+    columns = json_format.MessageToDict(sent[0].preview.columns, preserving_proto_field_name=True)
+    section = {"id": dataset, "dataset": dataset, "columns": columns, **recipe}
+    changes = await mainspring.apply(Configuration.parse({"project": project, "ingestion_recipe": section}))
+    for change in changes:
+        ticker.keep(f"{change.outcome}: {change.name}")
+
+
+async def _ingest(
+    mainspring: Mainspring, project: str, dataset: str, sent: list[_Sent], ticker: Ticker
+) -> dataset_pb2.DatasetVersion:
+    from mainspring.data.v1 import ingestion_pb2
+    from mainspring_client.cli.output import progress_text
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import IngestionRecipeName
+
+    sources = [
+        ingestion_pb2.Source(artifact=one.artifact, format=one.preview.format, columns=one.preview.columns)
+        if one.preview.columns != sent[0].preview.columns
+        else ingestion_pb2.Source(artifact=one.artifact, format=one.preview.format)
+        for one in sent
+    ]
+    ingestion = await mainspring.data.ingest(expand(IngestionRecipeName, project, dataset, "dataset"), sources)
+    async for update in mainspring.data.watch_ingestion(ingestion.name):
+        progress = update.progress
+        ticker.progress(progress_text(update), progress.done, progress.total)
+        ingestion = update
+    _require_success(ingestion)
+    return await mainspring.data.version(ingestion.dataset_version)
+
+
+def _require_success(ingestion: ingestion_pb2.Ingestion) -> None:
+    from mainspring.data.v1 import ingestion_pb2
+    from mainspring_client.cli.output import state_of
+    from mainspring_svckit.errors import PreconditionFailed
+    from mainspring_svckit.status import error_info
+
+    if ingestion.state != ingestion_pb2.Ingestion.STATE_SUCCEEDED:
+        reason = error_info(ingestion.error).reason or f"INGESTION_{state_of(ingestion)}"
+        raise PreconditionFailed(reason, ingestion.error.message or f"{ingestion.name} was cancelled")
+
+
+async def _held_out(mainspring: Mainspring, project: str, text: str) -> dict[str, Any]:
+    """An evaluation set that a person named, as a step takes it."""
+    from google.protobuf import json_format
+
+    if not Path(text).is_file():
+        return {"dataset_version": text}
+    artifact = await mainspring.data.upload(project, Path(text))
+    return {"file": json_format.MessageToDict(artifact, preserving_proto_field_name=True)}
+
+
+def _fields(found: source_pb2.SourcePreview) -> dict[str, Any]:
+    from mainspring_client.cli.output import to_dict
+
+    return to_dict(found)
+
+
+def _names(found: source_pb2.SourcePreview) -> tuple[str, str, str]:
+    """Format, shape and columns in words."""
+    from mainspring.data.v1 import source_pb2
+    from mainspring_client.cli.output import enum_name, state_of
+
+    shape = enum_name(source_pb2.RecordShape.DESCRIPTOR, found.shape, "RECORD_SHAPE_").replace("_", " ")
+    columns = ", ".join(
+        f"{field.name.removesuffix('_column')} = {value}" for field, value in found.columns.ListFields()
+    )
+    return state_of(found, "format").lower(), shape if found.shape else "no usual shape", columns or "not known"
+
+
+def _summary(name: str, found: source_pb2.SourcePreview) -> str:
+    file_format, shape, columns = _names(found)
+    return f"{name}: {file_format}, {shape}; columns: {columns}"
+
+
+def _print_preview(one: _Sent) -> None:
+    from mainspring.data.v1 import dataset_pb2
+    from mainspring_client.cli.output import enum_name, print_fields
+
+    found, reasons = one.preview, dataset_pb2.RefusalReason.DESCRIPTOR
+    file_format, shape, columns = _names(found)
+    refused = {
+        f"  {enum_name(reasons, count.reason, 'REFUSAL_REASON_').replace('_', ' ')}": count.rows
+        for count in found.refusals
+    }
+    print_fields(
+        {
+            "file": one.local.name,
+            "format": file_format,
+            "shape": shape,
+            "columns": columns,
+            "it has": ", ".join(found.column_names),
+            "looked at": f"{found.read_records} records" + (", all there are" if found.whole else ""),
+            "would be refused": sum(refused.values()),
+            **refused,
+        }
+    )
+    for record in found.records:
+        print_fields({f"line {record.line}": record.excerpt[:300] if not record.messages else ""})
+        for message in record.messages:
+            role = type(message).Role.Name(message.role).removeprefix("ROLE_").lower()
+            print_fields({f"  {role}": message.content[:300]})
+        if record.rejected:
+            print_fields({"  rejected": record.rejected[:300]})
+        if record.HasField("desirable"):
+            print_fields({"  thumb": "up" if record.desirable else "down"})
+    for row in found.refused[:5]:
+        print_fields({f"refused line {row.line}": row.detail})

@@ -1,0 +1,39 @@
+"""What use cases of sources need from outside, beyond `Ports`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.ingestions import SourceFormat
+from mainspring_data_ingest.domain.previews import Preview
+from mainspring_svckit.values import ArtifactRef
+
+
+class Previewer(Protocol):
+    """Reads the beginning of a source, in a process of its own."""
+
+    async def preview(
+        self,
+        project: str,
+        artifact: ArtifactRef,
+        source_format: SourceFormat | None,
+        columns: ColumnMapping | None,
+        shown: int,
+    ) -> Preview:
+        """What the source would give.
+
+        Args:
+            project: Whose source.
+            artifact: Its bytes.
+            source_format: How to read it; None to recognise it.
+            columns: Where the text is; None to go by the shape.
+            shown: Records to return.
+
+        Raises:
+            InvalidInput: It cannot be read; the reason says why.
+            NotFound: The store does not hold it.
+            InsufficientStorage: The disk is full.
+            Unavailable: It could not be done now.
+        """
+        ...
