@@ -3,7 +3,7 @@
 usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
-evidence-events, evidence-evaluator, evidence-statistics, train-queue and train-search.
+evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-queue and train-search.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -26,6 +26,7 @@ from bench import (
     events,
     evidence_evaluator,
     evidence_events,
+    evidence_registry,
     evidence_statistics,
     fidelity,
     machine,
@@ -42,7 +43,8 @@ from bench.live import Stack
 from mainspring_testkit.servers import scratch_folder
 
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
-SLOW = ("demo", "e2e", "evidence-events", "evidence-evaluator", "evidence-statistics", "train-queue", "train-search")
+EVIDENCE = ("evidence-events", "evidence-evaluator", "evidence-registry", "evidence-statistics")
+SLOW = ("demo", "e2e", *EVIDENCE, "train-queue", "train-search")
 OUT = machine.ROOT / ".build" / "bench.json"
 
 
@@ -61,6 +63,7 @@ class Runner:
             "evidence-events": evidence_events.measure,
             "evidence-evaluator": evidence_evaluator.measure,
             "evidence-statistics": evidence_statistics.measure,
+            "evidence-registry": evidence_registry.measure,
             "demo": lambda: quality.demo(folder),
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
             "train-queue": lambda: train_queue.measure(folder / "train-queue"),

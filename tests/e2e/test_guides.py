@@ -81,7 +81,7 @@ async def test_evidence_and_lineage_are_seen_as_the_guide_says(
     await release(stack, client, tmp_path)
     text = (pages.ROOT / "docs" / "guides" / "evaluation-and-release.md").read_text()
     changes = (("--project demo", f"--project {PROJECT}"), ("summaries", loop.NAME))
-    decisions, up, down = pages.blocks(text, "sh", changes)
+    decisions, _, _, _, _, _, up, down = pages.blocks(text, "sh", changes)
     assert "ALLOWED" in await pages.run(stack, "bash", "-c", decisions)
     shown = await pages.run(stack, "bash", "-c", up)
     version = await client.registry.version(f"{MODEL}/versions/1")
@@ -121,3 +121,40 @@ async def test_a_messy_file_becomes_a_reviewed_version_as_the_guide_says(stack: 
     assert "(deleted)" in shown
     assert "reviewed" in shown
     assert not [path for path in stack.data.glob("artifacts/**/*") if path.is_file() and b"hopper" in path.read_bytes()]
+
+
+async def test_the_gate_history_and_proof_are_as_the_guide_says(
+    stack: Stack, client: Mainspring, tmp_path: Path
+) -> None:
+    await release(stack, client, tmp_path)
+    text = (pages.ROOT / "docs" / "guides" / "evaluation-and-release.md").read_text()
+    changes = (
+        ("--project demo", f"--project {PROJECT}"),
+        ("/tmp/summaries", str(tmp_path / "summaries")),
+        ("summaries/1", f"{loop.NAME}/1"),
+        ("show summaries", f"show {loop.NAME}"),
+        ("history summaries", f"history {loop.NAME}"),
+        ("write summaries", f"write {loop.NAME}"),
+    )
+    _, check, approve, history, proof, prompts, _, _ = pages.blocks(text, "sh", changes)
+    shown = await pages.run(stack, "bash", "-c", check)
+    assert "kept   fidelity" in shown
+    assert '"primary_scorer"' in shown
+    assert "admin approved" in await pages.run(stack, "bash", "-c", approve)
+    told = await pages.run(stack, "bash", "-c", history)
+    assert "RELEASED" in told
+    assert "intact" in told
+    proved = await pages.run(stack, "bash", "-c", proof)
+    assert "verified: every file is as it was signed" in proved
+    assert f"{MODEL}/releases/1" in proved
+    card = (tmp_path / "summaries-1" / "README.md").read_text()
+    assert (await client.registry.version(f"{MODEL}/versions/1")).lineage.dataset_version in card
+    assert '"language"' in await pages.run(stack, "bash", "-c", prompts)
+
+    # One bit of one file, and the folder proves nothing.
+    weights = tmp_path / "summaries-1" / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    said = await stack.run("models", "verify", str(weights.parent), check=False)
+    assert "verified" not in said

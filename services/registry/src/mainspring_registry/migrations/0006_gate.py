@@ -15,7 +15,7 @@ _APPEND_ONLY = """
     END $$
 """
 # Evidence as decisions kept it before; an empty suite stands for the policy's primary one.
-_KNOWN_EVIDENCE = """
+KNOWN_EVIDENCE = """
     INSERT INTO evidence (name, parent, sort_key, body)
     SELECT DISTINCT ON (body -> 'evidence' ->> 'evaluation_run')
         body -> 'evidence' ->> 'evaluation_run', body ->> 'model_version', body -> 'evidence' ->> 'evaluation_run',
@@ -37,7 +37,7 @@ def upgrade() -> None:
         *table_ddl("history"),
         *table_ddl("prompt"),
         *table_ddl("prompt_version"),
-        _KNOWN_EVIDENCE,
+        KNOWN_EVIDENCE,
         _APPEND_ONLY,
         *(_guard(table, "UPDATE OR DELETE OR TRUNCATE") for table in ("evidence", "approval", "history")),
         *(_guard(table, "UPDATE OR DELETE OR TRUNCATE") for table in ("gate_decision", "prompt_version")),

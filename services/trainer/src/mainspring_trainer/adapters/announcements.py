@@ -29,6 +29,8 @@ class OutboxAnnouncements:
             artifacts={role: artifact_to_proto(artifact) for role, artifact in run.result.artifacts.items()},
             best_validation_loss=run.result.best_validation_loss,
             steps=run.result.steps,
+            author=run.author,
+            environment=_environment_of(run),
         )
         await self._outbox.emit(event, cycle=run.cycle)
 
@@ -41,3 +43,12 @@ class OutboxAnnouncements:
     async def run_cancelled(self, run: TrainingRun) -> None:
         event = events.TrainingRunCancelled(training_run=run.name, model=run.recipe.model)
         await self._outbox.emit(event, cycle=run.cycle)
+
+
+def _environment_of(run: TrainingRun) -> dict[str, str]:
+    """Versions of what computed, and digests of the code and of everything that was installed beside it."""
+    if run.fingerprint is None:
+        return {}
+    made_in = run.fingerprint.environment
+    digests = {"code_sha256": made_in.code_sha256, "environment_sha256": made_in.environment_sha256}
+    return {**made_in.versions, **{name: digest for name, digest in digests.items() if digest}}

@@ -27,7 +27,9 @@ class Runs:
     def __init__(self, ports: Ports, policy: Policy) -> None:
         self._ports, self._policy = ports, policy
 
-    async def create(self, project: str, recipe_name: str, dataset_version: str, priority: int = 0) -> TrainingRun:
+    async def create(
+        self, project: str, recipe_name: str, dataset_version: str, priority: int = 0, *, author: str = ""
+    ) -> TrainingRun:
         """Queues a run that somebody asked for; it begins a new turn of the loop.
 
         Raises:
@@ -45,7 +47,7 @@ class Runs:
                 message = f"{dataset_version} is not a version of {recipe.dataset}, which {recipe_name} learns from"
                 raise InvalidInput(message, reason="DATASET_DIFFERS")
             await self.check_room(project)
-            return await self.add(recipe, dataset_version, self._ports.new_id(), priority=priority)
+            return await self.add(recipe, dataset_version, self._ports.new_id(), priority=priority, author=author)
 
     async def check_room(self, project: str) -> None:
         """Raises `QuotaExceeded` when a project has as many open runs as it may. Joins the ambient transaction."""
@@ -160,6 +162,7 @@ class Runs:
         dataset: Dataset | None = None,
         priority: int = 0,
         study: str = "",
+        author: str = "",
     ) -> TrainingRun:
         """Queues a run. Joins the ambient transaction."""
         ports = self._ports
@@ -173,6 +176,7 @@ class Runs:
             dataset=dataset,
             priority=priority,
             study=study,
+            author=author,
         )
         await ports.runs.add(run)
         await ports.work.enqueue(WORK_KIND, run.name, priority=priority)

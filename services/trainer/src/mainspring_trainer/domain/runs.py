@@ -139,6 +139,7 @@ class TrainingRun:
         fingerprint: What it is made from, once that was looked up.
         signals: What a person should know, oldest first.
         study: The study that asked for it, or empty; whether its result becomes a model version is the study's affair.
+        author: The caller who asked for it; empty when a new dataset version did.
     """
 
     name: str
@@ -166,6 +167,7 @@ class TrainingRun:
     signals: tuple[RunSignal, ...] = ()
     first_step_time: datetime | None = None
     study: str = ""
+    author: str = ""
 
     @property
     def parent_model_version(self) -> str:

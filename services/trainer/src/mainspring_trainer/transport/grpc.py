@@ -7,6 +7,7 @@ from typing import Any
 
 from mainspring.training.v1 import training_service_pb2 as pb
 from mainspring.training.v1 import training_service_pb2_grpc as pb_grpc
+from mainspring_svckit.auth import current_principal
 from mainspring_svckit.database import Listener
 from mainspring_svckit.names import ProjectName
 from mainspring_svckit.reading import Reader
@@ -55,7 +56,10 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
         self, request: pb.CreateTrainingRunRequest, context: Any
     ) -> pb.CreateTrainingRunResponse:
         project = ProjectName.parse(request.parent, "parent").project
-        run = await self._runs.create(project, request.tuning_recipe, request.dataset_version, request.priority)
+        author = current_principal.get().subject
+        run = await self._runs.create(
+            project, request.tuning_recipe, request.dataset_version, request.priority, author=author
+        )
         return pb.CreateTrainingRunResponse(training_run=mapping.run_to_proto(run))
 
     async def GetTrainingRun(self, request: pb.GetTrainingRunRequest, context: Any) -> pb.GetTrainingRunResponse:

@@ -1,0 +1,174 @@
+"""Upgrades, crashes while upgrading, and input that no client of ours sends."""
+
+import asyncio
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from sqlalchemy import text
+
+from mainspring.events.v1.registry_events_pb2 import ModelVersionRegistered
+from mainspring_eventkit.bus import Bus
+from mainspring_registry.adapters import postgres as tables
+from mainspring_registry.domain.catalogue import Model, ModelKind, ModelQuery
+from mainspring_svckit.pagination import Page
+from mainspring_testkit.events import EventTap, publish
+from mainspring_testkit.fakes import FakeClock
+from mainspring_testkit.plugin import DatabaseFor, Token
+from mainspring_testkit.servers import PostgresServer
+
+from .fakes import FakeModels
+from .processes import MODEL, Registry
+
+TABLES = ("model_version", "lineage_edge", "evidence", "approval", "history", "prompt")
+
+
+async def migrator(database: str) -> asyncio.subprocess.Process:
+    env = {**os.environ, "MAINSPRING_DATABASE_URL": database, "MAINSPRING_SIGNING_KEY_URL": "file:///none",
+           "MAINSPRING_SIGNING_KEYS": "/none"}  # fmt: skip
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "mainspring_registry.main", "migrate", env=env, stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def tables_of(database: str) -> set[str]:
+    connection: Any = await asyncpg.connect(database)
+    try:
+        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return {row["tablename"] for row in rows}
+    finally:
+        await connection.close()
+
+
+async def test_f8_two_migrators_at_once_and_one_that_is_killed_leave_a_whole_schema(postgres: PostgresServer) -> None:
+    database = await postgres.new_database()
+    killed = await migrator(database)
+    killed.send_signal(signal.SIGKILL)
+    await killed.wait()
+    both = [await migrator(database) for _ in range(2)]
+    said = await asyncio.gather(*(one.communicate() for one in both))
+    assert [one.returncode for one in both] == [0, 0], said
+    assert set(TABLES) <= await tables_of(database)
+    again = await migrator(database)
+    await again.communicate()
+    assert again.returncode == 0
+
+
+async def test_f8_evidence_that_only_decisions_held_is_kept_by_the_upgrade(database_for: DatabaseFor) -> None:
+    """The statement of revision 0006, on a decision as revision 0005 kept it."""
+    revision = import_module("mainspring_registry.migrations.0006_gate")
+    database = await database_for("mainspring_registry")
+    body = (
+        '{"model_version": "projects/p/models/m/versions/1", "cycle": "", "create_time": "2026-01-01T00:00:00Z",'
+        ' "evidence": {"evaluation_run": "projects/p/evaluationRuns/e", "candidate_manifest_sha256": "aa",'
+        ' "baseline": "b", "results": [], "items": 50, "fidelity": null}}'
+    )
+    async with database.transaction() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO gate_decision (name, parent, sort_key, body)"
+                " VALUES ('projects/p/models/m/gateDecisions/1', 'm', '1', cast(:body AS jsonb))"
+            ),
+            {"body": body},
+        )
+        await connection.execute(text(revision.KNOWN_EVIDENCE))
+        (record,) = await tables.evidence(database).find("model_version", "projects/p/models/m/versions/1")
+    assert (record.suite, record.evidence.items, record.name) == ("", 50, "projects/p/evaluationRuns/e")
+
+
+async def test_f12_a_hundred_copies_of_an_evaluation_are_one_decision(
+    registry: Registry, bus: Bus, event_tap: EventTap
+) -> None:
+    await registry.import_base()
+    await registry.apply_policy()
+    await publish(bus, await registry.run_succeeded(1))
+    await event_tap.wait_for(ModelVersionRegistered, count=2)
+    measured = await registry.evaluated(f"{MODEL}/versions/1", -0.1)
+    # Twenty by the same event id, as the bus does, and others as if the evaluator had told it twice.
+    for number in range(100):
+        await publish(bus, measured, event_id=f"e{number % 5}")
+
+    async def decided() -> int:
+        return len((await registry.call("ListGateDecisions", parent=MODEL)).gate_decisions)
+
+    async with asyncio.timeout(20):
+        while await decided() == 0:  # noqa: ASYNC110 - the registry tells nobody of refusals but the bus
+            await asyncio.sleep(0.05)
+    assert await decided() == 1
+    assert (await registry.call("VerifyHistory", name=MODEL)).intact
+
+
+NO_REQUESTS = {
+    "empty": b"",
+    "garbage": b"\xff" * 10,
+    "two gigabytes": b"\x0a\xff\xff\xff\xff\x7f",
+    "not UTF-8": b"\x0a\x03\xff\xfe\xfd",
+    "nested groups": b"\x0b" * 10_000,
+    "a path": b"\x0a\x06a/../b",
+}
+
+
+async def test_b2_bytes_that_are_no_request_are_refused_and_the_service_goes_on(
+    registry: Registry, token: Token
+) -> None:
+    metadata = (("authorization", f"Bearer {token('admin')}"),)
+    channel = registry.replicas[0].channel
+    for method in ("CreateApproval", "VerifyHistory", "GetModelCard", "CheckRelease"):
+        call: Any = channel.unary_unary(f"/mainspring.registry.v1.RegistryService/{method}")
+        for what, data in NO_REQUESTS.items():
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(data, metadata=metadata, timeout=10)
+            # What cannot be decoded at all is refused by gRPC itself, before any code of ours.
+            undecodable = "DecodeError" in str(caught.value.details())
+            assert undecodable or caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, (method, what)
+    assert await registry.replicas[0].is_ready()
+
+
+class ModelsContract:
+    """What every `Models` does with a query; a fixture `found` that fills and searches."""
+
+    QUERIES = (
+        (ModelQuery(), {"a", "b", "c"}),
+        (ModelQuery(kind=ModelKind.ADAPTER), {"a", "b"}),
+        (ModelQuery(tag="team"), {"a", "c"}),
+        (ModelQuery(tag="team=x"), {"a"}),
+        (ModelQuery(tag="team="), set[str]()),
+        (ModelQuery(text="GERMAN"), {"b"}),
+        (ModelQuery(text="a' OR '1'='1"), set[str]()),
+        (ModelQuery(kind=ModelKind.ADAPTER, tag="team", text="a"), {"a"}),
+    )
+
+    def models(self) -> list[Model]:
+        now = FakeClock().now()
+        return [
+            Model("projects/p/models/a", ModelKind.ADAPTER, now, tags={"team": "x"}),
+            Model("projects/p/models/b", ModelKind.ADAPTER, now, description="for German letters"),
+            Model("projects/p/models/c", ModelKind.FOUNDATION, now, tags={"team": "y"}),
+            Model("projects/q/models/d", ModelKind.ADAPTER, now, tags={"team": "x"}),
+        ]
+
+    async def check(self, models: Any) -> None:
+        for model in self.models():
+            await models.add(model)
+        for query, wanted in self.QUERIES:
+            listed = await models.search("projects/p", query, Page(10, None))
+            assert {item.value.name.rsplit("/", 1)[-1] for item in listed.items} == wanted, query
+        first = await models.search("projects/p", ModelQuery(), Page(2, None))
+        rest = await models.search("projects/p", ModelQuery(), Page(2, first.next_key))
+        assert [len(first.items), len(rest.items), rest.next_key] == [2, 1, None]
+
+
+class TestModelSearch(ModelsContract):
+    async def test_a3_the_fake_finds_what_is_asked_for(self) -> None:
+        await self.check(FakeModels())
+
+    async def test_a3_postgres_finds_what_is_asked_for(self, database_for: DatabaseFor) -> None:
+        database = await database_for("mainspring_registry")
+        async with database.transaction():
+            await self.check(tables.PostgresModels(database))
