@@ -387,6 +387,20 @@ async def test_without_a_champion_that_fits_a_run_begins_with_the_base(world: Wo
     assert world.children.specs[0]["parent"] is None
 
 
+async def test_a_run_goes_on_from_what_a_compressed_champion_was_made_of(world: World) -> None:
+    source = await world.champion()
+    world.models.known[source.name] = source
+    compressed = ModelVersion(
+        "projects/p/models/m/versions/4", "MERGED", source.base_model_version, source.dataset_version, {}, source.name
+    )
+    world.models.known[CHAMPION] = compressed
+    run = await world.asked(start_from=StartFrom.CHAMPION)
+    world.result()
+    await world.training.run(run.name, world.lease)
+    (event,) = world.said(events.TrainingRunSucceeded)
+    assert event.parent_model_version == source.name
+
+
 async def test_a_champion_that_changes_does_not_change_a_run_that_has_begun(world: World) -> None:
     run = await world.asked(start_from=StartFrom.CHAMPION)
     world.children.lines.append(Unavailable("WORKER_CRASHED", "died"))

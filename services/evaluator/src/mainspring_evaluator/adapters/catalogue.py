@@ -36,7 +36,7 @@ class RegistryCatalogue:
             dataset_version=version.lineage.dataset_version,
             cycle=version.cycle,
             probe=artifact_from_proto(probe) if probe is not None else None,
-            parent=version.lineage.parent_model_version,
+            parent=version.lineage.parent_model_version or version.lineage.quantized_from,
         )
 
     async def released_version(self, model: str) -> str:

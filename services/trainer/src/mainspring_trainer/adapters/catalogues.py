@@ -37,6 +37,7 @@ class RegistryModels:
             base_model_version=version.base_model_version,
             dataset_version=version.lineage.dataset_version,
             files={role: artifact_from_proto(artifact) for role, artifact in version.artifacts.items()},
+            quantized_from=version.lineage.quantized_from,
         )
 
 

@@ -68,6 +68,9 @@ async def _parent(ports: Ports, run: TrainingRun) -> Parent | None:
         return None
     model = ModelName.parse(recipe.model)
     champion = await ports.models.version(str(ModelAliasName(model.project, model.model, _CHAMPION)))
+    if champion is not None and champion.quantized_from:
+        # A compressed champion is one file; what it was made of goes on.
+        champion = await ports.models.version(champion.quantized_from)
     if champion is None or champion.base_model_version != recipe.base_model_version:
         return None
     if not {_CONFIG, _WEIGHTS} <= set(champion.files) or not champion.dataset_version:

@@ -47,6 +47,7 @@ class ModelVersion:
         base_model_version: Foundation model of an adapter, or empty.
         dataset_version: Data that it learned from, or empty.
         files: Its files by role.
+        quantized_from: Version that it was compressed from, which has the adapter; or empty.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ModelVersion:
     base_model_version: str
     dataset_version: str
     files: Mapping[str, ArtifactRef]
+    quantized_from: str = ""
 
 
 class Models(Protocol):
