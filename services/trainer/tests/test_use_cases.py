@@ -35,6 +35,7 @@ from mainspring_testkit.waiting import eventually
 from mainspring_trainer.adapters.announcements import OutboxAnnouncements
 from mainspring_trainer.adapters.optuna_search import OptunaSearch
 from mainspring_trainer.application.comparing import Comparing
+from mainspring_trainer.application.estimating import Estimating
 from mainspring_trainer.application.inputs import Compute
 from mainspring_trainer.application.mirroring import Mirroring
 from mainspring_trainer.application.policy import Policy
@@ -47,7 +48,7 @@ from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, Tr
 from mainspring_trainer.domain.studies import trial_key
 from mainspring_trainer.domain.tracking import Rates
 
-from .fakes import FakeChildren, FakeDatasets, FakeFiles, FakeModels, FakeTracker, FakeWishes
+from .fakes import CONSUMED, FakeChildren, FakeDatasets, FakeFiles, FakeModels, FakeTracker, FakeWishes
 
 VERSION = "projects/p/datasets/d/versions/1"
 CHAMPION = "projects/p/models/m@champion"
@@ -612,3 +613,22 @@ async def test_each_metric_is_sent_once_also_when_the_tracker_was_away(world: Wo
     for _ in range(2):
         await mirroring.advance(run.name, FakeLease())
     assert (tracker.begun, tracker.steps, tracker.ended) == ([run.name], [0, 1, 2], [RunState.SUCCEEDED])
+
+
+async def test_a_run_is_estimated_by_what_a_like_one_took(world: World) -> None:
+    run = await world.asked(optimization=Optimization(batch_rows=2))
+    estimating = Estimating(world.ports)
+    first = await estimating.estimate("p", RECIPE.name, VERSION)
+    assert (first.rows, first.steps, first.measured_on, first.open_runs) == (5, 3, "", 1)
+    world.told("plan", steps=3, precision="fp32")
+    world.metric(3)
+    world.result()
+    await world.training.run(run.name, world.lease)
+    # The like run took 3 steps of 2 rows; twice as many rows in all steps take twice as much.
+    await world.recipe(optimization=Optimization(batch_rows=4, epochs=2))
+    second = await estimating.estimate("p", RECIPE.name, VERSION)
+    assert (second.steps, second.measured_on) == (3, run.name)
+    assert second.usage.cpu_s == pytest.approx(2 * CONSUMED.cpu_s)
+    assert second.usage.peak_memory_bytes == CONSUMED.peak_memory_bytes
+    with pytest.raises(PreconditionFailed):
+        await estimating.estimate("p", RECIPE.name, "projects/p/datasets/d/versions/9")

@@ -66,6 +66,12 @@ class Training(Area):
             self.stub.ListTrainingMetrics, request, pb.ListTrainingMetricsResponse, lambda r: r.training_metrics
         )
 
+    async def estimate(self, recipe: str, dataset_version: str) -> pb.EstimateTrainingRunResponse:
+        """What a run would take, by what earlier ones took."""
+        project = "/".join(recipe.split("/")[:2])
+        request = pb.EstimateTrainingRunRequest(parent=project, tuning_recipe=recipe, dataset_version=dataset_version)
+        return await self._unary(self.stub.EstimateTrainingRun, request, pb.EstimateTrainingRunResponse)
+
     async def page(self, name: str, max_points: int = 200) -> pb.GetTrainingRunPageResponse:
         """A run with its recipe as applied and all its curves."""
         request = pb.GetTrainingRunPageRequest(name=name, max_points=max_points)

@@ -11,7 +11,7 @@ import typer
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
-    from mainspring.training.v1 import run_pb2
+    from mainspring.training.v1 import run_pb2, tracking_pb2
     from mainspring_client.client import Mainspring
 
 Run = Annotated[str, typer.Argument(help="Run id, or its whole name.")]
@@ -78,16 +78,13 @@ def show_run(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, js
         fields["validation loss"] = f"{result.initial_validation_loss:.4g} -> {result.best_validation_loss:.4g}"
     if shown.error.message:
         fields["error"] = shown.error.message
-    fields["used"] = (
-        f"{usage.cpu_s:.0f} s of processor, {usage.peak_memory_bytes / 2**20:.0f} MiB at most, {usage.tokens} tokens,"
-        f" about {usage.energy_wh:.3g} Wh" + (f" and {usage.cost:.3g} {usage.currency}" if usage.cost else "")
-    )
+    fields["used"] = usage_text(usage)
     digests = ("code", "data", "model", "environment")
     fields["made from"] = ", ".join(
         f"{what} {digest[:12]}" for what in digests if (digest := getattr(made_from, f"{what}_sha256"))
     )
     fields["versions"] = ", ".join(f"{key} {value}" for key, value in sorted(made_from.versions.items()))
-    print_fields(fields)
+    print_fields({key: value for key, value in fields.items() if value})
     for signal in shown.signals:
         print(f"signal at step {signal.step}: {signal.name}: {signal.message}")
     print_table(
@@ -199,6 +196,34 @@ def plot_run(
     print(out)
 
 
+@runs.command("estimate")
+def estimate_run(
+    recipe: Annotated[str, typer.Argument(help="Tuning recipe that would be applied.")],
+    dataset_version: Annotated[str, typer.Argument(help="Data that would be learned from, as DATASET/VERSION.")],
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Says what a training run would take, by what the newest like it took."""
+    from mainspring_client.cli.output import print_fields, print_json, short
+    from mainspring_client.cli.run import with_client
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import DatasetVersionName, TuningRecipeName
+
+    named = expand(TuningRecipeName, project, recipe, "recipe")
+    version = expand(DatasetVersionName, project, dataset_version, "dataset_version")
+    found = with_client(data, lambda mainspring: mainspring.training.estimate(named, version))
+    if json_:
+        print_json(found)
+        return
+    print_fields({"rows": found.rows, "steps": found.steps, "open runs": found.open_runs})
+    if found.measured_on:
+        print_fields({"would take": f"{found.usage.wall_s:.0f} s", "would use": usage_text(found.usage)})
+        print_fields({"measured on": short(found.measured_on)})
+    else:
+        print("nothing was measured yet on this base model by this method; the first run will tell")
+
+
 @runs.command("pause")
 def pause_run(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, json_: Json = False) -> None:
     """Pauses a training run; one that is worked on writes a checkpoint first."""
@@ -223,6 +248,15 @@ def run_name(project: str, run: str) -> str:
     from mainspring_svckit.names import TrainingRunName
 
     return expand(TrainingRunName, project, run, "run")
+
+
+def usage_text(usage: tracking_pb2.Usage) -> str:
+    """What a run used, in one line."""
+    text = (
+        f"{usage.cpu_s:.0f} s of processor, {usage.peak_memory_bytes / 2**20:.0f} MiB at most, {usage.tokens} tokens,"
+        f" about {usage.energy_wh:.3g} Wh"
+    )
+    return text + (f" and {usage.cost:.3g} {usage.currency}" if usage.cost else "")
 
 
 def metric_text(metric: run_pb2.TrainingMetric) -> str:

@@ -174,7 +174,7 @@ def show(study: study_pb2.Study, trials: list[study_pb2.StudyTrial]) -> None:
         {
             "trial": lambda t: f"{t.number}{'*' if t.number in front else ''}",
             "state": state_of,
-            **{one.path: lambda t, path=one.path: t.parameters[path] for one in study.space},
+            **{one.path: lambda t, path=one.path: _shown(t.parameters[path]) for one in study.space},
             **{name: lambda t, i=i: f"{t.values[i]:.5g}" if t.values else "" for i, name in enumerate(names)},
             "run": lambda t: short(t.training_run),
             "error": lambda t: t.error.message,
@@ -220,3 +220,8 @@ def _name(project: str, study: str) -> str:
     from mainspring_svckit.names import StudyName
 
     return expand(StudyName, project, study, "study")
+
+
+def _shown(text: str) -> str:
+    """A setting's value; of a long number what matters."""
+    return f"{float(text):.4g}" if "." in text and '"' not in text else text

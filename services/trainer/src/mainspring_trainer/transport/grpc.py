@@ -13,6 +13,7 @@ from mainspring_svckit.names import ProjectName
 from mainspring_svckit.reading import Reader
 from mainspring_svckit.watching import follow
 from mainspring_trainer.application.comparing import Comparing
+from mainspring_trainer.application.estimating import Estimating
 from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.application.recipes import Recipes
 from mainspring_trainer.application.runs import Runs
@@ -28,7 +29,7 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
     def __init__(self, ports: Ports, recipes: Recipes, runs: Runs, listener: Listener) -> None:
         self._ports, self._recipes, self._runs, self._listener = ports, recipes, runs, listener
         self._reader = Reader(ports.transactions)
-        self._comparing = Comparing(ports, runs)
+        self._comparing, self._estimating = Comparing(ports, runs), Estimating(ports)
 
     async def UpdateTuningRecipe(
         self, request: pb.UpdateTuningRecipeRequest, context: Any
@@ -130,4 +131,17 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
             training_runs=[mapping.run_to_proto(run) for run in found.runs],
             curves=[tracking.curve_to_proto(curve) for curve in found.curves],
             differences=tracking.differences_to_proto(found.differences),
+        )
+
+    async def EstimateTrainingRun(
+        self, request: pb.EstimateTrainingRunRequest, context: Any
+    ) -> pb.EstimateTrainingRunResponse:
+        project = ProjectName.parse(request.parent, "parent").project
+        found = await self._estimating.estimate(project, request.tuning_recipe, request.dataset_version)
+        return pb.EstimateTrainingRunResponse(
+            rows=found.rows,
+            steps=found.steps,
+            measured_on=found.measured_on,
+            usage=tracking.usage_to_proto(found.usage),
+            open_runs=found.open_runs,
         )

@@ -736,3 +736,75 @@ class CompareTrainingRunsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompareTrainingRunsResponse: _TypeAlias = CompareTrainingRunsResponse  # noqa: Y015
+
+@_typing.final
+class EstimateTrainingRunRequest(_message.Message):
+    """Request of TrainingService.EstimateTrainingRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    TUNING_RECIPE_FIELD_NUMBER: _builtins.int
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}`."""
+    tuning_recipe: _builtins.str
+    """Required. Recipe that would be applied. Format: `projects/{project}/tuningRecipes/{recipe}`."""
+    dataset_version: _builtins.str
+    """Required. Data that would be learned from. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        tuning_recipe: _builtins.str = ...,
+        dataset_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "parent", b"parent", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateTrainingRunRequest: _TypeAlias = EstimateTrainingRunRequest  # noqa: Y015
+
+@_typing.final
+class EstimateTrainingRunResponse(_message.Message):
+    """Response of TrainingService.EstimateTrainingRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    MEASURED_ON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    OPEN_RUNS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows of the train split."""
+    steps: _builtins.int
+    """Optimiser steps, unless it stops early."""
+    measured_on: _builtins.str
+    """Run that the figures below come from: the newest that succeeded on the same base model by the same method. Empty when there is none;
+    then they are 0. Format: `projects/{project}/trainingRuns/{run}`.
+    """
+    open_runs: _builtins.int
+    """Runs of the project that wait or are worked on."""
+    @_builtins.property
+    def usage(self) -> _tracking_pb2.Usage:
+        """What it would use: that run's usage, in proportion to the rows in all steps. Peaks are that run's own."""
+
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        measured_on: _builtins.str = ...,
+        usage: _tracking_pb2.Usage | None = ...,
+        open_runs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measured_on", b"measured_on", "open_runs", b"open_runs", "rows", b"rows", "steps", b"steps", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateTrainingRunResponse: _TypeAlias = EstimateTrainingRunResponse  # noqa: Y015

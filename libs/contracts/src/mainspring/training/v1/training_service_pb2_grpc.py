@@ -95,6 +95,11 @@ class TrainingServiceStub:
                 request_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageRequest.SerializeToString,
                 response_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageResponse.FromString,
                 _registered_method=True)
+        self.EstimateTrainingRun = channel.unary_unary(
+                '/mainspring.training.v1.TrainingService/EstimateTrainingRun',
+                request_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunRequest.SerializeToString,
+                response_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunResponse.FromString,
+                _registered_method=True)
         self.CompareTrainingRuns = channel.unary_unary(
                 '/mainspring.training.v1.TrainingService/CompareTrainingRuns',
                 request_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.CompareTrainingRunsRequest.SerializeToString,
@@ -190,6 +195,13 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EstimateTrainingRun(self, request, context):
+        """Says what a training run would take before it is asked for, by what earlier runs on the same base model took.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompareTrainingRuns(self, request, context):
         """Lays training runs beside each other: their curves over the same steps, and what differs in their settings.
         """
@@ -259,6 +271,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.GetTrainingRunPage,
                     request_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageRequest.FromString,
                     response_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageResponse.SerializeToString,
+            ),
+            'EstimateTrainingRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateTrainingRun,
+                    request_deserializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunRequest.FromString,
+                    response_serializer=mainspring_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunResponse.SerializeToString,
             ),
             'CompareTrainingRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareTrainingRuns,
@@ -591,6 +608,33 @@ class TrainingService:
             '/mainspring.training.v1.TrainingService/GetTrainingRunPage',
             mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageRequest.SerializeToString,
             mainspring_dot_training_dot_v1_dot_training__service__pb2.GetTrainingRunPageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateTrainingRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.training.v1.TrainingService/EstimateTrainingRun',
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunRequest.SerializeToString,
+            mainspring_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,8 @@ class TrainingServiceStub:
     """Puts a PAUSED training run back into the queue, or takes back the wish to pause it. It goes on from its newest whole checkpoint."""
     GetTrainingRunPage: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingRunPageRequest, _training_service_pb2.GetTrainingRunPageResponse]
     """Reads everything that a page about a training run shows."""
+    EstimateTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.EstimateTrainingRunRequest, _training_service_pb2.EstimateTrainingRunResponse]
+    """Says what a training run would take before it is asked for, by what earlier runs on the same base model took."""
     CompareTrainingRuns: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CompareTrainingRunsRequest, _training_service_pb2.CompareTrainingRunsResponse]
     """Lays training runs beside each other: their curves over the same steps, and what differs in their settings."""
 
@@ -89,6 +91,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Puts a PAUSED training run back into the queue, or takes back the wish to pause it. It goes on from its newest whole checkpoint."""
     GetTrainingRunPage: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingRunPageRequest, _training_service_pb2.GetTrainingRunPageResponse]  # type: ignore[assignment]
     """Reads everything that a page about a training run shows."""
+    EstimateTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.EstimateTrainingRunRequest, _training_service_pb2.EstimateTrainingRunResponse]  # type: ignore[assignment]
+    """Says what a training run would take before it is asked for, by what earlier runs on the same base model took."""
     CompareTrainingRuns: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CompareTrainingRunsRequest, _training_service_pb2.CompareTrainingRunsResponse]  # type: ignore[assignment]
     """Lays training runs beside each other: their curves over the same steps, and what differs in their settings."""
 
@@ -190,6 +194,14 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.GetTrainingRunPageResponse, _abc.Awaitable[_training_service_pb2.GetTrainingRunPageResponse]]:
         """Reads everything that a page about a training run shows."""
+
+    @_abc_1.abstractmethod
+    def EstimateTrainingRun(
+        self,
+        request: _training_service_pb2.EstimateTrainingRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.EstimateTrainingRunResponse, _abc.Awaitable[_training_service_pb2.EstimateTrainingRunResponse]]:
+        """Says what a training run would take before it is asked for, by what earlier runs on the same base model took."""
 
     @_abc_1.abstractmethod
     def CompareTrainingRuns(
