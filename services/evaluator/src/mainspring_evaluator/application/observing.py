@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from mainspring_evaluator.application.generation import Generation, Version
 from mainspring_evaluator.application.judging import (
@@ -83,7 +84,7 @@ class Observing:
                 except Unavailable:
                     raise
                 except MainspringError as err:
-                    told.failures.append(ScorerFailure(name, err.reason, err.message))
+                    told.failures.append(ScorerFailure(name, err.metadata.get("cause", err.reason), err.message))
         wanted = [name for name in suite.scorers if name in JUDGED]
         if wanted:
             await self._judges(project, holder, suite, items, systems, wanted, told)
@@ -118,7 +119,7 @@ class Observing:
         vectors: dict[str, Sequence[float]] = {}
         for start in range(0, len(texts), _TEXTS_AT_A_TIME):
             chunk = texts[start : start + _TEXTS_AT_A_TIME]
-            found = await self._ports.embeddings.embed(model, chunk)
+            found = await self._generation.patiently("texts to embed", partial(ports.embeddings.embed, model, chunk))
             vectors.update(zip(chunk, found, strict=True))
         fresh: dict[str, float] = {}
         for index, answer in pending:

@@ -323,6 +323,10 @@ class Scoring(Protocol):
         """The scorers that there are."""
         ...
 
+    async def load(self) -> None:
+        """Loads what scoring needs, which takes seconds the first time; scoring does it by itself as well."""
+        ...
+
     async def measure(
         self, suite: EvaluationSuite, candidate: Sequence[Sample], baseline: Sequence[Sample] | None
     ) -> Measured:

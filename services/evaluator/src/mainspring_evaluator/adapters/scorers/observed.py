@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mainspring_evaluator.adapters.scorers.base import MeanScorer, Setup
+from mainspring_evaluator.adapters.scorers.rules import AccuracyScorer
 from mainspring_evaluator.domain.items import Sample
 
 _BINS = 10
@@ -19,33 +20,6 @@ class ObservedScorer(MeanScorer):
         return sample.observed.get(self.setup.name)
 
 
-class PerplexityScorer:
-    """Perplexity of the references, all tokens together: exp of the mean negative log-probability; less is better."""
-
-    lower_is_better = True
-    binary = False
-
-    def __init__(self, setup: Setup) -> None:
-        del setup
-
-    @property
-    def signature(self) -> str:
-        return "perplexity|of:references|version:1"
-
-    def statistics(self, sample: Sample) -> Sequence[float] | None:
-        tokens = sample.observed.get("perplexity:tokens")
-        return [sample.observed["perplexity:logprob"], tokens] if tokens else None
-
-    def item_score(self, statistics: Sequence[float]) -> float:
-        return self.corpus_score(statistics, 1)
-
-    def corpus_score(self, sums: Sequence[float], items: float) -> float:
-        del items
-        import math
-
-        return math.exp(-sums[0] / sums[1])
-
-
 class CalibrationErrorScorer:
     """Expected calibration error (Naeini et al. 2015) of the first token: how far its probability is from the share of
     answers that are right (as `accuracy` counts), over 10 bins; less is better.
@@ -55,8 +29,6 @@ class CalibrationErrorScorer:
     binary = False
 
     def __init__(self, setup: Setup) -> None:
-        from mainspring_evaluator.adapters.scorers.rules import AccuracyScorer
-
         self._accuracy = AccuracyScorer(setup)
 
     @property

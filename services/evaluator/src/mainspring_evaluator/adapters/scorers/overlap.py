@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from importlib.metadata import version
+from threading import Lock
 from typing import ClassVar
 
 from rouge_score.rouge_scorer import RougeScorer
@@ -15,6 +19,25 @@ from sacrebleu.metrics.ter import TER
 
 from mainspring_evaluator.adapters.scorers.base import MeanScorer, Setup
 from mainspring_evaluator.domain.items import Sample
+
+_MEMORY_ENTRIES = 50_000
+_memory: OrderedDict[bytes, list[float]] = OrderedDict()
+_memory_lock = Lock()
+
+
+def _remembered(kind: str, text: str, references: Sequence[str], compute: Callable[[], list[float]]) -> list[float]:
+    """Statistics of an answer, from before where they are known: the champion's are asked for at every run."""
+    key = hashlib.blake2b(json.dumps([kind, text, *references]).encode(), digest_size=16).digest()
+    with _memory_lock:
+        if (known := _memory.get(key)) is not None:
+            _memory.move_to_end(key)
+            return known
+    found = compute()
+    with _memory_lock:
+        _memory[key] = found
+        while len(_memory) > _MEMORY_ENTRIES:
+            _memory.popitem(last=False)
+    return found
 
 
 class _Opened:
@@ -52,13 +75,16 @@ class _SacrebleuScorer:
 
     @property
     def signature(self) -> str:
+        self._corpus.num_refs = -1  # "var" until the next line; the metric learns it only when it counts by itself.
         signature = self._corpus.get_signature()
         signature.update("nrefs", self._setup.reference_counts)
         return f"{self.title}|{signature.format()}"
 
     def statistics(self, sample: Sample) -> Sequence[float] | None:
-        references = sample.item.references
-        return self._corpus.segment(sample.answer.text, references) if references else None
+        text, references = sample.answer.text, sample.item.references
+        if not references:
+            return None
+        return _remembered(self.title, text, references, lambda: self._corpus.segment(text, references))
 
     def item_score(self, statistics: Sequence[float]) -> float:
         return self._item.score_of(statistics)
@@ -111,10 +137,13 @@ class _RougeScorer(MeanScorer):
         return f"{self.kind}|nrefs:{refs}|refs:best|measure:f|stemmer:yes|version:{version('rouge_score')}"
 
     def score(self, sample: Sample) -> float | None:
-        references = list(sample.item.references)
+        text, references = sample.answer.text, sample.item.references
         if not references:
             return None
-        return float(self._scorer.score_multi(references, sample.answer.text)[self.kind].fmeasure)
+        return _remembered(self.kind, text, references, lambda: [self._f_measure(text, references)])[0]
+
+    def _f_measure(self, text: str, references: Sequence[str]) -> float:
+        return float(self._scorer.score_multi(list(references), text)[self.kind].fmeasure)
 
 
 class Rouge1Scorer(_RougeScorer):
