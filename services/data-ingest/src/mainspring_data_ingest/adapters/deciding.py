@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ class Decisions:
         counts: What each comparing step did, by its position in the recipe.
     """
 
-    def __init__(self, recipe: IngestionRecipe, candidates: Candidates, folder: Path) -> None:
+    def __init__(
+        self, recipe: IngestionRecipe, candidates: Candidates, folder: Path, synthetic: Sequence[int] = ()
+    ) -> None:
+        """Takes the recipe, the candidates, a folder for temporary files, and which sources a model made."""
         self.candidates = candidates
         self.counts: dict[int, StepCounts] = {}
-        self._recipe, self._folder = recipe, folder
+        self._recipe, self._folder, self._synthetic = recipe, folder, synthetic
         self._refusals: list[steps.Refusals] = []
         self.split: Any = np.zeros(candidates.count, np.uint8)
 
@@ -73,8 +77,18 @@ class Decisions:
         """A row goes to its group's split; one whose prompt came before goes where the first one went, whatever its
         group, so that no prompt is both learned from and tested on. Appending data cannot move a row: the first of its
         prompt stays the first.
+
+        What a model made is never measured on: it goes to the train split, or is refused when a held-out row before it
+        has its prompt.
         """
         table = np.array([list(Split).index(split) for split in splits_by_place(self._recipe.split)], np.uint8)
         self.split = table[self.candidates.column("split_place").astype(np.intp)]
+        train = list(Split).index(Split.TRAIN)
+        made = np.isin(self.candidates.column("source"), list(self._synthetic))
+        self.split[made] = train
         for rows, values in self.candidates.repeated(self.candidates.keys("prompt_low", "prompt_high")):
             self.split[rows] = self.split[firsts(rows, values)]
+        leaks = np.flatnonzero(made & (self.split != train) & (self.candidates.fate == KEPT))
+        if len(leaks):
+            detail = "is synthetic, and has the prompt of a row that is held out"
+            self._refuse(steps.Refusals(RefusalReason.EVALUATION_LEAK, leaks, lambda _: detail))

@@ -62,7 +62,8 @@ class Engine:
         self._check_sources(infos)
         self._tell("comparing", 1.0)
         candidates = Candidates(self._chunks, infos)
-        decisions = Decisions(self._job.recipe, candidates, self._folder)
+        synthetic = [index for index, source in enumerate(self._job.sources) if source.synthetic]
+        decisions = Decisions(self._job.recipe, candidates, self._folder, synthetic)
         decisions.make()
         refusals = Counter(decisions.refusals())
         for info in infos:

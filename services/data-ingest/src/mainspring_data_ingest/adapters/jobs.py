@@ -21,13 +21,16 @@ REFUSED = 2
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A source on the local disk; `title` names it in messages, `name` is what its owner calls it."""
+    """A source on the local disk; `title` names it in messages, `name` is what its owner calls it. A model made the
+    `synthetic` ones.
+    """
 
     path: Path
     title: str
     format: SourceFormat
     columns: ColumnMapping | None
     name: str = ""
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)

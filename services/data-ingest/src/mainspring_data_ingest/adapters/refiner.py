@@ -56,7 +56,8 @@ class ChildRefiner:
         path = await self._files.fetch(project, source.artifact, folder / f"source-{index}")
         name = source.artifact.filename
         title = f"source {index}" + (f" ({name!r})" if name else "")
-        return SourceFile(path, title, source.format, source.columns, name or f"source {index}")
+        shown = name or f"source {index}"
+        return SourceFile(path, title, source.format, source.columns, shown, source.synthetic)
 
     async def _held_out(
         self, work: Ingestion, index: int, step: RecipeStep, manifests: Mapping[str, ArtifactRef], folder: Path

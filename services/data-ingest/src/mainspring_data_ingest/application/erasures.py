@@ -31,7 +31,7 @@ from mainspring_data_ingest.domain.datasets import (
     root_sha256,
 )
 from mainspring_data_ingest.domain.erasures import ErasedVersion, Erasure, Selector, folded, proof_bytes
-from mainspring_data_ingest.domain.ingestions import Source, SourceFormat
+from mainspring_data_ingest.domain.ingestions import SYNTHETIC, Source, SourceFormat
 from mainspring_data_ingest.domain.manifests import Manifest, successor_bytes
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.splits import Split
@@ -161,8 +161,9 @@ class Erasures:
         sources: list[Source] = []
         for index, source in enumerate(version.sources):
             if index in left.residues:
+                media_type = SYNTHETIC if source.synthetic else JSON_LINES
                 residue = await self._ports.files.put_file(
-                    project, left.residues[index], media_type=JSON_LINES, filename="residue.jsonl"
+                    project, left.residues[index], media_type=media_type, filename="residue.jsonl"
                 )
                 sources.append(Source(residue, SourceFormat.JSONL, RESIDUE_COLUMNS))
             elif index not in left.affected:

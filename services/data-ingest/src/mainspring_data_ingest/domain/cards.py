@@ -67,7 +67,11 @@ def _origin(version: DatasetVersion, manifest: Manifest) -> Iterator[str]:
     yield from ("| source | bytes | SHA-256 |", "|---|---|---|")
     for source in version.sources:
         artifact = source.artifact
-        yield f"| {_cell(artifact.filename) or '(without a name)'} | {artifact.size_bytes} | `{artifact.sha256}` |"
+        title = _cell(artifact.filename) or "(without a name)"
+        title += " (synthetic: made by a model)" if source.synthetic else ""
+        yield f"| {title} | {artifact.size_bytes} | `{artifact.sha256}` |"
+    if any(source.synthetic for source in version.sources):
+        yield from ("", "Rows of synthetic sources are in the train split only; `source_index` tells which they are.")
     recipe: dict[str, Any] = dict(manifest.body["recipe"])
     yield from ("", f"Recipe `{recipe['name']}`, as it was applied (digest `{version.recipe_sha256}`):", "")
     steps = recipe.pop("steps", [])

@@ -30,6 +30,10 @@ class SourceFormat(StrEnum):
     ZIP = "ZIP"
 
 
+SYNTHETIC = "application/vnd.mainspring.synthetic+jsonl"
+"""Media type of sources that a model made; it marks them in ingestions, versions and manifests."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One file to read; `columns` where they differ from the recipe's, `origin` says where the bytes came from."""
@@ -38,6 +42,11 @@ class Source:
     format: SourceFormat
     columns: ColumnMapping | None = None
     origin: str = ""
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether a model made its records; then they are learned from, and never measured on."""
+        return self.artifact.media_type == SYNTHETIC
 
 
 class IngestionState(StrEnum):
