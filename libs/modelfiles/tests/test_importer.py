@@ -280,3 +280,47 @@ def test_the_command_prints_what_it_made_or_why_it_refused(tmp_path: Path) -> No
     status, refusal = call({**request, "path": str(tmp_path / "nowhere")})
     assert (status, refusal["reason"]) == (importer.REFUSED, "SOURCE_MISSING")
     assert refusal["message"]
+
+
+def cached(home: Path, name: str, source: Path) -> None:
+    """A cache as huggingface_hub leaves it: blobs, and a snapshot of links to them."""
+    folder, commit = home / "hub" / f"models--{name.replace('/', '--')}", "c" * 40
+    for part in ("blobs", f"snapshots/{commit}", "refs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+    for number, path in enumerate(sorted(source.iterdir())):
+        blob = folder / "blobs" / f"{number:040}"
+        blob.write_bytes(path.read_bytes())
+        (folder / "snapshots" / commit / path.name).symlink_to(Path("../..") / "blobs" / blob.name)
+
+
+def from_hub(home: Path, name: str, out: Path) -> tuple[int, dict[str, Any]]:
+    out.mkdir()
+    request = {"kind": "FOUNDATION", "hub": name, "out": str(out)}
+    done = subprocess.run(
+        [sys.executable, "-m", "mainspring_modelfiles.importer"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env={"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"},
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, json.loads(done.stdout or "{}")
+
+
+def test_a_model_comes_from_the_hubs_cache_when_the_hub_may_not_be_asked(tmp_path: Path) -> None:
+    cached(tmp_path / "home", "someone/tiny", tiny_llama(tmp_path / "tiny"))
+    status, made = from_hub(tmp_path / "home", "someone/tiny", tmp_path / "out")
+    assert (status, made["origin"]) == (0, f"hub:someone/tiny@{'c' * 40}")
+    assert "hf/model.safetensors" in made["files"]
+
+
+def test_b7_what_the_hub_does_not_have_or_brings_code_is_refused(tmp_path: Path) -> None:
+    status, said = from_hub(tmp_path / "home", "someone/nothing", tmp_path / "out")
+    assert (status, said["reason"]) == (importer.REFUSED, "HUB_UNAVAILABLE")
+    source = tiny_llama(tmp_path / "tiny")
+    edit(source / "config.json", auto_map={"AutoModel": "code.Model"})
+    cached(tmp_path / "home", "someone/code", source)
+    status, said = from_hub(tmp_path / "home", "someone/code", tmp_path / "out2")
+    assert (status, said["reason"]) == (importer.REFUSED, "CUSTOM_CODE_REFUSED")

@@ -2,8 +2,8 @@
 
     python -m mainspring_modelfiles.importer < request.json
 
-Request: `{"kind": "FOUNDATION" | "EMBEDDING", "package": "", "path": "", "context_tokens": 0, "out": "/folder"}`.
-Exactly one of `package` and `path` is set; `context_tokens` 0 stands for the model's own limit, at most 2,048.
+Request: `{"kind": "FOUNDATION" | "EMBEDDING", "package": "", "path": "", "hub": "", "context_tokens": 0, "out": "/folder"}`.
+Exactly one of `package`, `path` and `hub` is set; `context_tokens` 0 stands for the model's own limit, at most 2,048.
 
 Exit status 0 prints `{"files": {role: path below out}, "serving": {...}, "licence": "", "origin": ""}`; status 2 prints
 `{"reason": "", "message": ""}` and means that the model may not come in. Any other status is a failure, told on stderr.
@@ -15,13 +15,15 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mainspring_modelfiles import bert, gguf_models, gguf_to_hf, llama, tokens
 from mainspring_modelfiles.gguf_file import GgufFile
+from mainspring_modelfiles.hub import fetch
 from mainspring_modelfiles.refusal import Refused
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
 from mainspring_modelfiles.sources import Source, file_in, open_source, read_json, refuse_custom_code, spdx
@@ -54,13 +56,21 @@ class Imported:
     origin: str
 
 
-def run(kind: str, package: str, path: str, context_tokens: int, out: Path) -> Imported:
+def run(kind: str, package: str, path: str, context_tokens: int, out: Path, *, hub: str = "") -> Imported:
     """Imports a model into the folder `out`.
 
     Raises:
         Refused: The source is not a model that may come in.
     """
-    source = open_source(package, path)
+    if hub:
+        with tempfile.TemporaryDirectory(prefix="mainspring-hub-", dir=out.parent) as scratch:
+            folder, origin = fetch(hub, Path(scratch))
+            source = replace(open_source("", str(folder)), origin=origin)
+            return _imported(kind, source, context_tokens, out)
+    return _imported(kind, open_source(package, path), context_tokens, out)
+
+
+def _imported(kind: str, source: Source, context_tokens: int, out: Path) -> Imported:
     if kind == "EMBEDDING":
         return _embedding(source, context_tokens, out)
     if kind != "FOUNDATION":
@@ -160,6 +170,7 @@ def main() -> int:
                 request.get("path", ""),
                 int(request.get("context_tokens", 0)),
                 Path(request["out"]),
+                hub=request.get("hub", ""),
             )
         )
         status = 0

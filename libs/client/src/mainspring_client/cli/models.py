@@ -34,6 +34,10 @@ def import_(
         Path | None,
         typer.Option(help="Hugging Face folder or GGUF file below an import root ('mainspring up --import-root')."),
     ] = None,
+    hub: Annotated[
+        str,
+        typer.Option(help="Model on Hugging Face's hub, OWNER/NAME or OWNER/NAME@REVISION."),
+    ] = "",
     kind: Annotated[str, typer.Option(help="foundation or embedding.")] = "foundation",
     licence: Annotated[str, typer.Option(help="SPDX expression, where the files name none.")] = "",
     context_tokens: Annotated[int, typer.Option(min=0, help="Longest prompt and answer together; 0: the model's.")] = 0,
@@ -50,8 +54,8 @@ def import_(
     from mainspring_svckit.names import ModelName
     from mainspring_svckit.status import error_info
 
-    if bool(package) == (path is not None):
-        raise typer.BadParameter("give either --package or --path")
+    if [bool(package), path is not None, bool(hub)].count(True) != 1:
+        raise typer.BadParameter("give one of --package, --path and --hub")
     if kind not in _KINDS:
         raise typer.BadParameter(f"must be one of {', '.join(_KINDS)}", param_hint="--kind")
     wish = model_pb2.ModelImport(
@@ -62,6 +66,8 @@ def import_(
     )
     if path is not None:
         wish.path = str(path.expanduser().resolve())
+    elif hub:
+        wish.hub = hub
     else:
         wish.package = package
 

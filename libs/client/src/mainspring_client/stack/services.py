@@ -19,7 +19,10 @@ from mainspring_svckit.errors import InvalidInput
 MARK = "MAINSPRING_STACK"
 """Environment variable that every process of a stack carries, with the stack's data folder as its value."""
 
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "MAINSPRING_LOG_LEVEL", "MAINSPRING_OTLP_ENDPOINT")
+_OF_HUGGING_FACE = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
+_PASSED_ON = (
+    "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "MAINSPRING_LOG_LEVEL", "MAINSPRING_OTLP_ENDPOINT", *_OF_HUGGING_FACE,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

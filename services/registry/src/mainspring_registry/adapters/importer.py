@@ -36,6 +36,7 @@ class ChildImporter:
             "kind": work.kind.value,
             "package": work.package,
             "path": str(self._allowed(work.path)) if work.path else "",
+            "hub": work.hub,
             "context_tokens": work.context_tokens,
         }
         folder = Path(tempfile.mkdtemp(prefix="mainspring-import-", dir=self._scratch))

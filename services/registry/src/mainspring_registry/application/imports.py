@@ -22,7 +22,7 @@ NO_LICENCE = "NOASSERTION"
 
 @dataclass(frozen=True)
 class CreateModelImport:
-    """A wish to import; exactly one of `package` and `path` is set."""
+    """A wish to import; exactly one of `package`, `path` and `hub` is set."""
 
     project: str
     import_id: str
@@ -33,6 +33,7 @@ class CreateModelImport:
     licence: str = ""
     context_tokens: int = 0
     author: str = ""
+    hub: str = ""
 
 
 class Imports:
@@ -54,6 +55,7 @@ class Imports:
             context_tokens=command.context_tokens,
             create_time=self._ports.clock.now(),
             author=command.author,
+            hub=command.hub,
         )
         async with self._ports.transactions.transaction():
             stored = await self._ports.imports.add(work)

@@ -31,7 +31,7 @@ IMPORT_STATES = StateMachine(
 
 @dataclass(frozen=True)
 class ModelImport:
-    """The work of one import; exactly one of `package` and `path` is set."""
+    """The work of one import; exactly one of `package`, `path` and `hub` is set."""
 
     name: str
     model: str
@@ -47,6 +47,7 @@ class ModelImport:
     error_message: str = ""
     end_time: datetime | None = None
     author: str = ""
+    hub: str = ""
 
     def started(self) -> ModelImport:
         """The import with a worker; one that another worker left behind is simply taken over."""

