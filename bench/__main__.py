@@ -3,7 +3,8 @@
 usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
-evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-queue and train-search.
+evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-queue, train-search, and those of
+`make bench-data`: data-messy, data-near, data-pipeline.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -23,6 +25,9 @@ from typing import Any
 from rich.console import Console
 
 from bench import (
+    data_messy,
+    data_near,
+    data_pipeline,
     events,
     evidence_evaluator,
     evidence_events,
@@ -45,6 +50,7 @@ from mainspring_testkit.servers import scratch_folder
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
 EVIDENCE = ("evidence-events", "evidence-evaluator", "evidence-registry", "evidence-statistics")
 SLOW = ("demo", "e2e", *EVIDENCE, "train-queue", "train-search")
+DATA = ("data-messy", "data-near", "data-pipeline")
 OUT = machine.ROOT / ".build" / "bench.json"
 
 
@@ -68,11 +74,14 @@ class Runner:
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
             "train-queue": lambda: train_queue.measure(folder / "train-queue"),
             "train-search": lambda: train_search.measure(folder / "train-search", options.data),
+            "data-messy": lambda: data_messy.measure(folder, options.messy, options.data),
+            "data-near": lambda: data_near.measure(folder, options.repeats),
+            "data-pipeline": lambda: data_pipeline.measure(folder, options.rows),
         }
 
     async def run(self, name: str) -> Result:
         """One benchmark; what fails is told in the result, so that the others still run."""
-        if name in SLOW or name in {"events", "fidelity"}:
+        if name in {*SLOW, *DATA, "events", "fidelity"}:
             await self._end_stack()  # Its idling would be in the figures.
         elif self._stack is None:
             self._console.print("starting a stack and releasing a first version ...")
@@ -135,21 +144,36 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Reads the command line; ends the program with status 2 when it cannot."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures what docs/benchmarks.md tells of.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(USUAL)} (all of these), or {', '.join(SLOW)}"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(USUAL)} (all of these), or {', '.join((*SLOW, *DATA))}"
     )
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="measurements of each figure; default 3")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the JSON; default .build/bench.json")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="table for e2e; default $MAINSPRING_E2E")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="table for e2e and data-messy; default $MAINSPRING_E2E"
+    )
     parser.add_argument(
         "--max-steps", type=int, default=100, metavar="N", help="steps of e2e; default 100, 0: one pass"
     )
+    parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="of data-pipeline; default 1,000,000")
+    parser.add_argument(
+        "--messy",
+        type=Path,
+        metavar="FOLDER",
+        help="dirty file with its truth for data-messy; default $MAINSPRING_MESSY",
+    )
     options = parser.parse_args(arguments)
+    options.data = options.data or _from_environment("MAINSPRING_E2E")
+    options.messy = options.messy or _from_environment("MAINSPRING_MESSY")
     options.names = options.names or list(USUAL)
-    if unknown := [name for name in options.names if name not in (*USUAL, *SLOW)]:
-        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join((*USUAL, *SLOW))}")
+    if unknown := [name for name in options.names if name not in (*USUAL, *SLOW, *DATA)]:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join((*USUAL, *SLOW, *DATA))}")
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
     return options
+
+
+def _from_environment(name: str) -> Path | None:
+    return Path(os.environ[name]) if os.environ.get(name) else None
 
 
 def main() -> int:
