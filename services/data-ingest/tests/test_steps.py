@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lingua import Language
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from mainspring_data_ingest.adapters import steps
 from mainspring_data_ingest.adapters.jobs import Job, SourceFile
@@ -24,7 +27,10 @@ from mainspring_data_ingest.domain.records import RowRefused
 from mainspring_data_ingest.domain.rows import Draft, Message
 from mainspring_data_ingest.domain.steps import (
     KNOWN_LANGUAGES,
+    Balance,
+    BalanceBy,
     Decontamination,
+    Keep,
     LanguageFilter,
     LengthFilter,
     MarkupToText,
@@ -35,10 +41,14 @@ from mainspring_data_ingest.domain.steps import (
     PersonalDataRule,
     QualityFilter,
     RecipeStep,
+    Secrets,
     TextPart,
     TextRepair,
+    TokenStatistics,
+    WordList,
 )
 from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.values import ArtifactRef
 
 PAIRS = ColumnMapping(input_column="mr", target_column="ref")
 SENTENCE = "The Eagle is a cheap coffee shop near Burger King, and families with children are welcome there."
@@ -322,3 +332,95 @@ def test_the_same_rows_and_steps_give_the_same_bytes(tmp_path: Path) -> None:
         digests.append([shard.rows_sha256 for shard in made.shards])
     assert reports[0] == reports[1]
     assert digests[0] == digests[1]
+
+
+GITHUB = "ghp_" + "a" * 30 + "1yLcDB"  # With a right checksum; nobody's.
+SECRETS = [
+    (GITHUB, "GITHUB_TOKEN"),
+    ("AKIA" + "IOSFODNN7EXAMPLE", "AWS_ACCESS_KEY"),
+    ("-----BEGIN RSA " + "PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "PRIVATE_KEY"),
+    ("xoxb-" + "1234567890-abcdef", "SLACK_TOKEN"),
+    ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "JSON_WEB_TOKEN"),
+    ("me:hunter2", "URL_PASSWORD"),
+]
+
+
+@pytest.mark.parametrize(("value", "kind"), SECRETS)
+def test_b9_secrets_in_code_are_masked(value: str, kind: str) -> None:
+    before, after = ("url = https://", "@host/x") if kind == "URL_PASSWORD" else ("key = '", "'")
+    assert applied(Secrets(), f"{before}{value}{after}") == f"{before}<{kind}>{after}"
+    assert refusal(Secrets(PersonalDataAction.REFUSE), f"{before}{value}{after}") == "SECRET"
+    assert applied(Secrets(PersonalDataAction.DROP), f"{before}{value}{after}") == f"{before}{after}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ghp_" + "a" * 36, "sha256 = " + "0f" * 32, "eyJhbGci.eyJub3Rqc29u.c2lnbmF0dXJl", "http://host:80/a@b", SENTENCE],
+)
+def test_what_only_looks_like_a_secret_stays(text: str) -> None:
+    assert applied(Secrets(), text) == text
+
+
+def test_listed_words_refuse_rows_as_whole_words_and_phrases(tmp_path: Path) -> None:
+    words = WordList(("darn", "Go Away"))
+    assert refusal(words, "DARN, it rains") == refusal(words, "please go, away!") == "LISTED_WORD"
+    assert refusal(words, "darning and going away") == ""
+    assert refusal(WordList(("darn",), min_hits=2), "darn it") == ""
+    listed = tmp_path / "words.txt"
+    listed.write_text("rain\n\nsnow\n")
+    rows = [{"mr": "a", "ref": "Rain."}, {"mr": "b", "ref": "sun"}]
+    held_out = ((SourceFile(listed, "words", SourceFormat.TEXT, None),),)
+    made = refined(tmp_path, rows, WordList(file=ArtifactRef("0" * 64, 1)), held_out=held_out)
+    assert sorted(kept(made)) == [2]
+    assert made.report.steps[0].found == {"listed_words": 2, "rows_with_listed_words": 1}
+
+
+def test_a_word_list_without_words_is_refused(tmp_path: Path) -> None:
+    listed = tmp_path / "words.txt"
+    listed.write_text("\n...\n")
+    files = ((SourceFile(listed, "words", SourceFormat.TEXT, None),),)
+    with pytest.raises(InvalidInput) as caught:
+        refined(tmp_path, [{"mr": "q", "ref": "a"}], WordList(file=ArtifactRef("0" * 64, 1)), held_out=files)
+    assert caught.value.reason == "WORD_LIST_EMPTY"
+
+
+def test_tokens_are_counted_and_limited(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(WordLevel({"one": 0, "two": 1, "?": 2}, unk_token="?"))
+    tokenizer.pre_tokenizer = Whitespace()
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer.to_str())
+    files = ((SourceFile(path, "tokenizer", SourceFormat.TEXT, None),),)
+    rows = [{"mr": "one", "ref": "two two"}, {"mr": "one", "ref": "two " * 80}]
+    made = refined(tmp_path, rows, TokenStatistics(ArtifactRef("0" * 64, 1), max_tokens=64), held_out=files)
+    assert refused(made) == {2: ("WRONG_LENGTH", "has 81 tokens; the recipe wants at most 64")}
+    assert made.report.steps[0].found == {"rows_to_0064_tokens": 1, "rows_to_0128_tokens": 1, "tokens": 84}
+    path.write_text("{}")
+    with pytest.raises(InvalidInput) as caught:
+        refined(tmp_path, rows[:1], TokenStatistics(ArtifactRef("1" * 64, 1)), held_out=files)
+    assert caught.value.reason == "TOKENIZER_UNREADABLE"
+
+
+def test_classes_are_capped_whatever_the_order_of_rows(tmp_path: Path) -> None:
+    rows = [{"mr": f"q{n}", "ref": "Yes" if n % 10 else "no"} for n in range(200)]
+    made = refined(tmp_path, rows, Balance(BalanceBy.LABEL, max_ratio=2))
+    assert Counter(kept(made).values()) == {"Yes": 40, "no": 20}
+    assert made.report.refused == {"OVER_REPRESENTED": 140}
+    (tmp_path / "again").mkdir()
+    again = refined(tmp_path / "again", rows[::-1], Balance(BalanceBy.LABEL, max_ratio=2))
+    assert {201 - line for line in kept(again)} == set(kept(made))
+    (tmp_path / "most").mkdir()
+    assert Counter(kept(refined(tmp_path / "most", rows, Balance(BalanceBy.LABEL, max_rows=7))).values()) == {
+        "Yes": 7,
+        "no": 7,
+    }
+
+
+def test_the_longest_of_near_duplicates_stays_when_the_recipe_says_so(tmp_path: Path) -> None:
+    rows = [
+        {"mr": "q", "ref": SENTENCE},
+        {"mr": "q", "ref": f"{SENTENCE} Yes."},
+        {"mr": "q", "ref": SENTENCE.upper()},
+    ]
+    made = refined(tmp_path, rows, NearDuplicates(threshold=0.8, keep=Keep.LONGEST))
+    assert sorted(kept(made)) == [2]
+    assert refused(made)[1][1].endswith("like line 2, which is kept because it is the longest")

@@ -77,7 +77,7 @@ class _Helper:
 
 
 class Processes:
-    """Does tasks in several processes. One that dies costs its tasks a second try, which each gets alone."""
+    """Does tasks in several processes. One that dies costs what it did a second try."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder, self._count = folder, count

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from mainspring_data_ingest.application.ports import OnProgress, Refined
 from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
 from mainspring_data_ingest.domain.splits import Split
-from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep
+from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep, TokenStatistics, WordList
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.crash import crash_point
 from mainspring_svckit.errors import InsufficientStorage, InvalidInput, MainspringError, Unavailable
@@ -40,15 +42,15 @@ class ChildRefiner:
     async def refine(
         self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
     ) -> AsyncIterator[Refined]:
-        with self._scratch.folder() as folder:
+        with self._scratch.folder(_key(work, manifests)) as folder:
             sources = [await self._fetch(work, index, source, folder) for index, source in enumerate(work.sources)]
             held_out = [
-                tuple([file async for file in self._held_out(work, index, step, manifests, folder)])
+                tuple([file async for file in self._step_files(work, index, step, manifests, folder)])
                 for index, step in enumerate(work.recipe.steps)
             ]
             job = Job(work.recipe, tuple(sources), held_out=tuple(held_out))
             (folder / "job.json").write_bytes(JOB.dump_json(job))
-            await self._run(folder, on_progress)
+            await self._run(work.name, folder, on_progress)
             yield RESULT.validate_json((folder / "result.json").read_bytes())
 
     async def _fetch(self, work: Ingestion, index: int, source: Source, folder: Path) -> SourceFile:
@@ -59,13 +61,16 @@ class ChildRefiner:
         shown = name or f"source {index}"
         return SourceFile(path, title, source.format, source.columns, shown, source.synthetic)
 
-    async def _held_out(
+    async def _step_files(
         self, work: Ingestion, index: int, step: RecipeStep, manifests: Mapping[str, ArtifactRef], folder: Path
     ) -> AsyncIterator[SourceFile]:
-        """The files of a step's evaluation set."""
+        """The files of a step: those of its evaluation set, its word list, its tokenizer."""
+        project = IngestionName.parse(work.name).project
+        if isinstance(step, WordList | TokenStatistics) and step.file is not None:
+            path = await self._files.fetch(project, step.file, folder / f"step-{index}")
+            yield SourceFile(path, f"the file of step {index + 1}", SourceFormat.TEXT, None)
         if not isinstance(step, Decontamination):
             return
-        project = IngestionName.parse(work.name).project
         if step.file is not None:
             path = await self._files.fetch(project, step.file, folder / f"held-out-{index}")
             title = f"the evaluation set of step {index + 1}" + (
@@ -79,7 +84,7 @@ class ChildRefiner:
             path = await self._files.fetch(project, artifact, folder / f"held-out-{index}-{number}")
             yield SourceFile(path, f"the test split of {step.dataset_version}", SourceFormat.PARQUET, MESSAGES)
 
-    async def _run(self, folder: Path, on_progress: OnProgress) -> None:
+    async def _run(self, name: str, folder: Path, on_progress: OnProgress) -> None:
         # Standard error goes to a file: nobody reads it while the process runs. The child gets none of our secrets.
         with (folder / "stderr").open("wb") as stderr:
             child = await asyncio.create_subprocess_exec(
@@ -93,6 +98,7 @@ class ChildRefiner:
                 env={key: value for key, value in os.environ.items() if not key.startswith("MAINSPRING_")},
             )
         last: dict[str, Any] = {}
+        resumed = 0
         try:
             assert child.stdout is not None
             async for line in child.stdout:
@@ -102,6 +108,9 @@ class ChildRefiner:
                         done=last["rows"], unit="rows", phase=last["phase"], remaining_s=last["remaining_s"]
                     )
                     await on_progress(progress)
+                    if last["resumed_chunks"] > resumed == 0:
+                        log.info("refining_resumed", ingestion=name)
+                    resumed = last["resumed_chunks"]
                     crash_point("ingestion:mid-shards")
             await child.wait()
         finally:
@@ -110,6 +119,14 @@ class ChildRefiner:
                 await child.wait()
         if child.returncode:
             raise _failure(child.returncode, last, folder)
+
+
+def _key(work: Ingestion, manifests: Mapping[str, ArtifactRef]) -> str:
+    """Names all that chunks depend on, so that only the same work goes on where it was ended."""
+    parts = [version("mainspring-data-ingest"), work.name, work.recipe.applied_sha256()]
+    parts += [f"{source.artifact.sha256} {source.format} {source.columns}" for source in work.sources]
+    parts += [f"{name} {manifests[name].sha256}" for name in sorted(manifests)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _failure(status: int, last: dict[str, Any], folder: Path) -> MainspringError:

@@ -7,13 +7,16 @@ with its parent, whose end of the pipe it holds as standard input.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ def refine(job: Job, folder: Path, say: Say | None = None) -> Refined:
         InvalidInput: A source cannot be used.
         InsufficientStorage: The disk is full.
     """
+    _forget_others(job, folder)
     size = sum(source.path.stat().st_size for source in job.sources)
     count = job.processes or len(os.sched_getaffinity(0))
     executor: Executor = Inline(Workshop(job, folder))
@@ -45,6 +49,15 @@ def refine(job: Job, folder: Path, say: Say | None = None) -> Refined:
         executor = Processes(folder, count)
     with closing(executor), no_space(str(folder)):
         return Engine(job, folder, executor, say or (lambda _: None)).run()
+
+
+def _forget_others(job: Job, folder: Path) -> None:
+    """Removes chunks of another job."""
+    stamp = folder / "chunks-of"
+    digest = hashlib.sha256(JOB.dump_json(replace(job, processes=0))).hexdigest()
+    if stamp.exists() and stamp.read_text() != digest:
+        shutil.rmtree(folder / "chunks", ignore_errors=True)
+    stamp.write_text(digest)
 
 
 def main() -> int:

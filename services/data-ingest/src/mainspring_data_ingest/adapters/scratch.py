@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from mainspring_svckit.errors import InsufficientStorage
 
 _PREFIX = "mainspring-ingestion-"
+_KEYED = "of-"
 _LOCK = ".lock"
-_GRACE_S = 60.0
+_GRACE_S, _KEPT_S = 60.0, 86_400.0
 
 
 class Scratch:
@@ -26,29 +28,48 @@ class Scratch:
         self._root = root or Path(tempfile.gettempdir())
 
     @contextmanager
-    def folder(self) -> Iterator[Path]:
-        """A folder that is removed at the end of the block.
+    def folder(self, key: str = "") -> Iterator[Path]:
+        """A folder that is removed at the end of the block. With a key it is the one that a killed process left for
+        this key, if there is one; when somebody works in that one, another.
 
         Raises:
             InsufficientStorage: The disk is full; also when that shows inside the block.
         """
         with no_space(str(self._root)):
             self._root.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._root))
-            try:
-                with (folder / _LOCK).open("wb") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+            folder, lock = self._locked(key)
+            with lock:
+                try:
                     yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _locked(self, key: str) -> tuple[Path, BinaryIO]:
+        if key:
+            folder = self._root / f"{_PREFIX}{_KEYED}{key}"
+            folder.mkdir(exist_ok=True)
+            lock = (folder / _LOCK).open("ab")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.close()
+            else:
+                return folder, lock
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._root))
+        lock = (folder / _LOCK).open("ab")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return folder, lock
 
     def sweep(self) -> int:
-        """Removes folders whose process is gone, as their lock shows; returns how many."""
+        """Removes folders whose process is gone, as their lock shows; those with a key after a day, since their work
+        may go on. Returns how many.
+        """
         removed = 0
         for folder in self._root.glob(f"{_PREFIX}*"):
             try:
-                if time.time() - folder.stat().st_mtime < _GRACE_S:
-                    continue  # Its owner may be about to lock it.
+                grace_s = _KEPT_S if folder.name.startswith(f"{_PREFIX}{_KEYED}") else _GRACE_S
+                if time.time() - folder.stat().st_mtime < grace_s:
+                    continue  # Its owner may be about to lock it, or somebody to go on with it.
                 with (folder / _LOCK).open("ab") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)

@@ -54,7 +54,8 @@ class Workshop:
         job = self._job
         held_out = job.held_out or ((),) * len(job.recipe.steps)
         built = [
-            steps.build(step, examples(files, job)) for step, files in zip(job.recipe.steps, held_out, strict=True)
+            steps.build(step, examples(files, job), [file.path for file in files])
+            for step, files in zip(job.recipe.steps, held_out, strict=True)
         ]
         return RowRefinery(job.recipe, [source.columns for source in job.sources], built)
 

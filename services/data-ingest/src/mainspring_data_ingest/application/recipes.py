@@ -23,7 +23,7 @@ class Recipes:
 
         Raises:
             InvalidInput: A name in it is malformed, or a language is not known.
-            NotFound: It is missing and `allow_missing` is not set, or the evaluation set of a step is missing.
+            NotFound: It is missing and `allow_missing` is not set, or the evaluation set or file of a step is missing.
             EtagMismatch: Somebody wrote it since `etag` was read.
         """
         name = IngestionRecipeName.parse(recipe.name, "ingestion_recipe.name")
@@ -33,7 +33,7 @@ class Recipes:
         for version in recipe.evaluation_versions:
             if DatasetVersionName.parse(version).project != project:
                 raise NotFound("DatasetVersion", version)
-        for file in recipe.evaluation_files:
+        for file in recipe.step_files:
             if not await self._ports.files.exists(project, file):
                 raise NotFound("Artifact", file.sha256)
         async with self._ports.transactions.transaction():

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mainspring_data_ingest.domain.columns import ColumnMapping
-from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep
+from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep, TokenStatistics, WordList
 from mainspring_svckit.values import ArtifactRef
 
 DEFAULT_PROMPT_TEMPLATE = "{input}"
@@ -45,9 +45,10 @@ class IngestionRecipe:
         return tuple(s.dataset_version for s in self.steps if isinstance(s, Decontamination) and s.dataset_version)
 
     @property
-    def evaluation_files(self) -> tuple[ArtifactRef, ...]:
-        """Files that are kept out."""
-        return tuple(s.file for s in self.steps if isinstance(s, Decontamination) and s.file is not None)
+    def step_files(self) -> tuple[ArtifactRef, ...]:
+        """Files that steps need: evaluation sets, word lists, tokenizers."""
+        steps = [step for step in self.steps if isinstance(step, Decontamination | WordList | TokenStatistics)]
+        return tuple(step.file for step in steps if step.file is not None)
 
     def as_json(self) -> dict[str, Any]:
         """As plain values. Steps stand in it only where there are some, so that digests made before steps stay."""

@@ -127,6 +127,74 @@ class PersonalData:
         return dict.fromkeys(PersonalDataKind, self.default_action) | {rule.data: rule.action for rule in self.rules}
 
 
+@dataclass(frozen=True)
+class Secrets:
+    """Treats keys and tokens that are found by their form and their checksum."""
+
+    action: PersonalDataAction = PersonalDataAction.MASK
+    part: TextPart = TextPart.ALL
+    kind: Literal["secrets"] = "secrets"
+
+
+@dataclass(frozen=True)
+class WordList:
+    """Refuses texts with words of a list that the user brings.
+
+    Attributes:
+        words: Words and phrases.
+        file: An uploaded file with more, one a line.
+        min_hits: How many make a row refused.
+        part: Where it looks.
+    """
+
+    words: tuple[str, ...] = ()
+    file: ArtifactRef | None = None
+    min_hits: int = 1
+    part: TextPart = TextPart.ALL
+    kind: Literal["word_list"] = "word_list"
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """Counts tokens.
+
+    Attributes:
+        file: A model's `tokenizer.json`.
+        max_tokens: Most tokens of a row; 0 for no limit.
+        part: What is counted.
+    """
+
+    file: ArtifactRef
+    max_tokens: int = 0
+    part: TextPart = TextPart.ALL
+    kind: Literal["token_statistics"] = "token_statistics"
+
+
+class BalanceBy(StrEnum):
+    """What makes a class of rows."""
+
+    LABEL = "LABEL"
+    SOURCE = "SOURCE"
+    GROUP = "GROUP"
+    LENGTH = "LENGTH"
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Refuses what a class of rows has too much of.
+
+    Attributes:
+        by: What makes a class.
+        max_rows: Most rows of one; 0 for no limit.
+        max_ratio: Most rows of one, as a multiple of those of the smallest; 0 for no limit.
+    """
+
+    by: BalanceBy
+    max_rows: int = 0
+    max_ratio: float = 0.0
+    kind: Literal["balance"] = "balance"
+
+
 class Keep(StrEnum):
     """Which of rows that are almost the same stays."""
 
@@ -181,4 +249,8 @@ RecipeStep = (
     | PersonalData
     | NearDuplicates
     | Decontamination
+    | Secrets
+    | WordList
+    | TokenStatistics
+    | Balance
 )

@@ -45,6 +45,9 @@ def _print(step: domain.RecipeStep) -> Any:
             ngram_words=step.ngram_words,
             ngram_overlap=step.ngram_overlap,
         )
+    if isinstance(step, domain.Balance):
+        by = recipe_pb2.BalanceBy.Value(f"BALANCE_BY_{step.by}")
+        return recipe_pb2.Balance(by=by, max_rows=step.max_rows, max_ratio=step.max_ratio)
     part = recipe_pb2.TextPart.Value(f"TEXT_PART_{step.part}")
     match step:
         case domain.TextRepair():
@@ -82,7 +85,20 @@ def _print(step: domain.RecipeStep) -> Any:
                 part=part,
             )
         case domain.NearDuplicates():
-            return recipe_pb2.NearDuplicates(threshold=step.threshold, shingle_words=step.shingle_words, part=part)
+            return recipe_pb2.NearDuplicates(
+                threshold=step.threshold,
+                shingle_words=step.shingle_words,
+                part=part,
+                keep=recipe_pb2.NearDuplicateKeep.Value(f"NEAR_DUPLICATE_KEEP_{step.keep}"),
+            )
+        case domain.Secrets():
+            return recipe_pb2.Secrets(action=_action_to_proto(step.action), part=part)
+        case domain.WordList():
+            file = artifact_to_proto(step.file) if step.file is not None else None
+            return recipe_pb2.WordList(words=step.words, file=file, min_hits=step.min_hits, part=part)
+        case domain.TokenStatistics():
+            file = artifact_to_proto(step.file)
+            return recipe_pb2.TokenStatistics(file=file, max_tokens=step.max_tokens, part=part)
 
 
 def _language(message: recipe_pb2.LanguageFilter) -> domain.LanguageFilter:
@@ -129,8 +145,32 @@ def _personal_data(message: recipe_pb2.PersonalData) -> domain.PersonalData:
 
 def _near_duplicates(message: recipe_pb2.NearDuplicates) -> domain.NearDuplicates:
     return domain.NearDuplicates(
-        message.threshold or 0.9, message.shingle_words or 3, _part(message.part, domain.TextPart.ALL)
+        message.threshold or 0.9,
+        message.shingle_words or 3,
+        _part(message.part, domain.TextPart.ALL),
+        domain.Keep(recipe_pb2.NearDuplicateKeep.Name(message.keep).removeprefix("NEAR_DUPLICATE_KEEP_"))
+        if message.keep
+        else domain.Keep.FIRST,
     )
+
+
+def _word_list(message: recipe_pb2.WordList) -> domain.WordList:
+    return domain.WordList(
+        tuple(message.words),
+        artifact_from_proto(message.file) if message.HasField("file") else None,
+        message.min_hits or 1,
+        _part(message.part, domain.TextPart.ALL),
+    )
+
+
+def _token_statistics(message: recipe_pb2.TokenStatistics) -> domain.TokenStatistics:
+    part = _part(message.part, domain.TextPart.ALL)
+    return domain.TokenStatistics(artifact_from_proto(message.file), message.max_tokens, part)
+
+
+def _balance(message: recipe_pb2.Balance) -> domain.Balance:
+    by = domain.BalanceBy(recipe_pb2.BalanceBy.Name(message.by).removeprefix("BALANCE_BY_"))
+    return domain.Balance(by, message.max_rows, message.max_ratio)
 
 
 def _decontamination(message: recipe_pb2.Decontamination) -> domain.Decontamination:
@@ -166,4 +206,8 @@ _READ: dict[str, Any] = {
     "personal_data": _personal_data,
     "near_duplicates": _near_duplicates,
     "decontamination": _decontamination,
+    "secrets": lambda m: domain.Secrets(_action(m.action), _part(m.part, domain.TextPart.ALL)),
+    "word_list": _word_list,
+    "token_statistics": _token_statistics,
+    "balance": _balance,
 }

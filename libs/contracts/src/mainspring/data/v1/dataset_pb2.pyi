@@ -81,6 +81,12 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """It is almost the same as a row before it."""
     REFUSAL_REASON_EVALUATION_LEAK: _RefusalReason.ValueType  # 12
     """An evaluation set holds it."""
+    REFUSAL_REASON_SECRET: _RefusalReason.ValueType  # 13
+    """A key or a token, which the recipe refuses."""
+    REFUSAL_REASON_LISTED_WORD: _RefusalReason.ValueType  # 14
+    """Words of the recipe's list."""
+    REFUSAL_REASON_OVER_REPRESENTED: _RefusalReason.ValueType  # 15
+    """Its class has more rows than the recipe wants."""
     REFUSAL_REASON_ERASED: _RefusalReason.ValueType  # 20
     """An erasure removed it from a version that had it."""
 
@@ -113,6 +119,12 @@ REFUSAL_REASON_NEAR_DUPLICATE: RefusalReason.ValueType  # 11
 """It is almost the same as a row before it."""
 REFUSAL_REASON_EVALUATION_LEAK: RefusalReason.ValueType  # 12
 """An evaluation set holds it."""
+REFUSAL_REASON_SECRET: RefusalReason.ValueType  # 13
+"""A key or a token, which the recipe refuses."""
+REFUSAL_REASON_LISTED_WORD: RefusalReason.ValueType  # 14
+"""Words of the recipe's list."""
+REFUSAL_REASON_OVER_REPRESENTED: RefusalReason.ValueType  # 15
+"""Its class has more rows than the recipe wants."""
 REFUSAL_REASON_ERASED: RefusalReason.ValueType  # 20
 """An erasure removed it from a version that had it."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015

@@ -201,6 +201,62 @@ PERSONAL_DATA_ACTION_KEEP: PersonalDataAction.ValueType  # 5
 """Left as it is."""
 Global___PersonalDataAction: _TypeAlias = PersonalDataAction  # noqa: Y015
 
+class _BalanceBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BalanceByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalanceBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BALANCE_BY_UNSPECIFIED: _BalanceBy.ValueType  # 0
+    """Not set; refused."""
+    BALANCE_BY_LABEL: _BalanceBy.ValueType  # 1
+    """The answer, without regard to case."""
+    BALANCE_BY_SOURCE: _BalanceBy.ValueType  # 2
+    """The source."""
+    BALANCE_BY_GROUP: _BalanceBy.ValueType  # 3
+    """The group."""
+    BALANCE_BY_LENGTH: _BalanceBy.ValueType  # 4
+    """The length of the answer: words between two powers of two."""
+
+class BalanceBy(_BalanceBy, metaclass=_BalanceByEnumTypeWrapper):
+    """BalanceBy says what makes a class of rows."""
+
+BALANCE_BY_UNSPECIFIED: BalanceBy.ValueType  # 0
+"""Not set; refused."""
+BALANCE_BY_LABEL: BalanceBy.ValueType  # 1
+"""The answer, without regard to case."""
+BALANCE_BY_SOURCE: BalanceBy.ValueType  # 2
+"""The source."""
+BALANCE_BY_GROUP: BalanceBy.ValueType  # 3
+"""The group."""
+BALANCE_BY_LENGTH: BalanceBy.ValueType  # 4
+"""The length of the answer: words between two powers of two."""
+Global___BalanceBy: _TypeAlias = BalanceBy  # noqa: Y015
+
+class _NearDuplicateKeep:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NearDuplicateKeepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NearDuplicateKeep.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NEAR_DUPLICATE_KEEP_UNSPECIFIED: _NearDuplicateKeep.ValueType  # 0
+    """Not set; FIRST."""
+    NEAR_DUPLICATE_KEEP_FIRST: _NearDuplicateKeep.ValueType  # 1
+    """The one that comes first."""
+    NEAR_DUPLICATE_KEEP_LONGEST: _NearDuplicateKeep.ValueType  # 2
+    """The longest. Data that is added later may then take the place of a row."""
+
+class NearDuplicateKeep(_NearDuplicateKeep, metaclass=_NearDuplicateKeepEnumTypeWrapper):
+    """NearDuplicateKeep says which of rows that are almost the same stays."""
+
+NEAR_DUPLICATE_KEEP_UNSPECIFIED: NearDuplicateKeep.ValueType  # 0
+"""Not set; FIRST."""
+NEAR_DUPLICATE_KEEP_FIRST: NearDuplicateKeep.ValueType  # 1
+"""The one that comes first."""
+NEAR_DUPLICATE_KEEP_LONGEST: NearDuplicateKeep.ValueType  # 2
+"""The longest. Data that is added later may then take the place of a row."""
+Global___NearDuplicateKeep: _TypeAlias = NearDuplicateKeep  # noqa: Y015
+
 @_typing.final
 class ColumnMapping(_message.Message):
     """ColumnMapping says which columns of a record make a training example: `messages_column`, or `input_column` with `target_column`, or
@@ -501,6 +557,137 @@ class PersonalData(_message.Message):
 Global___PersonalData: _TypeAlias = PersonalData  # noqa: Y015
 
 @_typing.final
+class Secrets(_message.Message):
+    """Secrets finds keys and tokens by the form that their makers gave them, and by their checksum where they have one: private keys, tokens of
+    AWS, GitHub, GitLab, npm, PyPI, Slack, Stripe, Google, Hugging Face and OpenAI, JSON Web Tokens, passwords in URLs. It does not guess by
+    entropy.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    action: Global___PersonalDataAction.ValueType
+    """Optional. What becomes of one. Default: MASK."""
+    part: Global___TextPart.ValueType
+    """Optional. Which messages. Default: all."""
+    def __init__(
+        self,
+        *,
+        action: Global___PersonalDataAction.ValueType = ...,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Secrets: _TypeAlias = Secrets  # noqa: Y015
+
+@_typing.final
+class WordList(_message.Message):
+    """WordList refuses rows that hold words of a list which you bring, such as insults. Words are whole words; case and punctuation do not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORDS_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    MIN_HITS_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    min_hits: _builtins.int
+    """Optional. How many make a row refused. Default: 1."""
+    part: Global___TextPart.ValueType
+    """Optional. Which messages. Default: all."""
+    @_builtins.property
+    def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Words and phrases; at most 1,000 of 100 characters."""
+
+    @_builtins.property
+    def file(self) -> _artifact_pb2.Artifact:
+        """Optional. An uploaded text file (UTF-8) with more of them, one a line."""
+
+    def __init__(
+        self,
+        *,
+        words: _abc.Iterable[_builtins.str] | None = ...,
+        file: _artifact_pb2.Artifact | None = ...,
+        min_hits: _builtins.int = ...,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "min_hits", b"min_hits", "part", b"part", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WordList: _TypeAlias = WordList  # noqa: Y015
+
+@_typing.final
+class TokenStatistics(_message.Message):
+    """TokenStatistics counts the tokens of rows in the report, and refuses rows with too many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    max_tokens: _builtins.int
+    """Optional. Most tokens of a row. Default: no limit."""
+    part: Global___TextPart.ValueType
+    """Optional. Which messages are counted, without what a chat template adds. Default: all."""
+    @_builtins.property
+    def file(self) -> _artifact_pb2.Artifact:
+        """Required. The `tokenizer.json` of the model that shall learn, uploaded or from a registered model's files."""
+
+    def __init__(
+        self,
+        *,
+        file: _artifact_pb2.Artifact | None = ...,
+        max_tokens: _builtins.int = ...,
+        part: Global___TextPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "max_tokens", b"max_tokens", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenStatistics: _TypeAlias = TokenStatistics  # noqa: Y015
+
+@_typing.final
+class Balance(_message.Message):
+    """Balance refuses rows of classes that have more than their share. Which of a class stay follows from the rows' digests, so neither their
+    order nor that of the sources matters.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    MAX_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_RATIO_FIELD_NUMBER: _builtins.int
+    by: Global___BalanceBy.ValueType
+    """Required. What makes a class."""
+    max_rows: _builtins.int
+    """Optional. Most rows of a class."""
+    max_ratio: _builtins.float
+    """Optional. Most rows of a class, as a multiple of those of the smallest class; 1 or more."""
+    def __init__(
+        self,
+        *,
+        by: Global___BalanceBy.ValueType = ...,
+        max_rows: _builtins.int = ...,
+        max_ratio: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "max_ratio", b"max_ratio", "max_rows", b"max_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Balance: _TypeAlias = Balance  # noqa: Y015
+
+@_typing.final
 class NearDuplicates(_message.Message):
     """NearDuplicates refuses rows that are almost the same as a row before them. Two rows are, when the prompts and the answers are each alike: the
     Jaccard similarity of the sets of words in a row, without regard to case, punctuation and white space, reaches the threshold. The first one
@@ -512,22 +699,26 @@ class NearDuplicates(_message.Message):
     THRESHOLD_FIELD_NUMBER: _builtins.int
     SHINGLE_WORDS_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     threshold: _builtins.float
     """Optional. Similarity from which rows are near duplicates, 0.5 to 1. Default: 0.9."""
     shingle_words: _builtins.int
     """Optional. Words in a row that are compared as one. Default: 3; at most 10."""
     part: Global___TextPart.ValueType
     """Optional. Compare only the prompts or only the answers. Default: both, each by itself."""
+    keep: Global___NearDuplicateKeep.ValueType
+    """Optional. Which row stays. Default: FIRST."""
     def __init__(
         self,
         *,
         threshold: _builtins.float = ...,
         shingle_words: _builtins.int = ...,
         part: Global___TextPart.ValueType = ...,
+        keep: Global___NearDuplicateKeep.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "shingle_words", b"shingle_words", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep", b"keep", "part", b"part", "shingle_words", b"shingle_words", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,6 +784,10 @@ class RecipeStep(_message.Message):
     PERSONAL_DATA_FIELD_NUMBER: _builtins.int
     NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
     DECONTAMINATION_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    WORD_LIST_FIELD_NUMBER: _builtins.int
+    TOKEN_STATISTICS_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def text_repair(self) -> Global___TextRepair:
         """Repairs encodings and Unicode."""
@@ -625,6 +820,22 @@ class RecipeStep(_message.Message):
     def decontamination(self) -> Global___Decontamination:
         """Refuses what an evaluation set holds."""
 
+    @_builtins.property
+    def secrets(self) -> Global___Secrets:
+        """Treats keys and tokens."""
+
+    @_builtins.property
+    def word_list(self) -> Global___WordList:
+        """Refuses listed words."""
+
+    @_builtins.property
+    def token_statistics(self) -> Global___TokenStatistics:
+        """Counts tokens."""
+
+    @_builtins.property
+    def balance(self) -> Global___Balance:
+        """Refuses what a class has too much of."""
+
     def __init__(
         self,
         *,
@@ -636,12 +847,16 @@ class RecipeStep(_message.Message):
         personal_data: Global___PersonalData | None = ...,
         near_duplicates: Global___NearDuplicates | None = ...,
         decontamination: Global___Decontamination | None = ...,
+        secrets: Global___Secrets | None = ...,
+        word_list: Global___WordList | None = ...,
+        token_statistics: Global___TokenStatistics | None = ...,
+        balance: Global___Balance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decontamination", b"decontamination", "language_filter", b"language_filter", "length_filter", b"length_filter", "markup_to_text", b"markup_to_text", "near_duplicates", b"near_duplicates", "personal_data", b"personal_data", "quality_filter", b"quality_filter", "step", b"step", "text_repair", b"text_repair"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "decontamination", b"decontamination", "language_filter", b"language_filter", "length_filter", b"length_filter", "markup_to_text", b"markup_to_text", "near_duplicates", b"near_duplicates", "personal_data", b"personal_data", "quality_filter", b"quality_filter", "secrets", b"secrets", "step", b"step", "text_repair", b"text_repair", "token_statistics", b"token_statistics", "word_list", b"word_list"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decontamination", b"decontamination", "language_filter", b"language_filter", "length_filter", b"length_filter", "markup_to_text", b"markup_to_text", "near_duplicates", b"near_duplicates", "personal_data", b"personal_data", "quality_filter", b"quality_filter", "step", b"step", "text_repair", b"text_repair"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "decontamination", b"decontamination", "language_filter", b"language_filter", "length_filter", b"length_filter", "markup_to_text", b"markup_to_text", "near_duplicates", b"near_duplicates", "personal_data", b"personal_data", "quality_filter", b"quality_filter", "secrets", b"secrets", "step", b"step", "text_repair", b"text_repair", "token_statistics", b"token_statistics", "word_list", b"word_list"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["text_repair", "markup_to_text", "language_filter", "length_filter", "quality_filter", "personal_data", "near_duplicates", "decontamination"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["text_repair", "markup_to_text", "language_filter", "length_filter", "quality_filter", "personal_data", "near_duplicates", "decontamination", "secrets", "word_list", "token_statistics", "balance"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 

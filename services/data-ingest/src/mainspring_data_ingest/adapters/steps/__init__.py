@@ -7,7 +7,8 @@ matters, and a decision when all rows are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from mainspring_data_ingest.adapters.steps.base import Decision, Probe, Refusals
 from mainspring_data_ingest.application.ports import Step
@@ -24,6 +25,10 @@ def probe(step: domain.RecipeStep) -> Probe | None:
             from mainspring_data_ingest.adapters.steps.near_duplicates import NearDuplicatesProbe
 
             return NearDuplicatesProbe(step)
+        case domain.Balance():
+            from mainspring_data_ingest.adapters.steps.balance import BalanceProbe
+
+            return BalanceProbe(step)
         case _:
             return None
 
@@ -35,13 +40,21 @@ def decision(step: domain.RecipeStep, position: int) -> Decision | None:
             from mainspring_data_ingest.adapters.steps.near_duplicates import NearDuplicatesDecision
 
             return NearDuplicatesDecision(step, position)
+        case domain.Balance():
+            from mainspring_data_ingest.adapters.steps.balance import BalanceDecision
+
+            return BalanceDecision(step, position)
         case _:
             return None
 
 
-def build(step: domain.RecipeStep, held_out: Iterable[Draft]) -> Step | None:
-    """The step that a recipe describes, None when it compares rows; `held_out` are the examples of its evaluation set,
-    if it has one.
+def build(step: domain.RecipeStep, held_out: Iterable[Draft], files: Sequence[Path] = ()) -> Step | None:
+    """The step that a recipe describes; None when it compares rows.
+
+    Args:
+        step: The step.
+        held_out: The examples of its evaluation set, if it has one.
+        files: Its files.
     """
     match step:
         case domain.TextRepair():
@@ -72,5 +85,17 @@ def build(step: domain.RecipeStep, held_out: Iterable[Draft]) -> Step | None:
             from mainspring_data_ingest.adapters.steps.decontamination import DecontaminationStep
 
             return DecontaminationStep(step, held_out)
-        case domain.NearDuplicates():
+        case domain.Secrets():
+            from mainspring_data_ingest.adapters.steps.secrets import SecretsStep
+
+            return SecretsStep(step)
+        case domain.WordList():
+            from mainspring_data_ingest.adapters.steps.word_list import WordListStep
+
+            return WordListStep(step, (line for path in files for line in path.read_text("utf-8").splitlines()))
+        case domain.TokenStatistics():
+            from mainspring_data_ingest.adapters.steps.tokens import TokensStep
+
+            return TokensStep(step, files[0])
+        case domain.NearDuplicates() | domain.Balance():
             return None

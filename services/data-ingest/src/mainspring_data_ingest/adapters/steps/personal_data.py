@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 import re
 from typing import Any
@@ -20,11 +18,11 @@ from presidio_analyzer.predefined_recognizers import (
 )
 
 from mainspring_data_ingest.adapters.steps.base import BaseStep
+from mainspring_data_ingest.adapters.steps.replacing import replaced
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
 from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import PersonalData, PersonalDataAction, PersonalDataKind
 
-_HASH_KEY = b"mainspring.personal_data.v1"
 _MIN_SCORE = 0.4
 _domains = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 """With the list of domains that the package brings: the default would ask the network, and differ from day to day."""
@@ -80,7 +78,7 @@ class PersonalDataStep(BaseStep):
         if refused:
             raise RowRefused(RefusalReason.PERSONAL_DATA, f"holds {', '.join(refused)}, which the recipe refuses")
         for start, end, kind in sorted(spans, reverse=True):
-            text = text[:start] + self._instead(text[start:end], kind) + text[end:]
+            text = text[:start] + replaced(text[start:end], kind.value, self._actions[kind]) + text[end:]
         return text
 
     def _spans(self, text: str) -> list[tuple[int, int, PersonalDataKind]]:
@@ -98,16 +96,6 @@ class PersonalDataStep(BaseStep):
                     continue
                 spans.append((start, end, kind))
         return [span for span in spans if self._actions[span[2]] is not PersonalDataAction.KEEP]
-
-    def _instead(self, value: str, kind: PersonalDataKind) -> str:
-        match self._actions[kind]:
-            case PersonalDataAction.HASH:
-                digest = hmac.new(_HASH_KEY, value.encode(), hashlib.sha256).hexdigest()[:12]
-                return f"<{kind.value}:{digest}>"
-            case PersonalDataAction.DROP:
-                return ""
-            case _:
-                return f"<{kind.value}>"
 
 
 def _is_somebodys(value: str) -> bool:
