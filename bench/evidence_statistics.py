@@ -26,7 +26,7 @@ from mainspring_registry.domain.gate import Evidence, EvidenceRecord, judge
 from mainspring_registry.domain.policies import ReleasePolicy
 from mainspring_svckit.values import Fidelity, ScorerResult
 
-PAIRS, POWER_PAIRS, ITEMS, PILOT_ITEMS = 2_000, 1_000, 100, 60_000
+PAIRS, POWER_PAIRS, ITEMS, PILOT_ITEMS = 2_000, 500, 60, 40_000
 ALPHA = 0.05
 """What the gate states at intervals of 95 %: at most this share of equal models passes the primary rule. Only the lower
 end of the two-sided interval decides, so half of it is expected."""
@@ -48,7 +48,7 @@ class Verdict:
     significant: dict[str, bool]
 
 
-async def measure(pairs: int = PAIRS, power_pairs: int = POWER_PAIRS) -> Result:
+async def measure(pairs: int = PAIRS, power_pairs: int = POWER_PAIRS, pilot_items: int = PILOT_ITEMS) -> Result:
     """Simulates pairs of equal systems, and pairs that differ by what sample sizes were reckoned for."""
     result = Result("evidence-statistics")
     equal = await _simulate(pairs, ITEMS, _EQUAL, SCORERS)
@@ -59,12 +59,12 @@ async def measure(pairs: int = PAIRS, power_pairs: int = POWER_PAIRS) -> Result:
         result.figures.append(Figure(f"false promotions, {name}: upper end", "share", high, (), Bar(ALPHA), note))
     family = sum(any(verdict.significant.values()) for verdict in equal) / pairs
     result.figures.append(Figure("any scorer called different after Holm, though equal", "share", family))
-    pilot = (await asyncio.to_thread(_results, 0, PILOT_ITEMS, _BETTER, SCORERS))[0]
+    pilot = (await asyncio.to_thread(_results, 0, pilot_items, _BETTER, SCORERS))[0]
     for name in SCORERS:
         difference = pilot[name].difference
         assert difference is not None
         error = standard_error_of(difference.low, difference.high, difference.confidence_level)
-        needed = items_needed(error * math.sqrt(PILOT_ITEMS), difference.value, confidence_level=0.95, power=POWER)
+        needed = items_needed(error * math.sqrt(pilot_items), difference.value, confidence_level=0.95, power=POWER)
         better = await _simulate(power_pairs, needed, _BETTER, (name,))
         share = sum(verdict.passed[name] for verdict in better) / power_pairs
         low, high = interval(share, power_pairs)
