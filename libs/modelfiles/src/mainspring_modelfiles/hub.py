@@ -1,7 +1,7 @@
 """A model from Hugging Face's hub: only the files that may come in are fetched, and a commit is fixed.
 
-Where it is cached (`HF_HOME`), whether the network may be used at all (`HF_HUB_OFFLINE=1`), by which host (`HF_ENDPOINT`)
-and with which token (`HF_TOKEN`) is Hugging Face's own configuration, read from the environment.
+Where it is cached (`HF_HOME`), whether the network may be used at all (`HF_HUB_OFFLINE=1`), by which host
+(`HF_ENDPOINT`) and with which token (`HF_TOKEN`) is Hugging Face's own configuration, read from the environment.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m mainspring_modelfiles.importer < request.json
 
-Request: `{"kind": "FOUNDATION" | "EMBEDDING", "package": "", "path": "", "hub": "", "context_tokens": 0, "out": "/folder"}`.
+Request: `{"kind": "FOUNDATION" | "EMBEDDING", "package": "", "path": "", "hub": "", "context_tokens": 0, "out": "/f"}`.
 Exactly one of `package`, `path` and `hub` is set; `context_tokens` 0 stands for the model's own limit, at most 2,048.
 
 Exit status 0 prints `{"files": {role: path below out}, "serving": {...}, "licence": "", "origin": ""}`; status 2 prints
