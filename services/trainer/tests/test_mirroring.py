@@ -62,7 +62,8 @@ class Mlflow:
             return await answer.json()
 
     async def _answers(self) -> bool:
-        assert self.process.returncode is None, (self.folder / "mlflow.log").read_text()[-2000:]
+        if self.process.returncode is not None:
+            raise RuntimeError((self.folder / "mlflow.log").read_text()[-2000:])
         try:
             async with aiohttp.ClientSession() as session, session.get(f"{self.url}/health") as answer:
                 return answer.status == 200
