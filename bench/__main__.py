@@ -3,8 +3,8 @@
 usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
-evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-queue, train-search, and those of
-`make bench-data`: data-messy, data-near, data-pipeline.
+evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-quality, train-queue, train-search, and
+those of `make bench-data`: data-messy, data-near, data-pipeline.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -40,6 +40,7 @@ from bench import (
     stack,
     table,
     throughput,
+    train_quality,
     train_queue,
     train_search,
 )
@@ -49,7 +50,7 @@ from mainspring_testkit.servers import scratch_folder
 
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
 EVIDENCE = ("evidence-events", "evidence-evaluator", "evidence-registry", "evidence-statistics")
-SLOW = ("demo", "e2e", *EVIDENCE, "train-queue", "train-search")
+SLOW = ("demo", "e2e", *EVIDENCE, "train-quality", "train-queue", "train-search")
 DATA = ("data-messy", "data-near", "data-pipeline")
 OUT = machine.ROOT / ".build" / "bench.json"
 
@@ -72,6 +73,7 @@ class Runner:
             "evidence-registry": evidence_registry.measure,
             "demo": lambda: quality.demo(folder),
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
+            "train-quality": lambda: train_quality.measure(folder / "train-quality", options.data),
             "train-queue": lambda: train_queue.measure(folder / "train-queue"),
             "train-search": lambda: train_search.measure(folder / "train-search", options.data),
             "data-messy": lambda: data_messy.measure(folder, options.messy, options.data),

@@ -60,7 +60,7 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
             [PYTHON, ROOT / "bench" / "workers" / "generate.py"],
-            input=json.dumps({**request, "scratch": str(self.work)}),
+            input=json.dumps(request),
             text=True,
             capture_output=True,
             check=False,

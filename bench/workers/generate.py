@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ def answer(asked: dict[str, Any]) -> list[str]:
     model = Path(asked["model"])
     adapter = Path(asked["adapter"]) / "adapter.gguf" if asked["adapter"] else None
     threads = len(os.sched_getaffinity(0))
-    socket = Path(asked["scratch"]) / "door.sock"
-    server = llama.Server(gauge._parameters(llama, model / "model.gguf", adapter, threads, socket))
+    with tempfile.TemporaryDirectory(prefix="mainspring-bench-") as scratch:
+        # An open socket needs no name once nobody is to connect to it.
+        socket = Path(scratch) / "door.sock"
+        server = llama.Server(gauge.parameters(llama, model / "model.gguf", adapter, threads, socket))
     tokenizer = _tokenizer(model)
     texts: list[str] = []
     for number, prompt in enumerate(asked["prompts"]):

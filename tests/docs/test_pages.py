@@ -1,10 +1,14 @@
 """What the pages say is there, is there."""
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
+from mainspring_client.cli.application import app
 from mainspring_client.configuration import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,3 +55,23 @@ def test_the_targets_that_the_readme_names_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     pages = "".join(page.read_text() for page in PAGES)
     assert set(re.findall(r"`make ([a-z][a-z-]+)`", pages)) <= targets
+
+
+@pytest.mark.parametrize("guide", sorted((ROOT / "docs" / "guides").glob("*.md")), ids=lambda guide: guide.name)
+def test_the_command_understands_what_the_guides_tell_it(guide: Path) -> None:
+    programs = re.findall(r"^```sh\n(.*?)^```", guide.read_text(), re.MULTILINE | re.DOTALL)
+    told = [line for program in programs for line in re.findall(r"\.venv/bin/mainspring ([^|)\n]+)", program)]
+    assert told
+    for line in told:
+        try:
+            words = shlex.split(re.sub(r"\$\w+", "x", line.partition(" > ")[0]))
+        except ValueError:
+            continue  # A quotation goes on behind a pipe.
+        command: Any = typer.main.get_command(app)
+        while hasattr(command, "commands"):
+            assert words[0] in command.commands, line
+            command = command.commands[words.pop(0)]
+        try:
+            command.make_context(command.name, words)
+        except Exception as err:  # noqa: BLE001 - a file of the guide's that is not there, for example.
+            assert "not exist" in str(err), line

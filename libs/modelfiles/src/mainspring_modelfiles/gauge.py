@@ -35,7 +35,7 @@ def measure(model: Path, adapter: Path | None, threads: int) -> dict[str, float]
     before = _resident_bytes()
     folder = Path(tempfile.mkdtemp(prefix="mainspring-gauge-"))
     try:
-        server = llama.Server(_parameters(llama, model, adapter, threads, folder / "door.sock"))
+        server = llama.Server(parameters(llama, model, adapter, threads, folder / "door.sock"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     prompts, answers = [], []
@@ -53,7 +53,8 @@ def measure(model: Path, adapter: Path | None, threads: int) -> dict[str, float]
     }
 
 
-def _parameters(llama: Any, model: Path, adapter: Path | None, threads: int, socket: Path) -> Any:
+def parameters(llama: Any, model: Path, adapter: Path | None, threads: int, socket: Path) -> Any:
+    """What `xllamacpp.Server` needs for one request at a time; the folder of `socket` may go once it has begun."""
     made = llama.CommonParams()
     made.model.path = str(model)
     if adapter is not None:
