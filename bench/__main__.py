@@ -3,8 +3,8 @@
 usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
-evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-quality, train-queue, train-search, and
-those of `make bench-data`: data-messy, data-near, data-pipeline.
+evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-quality, train-queue, train-search,
+and those of `make bench-data`: data-messy, data-near, data-pipeline.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
