@@ -1,5 +1,6 @@
 """Published versions as their users meet them: rows, comparisons, exports, tags, retention; the service is real."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .harness import DATASET, DataIngest, pairs
 
 # Of what mlcroissant calls.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+TRAINING_PYTHON = Path(__file__).resolve().parents[3] / ".venv-train" / "bin" / "python"
 Change = comparison_pb2.RowChange
 FORMATS = pb.ExportDatasetVersionRequest
 
@@ -142,6 +144,40 @@ async def test_an_export_as_json_lines_holds_the_canonical_rows(ingest: DataInge
     }
     described = mlcroissant.Dataset(jsonld=tmp_path / "out/croissant.json")
     assert not described.metadata.issues.errors
+
+
+async def test_an_export_opens_unchanged_in_hugging_faces_datasets(ingest: DataIngest, tmp_path: Path) -> None:
+    if not TRAINING_PYTHON.exists():
+        pytest.skip("no training environment; 'make setup' makes it, and datasets is in it")
+    await ingest.put_recipe()
+    version = await published(ingest, pairs(60))
+    folder = tmp_path / "out"
+    async with client(ingest) as mainspring:
+        await mainspring.dataset_versions.export(version.name, folder)
+    program = (
+        "import datasets, json, sys\n"
+        "whole = datasets.load_dataset(sys.argv[1])\n"
+        "shards = datasets.load_dataset('parquet', data_files=sys.argv[1] + '/data/train-*.parquet')\n"
+        "sizes = {split: len(rows) for split, rows in whole.items()}\n"
+        "print(json.dumps([sizes, len(shards['train']), whole['train'][0]['messages']]))"
+    )
+    child = await asyncio.create_subprocess_exec(
+        TRAINING_PYTHON,
+        "-c",
+        program,
+        str(folder),
+        env={"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, errors = await child.communicate()
+    assert child.returncode == 0, errors.decode()[-2000:]
+    counts, train, messages = json.loads(out)
+    assert counts == {
+        dataset_pb2.Split.Name(c.split).removeprefix("SPLIT_").lower(): c.rows for c in version.splits if c.rows
+    }
+    assert train == counts["train"]
+    assert [message["role"] for message in messages] == ["user", "assistant"]
 
 
 async def test_f10_an_export_of_a_damaged_shard_ends_with_an_error_and_leaves_no_such_file(
