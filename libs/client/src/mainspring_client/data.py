@@ -104,6 +104,32 @@ class Data(Area):
         )
         return response.preview
 
+    async def fetch(
+        self, project: str, *, uri: str = "", connection: str = "", sql: str = "", timeout_s: float = 3600
+    ) -> AsyncIterator[source_service_pb2.FetchSourceResponse]:
+        """Has the server copy what lies elsewhere, file by file; what it may reach is a matter of its settings.
+
+        Args:
+            project: Whose sources.
+            uri: Objects (`s3://`, `gs://`, `az://`) or a file by `https://`; or else:
+            connection: Name of a database in the server's settings.
+            sql: What is asked of it.
+            timeout_s: Longest time for all of it.
+
+        Raises:
+            InvalidInput: SOURCE_NOT_ALLOWED.
+        """
+        request = source_service_pb2.FetchSourceRequest(parent=str(ProjectName(project)))
+        if uri:
+            request.uri = uri
+        else:
+            request.query.CopyFrom(source_service_pb2.DatabaseQuery(connection=connection, sql=sql))
+        responses = self._connection.caller.stream(
+            self.source_stub.FetchSource, request, source_service_pb2.FetchSourceResponse, timeout_s=timeout_s
+        )
+        async for response in responses:
+            yield response
+
     async def recipe(self, name: str) -> recipe_pb2.IngestionRecipe:
         """An ingestion recipe."""
         request = pb.GetIngestionRecipeRequest(name=name)

@@ -10,7 +10,9 @@ from mainspring.data.v1 import version_service_pb2_grpc as version_pb_grpc
 from mainspring_data_ingest.adapters import annotations as annotation_adapters
 from mainspring_data_ingest.adapters import postgres
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
+from mainspring_data_ingest.adapters.connections import Connections
 from mainspring_data_ingest.adapters.embeddings import EmbedderEmbeddings
+from mainspring_data_ingest.adapters.fetching import AllowedFetcher
 from mainspring_data_ingest.adapters.lineage import RegistryLineage
 from mainspring_data_ingest.adapters.plotter import ChildPlotter
 from mainspring_data_ingest.adapters.previewer import ChildPreviewer
@@ -164,7 +166,9 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         annotation_service_pb2_grpc.add_AnnotationServiceServicer_to_server,
         AnnotationServicer(annotation, Annotations(annotation, ingestions)),
     )
-    sources = Sources(ChildPreviewer(files, scratch))
+    connections = Connections.parse(settings.source_connections.get_secret_value())
+    fetcher = AllowedFetcher(connections, settings.fetch_timeout_s)
+    sources = Sources(ChildPreviewer(files, scratch), fetcher, files, settings.max_upload_bytes)
     server.add(SOURCES, source_pb_grpc.add_SourceServiceServicer_to_server, SourceServicer(sources))
     return await process.run()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from mainspring_svckit.settings import ServiceSettings
 
@@ -20,6 +20,11 @@ class DataIngestSettings(ServiceSettings):
     )
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Largest file that may be uploaded.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
+    source_connections: SecretStr = Field(
+        SecretStr(""),
+        description="What sources may be fetched from, as JSON: object stores, databases, hosts. Nothing when unset.",
+    )
+    fetch_timeout_s: float = Field(600.0, gt=0, le=86400, description="Longest time to fetch one file.")
     ingestion_workers: int = Field(1, ge=1, le=64, description="Ingestions that one replica does at a time.")
     work_lease_s: float = Field(
         30.0, ge=1, le=600, description="Silence after which a replica's ingestion goes to another one."

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from mainspring_client.collecting import LocalSource
 
 Files = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
-        help="Files, folders or patterns: JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text, Markdown, HTML, PDF, DOCX,"
-        " Python code, and gzip, Zstandard or ZIP of these."
+        help="Files, folders, patterns, or URIs that the server may fetch (s3://, gs://, az://, https://): JSON Lines,"
+        " JSON, CSV, TSV, Parquet, Arrow, text, Markdown, HTML, PDF, DOCX, Python code, and gzip, Zstandard or ZIP of"
+        " these."
     ),
+]
+FromQuery = Annotated[
+    str, typer.Option(help="CONNECTION:SQL, a query of a Postgres database that the server's settings name.")
 ]
 InputColumn = Annotated[str, typer.Option(help="Column with the text, or messages, that the model is given.")]
 TargetColumn = Annotated[str, typer.Option(help="Column with what it should answer.")]
@@ -41,7 +45,8 @@ def register(datasets: typer.Typer) -> None:
 
 
 def preview(
-    files: Files,
+    files: Files = None,
+    query: FromQuery = "",
     input_column: InputColumn = "",
     target_column: TargetColumn = "",
     messages_column: MessagesColumn = "",
@@ -61,19 +66,20 @@ def preview(
 
     async def body(mainspring: Mainspring) -> list[_Sent]:
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
-            return await _send(mainspring, project, files, columns, records, stack, ticker)
+            return await _send(mainspring, project, files or [], columns, records, stack, ticker, query)
 
     sent = with_client(data, body)
     if json_:
-        print_json([{"file": one.local.name, "artifact": one.artifact, **_fields(one.preview)} for one in sent])
+        print_json([{"file": one.name, "artifact": one.artifact, **_fields(one.preview)} for one in sent])
         return
     for one in sent:
         _print_preview(one)
 
 
 def import_(
-    files: Files,
     dataset: Annotated[str, typer.Option(help="Dataset id; the ingestion recipe is called the same.")],
+    files: Files = None,
+    query: FromQuery = "",
     input_column: InputColumn = "",
     target_column: TargetColumn = "",
     messages_column: MessagesColumn = "",
@@ -117,7 +123,7 @@ def import_(
     async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
             known = None if fresh else await _recipe(mainspring, project, dataset)
-            sent = await _send(mainspring, project, files, columns, 1, stack, ticker, known)
+            sent = await _send(mainspring, project, files or [], columns, 1, stack, ticker, query, known)
             if known is None:
                 held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
                 recipe = {"prompt_template": prompt_template, "system_prompt": system_prompt}
@@ -134,11 +140,12 @@ def import_(
 
 @dataclass(frozen=True)
 class _Sent:
-    """A source that is stored, and what it would give; `own` when its columns are not those of the recipe."""
+    """A source that is stored, and what it would give."""
 
-    local: LocalSource
+    name: str
     artifact: artifact_pb2.Artifact
     preview: source_pb2.SourcePreview
+    origin: str = ""
 
 
 def _columns(options: dict[str, Any]) -> dict[str, str]:
@@ -164,6 +171,7 @@ async def _send(
     records: int,
     stack: ExitStack,
     ticker: Ticker,
+    query: str,
     known: recipe_pb2.IngestionRecipe | None = None,
 ) -> list[_Sent]:
     """Uploads everything and looks into it; documents keep the columns of their own shape."""
@@ -172,17 +180,32 @@ async def _send(
 
     asked = known.columns if known is not None else recipe_pb2.ColumnMapping(**columns) if columns else None
     sent: list[_Sent] = []
-    for local in collect(files, stack):
+
+    async def look(name: str, artifact: artifact_pb2.Artifact, origin: str = "") -> None:
+        ticker.tell(f"looking into {name}")
+        found = await mainspring.data.preview(project, artifact, columns=asked, records=records)
+        ticker.keep(_summary(name, found))
+        sent.append(_Sent(name, artifact, found, origin))
+
+    here = [text for text in files if "://" not in text]
+    for local in collect(here, stack) if here else ():
         size = local.path.stat().st_size
 
         def told(done: int, local: LocalSource = local, size: int = size) -> None:
             ticker.progress(f"uploading {local.name}", done, size)
 
-        artifact = await mainspring.data.upload(project, local.path, filename=local.name, on_sent=told)
-        ticker.tell(f"looking into {local.name}")
-        found = await mainspring.data.preview(project, artifact, columns=asked, records=records)
-        ticker.keep(_summary(local.name, found))
-        sent.append(_Sent(local, artifact, found))
+        await look(local.name, await mainspring.data.upload(project, local.path, filename=local.name, on_sent=told))
+    for uri in files:
+        if "://" in uri:
+            ticker.tell(f"the server fetches {uri}")
+            async for fetched in mainspring.data.fetch(project, uri=uri):
+                await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
+    if query:
+        connection, _, sql = query.partition(":")
+        async for fetched in mainspring.data.fetch(project, connection=connection, sql=sql):
+            await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
+    if not sent:
+        raise typer.BadParameter("name files, URIs or a --query")
     return sent
 
 
@@ -198,7 +221,7 @@ async def _write_recipe(
         if not one.preview.HasField("columns"):
             names = ", ".join(one.preview.column_names[:20]) or "none"
             message = (
-                f"{one.local.name}: its records have no usual shape (columns: {names}); say where the text is with"
+                f"{one.name}: its records have no usual shape (columns: {names}); say where the text is with"
                 " --input-column and --target-column, --messages-column, or --text-column"
             )
             raise InvalidInput(message, reason="COLUMNS_UNKNOWN")
@@ -218,9 +241,12 @@ async def _ingest(
     from mainspring_svckit.names import IngestionRecipeName
 
     sources = [
-        ingestion_pb2.Source(artifact=one.artifact, format=one.preview.format, columns=one.preview.columns)
-        if one.preview.columns != sent[0].preview.columns
-        else ingestion_pb2.Source(artifact=one.artifact, format=one.preview.format)
+        ingestion_pb2.Source(
+            artifact=one.artifact,
+            format=one.preview.format,
+            origin=one.origin,
+            columns=one.preview.columns if one.preview.columns != sent[0].preview.columns else None,
+        )
         for one in sent
     ]
     ingestion = await mainspring.data.ingest(expand(IngestionRecipeName, project, dataset, "dataset"), sources)
@@ -288,7 +314,7 @@ def _print_preview(one: _Sent) -> None:
     }
     print_fields(
         {
-            "file": one.local.name,
+            "file": one.name,
             "format": file_format,
             "shape": shape,
             "columns": columns,

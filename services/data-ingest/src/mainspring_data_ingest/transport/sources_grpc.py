@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from mainspring.common.v1 import chat_pb2
@@ -10,11 +11,12 @@ from mainspring.data.v1 import source_service_pb2 as pb
 from mainspring.data.v1 import source_service_pb2_grpc as pb_grpc
 from mainspring_data_ingest.application.sources import Sources
 from mainspring_data_ingest.domain.ingestions import SourceFormat
+from mainspring_data_ingest.domain.places import Query, Remote
 from mainspring_data_ingest.domain.previews import Preview, PreviewedRecord
 from mainspring_data_ingest.transport.mapping import refused_to_proto
 from mainspring_data_ingest.transport.reports import refusals_to_proto
 from mainspring_data_ingest.transport.steps import columns_from_proto, columns_to_proto
-from mainspring_svckit.mapping import artifact_from_proto
+from mainspring_svckit.mapping import artifact_from_proto, artifact_to_proto
 from mainspring_svckit.names import ProjectName
 
 NAME = "mainspring.data.v1.SourceService"
@@ -36,6 +38,13 @@ class SourceServicer(pb_grpc.SourceServiceServicer):
             request.record_count,
         )
         return pb.PreviewSourceResponse(preview=_preview(found))
+
+    async def FetchSource(self, request: pb.FetchSourceRequest, context: Any) -> AsyncIterator[pb.FetchSourceResponse]:
+        project = ProjectName.parse(request.parent, "parent").project
+        query = request.query
+        place = Remote(request.uri) if request.WhichOneof("place") == "uri" else Query(query.connection, query.sql)
+        async for artifact, origin in self._sources.fetch(project, place):
+            yield pb.FetchSourceResponse(artifact=artifact_to_proto(artifact), origin=origin)
 
 
 def _preview(found: Preview) -> source_pb2.SourcePreview:

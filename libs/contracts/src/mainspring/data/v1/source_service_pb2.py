@@ -31,7 +31,7 @@ from mainspring.data.v1 import recipe_pb2 as mainspring_dot_data_dot_v1_dot_reci
 from mainspring.data.v1 import source_pb2 as mainspring_dot_data_dot_v1_dot_source__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mainspring/data/v1/source_service.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/common/v1/artifact.proto\x1a\"mainspring/data/v1/ingestion.proto\x1a\x1fmainspring/data/v1/recipe.proto\x1a\x1fmainspring/data/v1/source.proto\"\xa1\x02\n\x14PreviewSourceRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12<\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.ArtifactB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12?\n\x06\x66ormat\x18\x03 \x01(\x0e\x32!.mainspring.data.v1.Source.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x07\x63olumns\x18\x04 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\x04\xe2\x41\x01\x01\x12#\n\x0crecord_count\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\"K\n\x15PreviewSourceResponse\x12\x32\n\x07preview\x18\x01 \x01(\x0b\x32!.mainspring.data.v1.SourcePreview2{\n\rSourceService\x12j\n\rPreviewSource\x12(.mainspring.data.v1.PreviewSourceRequest\x1a).mainspring.data.v1.PreviewSourceResponse\"\x04\x88\xb5\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mainspring/data/v1/source_service.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/common/v1/artifact.proto\x1a\"mainspring/data/v1/ingestion.proto\x1a\x1fmainspring/data/v1/recipe.proto\x1a\x1fmainspring/data/v1/source.proto\"\xa1\x02\n\x14PreviewSourceRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12<\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.ArtifactB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12?\n\x06\x66ormat\x18\x03 \x01(\x0e\x32!.mainspring.data.v1.Source.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x07\x63olumns\x18\x04 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\x04\xe2\x41\x01\x01\x12#\n\x0crecord_count\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\"K\n\x15PreviewSourceResponse\x12\x32\n\x07preview\x18\x01 \x01(\x0b\x32!.mainspring.data.v1.SourcePreview\"\xa0\x01\n\x12\x46\x65tchSourceRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x19\n\x03uri\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0fH\x00\x12\x32\n\x05query\x18\x03 \x01(\x0b\x32!.mainspring.data.v1.DatabaseQueryH\x00\x42\x0e\n\x05place\x12\x05\xbaH\x02\x08\x01\"d\n\rDatabaseQuery\x12\x35\n\nconnection\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12\x1c\n\x03sql\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\xa0\x9c\x01\"W\n\x13\x46\x65tchSourceResponse\x12\x30\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x0e\n\x06origin\x18\x02 \x01(\t2\xe3\x01\n\rSourceService\x12j\n\rPreviewSource\x12(.mainspring.data.v1.PreviewSourceRequest\x1a).mainspring.data.v1.PreviewSourceResponse\"\x04\x88\xb5\x18\x02\x12\x66\n\x0b\x46\x65tchSource\x12&.mainspring.data.v1.FetchSourceRequest\x1a\'.mainspring.data.v1.FetchSourceResponse\"\x04\x88\xb5\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,12 +48,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREVIEWSOURCEREQUEST'].fields_by_name['columns']._serialized_options = b'\342A\001\001'
   _globals['_PREVIEWSOURCEREQUEST'].fields_by_name['record_count']._loaded_options = None
   _globals['_PREVIEWSOURCEREQUEST'].fields_by_name['record_count']._serialized_options = b'\342A\001\001\272H\006\032\004\030d(\000'
+  _globals['_FETCHSOURCEREQUEST'].oneofs_by_name['place']._loaded_options = None
+  _globals['_FETCHSOURCEREQUEST'].oneofs_by_name['place']._serialized_options = b'\272H\002\010\001'
+  _globals['_FETCHSOURCEREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_FETCHSOURCEREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\024r\0222\020^projects/[^/]+$'
+  _globals['_FETCHSOURCEREQUEST'].fields_by_name['uri']._loaded_options = None
+  _globals['_FETCHSOURCEREQUEST'].fields_by_name['uri']._serialized_options = b'\272H\007r\005\020\001\030\320\017'
+  _globals['_DATABASEQUERY'].fields_by_name['connection']._loaded_options = None
+  _globals['_DATABASEQUERY'].fields_by_name['connection']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[a-z][a-z0-9-]{0,62}$'
+  _globals['_DATABASEQUERY'].fields_by_name['sql']._loaded_options = None
+  _globals['_DATABASEQUERY'].fields_by_name['sql']._serialized_options = b'\342A\001\002\272H\010r\006\020\001\030\240\234\001'
   _globals['_SOURCESERVICE'].methods_by_name['PreviewSource']._loaded_options = None
   _globals['_SOURCESERVICE'].methods_by_name['PreviewSource']._serialized_options = b'\210\265\030\002'
+  _globals['_SOURCESERVICE'].methods_by_name['FetchSource']._loaded_options = None
+  _globals['_SOURCESERVICE'].methods_by_name['FetchSource']._serialized_options = b'\210\265\030\002'
   _globals['_PREVIEWSOURCEREQUEST']._serialized_start=300
   _globals['_PREVIEWSOURCEREQUEST']._serialized_end=589
   _globals['_PREVIEWSOURCERESPONSE']._serialized_start=591
   _globals['_PREVIEWSOURCERESPONSE']._serialized_end=666
-  _globals['_SOURCESERVICE']._serialized_start=668
-  _globals['_SOURCESERVICE']._serialized_end=791
+  _globals['_FETCHSOURCEREQUEST']._serialized_start=669
+  _globals['_FETCHSOURCEREQUEST']._serialized_end=829
+  _globals['_DATABASEQUERY']._serialized_start=831
+  _globals['_DATABASEQUERY']._serialized_end=931
+  _globals['_FETCHSOURCERESPONSE']._serialized_start=933
+  _globals['_FETCHSOURCERESPONSE']._serialized_end=1020
+  _globals['_SOURCESERVICE']._serialized_start=1023
+  _globals['_SOURCESERVICE']._serialized_end=1250
 # @@protoc_insertion_point(module_scope)

@@ -85,3 +85,95 @@ class PreviewSourceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewSourceResponse: _TypeAlias = PreviewSourceResponse  # noqa: Y015
+
+@_typing.final
+class FetchSourceRequest(_message.Message):
+    """Request of SourceService.FetchSource."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}`."""
+    uri: _builtins.str
+    """An object (`s3://`, `gs://`, `az://`), a prefix that ends with a slash, or a pattern with `*` for all objects that match; or one file by
+    `https://`.
+    """
+    @_builtins.property
+    def query(self) -> Global___DatabaseQuery:
+        """The rows of a query."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        query: Global___DatabaseQuery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "query", b"query", "uri", b"uri"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "place", b"place", "query", b"query", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_place: _TypeAlias = _typing.Literal["uri", "query"]  # noqa: Y015
+    _WhichOneofArgType_place: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_place) -> _WhichOneofReturnType_place | None: ...
+
+Global___FetchSourceRequest: _TypeAlias = FetchSourceRequest  # noqa: Y015
+
+@_typing.final
+class DatabaseQuery(_message.Message):
+    """DatabaseQuery is a query of a Postgres database that the service's settings name. Its rows become a JSON Lines file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    SQL_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """Required. Name of the connection, as the service's settings have it; addresses and passwords stand there only."""
+    sql: _builtins.str
+    """Required. One statement that reads; it runs in a read-only transaction. Order it, or the same data gives other bytes each time. At most
+    20,000 characters.
+    """
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+        sql: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "sql", b"sql"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatabaseQuery: _TypeAlias = DatabaseQuery  # noqa: Y015
+
+@_typing.final
+class FetchSourceResponse(_message.Message):
+    """Response of SourceService.FetchSource; one for each file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """Where they came from, without what could be secret; put it into the source's `origin`."""
+    @_builtins.property
+    def artifact(self) -> _artifact_pb2.Artifact:
+        """The stored bytes."""
+
+    def __init__(
+        self,
+        *,
+        artifact: _artifact_pb2.Artifact | None = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchSourceResponse: _TypeAlias = FetchSourceResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SourceServiceStub:
-    """SourceService looks into sources before they are imported.
+    """SourceService looks into sources before they are imported, and fetches what lies elsewhere.
     """
 
     def __init__(self, channel):
@@ -40,15 +40,28 @@ class SourceServiceStub:
                 request_serializer=mainspring_dot_data_dot_v1_dot_source__service__pb2.PreviewSourceRequest.SerializeToString,
                 response_deserializer=mainspring_dot_data_dot_v1_dot_source__service__pb2.PreviewSourceResponse.FromString,
                 _registered_method=True)
+        self.FetchSource = channel.unary_stream(
+                '/mainspring.data.v1.SourceService/FetchSource',
+                request_serializer=mainspring_dot_data_dot_v1_dot_source__service__pb2.FetchSourceRequest.SerializeToString,
+                response_deserializer=mainspring_dot_data_dot_v1_dot_source__service__pb2.FetchSourceResponse.FromString,
+                _registered_method=True)
 
 
 class SourceServiceServicer:
-    """SourceService looks into sources before they are imported.
+    """SourceService looks into sources before they are imported, and fetches what lies elsewhere.
     """
 
     def PreviewSource(self, request, context):
         """Reads the beginning of a source: its format, the shape of its records, the columns that this proposes, and what would be refused. Nothing
         is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchSource(self, request, context):
+        """Copies what lies elsewhere to the artifact store, file by file, so that what is imported is named by its bytes. A repeat is harmless: the
+        same bytes give the same artifact. What may be reached is a matter of the service's settings; nothing is by default (SOURCE_NOT_ALLOWED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +75,11 @@ def add_SourceServiceServicer_to_server(servicer, server):
                     request_deserializer=mainspring_dot_data_dot_v1_dot_source__service__pb2.PreviewSourceRequest.FromString,
                     response_serializer=mainspring_dot_data_dot_v1_dot_source__service__pb2.PreviewSourceResponse.SerializeToString,
             ),
+            'FetchSource': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchSource,
+                    request_deserializer=mainspring_dot_data_dot_v1_dot_source__service__pb2.FetchSourceRequest.FromString,
+                    response_serializer=mainspring_dot_data_dot_v1_dot_source__service__pb2.FetchSourceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mainspring.data.v1.SourceService', rpc_method_handlers)
@@ -71,7 +89,7 @@ def add_SourceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SourceService:
-    """SourceService looks into sources before they are imported.
+    """SourceService looks into sources before they are imported, and fetches what lies elsewhere.
     """
 
     @staticmethod
@@ -91,6 +109,33 @@ class SourceService:
             '/mainspring.data.v1.SourceService/PreviewSource',
             mainspring_dot_data_dot_v1_dot_source__service__pb2.PreviewSourceRequest.SerializeToString,
             mainspring_dot_data_dot_v1_dot_source__service__pb2.PreviewSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mainspring.data.v1.SourceService/FetchSource',
+            mainspring_dot_data_dot_v1_dot_source__service__pb2.FetchSourceRequest.SerializeToString,
+            mainspring_dot_data_dot_v1_dot_source__service__pb2.FetchSourceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SourceServiceStub:
-    """SourceService looks into sources before they are imported."""
+    """SourceService looks into sources before they are imported, and fetches what lies elsewhere."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,27 @@ class SourceServiceStub:
     """Reads the beginning of a source: its format, the shape of its records, the columns that this proposes, and what would be refused. Nothing
     is stored.
     """
+    FetchSource: _grpc.UnaryStreamMultiCallable[_source_service_pb2.FetchSourceRequest, _source_service_pb2.FetchSourceResponse]
+    """Copies what lies elsewhere to the artifact store, file by file, so that what is imported is named by its bytes. A repeat is harmless: the
+    same bytes give the same artifact. What may be reached is a matter of the service's settings; nothing is by default (SOURCE_NOT_ALLOWED).
+    """
 
 @_typing.type_check_only
 class SourceServiceAsyncStub(SourceServiceStub):
-    """SourceService looks into sources before they are imported."""
+    """SourceService looks into sources before they are imported, and fetches what lies elsewhere."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PreviewSource: _aio.UnaryUnaryMultiCallable[_source_service_pb2.PreviewSourceRequest, _source_service_pb2.PreviewSourceResponse]  # type: ignore[assignment]
     """Reads the beginning of a source: its format, the shape of its records, the columns that this proposes, and what would be refused. Nothing
     is stored.
     """
+    FetchSource: _aio.UnaryStreamMultiCallable[_source_service_pb2.FetchSourceRequest, _source_service_pb2.FetchSourceResponse]  # type: ignore[assignment]
+    """Copies what lies elsewhere to the artifact store, file by file, so that what is imported is named by its bytes. A repeat is harmless: the
+    same bytes give the same artifact. What may be reached is a matter of the service's settings; nothing is by default (SOURCE_NOT_ALLOWED).
+    """
 
 class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """SourceService looks into sources before they are imported."""
+    """SourceService looks into sources before they are imported, and fetches what lies elsewhere."""
 
     @_abc_1.abstractmethod
     def PreviewSource(
@@ -59,6 +67,16 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_source_service_pb2.PreviewSourceResponse, _abc.Awaitable[_source_service_pb2.PreviewSourceResponse]]:
         """Reads the beginning of a source: its format, the shape of its records, the columns that this proposes, and what would be refused. Nothing
         is stored.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchSource(
+        self,
+        request: _source_service_pb2.FetchSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_source_service_pb2.FetchSourceResponse], _abc.AsyncIterator[_source_service_pb2.FetchSourceResponse]]:
+        """Copies what lies elsewhere to the artifact store, file by file, so that what is imported is named by its bytes. A repeat is harmless: the
+        same bytes give the same artifact. What may be reached is a matter of the service's settings; nothing is by default (SOURCE_NOT_ALLOWED).
         """
 
 def add_SourceServiceServicer_to_server(servicer: SourceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,236 @@
+"""Sources are fetched from object stores, by https and from Postgres, as far as the settings allow it."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import obstore
+import pytest
+from aiohttp import web
+from obstore.store import S3Store
+
+from mainspring_data_ingest.adapters.connections import Connections
+from mainspring_data_ingest.adapters.fetching import AllowedFetcher
+from mainspring_data_ingest.application.sources import Sources
+from mainspring_data_ingest.domain.places import Place, Query, Remote
+from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed, QuotaExceeded
+from mainspring_testkit.fakes import FakeArtifacts
+from mainspring_testkit.servers import PostgresServer
+
+
+def allowed(**connections: Any) -> Sources:
+    """Sources of which these connections may be fetched."""
+    previewer: Any = None
+    fetcher = AllowedFetcher(Connections.parse(json.dumps(connections)), 20)
+    return Sources(previewer, fetcher, FakeArtifacts(), 1 << 20)
+
+
+async def fetched(sources: Sources, place: Place, project: str = "p") -> dict[str, tuple[str, bytes]]:
+    """Files by name, with origin and bytes."""
+    store: Any = sources._files  # pyright: ignore[reportPrivateUsage] - what was stored.
+    found: dict[str, tuple[str, bytes]] = {}
+    async for artifact, origin in sources.fetch(project, place):
+        found[artifact.filename] = (origin, await store.read(project, artifact))
+    return found
+
+
+async def refusal(sources: Sources, place: Place, project: str = "p") -> str:
+    with pytest.raises(MainspringError) as caught:
+        await fetched(sources, place, project)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        Remote("s3://bucket/x.jsonl"),
+        Remote("https://example.org/x.jsonl"),
+        Remote("file:///etc/passwd"),
+        Remote("gopher://example.org/x"),
+        Remote("nothing"),
+        Query("warehouse", "SELECT 1"),
+    ],
+)
+async def test_b8_nothing_may_be_fetched_unless_a_setting_allows_it(place: Place) -> None:
+    assert await refusal(allowed(), place) == "SOURCE_NOT_ALLOWED"
+
+
+async def test_a3_a_connection_serves_the_projects_that_it_names() -> None:
+    sources = allowed(
+        store={"kind": "objects", "url": "s3://bucket/a", "projects": ["p"]},
+        web={"kind": "https", "hosts": ["*.example.org"], "projects": ["p"]},
+        base={"kind": "postgres", "url": "postgresql://nowhere", "projects": ["p"]},
+    )
+    for place in (Remote("s3://bucket/a/x"), Remote("https://a.example.org/x"), Query("base", "SELECT 1")):
+        assert await refusal(sources, place, "another") == "SOURCE_NOT_ALLOWED"
+    for uri in ("s3://bucket/ab/x", "s3://bucket/a/../b/x", "https://example.org.evil.net/x", "https://example.org/x"):
+        assert await refusal(sources, Remote(uri)) == "SOURCE_NOT_ALLOWED"
+
+
+class Web:
+    """A server on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.asked = port, list[str]()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+@pytest.fixture
+async def website() -> AsyncIterator[Web]:
+    site: Any = None
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        site.asked.append(request.path)
+        match request.path:
+            case "/rows.jsonl":
+                return web.Response(body=b'{"q": "1"}\n')
+            case "/there":
+                raise web.HTTPFound("/rows.jsonl")
+            case "/inside":
+                raise web.HTTPFound(f"http://localhost:{site.port}/rows.jsonl")
+            case "/metadata":
+                raise web.HTTPFound("http://169.254.169.254/latest/meta-data")
+            case "/file":
+                raise web.HTTPFound("file:///etc/passwd")
+            case "/round":
+                raise web.HTTPFound("/round")
+            case "/endless":
+                response = web.StreamResponse()
+                await response.prepare(request)
+                for _ in range(64):
+                    await response.write(bytes(1 << 16))
+                return response
+            case _:
+                raise web.HTTPNotFound
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    site = Web(runner.addresses[0][1])
+    yield site
+    await runner.cleanup()
+
+
+def own_host(**more: Any) -> Sources:
+    return allowed(web={"kind": "https", "hosts": ["127.0.0.1"], "projects": ["*"], **more})
+
+
+async def test_files_are_fetched_by_http_through_redirects(website: Web) -> None:
+    sources = own_host(allow_private=True)
+    assert await fetched(sources, Remote(website.url("/rows.jsonl?key=secret"))) == {
+        "rows.jsonl": (website.url("/rows.jsonl"), b'{"q": "1"}\n')
+    }
+    assert [body for _, body in (await fetched(sources, Remote(website.url("/there")))).values()] == [b'{"q": "1"}\n']
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/inside", "SOURCE_NOT_ALLOWED"),
+        ("/metadata", "SOURCE_NOT_ALLOWED"),
+        ("/file", "SOURCE_NOT_ALLOWED"),
+        ("/round", "SOURCE_REFUSED"),
+        ("/nothing", "SOURCE_REFUSED"),
+        ("/endless", "UPLOAD_TOO_LARGE"),
+    ],
+)
+async def test_b8_redirects_inside_and_endless_answers_end(website: Web, path: str, reason: str) -> None:
+    assert await refusal(own_host(allow_private=True), Remote(website.url(path))) == reason
+    assert website.asked.count("/rows.jsonl") == 0
+
+
+async def test_b8_an_allowed_host_with_an_address_inside_is_not_reached(website: Web) -> None:
+    assert await refusal(own_host(), Remote(website.url("/rows.jsonl"))) == "URL_NOT_ALLOWED"
+    local = allowed(web={"kind": "https", "hosts": ["localhost"], "projects": ["*"]})
+    assert await refusal(local, Remote(f"https://localhost:{website.port}/rows.jsonl")) == "URL_NOT_ALLOWED"
+    assert website.asked == []
+
+
+@pytest.fixture
+def bucket() -> Iterator[dict[str, Any]]:
+    """A bucket of a real S3 server, and how it is reached."""
+    server = pytest.importorskip(
+        "moto.server", reason="moto is not installed: its botocore and our other packages want different dateutils"
+    )
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    import urllib.request
+
+    _, port = running.get_host_and_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")):
+        pass
+    yield {
+        "endpoint": endpoint,
+        "access_key_id": "a",
+        "secret_access_key": "secret",
+        "region": "us-east-1",
+    }
+    running.stop()
+
+
+def in_bucket(options: dict[str, Any]) -> Sources:
+    store = {"kind": "objects", "url": "s3://bucket", "options": options, "allow_http": True, "projects": ["p"]}
+    return allowed(store=store)
+
+
+async def test_objects_are_fetched_from_an_s3_server(bucket: dict[str, Any]) -> None:
+    options: Any = bucket
+    store = S3Store("bucket", config=options, client_options={"allow_http": True})
+    for name in ("a/1.jsonl", "a/2.jsonl", "a/3.csv", "b/4.jsonl"):
+        await obstore.put_async(store, name, name.encode())
+    sources = allowed(
+        store={"kind": "objects", "url": "s3://bucket", "options": bucket, "allow_http": True, "projects": ["p"]}
+    )
+    one = await fetched(sources, Remote("s3://bucket/a/1.jsonl"))
+    assert one == {"1.jsonl": ("s3://bucket/a/1.jsonl", b"a/1.jsonl")}
+    assert sorted(await fetched(sources, Remote("s3://bucket/a/*.jsonl"))) == ["1.jsonl", "2.jsonl"]
+    assert sorted(await fetched(sources, Remote("s3://bucket/a/"))) == ["1.jsonl", "2.jsonl", "3.csv"]
+    for uri in ("s3://bucket/none.jsonl", "s3://bucket/none/*"):
+        with pytest.raises(NotFound):
+            await fetched(sources, Remote(uri))
+
+
+async def test_b9_an_object_that_changes_while_it_is_read_is_refused(bucket: dict[str, Any]) -> None:
+    options: Any = bucket
+    store = S3Store("bucket", config=options, client_options={"allow_http": True})
+    for name in ("1", "2"):
+        await obstore.put_async(store, name, name.encode())
+    sources = allowed(
+        store={"kind": "objects", "url": "s3://bucket", "options": bucket, "allow_http": True, "projects": ["p"]}
+    )
+    with pytest.raises(PreconditionFailed) as caught:
+        async for _ in sources.fetch("p", Remote("s3://bucket/*")):
+            await obstore.put_async(store, "2", b"another")
+    assert caught.value.reason == "SOURCE_CHANGED"
+
+
+async def test_a_query_becomes_json_lines_and_cannot_write(postgres: PostgresServer) -> None:
+    url = await postgres.new_database()
+    connection: Any = await asyncpg.connect(url)
+    await connection.execute("CREATE TABLE talk AS SELECT n AS id, 'q' || n AS q FROM generate_series(1, 2500) n")
+    await connection.close()
+    sources = allowed(warehouse={"kind": "postgres", "url": url, "projects": ["p"]})
+    found = await fetched(sources, Query("warehouse", "SELECT id, q, 1.5::numeric AS x FROM talk ORDER BY id"))
+    origin, body = found["warehouse.jsonl"]
+    rows = [json.loads(line) for line in body.splitlines()]
+    assert (len(rows), rows[-1]) == (2500, {"id": 2500, "q": "q2500", "x": "1.5"})
+    assert "secret" not in origin
+    assert url not in origin
+    for sql in ("DELETE FROM talk", "SELECT 1; DELETE FROM talk", "SELECT nothing", "no SQL"):
+        assert await refusal(sources, Query("warehouse", sql)) == "SOURCE_REFUSED"
+    with pytest.raises(QuotaExceeded):
+        await fetched(sources, Query("warehouse", "SELECT repeat('x', 1000) FROM generate_series(1, 5000)"))
+    await refusal(sources, Query("another", "SELECT 1"))
+
+
+def test_settings_with_unknown_fields_are_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match="extra"):
+        Connections.parse('{"a": {"kind": "postgres", "url": "x", "projects": ["p"], "password": "y"}}')
+    with pytest.raises(InvalidInput):
+        Connections.parse("").database("p", "a")
