@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ from mainspring_trainer.adapters.announcements import OutboxAnnouncements
 from mainspring_trainer.adapters.optuna_search import OptunaSearch
 from mainspring_trainer.application.comparing import Comparing
 from mainspring_trainer.application.estimating import Estimating
+from mainspring_trainer.application.grouping import grouped
 from mainspring_trainer.application.inputs import Compute
 from mainspring_trainer.application.mirroring import Mirroring
 from mainspring_trainer.application.policy import Policy
@@ -632,3 +634,33 @@ async def test_a_run_is_estimated_by_what_a_like_one_took(world: World) -> None:
     assert second.usage.peak_memory_bytes == CONSUMED.peak_memory_bytes
     with pytest.raises(PreconditionFailed):
         await estimating.estimate("p", RECIPE.name, "projects/p/datasets/d/versions/9")
+
+
+async def test_lines_that_come_together_are_kept_together_in_order_also_before_a_failure() -> None:
+    async def lines() -> AsyncIterator[Told]:
+        for number in (1, 2, 3):
+            yield {"type": "metric", "step": number}
+        yield {"type": "checkpoint", "step": 3}
+        yield {"type": "metric", "step": 4}
+        raise Unavailable("WORKER_CRASHED", "gone")
+
+    found: list[list[int]] = []
+    with pytest.raises(Unavailable):
+        async for group in grouped(lines(), "metric"):
+            found.append([told["step"] for told in group])
+    assert found == [[1, 2, 3], [3], [4]]
+
+
+async def test_a_line_that_comes_alone_is_not_held_back() -> None:
+    more = asyncio.Event()
+
+    async def lines() -> AsyncIterator[Told]:
+        yield {"type": "metric", "step": 1}
+        await more.wait()
+        yield {"type": "metric", "step": 2}
+
+    found: list[list[int]] = []
+    async for group in grouped(lines(), "metric", within_s=0.05):
+        found.append([told["step"] for told in group])
+        more.set()
+    assert found == [[1], [2]]

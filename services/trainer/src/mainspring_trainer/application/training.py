@@ -150,11 +150,12 @@ class Training:
     ) -> TrainingRun:
         consumed, tokens = child.consumed(), run.usage.tokens
         metrics = [self._metric(run, told, consumed.now) for told in group]
-        for metric in metrics:
-            last = run.latest_metric
-            if last is not None and metric.step > last.step:
-                tokens += round(metric.tokens_per_second * (metric.time - last.time).total_seconds())
-            run = run.measured(metric)
+        # Those of one group have one time, so only the last says how fast the run is.
+        last, newest = run.latest_metric, metrics[-1]
+        if last is not None and newest.step > last.step:
+            speed = sum(metric.tokens_per_second for metric in metrics) / len(metrics)
+            tokens += round(speed * (newest.time - last.time).total_seconds())
+        run = run.measured(newest)
         run = replace(run, usage=replace(before.plus(consumed, self._policy.rates), tokens=tokens))
         async with lease.transaction():
             for metric in metrics:
@@ -203,7 +204,9 @@ class Training:
             artifacts[role] = await ports.files.put_file(project, path, media_type=media_type)
         result = _result(told, artifacts)
         usage = before.plus(child.consumed(), self._policy.rates)
-        run = replace(run, usage=replace(usage, tokens=max(run.usage.tokens, result.tokens)))
+        # Only a run that was done in one go knows; of others what was done again is estimated.
+        tokens = result.tokens if run.attempt == 1 else max(run.usage.tokens, result.tokens)
+        run = replace(run, usage=replace(usage, tokens=tokens))
         run = run.succeeded(result, ports.clock.now())
         async with lease.complete():
             await self._put(run)
