@@ -220,3 +220,13 @@ async def test_a_release_names_what_goes_live_with_the_version(world: World) -> 
     (release,) = await world.ports.releases.all()
     assert release.unit == unit
     assert world.notary.releases[0].details["unit"]["prompt_version"] == unit.prompt_version
+
+
+async def test_a_version_that_serves_and_is_measured_again_is_neither_released_twice_nor_refused(world: World) -> None:
+    await world.put_policy(POLICY)
+    version = await world.version()
+    await world.measure(version, 0.1)
+    for low in (0.1, -0.1):
+        assert await world.measure(version, low, baseline=version.name) is None
+    assert len(world.said(events.ModelReleased)) == 1
+    assert world.said(events.ReleaseRefused) == []

@@ -144,8 +144,15 @@ def _start_workers(
         concurrency=2,
         max_attempts=12,
     )
+    # The registry is asked for the release's signature; a restart of it must not roll a release back.
     rolling = Worker(
-        database, listener, rollouts_module.WORK_KIND, roll_out, on_exhausted=give_up_rollout, concurrency=8
+        database,
+        listener,
+        rollouts_module.WORK_KIND,
+        roll_out,
+        on_exhausted=give_up_rollout,
+        concurrency=8,
+        max_attempts=12,
     )
     process.intake(loading.run(), "deployments")
     process.intake(rolling.run(), "roll-outs")

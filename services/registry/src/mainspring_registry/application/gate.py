@@ -58,7 +58,8 @@ class Gate:
         the version if it may be.
 
         Returns:
-            The decision; None when no policy asks for this suite's word, or other suites are still to come.
+            The decision; None when no policy asks for this suite's word, other suites are still to come, or the version
+            serves already and is only watched.
 
         Raises:
             NotFound: The version is not in the catalogue.
@@ -74,7 +75,8 @@ class Gate:
             if await ports.evidence.get(record.name) is None:
                 await ports.evidence.add(record)
             policy = await self._judging.policy_of(model.name)
-            if policy is None or suite not in policy.suites:
+            serves = await self._judging.serving_version(model) == version.name
+            if policy is None or suite not in policy.suites or serves:
                 return None
             judgement = await self._judging.judge(policy, model, version, GATE)
             if not judgement.measured:
