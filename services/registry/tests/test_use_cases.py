@@ -52,6 +52,15 @@ async def test_a_foundation_models_name_cannot_take_adapters(world: World) -> No
         await world.catalogue.register_adapter(trained)
 
 
+async def test_a_whole_model_that_was_trained_is_a_foundation_model_served_as_its_base(world: World) -> None:
+    await world.base()
+    trained = await world.trained("r")
+    trained = replace(trained, artifacts={"gguf": trained.artifacts["adapter.gguf"]})
+    version = await world.catalogue.register_adapter(trained)
+    assert (version.kind, version.serving) == (ModelKind.FOUNDATION, ServingSpec(2048, "template"))
+    assert version.base_model_version == BASE
+
+
 async def test_i7_good_evidence_releases_and_bad_refuses_with_the_reason(world: World) -> None:
     version = await world.version()
     await world.put_policy(POLICY)

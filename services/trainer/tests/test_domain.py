@@ -7,11 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring.training.v1 import recipe_pb2
 from mainspring_svckit.errors import IllegalTransition, InvalidInput, PreconditionFailed
 from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.contracts.states import assert_as_declared
 from mainspring_trainer.domain.manifests import TRAIN, read_manifest
-from mainspring_trainer.domain.recipes import LoraConfig, TuningRecipe
+from mainspring_trainer.domain.recipes import (
+    Adaptation,
+    Checks,
+    DistillationConfig,
+    LoraConfig,
+    Method,
+    OnlineConfig,
+    Optimization,
+    PretrainingConfig,
+    Rule,
+    StartFrom,
+    TeacherSource,
+    TuningRecipe,
+)
+from mainspring_trainer.domain.results import ADAPTER, REPORT, media_types
 from mainspring_trainer.domain.runs import (
     RUN_STATES,
     Checkpoint,
@@ -22,6 +37,7 @@ from mainspring_trainer.domain.runs import (
     TrainingRun,
     metric_key,
 )
+from mainspring_trainer.transport.recipes import applied_recipe_to_proto, recipe_from_proto
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE = TuningRecipe(
@@ -30,6 +46,8 @@ RECIPE = TuningRecipe(
     base_model_version="projects/p/models/base/versions/1",
     model="projects/p/models/m",
 )
+JUDGE = "projects/p/models/judge/versions/1"
+RULED = OnlineConfig(rule=Rule.WORD_OVERLAP)
 RUN = TrainingRun("projects/p/trainingRuns/r", RECIPE, "projects/p/datasets/d/versions/1", "c", NOW)
 RESULT = TrainingResult({}, 5, 1.0, 2.0, 10, 1000, False, 0)
 DATASET = Dataset(RUN.dataset_version, ArtifactRef("a" * 64, 1), "root")
@@ -69,6 +87,65 @@ def test_an_adapter_is_no_version_of_its_own_base() -> None:
     with pytest.raises(InvalidInput) as caught:
         replace(RECIPE, model="projects/p/models/base").check()
     assert caught.value.reason == "MODEL_IS_BASE"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"method": Method.DPO, "adaptation": Adaptation.FULL}, "ADAPTATION_UNSUPPORTED"),
+        ({"method": Method.PRETRAINING}, "ADAPTATION_UNSUPPORTED"),
+        ({"adaptation": Adaptation.FULL, "start_from": StartFrom.CHAMPION}, "ADAPTATION_UNSUPPORTED"),
+        ({"method": Method.DISTILLATION}, "TEACHER_MISSING"),
+        ({"method": Method.GRPO}, "REWARD_MISSING"),
+        ({"method": Method.RLOO, "online": replace(RULED, reward_model_version=JUDGE)}, "REWARD_MISSING"),
+        (
+            {"method": Method.GRPO, "online": OnlineConfig(reward_model_version=JUDGE.replace("/p/", "/q/"))},
+            "PROJECT_DIFFERS",
+        ),
+    ],
+)
+def test_a_recipe_whose_parts_do_not_fit_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        replace(RECIPE, **changes).check()
+    assert caught.value.reason == reason
+
+
+def test_a_recipe_names_the_model_that_helps_its_method() -> None:
+    taught = DistillationConfig(teacher_model_version=JUDGE)
+    recipe = replace(RECIPE, method=Method.DISTILLATION, distillation=taught, online=RULED)
+    recipe.check()
+    assert recipe.helper_model_version == JUDGE
+    assert replace(recipe, method=Method.GRPO).helper_model_version == ""
+
+
+def test_a_recipe_comes_back_as_it_was_set_with_defaults_for_the_rest() -> None:
+    recipe = replace(
+        RECIPE,
+        method=Method.GRPO,
+        adaptation=Adaptation.QLORA,
+        lora=LoraConfig(8, 4.0, 0.1, rank_stabilized=True),
+        optimization=Optimization(learning_rate=2e-4, packing=True, seed=7),
+        online=replace(RULED, generations=4),
+        distillation=DistillationConfig(JUDGE, TeacherSource.ANSWERS),
+        pretraining=PretrainingConfig(parameters=1000),
+        checks=Checks(("secret 1",), 3),
+    )
+    assert recipe_from_proto(applied_recipe_to_proto(recipe)) == recipe
+    bare = recipe_pb2.TuningRecipe(name=RECIPE.name, method=recipe_pb2.TuningRecipe.METHOD_PRETRAINING)
+    read = recipe_from_proto(bare)
+    assert (read.adaptation, read.optimization.learning_rate, read.lora.alpha) == (Adaptation.FULL, 1e-3, 32)
+    bare.method = recipe_pb2.TuningRecipe.METHOD_DPO
+    assert recipe_from_proto(bare).optimization.learning_rate == 1e-4
+
+
+def test_a_result_is_an_adapter_or_a_whole_model() -> None:
+    whole = {"hf/config.json", "hf/model.safetensors", "hf/tokenizer.json", "gguf", REPORT}
+    assert media_types(whole)["hf/model.safetensors"] == "application/vnd.safetensors"
+    assert media_types({*ADAPTER, REPORT})[REPORT] == "application/json"
+    for made in ({*ADAPTER}, {REPORT}, {*whole, "hf/code.py"}, {*whole, "../gguf"}, whole - {"gguf"}):
+        with pytest.raises(PreconditionFailed) as caught:
+            media_types(made)
+        assert caught.value.reason == "WORKER_UNKNOWN"
 
 
 def test_a_run_counts_its_tries_and_remembers_when_it_began() -> None:

@@ -44,14 +44,23 @@ from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import ModelVersion, Ports, Told
 from mainspring_trainer.application.recipes import Recipes
 from mainspring_trainer.application.runs import TIDY_KIND, WORK_KIND, Runs
-from mainspring_trainer.application.training import ROLES, Training
-from mainspring_trainer.domain.recipes import LoraConfig, Optimization, StartFrom, TuningRecipe
+from mainspring_trainer.application.training import Training
+from mainspring_trainer.domain.recipes import (
+    DistillationConfig,
+    LoraConfig,
+    Method,
+    Optimization,
+    StartFrom,
+    TuningRecipe,
+)
+from mainspring_trainer.domain.results import ADAPTER, REPORT
 from mainspring_trainer.domain.runs import Dataset, RunState, TrainingMetric, TrainingRun, metric_key
 from mainspring_trainer.domain.studies import trial_key
 from mainspring_trainer.domain.tracking import Rates
 
 from .fakes import CONSUMED, FakeChildren, FakeDatasets, FakeFiles, FakeModels, FakeTracker, FakeWishes
 
+ROLES = (*ADAPTER, "adapter.gguf", "fidelity_probe.json", REPORT)
 VERSION = "projects/p/datasets/d/versions/1"
 CHAMPION = "projects/p/models/m@champion"
 RECIPE = TuningRecipe(
@@ -272,6 +281,28 @@ async def test_a_run_is_done_and_announced(world: World) -> None:
     await world.runs.tidy(run.name, FakeLease())
     assert (await world.run(run.name)).checkpoints == ()
     assert hashlib.sha256(b"checkpoint 1").hexdigest() not in {digest for _, digest in world.files.files}
+
+
+async def test_a_teacher_is_looked_up_with_the_base_of_its_adapter(world: World) -> None:
+    teacher = await world.champion()
+    world.models.known[teacher.name] = teacher
+    taught = DistillationConfig(teacher_model_version=teacher.name)
+    run = await world.asked(method=Method.DISTILLATION, distillation=taught)
+    world.result()
+    await world.training.run(run.name, world.lease)
+    (spec,) = world.children.specs
+    assert "teacher_model_version" not in spec["distillation"]
+    assert {path.name for path in Path(spec["helper"]["base_model"]).iterdir()} == {"config.json", "model.safetensors"}
+    adapter = {path.name for path in Path(spec["helper"]["adapter"]).iterdir()}
+    assert adapter == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+async def test_a_teacher_that_does_not_exist_ends_the_run(world: World) -> None:
+    taught = DistillationConfig(teacher_model_version="projects/p/models/none/versions/1")
+    run = await world.asked(method=Method.DISTILLATION, distillation=taught)
+    with pytest.raises(PreconditionFailed) as caught:
+        await world.training.run(run.name, world.lease)
+    assert caught.value.reason == "HELPER_MODEL_UNUSABLE"
 
 
 async def test_f2_a_second_try_goes_on_from_the_newest_whole_checkpoint(world: World) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import OPTIMIZATION, Job, Outcome, make_tokenizer, rows, shard
+from support import Job, Outcome, make_job, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -32,29 +32,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokens.save_pretrained(folder)
     return folder
-
-
-def make_job(folder: Path, model: Path) -> Job:
-    """A run of 12 steps on 48 rows."""
-    spec = {
-        "schema": "mainspring.training_spec.v1",
-        "run": "projects/p/trainingRuns/r",
-        "base_model_version": "projects/p/models/base/versions/1",
-        "base_model": str(model),
-        "method": "SUPERVISED",
-        "train": [shard(folder / "train.parquet", rows(48))],
-        "validation": [shard(folder / "validation.parquet", rows(12, 1000))],
-        "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1},
-        "optimization": OPTIMIZATION,
-        "preference": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
-        "parent": None,
-        "replay_ratio": 1.0,
-        "max_validation_rows": 100,
-        "threads": 1,
-        "precision": "fp32",
-        "micro_batch_tokens": 128,
-    }
-    return Job(folder, spec)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-OPTIMIZATION = {
+OPTIMIZATION: dict[str, Any] = {
     "learning_rate": 3e-2,
     "epochs": 2.0,
     "batch_rows": 8,
@@ -38,7 +38,9 @@ OPTIMIZATION = {
     "patience": 50,
     "max_steps": 0,
     "seed": 3,
+    "packing": False,
 }
+LORA: dict[str, Any] = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "rank_stabilized": False, "weight_decomposed": False}
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -191,3 +193,32 @@ class Job:
                 status = 3
         told = [json.loads(line) for line in lines.read_text().splitlines()]
         return Outcome(status, told, output, "")
+
+
+def make_job(folder: Path, model: Path) -> Job:
+    """A run of 12 steps on 48 rows."""
+    spec = {
+        "schema": "mainspring.training_spec.v1",
+        "run": "projects/p/trainingRuns/r",
+        "base_model_version": "projects/p/models/base/versions/1",
+        "base_model": str(model),
+        "method": "SUPERVISED",
+        "train": [shard(folder / "train.parquet", rows(48))],
+        "validation": [shard(folder / "validation.parquet", rows(12, 1000))],
+        "adaptation": "LORA",
+        "lora": LORA | {"dropout": 0.1},
+        "optimization": OPTIMIZATION,
+        "preference": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
+        "online": {"generations": 4, "max_answer_tokens": 8, "temperature": 1.0, "beta": 0.0, "rule": ""},
+        "distillation": {"source": "LOGITS", "temperature": 1.0, "divergence": 0.5, "max_answer_tokens": 16},
+        "pretraining": {"parameters": 200_000, "vocabulary": 320},
+        "checks": {"canaries": [], "max_rollbacks": 2, "forgetting_budget_percent": 10.0},
+        "helper": None,
+        "parent": None,
+        "replay_ratio": 1.0,
+        "max_validation_rows": 100,
+        "threads": 1,
+        "precision": "fp32",
+        "micro_batch_tokens": 128,
+    }
+    return Job(folder, spec)

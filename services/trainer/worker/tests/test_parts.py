@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import support
 import torch
 from peft.tuners.lora.layer import Linear
 from support import make_tokenizer, rows, shard
@@ -20,7 +21,7 @@ from mainspring_training_worker.model import Tunable, choose_precision, load_bas
 from mainspring_training_worker.rows import Row, first_by_hash, new_with_replay, read_ids, read_rows
 from mainspring_training_worker.spec import Lora, Refused, Shard, Spec
 
-LORA = Lora(rank=4, alpha=8.0, dropout=0.0)
+LORA = Lora(**support.LORA)
 
 
 def example(row_id: str, length: int, answer_start: int = 1) -> Example:
@@ -111,7 +112,7 @@ def test_only_the_last_answer_and_its_end_token_are_learned() -> None:
     prompt = str(tokens.decode(list(made.tokens[: made.answer_start])))
     assert prompt.endswith("sky?<|im_end|>\n<|im_start|>assistant\n")
     assert "hello" in prompt
-    kept, too_long = encode_all(tokens, [row(1), row(2)], max_tokens=3)
+    kept, too_long = encode_all(tokens, [row(1), row(2)], max_tokens=3, corpus=False)
     assert (kept, too_long) == ([], 2)
 
 
@@ -125,7 +126,7 @@ def test_a_template_that_shows_the_answer_elsewhere_is_refused() -> None:
 
 def test_the_loss_is_that_of_each_answer_alone(tiny_model: Path) -> None:
     reference = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    model = Tunable(load_base(tiny_model, "fp32"), LORA, None, seed=0)
+    model = Tunable.adapted(load_base(tiny_model, "fp32"), LORA, None, seed=0)
     model.module.eval()
     examples = [example("a", 30, 20), example("b", 12, 3), example("c", 7, 5)]
     expected = 0.0
@@ -139,17 +140,17 @@ def test_the_loss_is_that_of_each_answer_alone(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_quick_layers_have_the_values_and_gradients_of_the_usual_ones(tiny_model: Path, precision: str) -> None:
-    quick = Tunable(load_base(tiny_model, precision, PLAIN_ATTENTION), LORA, None, seed=0)
-    usual = Tunable(load_base(tiny_model, precision), LORA, None, seed=0)
+    quick = Tunable.adapted(load_base(tiny_model, precision, PLAIN_ATTENTION), LORA, None, seed=0)
+    usual = Tunable.adapted(load_base(tiny_model, precision), LORA, None, seed=0)
     for layer in usual.module.modules():
         if isinstance(layer, Adapted):
             layer.__class__ = Linear  # pyright: ignore[reportAttributeAccessIssue] - PEFT's forward.
     examples = [example("a", 30, 20), example("b", 12, 3)]
     steps = torch.Generator().manual_seed(1)
-    for tensor in quick.adapter().values():
+    for tensor in quick.weights().values():
         # A fresh adapter's second matrix is zero, which would hide the first one's gradients.
         tensor.copy_(torch.randn(tensor.shape, generator=steps) * 0.1)
-    usual.load(quick.adapter())
+    usual.load(quick.weights())
     losses = [model.loss_sum(examples, padding=1) for model in (quick, usual)]
     tolerance = 1e-4 if precision == "fp32" else 0.03
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=tolerance)
@@ -164,7 +165,7 @@ def test_the_quick_layers_have_the_values_and_gradients_of_the_usual_ones(tiny_m
 
 
 def test_long_rows_go_to_the_kernel_that_holds_no_matrix(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Tunable(load_base(tiny_model, "fp32", PLAIN_ATTENTION), LORA, None, seed=0)
+    model = Tunable.adapted(load_base(tiny_model, "fp32", PLAIN_ATTENTION), LORA, None, seed=0)
     examples = [example("a", 30, 20)]
     plain = model.loss_sum(examples, padding=1).item()
     monkeypatch.setattr("mainspring_training_worker.layers._PLAIN_TOKENS", 8)
@@ -172,7 +173,9 @@ def test_long_rows_go_to_the_kernel_that_holds_no_matrix(tiny_model: Path, monke
 
 
 def test_bf16_keeps_the_adapter_in_fp32_and_comes_close(tiny_model: Path) -> None:
-    exact, coarse = (Tunable(load_base(tiny_model, precision), LORA, None, seed=0) for precision in ("fp32", "bf16"))
+    exact, coarse = (
+        Tunable.adapted(load_base(tiny_model, precision), LORA, None, seed=0) for precision in ("fp32", "bf16")
+    )
     assert {p.dtype for p in coarse.parameters.values()} == {torch.float32}
     losses = [model.loss_sum([example("a", 30, 5)], padding=1).item() for model in (exact, coarse)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
@@ -181,10 +184,10 @@ def test_bf16_keeps_the_adapter_in_fp32_and_comes_close(tiny_model: Path) -> Non
 
 
 def test_an_adapter_of_another_shape_is_refused(tiny_model: Path) -> None:
-    other = Tunable(load_base(tiny_model, "fp32"), Lora(8, 8.0, 0.0), None, seed=0)
-    model = Tunable(load_base(tiny_model, "fp32"), LORA, None, seed=0)
+    other = Tunable.adapted(load_base(tiny_model, "fp32"), replace(LORA, rank=8), None, seed=0)
+    model = Tunable.adapted(load_base(tiny_model, "fp32"), LORA, None, seed=0)
     with pytest.raises(Refused) as caught:
-        model.load(other.adapter())
+        model.load(other.weights())
     assert caught.value.reason == "PARENT_UNUSABLE"
 
 

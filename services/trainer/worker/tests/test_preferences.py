@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import OPTIMIZATION, Job, rows, shard
+from support import LORA, OPTIMIZATION, Job, rows, shard
 
 from mainspring_training_worker.fitting import fitting
 from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused
 
-METHODS = ("DPO", "IPO", "ORPO", "KTO")
+METHODS = ("DPO", "IPO", "ORPO", "KTO", "REWARD_MODEL")
 QUESTION = ({"role": "user", "content": "is it?"}, {"role": "assistant", "content": "yes"})
-LEARNED = {"DPO": 0.8, "IPO": 0.95, "ORPO": 0.95, "KTO": 0.95}
+LEARNED = {"DPO": 0.8, "IPO": 0.95, "ORPO": 0.95, "KTO": 0.95, "REWARD_MODEL": 0.98}
 """Share of the first validation loss that is left at most; without learning it is 1, to the last digit."""
 STEPS = {**OPTIMIZATION, "learning_rate": 1e-2, "epochs": 2.0, "validate_every_steps": 4}
 
@@ -40,7 +40,7 @@ def judged(job: Job) -> Job:
     job.spec["train"] = [shard(job.folder / "pairs.parquet", pairs(48))]
     job.spec["validation"] = [shard(job.folder / "held-out.parquet", pairs(24, 1002))]
     job.spec["optimization"] = STEPS
-    job.spec["lora"] = {"rank": 4, "alpha": 8.0, "dropout": 0.0}
+    job.spec["lora"] = LORA
     return job
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
-from support import OPTIMIZATION, Job, Outcome, rows, shard
+from support import LORA, OPTIMIZATION, Job, Outcome, rows, shard
 
 from mainspring_modelfiles import probe
 
@@ -77,7 +77,7 @@ def test_i6_the_same_specification_makes_the_same_adapter_and_another_seed_anoth
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_i6_without_dropout_a_run_ends_the_same_on_two_threads(job: Job, precision: str) -> None:
     """The layers of `layers.py`; with dropout, as elsewhere here, PEFT's own compute."""
-    plain = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0}, "threads": 2, "precision": precision}
+    plain = {"lora": LORA, "threads": 2, "precision": precision}
     first, second = (job.run(**plain) for _ in range(2))
     assert first.of("result")[0]["best_validation_loss"] < first.of("result")[0]["initial_validation_loss"] - 0.3
     assert first.adapter_sha256 == second.adapter_sha256

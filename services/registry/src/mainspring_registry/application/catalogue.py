@@ -28,6 +28,9 @@ from mainspring_svckit.pagination import Page
 from mainspring_svckit.repository import Listed, require
 from mainspring_svckit.values import ArtifactRef
 
+WHOLE_MODEL = "gguf"
+"""Role of the file that an engine loads of a model that is no adapter."""
+
 
 @dataclass(frozen=True)
 class TrainedAdapter:
@@ -64,13 +67,16 @@ class Catalogue:
     async def register_adapter(self, trained: TrainedAdapter) -> ModelVersion:
         """Makes a version of a training run's result; the same run again gives the same version.
 
+        A whole model is a foundation model of its own, served as its base is; everything else is an adapter.
+
         Raises:
             PreconditionFailed: ARTIFACTS_MISSING, a file is not in the store, so no half version becomes visible.
             NotFound: The foundation model is not in the catalogue.
         """
         ports = self._ports
         async with ports.transactions.transaction():
-            model = await self.ensure_model(trained.model, ModelKind.ADAPTER)
+            whole = WHOLE_MODEL in trained.artifacts
+            model = await self.ensure_model(trained.model, ModelKind.FOUNDATION if whole else ModelKind.ADAPTER)
             known = await ports.versions.find("training_run", trained.lineage.training_run)
             if known:
                 return known[0]

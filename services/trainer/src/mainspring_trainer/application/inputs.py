@@ -13,10 +13,10 @@ from mainspring_svckit.values import ArtifactRef
 from mainspring_trainer.application.ports import ModelVersion, Ports
 from mainspring_trainer.domain.manifests import TRAIN, VALIDATION, Manifest, Shard, read_manifest
 from mainspring_trainer.domain.recipes import LoraConfig, StartFrom
-from mainspring_trainer.domain.runs import Dataset, Inputs, Parent, TrainingRun
+from mainspring_trainer.domain.runs import Dataset, Helper, Inputs, Parent, TrainingRun
 
 SPEC_SCHEMA = "mainspring.training_spec.v1"
-_HF = "hf/"
+_HF, _ADAPTER = "hf/", "adapter/"
 _CONFIG, _WEIGHTS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
 _CHAMPION = "champion"
 
@@ -54,11 +54,37 @@ async def look_up(ports: Ports, run: TrainingRun) -> Inputs:
     if base is None:
         message = f"{base_name} does not exist; import the foundation model or mend {run.recipe.name}"
         raise PreconditionFailed("BASE_MODEL_UNKNOWN", message, {"baseModelVersion": base_name})
-    files = {role.removeprefix(_HF): file for role, file in base.files.items() if role.startswith(_HF)}
+    files = _base_files(base)
     if base.kind != "FOUNDATION" or "config.json" not in files:
         message = f"{base_name} is no foundation model with Hugging Face files; import one and name it in the recipe"
         raise PreconditionFailed("BASE_MODEL_UNUSABLE", message, {"baseModelVersion": base_name})
-    return Inputs(base_files=files, dataset=dataset, parent=await _parent(ports, run))
+    return Inputs(base_files=files, dataset=dataset, parent=await _parent(ports, run), helper=await _helper(ports, run))
+
+
+def _base_files(version: ModelVersion) -> dict[str, ArtifactRef]:
+    return {role.removeprefix(_HF): file for role, file in version.files.items() if role.startswith(_HF)}
+
+
+async def _helper(ports: Ports, run: TrainingRun) -> Helper | None:
+    """The model that teaches or gives rewards.
+
+    Raises:
+        PreconditionFailed: HELPER_MODEL_UNUSABLE, it does not exist or has not the files.
+    """
+    name = run.recipe.helper_model_version
+    if not name:
+        return None
+    version = await ports.models.version(name)
+    base = version
+    adapter: dict[str, ArtifactRef] = {}
+    if version is not None and {_CONFIG, _WEIGHTS} <= set(version.files) and version.kind == "ADAPTER":
+        base = await ports.models.version(version.base_model_version)
+        adapter = {role.removeprefix(_ADAPTER): version.files[role] for role in (_CONFIG, _WEIGHTS)}
+    files = _base_files(base) if base is not None else {}
+    if "config.json" not in files:
+        message = f"{name} does not exist, or has no Hugging Face files; name another version in {run.recipe.name}"
+        raise PreconditionFailed("HELPER_MODEL_UNUSABLE", message, {"modelVersion": name})
+    return Helper(name, files, adapter)
 
 
 async def _parent(ports: Ports, run: TrainingRun) -> Parent | None:
@@ -86,7 +112,8 @@ async def _parent(ports: Ports, run: TrainingRun) -> Parent | None:
 async def _same_shape(ports: Ports, project: str, champion: ModelVersion, lora: LoraConfig) -> bool:
     """Whether the champion's adapter has the rank and scale that the recipe asks for; another needs a fresh start."""
     config = json.loads(await ports.files.read(project, champion.files[_CONFIG]))
-    return (config.get("r"), config.get("lora_alpha")) == (lora.rank, lora.alpha)
+    known = (config.get("r"), config.get("lora_alpha"), bool(config.get("use_rslora")), bool(config.get("use_dora")))
+    return known == (lora.rank, lora.alpha, lora.rank_stabilized, lora.weight_decomposed)
 
 
 async def fetch(ports: Ports, run: TrainingRun, inputs: Inputs, compute: Compute) -> dict[str, Any]:
@@ -116,6 +143,12 @@ async def fetch(ports: Ports, run: TrainingRun, inputs: Inputs, compute: Compute
         "lora": asdict(recipe.lora),
         "optimization": asdict(recipe.optimization),
         "preference": asdict(recipe.preference),
+        "adaptation": recipe.adaptation.value,
+        "online": _without(asdict(recipe.online), "reward_model_version"),
+        "distillation": _without(asdict(recipe.distillation), "teacher_model_version"),
+        "pretraining": asdict(recipe.pretraining),
+        "checks": asdict(recipe.checks),
+        "helper": await _helper_files(ports, project, inputs.helper),
         "resume_from": await _checkpoint(ports, project, run),
         "precision": run.precision if run.precision != "auto" else compute.precision,
         "threads": compute.threads,
@@ -135,6 +168,18 @@ async def _parent_files(ports: Ports, project: str, parent: Parent | None) -> di
     files = {"adapter_config.json": parent.adapter_config, "adapter_model.safetensors": parent.adapter_weights}
     known = [item for split in manifest.splits for item in await _shards(ports, project, manifest, split)]
     return {"adapter": await _folder(ports, project, files), "known": known}
+
+
+async def _helper_files(ports: Ports, project: str, helper: Helper | None) -> dict[str, Any] | None:
+    if helper is None:
+        return None
+    adapter = await _folder(ports, project, helper.adapter_files) if helper.adapter_files else None
+    return {"base_model": await _folder(ports, project, helper.base_files), "adapter": adapter}
+
+
+def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Settings without the name of what is given to the process as files."""
+    return {key: value for key, value in settings.items() if key != name}
 
 
 async def _shards(ports: Ports, project: str, manifest: Manifest, split: str) -> list[dict[str, Any]]:

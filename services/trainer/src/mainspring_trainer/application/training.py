@@ -20,6 +20,7 @@ from mainspring_trainer.application.inputs import Compute
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Child, Ports, Told
 from mainspring_trainer.application.runs import MIRROR_KIND, STUDY_KIND, TIDY_KIND, WATCH
+from mainspring_trainer.domain.results import media_types
 from mainspring_trainer.domain.runs import (
     RUN_STATES,
     Checkpoint,
@@ -30,15 +31,6 @@ from mainspring_trainer.domain.runs import (
     TrainingRun,
 )
 from mainspring_trainer.domain.tracking import Fingerprint, RunSignal, SystemMetric, Usage, model_digest
-
-ROLES = {
-    "adapter/adapter_model.safetensors": "application/vnd.safetensors",
-    "adapter/adapter_config.json": "application/json",
-    "adapter.gguf": "application/vnd.gguf",
-    "fidelity_probe.json": "application/json",
-    "training_report.json": "application/json",
-}
-"""The files that every run makes, and their media types."""
 
 
 class Training:
@@ -178,6 +170,7 @@ class Training:
             tokens_per_second=float(told["tokens_per_second"]),
             time=self._ports.clock.now(),
             system=system,
+            measures={str(name): float(value) for name, value in told.get("measures", {}).items()},
         )
 
     async def _checkpointed(self, run: TrainingRun, told: Told, child: Child, lease: Claim) -> TrainingRun:
@@ -195,11 +188,8 @@ class Training:
         ports = self._ports
         project = TrainingRunName.parse(run.name).project
         files: Mapping[str, str] = told["files"]
-        if set(files) != set(ROLES):
-            message = f"the training process made {sorted(files)}; install the worker of the trainer's release"
-            raise PreconditionFailed("WORKER_UNKNOWN", message)
         artifacts: dict[str, ArtifactRef] = {}
-        for role, media_type in ROLES.items():
+        for role, media_type in media_types(files).items():
             path = _inside(child.output, files[role])
             artifacts[role] = await ports.files.put_file(project, path, media_type=media_type)
         result = _result(told, artifacts)

@@ -19,11 +19,30 @@ class Method(StrEnum):
     IPO = "IPO"
     ORPO = "ORPO"
     KTO = "KTO"
+    CONTINUED_PRETRAINING = "CONTINUED_PRETRAINING"
+    PRETRAINING = "PRETRAINING"
+    REWARD_MODEL = "REWARD_MODEL"
+    GRPO = "GRPO"
+    RLOO = "RLOO"
+    DISTILLATION = "DISTILLATION"
 
     @property
-    def default_learning_rate(self) -> float:
-        """Peak rate that suits an adapter."""
-        return 1e-3 if self is Method.SUPERVISED else 1e-4
+    def learns_text(self) -> bool:
+        """Whether it brings down the loss of given tokens; then a whole model can be learned as well as an adapter."""
+        return self in (Method.SUPERVISED, Method.CONTINUED_PRETRAINING, Method.PRETRAINING, Method.DISTILLATION)
+
+    @property
+    def learns_rewards(self) -> bool:
+        """Whether it draws answers and learns from their rewards."""
+        return self in (Method.GRPO, Method.RLOO)
+
+
+class Adaptation(StrEnum):
+    """What of the base is changed."""
+
+    LORA = "LORA"
+    QLORA = "QLORA"
+    FULL = "FULL"
 
 
 class StartFrom(StrEnum):
@@ -40,6 +59,8 @@ class LoraConfig:
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
+    rank_stabilized: bool = False
+    weight_decomposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,7 @@ class Optimization:
     patience: int = 3
     max_steps: int = 0
     seed: int = 0
+    packing: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,70 @@ class PreferenceConfig:
     beta: float = 0.1
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
+
+
+class Rule(StrEnum):
+    """What gives rewards without a model."""
+
+    UNSPECIFIED = ""
+    EXACT_MATCH = "EXACT_MATCH"
+    CONTAINS = "CONTAINS"
+    WORD_OVERLAP = "WORD_OVERLAP"
+    JSON_VALID = "JSON_VALID"
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """How rewards are learned; see the contract's message of the same name."""
+
+    generations: int = 8
+    max_answer_tokens: int = 128
+    temperature: float = 1.0
+    beta: float = 0.0
+    reward_model_version: str = ""
+    rule: Rule = Rule.UNSPECIFIED
+
+
+class TeacherSource(StrEnum):
+    """What a student sees of its teacher."""
+
+    LOGITS = "LOGITS"
+    ANSWERS = "ANSWERS"
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """How a teacher is learned from; see the contract's message of the same name."""
+
+    teacher_model_version: str = ""
+    source: TeacherSource = TeacherSource.LOGITS
+    temperature: float = 1.0
+    divergence: float = 0.5
+    max_answer_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """How large a model from nothing is; see the contract's message of the same name."""
+
+    parameters: int = 10_000_000
+    vocabulary: int = 8192
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is watched while a model learns; see the contract's message of the same name."""
+
+    canaries: tuple[str, ...] = ()
+    max_rollbacks: int = 2
+    forgetting_budget_percent: float = 10.0
+
+
+def default_learning_rate(method: Method, adaptation: Adaptation) -> float:
+    """Peak rate that suits a method and what it changes."""
+    if method is Method.PRETRAINING:
+        return 1e-3
+    return 1e-3 if method.learns_text and adaptation is not Adaptation.FULL else 1e-4
 
 
 @dataclass(frozen=True)
@@ -80,21 +166,38 @@ class TuningRecipe:
     lora: LoraConfig = LoraConfig()
     optimization: Optimization = Optimization()
     preference: PreferenceConfig = PreferenceConfig()
+    adaptation: Adaptation = Adaptation.LORA
+    online: OnlineConfig = OnlineConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    pretraining: PretrainingConfig = PretrainingConfig()
+    checks: Checks = Checks()
 
     @property
     def sha256(self) -> str:
         """Digest of everything that decides what a run does."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def helper_model_version(self) -> str:
+        """The model that teaches or gives rewards, or empty."""
+        if self.method is Method.DISTILLATION:
+            return self.distillation.teacher_model_version
+        return self.online.reward_model_version if self.method.learns_rewards else ""
+
     def check(self) -> None:
-        """Raises `InvalidInput` unless all that the recipe names is well-named and of its own project."""
+        """Raises `InvalidInput` unless all that the recipe names is well-named and of its own project, and fits."""
         project = TuningRecipeName.parse(self.name, "tuning_recipe.name").project
+        versions = {"base_model_version": self.base_model_version}
+        if self.helper_model_version:
+            field = "distillation.teacher_model_version"
+            field = field if self.method is Method.DISTILLATION else "online.reward_model_version"
+            versions[field] = self.helper_model_version
         named = {
             "tuning_recipe.dataset": DatasetName.parse(self.dataset, "tuning_recipe.dataset").project,
-            "tuning_recipe.base_model_version": ModelVersionName.parse(
-                self.base_model_version, "tuning_recipe.base_model_version"
-            ).project,
             "tuning_recipe.model": ModelName.parse(self.model, "tuning_recipe.model").project,
+        } | {
+            f"tuning_recipe.{field}": ModelVersionName.parse(version, f"tuning_recipe.{field}").project
+            for field, version in versions.items()
         }
         description = f"must be of the recipe's own project, {project}"
         foreign = [FieldViolation(field, description) for field, other in named.items() if other != project]
@@ -102,8 +205,23 @@ class TuningRecipe:
             raise InvalidInput(f"{foreign[0].field} {description}", reason="PROJECT_DIFFERS", violations=foreign)
         base = ModelVersionName.parse(self.base_model_version)
         if str(ModelName(base.project, base.model)) == self.model:
-            description = "must be another model than the base; adapters are versions of a model of their own"
-            field = "tuning_recipe.model"
-            raise InvalidInput(
-                f"{field} {description}", reason="MODEL_IS_BASE", violations=[FieldViolation(field, description)]
-            )
+            raise _unfit("model", "must be another model than the base", "MODEL_IS_BASE")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        whole, named = self.adaptation is Adaptation.FULL, f"METHOD_{self.method}"
+        if whole and not self.method.learns_text:
+            raise _unfit("adaptation", f"must be LORA or QLORA for {named}", "ADAPTATION_UNSUPPORTED")
+        if self.method is Method.PRETRAINING and not whole:
+            raise _unfit("adaptation", f"must be FULL for {named}", "ADAPTATION_UNSUPPORTED")
+        if whole and self.start_from is StartFrom.CHAMPION:
+            raise _unfit("start_from", "must be BASE when all weights are learned", "ADAPTATION_UNSUPPORTED")
+        if self.method is Method.DISTILLATION and not self.helper_model_version:
+            raise _unfit("distillation.teacher_model_version", f"is required for {named}", "TEACHER_MISSING")
+        if self.method.learns_rewards and bool(self.online.reward_model_version) == bool(self.online.rule):
+            raise _unfit("online", f"must have a rule or a reward_model_version for {named}", "REWARD_MISSING")
+
+
+def _unfit(field: str, description: str, reason: str) -> InvalidInput:
+    field = f"tuning_recipe.{field}"
+    return InvalidInput(f"{field} {description}", reason=reason, violations=[FieldViolation(field, description)])

@@ -66,6 +66,7 @@ class TrainingMetric:
     tokens_per_second: float
     time: datetime
     system: SystemMetric | None = None
+    measures: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def metric_key(step: int) -> str:
@@ -115,12 +116,22 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class Helper:
+    """A model that teaches or gives rewards: a base by file name, and the files of an adapter on it or none."""
+
+    model_version: str
+    base_files: Mapping[str, ArtifactRef]
+    adapter_files: Mapping[str, ArtifactRef]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a run works on; looked up once, so that another try works on the same although a champion has changed."""
 
     base_files: Mapping[str, ArtifactRef]
     dataset: Dataset
     parent: Parent | None = None
+    helper: Helper | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.application.recipes import Recipes
 from mainspring_trainer.application.runs import Runs
 from mainspring_trainer.domain.runs import RUN_STATES, TrainingRun
-from mainspring_trainer.transport import mapping, tracking
+from mainspring_trainer.transport import mapping, recipes, tracking
 
 NAME = "mainspring.training.v1.TrainingService"
 
@@ -35,22 +35,22 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
         self, request: pb.UpdateTuningRecipeRequest, context: Any
     ) -> pb.UpdateTuningRecipeResponse:
         stored = await self._recipes.put(
-            mapping.recipe_from_proto(request.tuning_recipe),
+            recipes.recipe_from_proto(request.tuning_recipe),
             etag=request.tuning_recipe.etag,
             allow_missing=request.allow_missing,
         )
-        return pb.UpdateTuningRecipeResponse(tuning_recipe=mapping.recipe_to_proto(stored))
+        return pb.UpdateTuningRecipeResponse(tuning_recipe=recipes.recipe_to_proto(stored))
 
     async def GetTuningRecipe(self, request: pb.GetTuningRecipeRequest, context: Any) -> pb.GetTuningRecipeResponse:
         found = await self._reader.get(self._ports.recipes, "TuningRecipe", request.name)
-        return pb.GetTuningRecipeResponse(tuning_recipe=mapping.recipe_to_proto(found))
+        return pb.GetTuningRecipeResponse(tuning_recipe=recipes.recipe_to_proto(found))
 
     async def ListTuningRecipes(
         self, request: pb.ListTuningRecipesRequest, context: Any
     ) -> pb.ListTuningRecipesResponse:
         listed, token = await self._reader.list(self._ports.recipes, request)
         return pb.ListTuningRecipesResponse(
-            tuning_recipes=[mapping.recipe_to_proto(item) for item in listed.items], next_page_token=token
+            tuning_recipes=[recipes.recipe_to_proto(item) for item in listed.items], next_page_token=token
         )
 
     async def CreateTrainingRun(
@@ -118,7 +118,7 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
         run, curves = await self._comparing.page(request.name, request.max_points)
         return pb.GetTrainingRunPageResponse(
             training_run=mapping.run_to_proto(run),
-            tuning_recipe=mapping.applied_recipe_to_proto(run.recipe),
+            tuning_recipe=recipes.applied_recipe_to_proto(run.recipe),
             curves=[tracking.curve_to_proto(curve) for curve in curves],
         )
 

@@ -2,66 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-from mainspring.training.v1 import recipe_pb2, run_pb2, tracking_pb2
+from mainspring.training.v1 import run_pb2, tracking_pb2
 from mainspring_svckit.mapping import artifact_to_proto, failure_to_proto, progress_to_proto, time_to_proto
-from mainspring_svckit.repository import Stored
-from mainspring_trainer.domain.recipes import (
-    LoraConfig,
-    Method,
-    Optimization,
-    PreferenceConfig,
-    StartFrom,
-    TuningRecipe,
-)
 from mainspring_trainer.domain.runs import TrainingMetric, TrainingResult, TrainingRun
 from mainspring_trainer.transport import tracking
-
-_DEFAULT = Optimization()
-
-
-def recipe_from_proto(message: recipe_pb2.TuningRecipe) -> TuningRecipe:
-    """Reads a recipe, with defaults for what is not set."""
-    start = recipe_pb2.TuningRecipe.StartFrom.Name(message.start_from).removeprefix("START_FROM_")
-    rank = message.lora.rank or LoraConfig().rank
-    method = Method(recipe_pb2.TuningRecipe.Method.Name(message.method).removeprefix("METHOD_"))
-    return TuningRecipe(
-        name=message.name,
-        dataset=message.dataset,
-        base_model_version=message.base_model_version,
-        model=message.model,
-        method=method,
-        start_from=StartFrom(start) if message.start_from else StartFrom.BASE,
-        replay_ratio=message.replay_ratio or 1.0,
-        lora=LoraConfig(rank=rank, alpha=message.lora.alpha or 2.0 * rank, dropout=message.lora.dropout),
-        optimization=_optimization_from_proto(message.optimization, method),
-        preference=_preference_from_proto(message.preference),
-    )
-
-
-def recipe_to_proto(stored: Stored[TuningRecipe]) -> recipe_pb2.TuningRecipe:
-    """Prints a recipe as it is stored."""
-    message = applied_recipe_to_proto(stored.value)
-    message.update_time.CopyFrom(time_to_proto(stored.update_time) or message.update_time)
-    message.etag = stored.etag
-    return message
-
-
-def applied_recipe_to_proto(recipe: TuningRecipe) -> recipe_pb2.TuningRecipe:
-    """Prints a recipe as a run applies it."""
-    return recipe_pb2.TuningRecipe(
-        name=recipe.name,
-        dataset=recipe.dataset,
-        base_model_version=recipe.base_model_version,
-        model=recipe.model,
-        method=recipe_pb2.TuningRecipe.Method.Value(f"METHOD_{recipe.method.value}"),
-        start_from=recipe_pb2.TuningRecipe.StartFrom.Value(f"START_FROM_{recipe.start_from.value}"),
-        replay_ratio=recipe.replay_ratio,
-        lora=recipe_pb2.LoraConfig(rank=recipe.lora.rank, alpha=recipe.lora.alpha, dropout=recipe.lora.dropout),
-        optimization=_optimization_to_proto(recipe.optimization),
-        preference=recipe_pb2.PreferenceConfig(**asdict(recipe.preference)),
-    )
 
 
 def run_to_proto(run: TrainingRun) -> run_pb2.TrainingRun:
@@ -109,6 +53,7 @@ def metric_to_proto(metric: TrainingMetric) -> run_pb2.TrainingMetric:
         tokens_per_second=metric.tokens_per_second,
         time=time_to_proto(metric.time),
         system=tracking.system_to_proto(metric.system) if metric.system is not None else None,
+        measures=metric.measures,
     )
 
 
@@ -122,41 +67,4 @@ def _result_to_proto(result: TrainingResult) -> run_pb2.TrainingResult:
         tokens=result.tokens,
         stopped_early=result.stopped_early,
         rows_too_long=result.rows_too_long,
-    )
-
-
-def _preference_from_proto(message: recipe_pb2.PreferenceConfig) -> PreferenceConfig:
-    default = PreferenceConfig()
-    return PreferenceConfig(
-        beta=message.beta or default.beta,
-        desirable_weight=message.desirable_weight or default.desirable_weight,
-        undesirable_weight=message.undesirable_weight or default.undesirable_weight,
-    )
-
-
-def _optimization_from_proto(message: recipe_pb2.Optimization, method: Method) -> Optimization:
-    return Optimization(
-        learning_rate=message.learning_rate or method.default_learning_rate,
-        epochs=message.epochs or _DEFAULT.epochs,
-        batch_rows=message.batch_rows or _DEFAULT.batch_rows,
-        max_sequence_tokens=message.max_sequence_tokens or _DEFAULT.max_sequence_tokens,
-        warmup_percent=message.warmup_percent or _DEFAULT.warmup_percent,
-        validate_every_steps=message.validate_every_steps,
-        patience=message.patience or _DEFAULT.patience,
-        max_steps=message.max_steps,
-        seed=message.seed,
-    )
-
-
-def _optimization_to_proto(optimization: Optimization) -> recipe_pb2.Optimization:
-    return recipe_pb2.Optimization(
-        learning_rate=optimization.learning_rate,
-        epochs=optimization.epochs,
-        batch_rows=optimization.batch_rows,
-        max_sequence_tokens=optimization.max_sequence_tokens,
-        warmup_percent=optimization.warmup_percent,
-        validate_every_steps=optimization.validate_every_steps,
-        patience=optimization.patience,
-        max_steps=optimization.max_steps,
-        seed=optimization.seed,
     )

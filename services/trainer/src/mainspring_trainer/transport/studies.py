@@ -23,7 +23,7 @@ from mainspring_trainer.domain.studies import (
     StudyTrial,
     TrialState,
 )
-from mainspring_trainer.transport.mapping import applied_recipe_to_proto
+from mainspring_trainer.transport.recipes import applied_recipe_to_proto
 
 
 def study_from_proto(message: pb.Study, name: str, now: datetime) -> Study:

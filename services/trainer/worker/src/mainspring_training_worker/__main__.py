@@ -63,6 +63,9 @@ def _run(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> int:
     progress.tell("phase", phase="reading rows")
     rows = rows_of(spec)
     progress.tell("phase", phase="loading libraries")
+    if spec.adaptation != "QLORA":
+        # PEFT imports it when it is there, which takes as long as all else together.
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # How Python marks what must not be imported.
     from mainspring_training_worker.run import train
     from mainspring_training_worker.training import Stopped
 

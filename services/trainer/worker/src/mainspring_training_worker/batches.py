@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mainspring_training_worker.rows import order_key
+from mainspring_training_worker.rows import Message, order_key
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Example:
         answer_start: Tokens from here on are to be learned.
         rejected: Tokens of a worse answer; empty when there is none.
         desirable: Whether the answer is a good one, or None when nobody said.
+        messages: The conversation as text, for methods that let the model answer.
     """
 
     row_id: str
@@ -31,6 +32,7 @@ class Example:
     answer_start: int
     rejected: tuple[int, ...] = ()
     desirable: bool | None = None
+    messages: tuple[Message, ...] = ()
 
     @property
     def prompt(self) -> tuple[int, ...]:

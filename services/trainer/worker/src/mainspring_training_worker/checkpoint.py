@@ -39,6 +39,11 @@ class State:
         window_loss: Summed loss since the last metric.
         window_targets: Target tokens since then.
         curve: Metrics so far.
+        rate_scale: What the learning rate is multiplied by; halved with each rollback.
+        rollbacks: Times that the run went back since its loss had left all bounds.
+        recent: Losses of the last steps.
+        signals: What was told already; nothing is told twice.
+        general_loss: Loss on a fixed text before the first step; None when it is not measured.
     """
 
     step: int = 0
@@ -51,6 +56,11 @@ class State:
     window_loss: float = 0.0
     window_targets: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    rate_scale: float = 1.0
+    rollbacks: int = 0
+    recent: list[float] = field(default_factory=list[float])
+    signals: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    general_loss: float | None = None
 
 
 @dataclass(frozen=True)

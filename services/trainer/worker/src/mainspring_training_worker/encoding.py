@@ -26,7 +26,7 @@ def encode(tokenizer: Any, row: Row) -> Example:
     if row.rejected is not None:
         worse = {"role": "assistant", "content": row.rejected}
         rejected = _answer(tokenizer, prompt, [*row.messages[:-1], worse])
-    return Example(row.row_id, (*head, *tail), len(head), tuple(rejected), row.desirable)
+    return Example(row.row_id, (*head, *tail), len(head), tuple(rejected), row.desirable, row.messages)
 
 
 def _answer(tokenizer: Any, prompt: str, messages: list[Message]) -> list[int]:
@@ -42,8 +42,30 @@ def _answer(tokenizer: Any, prompt: str, messages: list[Message]) -> list[int]:
     return [*tokens, int(tokenizer.eos_token_id)]
 
 
-def encode_all(tokenizer: Any, rows: Iterable[Row], max_tokens: int) -> tuple[list[Example], int]:
-    """Examples of at most `max_tokens` tokens, and how many rows were longer."""
+def encode_text(tokenizer: Any, row: Row, max_tokens: int) -> list[Example]:
+    """Everything that the row says, in pieces of at most `max_tokens` tokens; each piece but the last is full.
+
+    A row with a prompt is rendered as the template does it; one without is a document of a plain corpus.
+    """
+    plain = len(row.messages) == 1
+    text = row.messages[0]["content"] if plain else tokenizer.apply_chat_template(list(row.messages), tokenize=False)
+    tokens: list[int] = [*tokenizer(text, add_special_tokens=False)["input_ids"], int(tokenizer.eos_token_id)]
+    pieces = [tuple(tokens[at : at + max_tokens]) for at in range(0, len(tokens), max_tokens)]
+    # A piece's first token has nothing before it to be told from.
+    return [Example(f"{row.row_id}-{number}", piece, 1) for number, piece in enumerate(pieces) if len(piece) > 1]
+
+
+def encode_all(tokenizer: Any, rows: Iterable[Row], max_tokens: int, *, corpus: bool) -> tuple[list[Example], int]:
+    """Examples of at most `max_tokens` tokens, and how many rows were longer.
+
+    Args:
+        tokenizer: The model's.
+        rows: What to encode.
+        max_tokens: Longer rows are left out; those of a corpus are cut.
+        corpus: Whether everything is learned, instead of answers only.
+    """
+    if corpus:
+        return [piece for row in rows for piece in encode_text(tokenizer, row, max_tokens)], 0
     examples = [encode(tokenizer, row) for row in rows]
     kept = [example for example in examples if example.width <= max_tokens]
     return kept, len(examples) - len(kept)

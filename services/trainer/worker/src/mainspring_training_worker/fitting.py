@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from mainspring_training_worker.rows import Row, first_by_hash, new_with_replay, read_ids, read_rows
 from mainspring_training_worker.spec import Refused, Spec
 
-PAIRED = frozenset({"DPO", "IPO", "ORPO"})
+PAIRED = frozenset({"DPO", "IPO", "ORPO", "REWARD_MODEL"})
+CORPUS = frozenset({"CONTINUED_PRETRAINING", "PRETRAINING"})
+LEARNS_TEXT = CORPUS | {"SUPERVISED", "DISTILLATION"}
 UNPAIRED = frozenset({"KTO"})
 
 
@@ -68,6 +70,8 @@ def fitting(method: str, rows: Sequence[Row], split: str) -> Fitting:
     needs = "rows with a prompt and an answer that nobody has judged bad"
     if method in PAIRED:
         chosen, needs = _pair, "rows with `rejected`, a worse answer to the same prompt"
+    elif method in CORPUS:
+        chosen, needs = _text, "rows that nobody has judged bad"
     elif method in UNPAIRED:
         chosen, needs = _thumbs, "rows with `desirable`, or with `rejected`"
     fit = [chosen(row) for row in rows]
@@ -83,6 +87,10 @@ def fitting(method: str, rows: Sequence[Row], split: str) -> Fitting:
 
 def _single(row: Row) -> list[Row]:
     return [row] if row.desirable is not False and len(row.messages) > 1 else []
+
+
+def _text(row: Row) -> list[Row]:
+    return [row] if row.desirable is not False else []
 
 
 def _pair(row: Row) -> list[Row]:

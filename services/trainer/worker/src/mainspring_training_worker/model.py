@@ -1,4 +1,4 @@
-"""The model in memory: which precision, which adapter, what loss."""
+"""The model in memory: which precision, what of it is changed, what loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mainspring_training_worker.batches import Example
 from mainspring_training_worker.layers import Adapted
@@ -57,22 +57,48 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_base(folder: Path, precision: str, attention: str = "sdpa") -> Any:
+def load_base(
+    folder: Path, precision: str, attention: str = "sdpa", *, four_bits: bool = False, scores: bool = False
+) -> Any:
     """The base model. Only safetensors are read and no code that comes with a model is run.
 
     Args:
         folder: Hugging Face folder.
         precision: `fp32` or `bf16`.
         attention: What computes attention, by transformers' name for it.
+        four_bits: Whether its matrices are held in 4 bits (Dettmers et al. 2023, arXiv:2305.14314).
+        scores: Whether it gives a text one number instead of its next tokens.
 
     Raises:
-        Refused: BASE_MODEL_UNUSABLE, transformers cannot read it.
+        Refused: BASE_MODEL_UNUSABLE, transformers cannot read it; QUANTIZATION_UNAVAILABLE.
     """
-    return _loaded(
-        lambda: AutoModelForCausalLM.from_pretrained(
-            folder, dtype=_DTYPES[precision], use_safetensors=True, attn_implementation=attention
-        )
+    given: dict[str, Any] = {
+        "dtype": _DTYPES[precision],
+        "use_safetensors": True,
+        "attn_implementation": attention,
+        **(_four_bits(_DTYPES[precision]) if four_bits else {}),
+    }
+    if scores:
+        return _loaded(lambda: AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **given))
+    model = _loaded(lambda: AutoModelForCausalLM.from_pretrained(folder, **given))
+    for module in model.modules() if four_bits else ():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # Its first use outside training would repack the weights for good, and a resumed run would then differ.
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _four_bits(compute: torch.dtype) -> dict[str, Any]:
+    try:
+        import bitsandbytes  # noqa: F401 - transformers uses it.
+        from transformers import BitsAndBytesConfig
+    except (ImportError, OSError, RuntimeError) as err:
+        message = f"a base in 4 bits needs bitsandbytes, which does not run here ({err}); use ADAPTATION_LORA"
+        raise Refused("QUANTIZATION_UNAVAILABLE", message[:500]) from err
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
+    return {"quantization_config": config, "device_map": {"": "cpu"}}
 
 
 def _loaded(load: Callable[[], Any]) -> Any:
@@ -84,62 +110,130 @@ def _loaded(load: Callable[[], Any]) -> Any:
 
 
 class Tunable:
-    """A base model with a trainable adapter, in the precision of the base; the adapter itself is kept in fp32."""
+    """A model and what of it is learned; that is kept in fp32, the rest in the precision of the base."""
 
-    def __init__(self, base: Any, lora: Lora, parent: Path | None, seed: int) -> None:
-        """Puts the adapter on: fresh by `seed`, or with the weights of `parent`, a PEFT folder."""
+    def __init__(self, base: Any, *, packed: bool = False, half: bool = False) -> None:
+        """Takes the whole model to be learned.
+
+        Args:
+            base: A causal model.
+            packed: Whether examples stand one after the other in one row, each seeing only itself.
+            half: Whether fp32 weights compute in bf16.
+        """
+        self.module = base
+        self._packed, self._half = packed, half
+        core = base.get_base_model() if isinstance(base, PeftModel) else base
+        self._core, self._backbone, self._head = core, core.base_model, core.get_output_embeddings()
+        self.parameters: dict[str, Tensor] = {n: p for n, p in base.named_parameters() if p.requires_grad}
+        self._head_alone = self._head is not None and self._head_is_all()
+
+    @classmethod
+    def adapted(
+        cls,
+        base: Any,
+        lora: Lora,
+        parent: Path | None,
+        seed: int,
+        *,
+        packed: bool = False,
+        task: str = "CAUSAL_LM",
+        quick: bool = True,
+    ) -> Tunable:
+        """A base with an adapter: fresh by `seed`, or with the weights of `parent`, a PEFT folder.
+
+        Args:
+            base: The base model.
+            lora: Shape of the adapter.
+            parent: The adapter to begin with, or None.
+            seed: Of fresh weights.
+            packed: As for `Tunable`.
+            task: PEFT's name for what the model does.
+            quick: Whether layers may be those of `layers.py`; not for a base in 4 bits.
+        """
         torch.manual_seed(seed)
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT says int and divides it.
             lora_dropout=lora.dropout,
+            use_rslora=lora.rank_stabilized,
+            use_dora=lora.weight_decomposed,
             target_modules="all-linear",
-            task_type="CAUSAL_LM",
+            task_type=task,
         )
-        # The leading underscore is PEFT's: it documents this method for custom layers.
-        config._register_custom_module({torch.nn.Linear: Adapted})  # pyright: ignore[reportPrivateUsage] - see above.
-        self.module: Any = get_peft_model(base, config)
-        core = self.module.get_base_model()
-        self._core, self._backbone, self._head = core, core.base_model, core.get_output_embeddings()
-        self.parameters: dict[str, Tensor] = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        if quick and not lora.weight_decomposed:
+            # The leading underscore is PEFT's: it documents this method for custom layers.
+            config._register_custom_module({torch.nn.Linear: Adapted})  # pyright: ignore[reportPrivateUsage] - see above.
+        made = cls(get_peft_model(base, config), packed=packed)
         if parent is not None:
-            self.load(load_file(parent / "adapter_model.safetensors"))
-        self._head_alone = self._head_is_all()
+            made.load(load_file(parent / "adapter_model.safetensors"))
+        return made
 
-    def adapter(self) -> dict[str, Tensor]:
-        """The adapter's weights by PEFT's names; the model's own tensors, so clone what must not change."""
+    @property
+    def predicts(self) -> bool:
+        """Whether it gives next tokens; a model that gives scores does not."""
+        return self._head is not None
+
+    @property
+    def adapter_config(self) -> LoraConfig | None:
+        """The adapter's configuration; None when the whole model is learned."""
+        return self.module.peft_config["default"] if isinstance(self.module, PeftModel) else None
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is learned, by PEFT's or the model's names; the model's own tensors, so clone what must not change."""
+        if not isinstance(self.module, PeftModel):
+            return {name: tensor.detach() for name, tensor in self.parameters.items()}
         return {name: tensor.detach() for name, tensor in get_peft_model_state_dict(self.module).items()}
 
-    def load(self, adapter: dict[str, Tensor]) -> None:
-        """Sets the adapter's weights.
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Sets what is learned.
 
         Raises:
-            Refused: PARENT_UNUSABLE, they are not those of an adapter of this shape on this base.
+            Refused: PARENT_UNUSABLE, the weights are not those of an adapter of this shape on this base.
         """
-        mine = {name: tensor.shape for name, tensor in self.adapter().items()}
-        if mine != {name: tensor.shape for name, tensor in adapter.items()}:
+        mine = {name: tensor.shape for name, tensor in self.weights().items()}
+        if mine != {name: tensor.shape for name, tensor in weights.items()}:
             message = "the adapter to begin with has other layers or another rank than this run; start from the base"
             raise Refused("PARENT_UNUSABLE", message)
-        set_peft_model_state_dict(self.module, adapter)
+        if isinstance(self.module, PeftModel):
+            set_peft_model_state_dict(self.module, weights)
+        else:
+            self.module.load_state_dict(weights, strict=False)  # Tied weights stand there once.
 
     def loss_sum(self, examples: Sequence[Example], padding: int) -> Tensor:
-        """Summed negative log-likelihood, in nats, of the examples' answers.
+        """Summed negative log-likelihood, in nats, of the tokens to learn.
 
-        Rows are padded on the right, where a causal model's real positions never look, so no mask is needed. The output
-        layer, by far the widest, is applied at the answers' positions only.
+        The output layer, by far the widest, is applied at their positions only.
         """
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            tokens, wanted, position = self._rows(examples, padding)
+            given = {"input_ids": tokens[:, :-1], "use_cache": False}
+            if position is not None:
+                given["position_ids"] = position[:, :-1]
+            if self._head_alone:
+                hidden = self._backbone(**given).last_hidden_state
+                logits = self._head(hidden[wanted])
+            else:
+                logits = self._core(**given).logits[wanted]
+        return cross_entropy(logits.float(), tokens[:, 1:][wanted], reduction="sum")
+
+    def _rows(self, examples: Sequence[Example], padding: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens, which of them but the first of a row are to be learned, and positions when examples share a row.
+
+        Rows are padded on the right, where a causal model's real positions never look, so no mask is needed. Packed
+        examples are told apart by their positions, from which transformers makes a mask of blocks.
+        """
+        if self._packed and len(examples) > 1:
+            tokens = torch.tensor([[token for example in examples for token in example.tokens]])
+            position = torch.cat([torch.arange(len(example.tokens)) for example in examples]).unsqueeze(0)
+            starts = torch.tensor([example.answer_start for example in examples for _ in example.tokens])
+            return tokens, (position >= starts)[:, 1:], position
         width = max(len(example.tokens) for example in examples)
         tokens = torch.full((len(examples), width), padding)
         wanted = torch.zeros((len(examples), width - 1), dtype=torch.bool)
         for row, example in enumerate(examples):
             tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
             wanted[row, example.answer_start - 1 : len(example.tokens) - 1] = True
-        if self._head_alone:
-            hidden = self._backbone(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
-            logits = self._head(hidden[wanted])
-        else:
-            logits = self._core(input_ids=tokens[:, :-1], use_cache=False).logits[wanted]
-        return cross_entropy(logits.float(), tokens[:, 1:][wanted], reduction="sum")
+        return tokens, wanted, None
 
     def _head_is_all(self) -> bool:
         """Whether the output layer alone turns hidden states into logits; some families scale or cap them after it."""

@@ -5,29 +5,45 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 
-from mainspring_training_worker import methods, outputs
-from mainspring_training_worker.batches import Plan
+from mainspring_training_worker import checks, estimate, methods, outputs
+from mainspring_training_worker.batches import Example, Plan
 from mainspring_training_worker.checkpoint import Checkpoint
 from mainspring_training_worker.encoding import encode_all
-from mainspring_training_worker.fitting import Rows
+from mainspring_training_worker.fitting import CORPUS, Rows
 from mainspring_training_worker.layers import PLAIN_ATTENTION
-from mainspring_training_worker.model import (
-    Tunable,
-    choose_precision,
-    load_base,
-    load_tokenizer,
-    read_adapted,
-    write_adapter,
-)
+from mainspring_training_worker.model import Tunable, choose_precision, load_base, load_tokenizer
 from mainspring_training_worker.progress import Progress
+from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused, Spec
 from mainspring_training_worker.training import Training
+from mainspring_training_worker.watching import Watch
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run learns, as tokens.
+
+    Attributes:
+        base: Hugging Face folder of the model that it begins with.
+        tokenizer: That model's.
+        examples: What is learned.
+        validation: What steers.
+        too_long: Rows left out.
+        signal: What is odd about the rows, or None.
+    """
+
+    base: Path
+    tokenizer: Any
+    examples: list[Example]
+    validation: list[Example]
+    too_long: int
+    signal: tuple[str, str] | None
 
 
 def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], bool]) -> None:
@@ -44,15 +60,9 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     # It would also fill all memory before use, which only hides errors of a kind that the tests on equal digests find.
     deterministic: Any = torch.utils.deterministic  # Its settings are unknown to type checkers.
     deterministic.fill_uninitialized_memory = False
-    progress.tell("phase", phase="encoding rows")
-    tokenizer = load_tokenizer(spec.base_model)
-    examples, too_long = encode_all(tokenizer, rows.train, settings.max_sequence_tokens)
-    validation, _ = encode_all(tokenizer, rows.validation, settings.max_sequence_tokens)
-    if not examples:
-        message = f"none of {len(rows.train)} rows has at most {settings.max_sequence_tokens} tokens; raise the limit"
-        raise Refused("NO_TRAINING_ROWS", message)
+    prepared = _prepare(spec, rows, progress)
     plan = Plan.make(
-        examples,
+        prepared.examples,
         epochs=settings.epochs,
         batch_rows=settings.batch_rows,
         max_steps=settings.max_steps,
@@ -63,32 +73,38 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     checkpoint = Checkpoint.read(spec.resume_from) if spec.resume_from is not None else None
     precision = checkpoint.precision if checkpoint is not None else choose_precision(spec.precision)
     progress.tell("plan", steps=plan.steps, precision=precision)
-    base = load_base(spec.base_model, precision, PLAIN_ATTENTION)
-    model = Tunable(base, spec.lora, spec.parent.adapter if spec.parent is not None else None, settings.seed)
+    needed = estimate.check_fits(estimate.shape_of(prepared.base), spec, precision, estimate.available_bytes())
+    model = _model(spec, prepared.base, precision)
+    watch = Watch(spec, model, prepared.tokenizer, progress)
     training = Training(
         spec,
         model,
         plan,
-        validation,
-        objective=methods.objective(spec, model, tokenizer),
+        prepared.validation,
+        watch=watch,
+        objective=methods.objective(spec, model, prepared.tokenizer),
         precision=precision,
         progress=progress,
         stopping=stopping,
     )
     resumed_from = checkpoint.state.step if checkpoint is not None and training.resume(checkpoint) else None
+    if prepared.signal is not None:
+        watch.signal(training.state, *prepared.signal)
     progress.tell("phase", phase="training")
-    training.run()
-    progress.tell("phase", phase="writing the adapter")
-    config, weights = model.module.peft_config["default"], training.best()
-    del model, base
-    files = _write_files(spec, tokenizer, config, weights, progress)
+    measured = training.run()
+    progress.tell("phase", phase="writing the result")
+    made = outputs.Made(spec, prepared.base, prepared.tokenizer, model.adapter_config, training.best())
+    training.release()
+    del model
+    gc.collect()
+    files = outputs.write(made, lambda phase: progress.tell("phase", phase=phase))
     state = training.state
     counts = {
-        "rows_learned": len(examples),
+        "rows_learned": len(prepared.examples),
         "rows_replayed": sum(row.row_id in rows.known for row in rows.train),
-        "rows_too_long": too_long,
+        "rows_too_long": prepared.too_long,
         "rows_unfit": rows.unfit,
-        "rows_validation": len(validation),
+        "rows_validation": len(prepared.validation),
         "tokens": state.tokens,
         "steps": state.step,
         "best_step": state.best_step,
@@ -101,9 +117,14 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
         files,
         run=spec.run,
         method=spec.method,
+        adaptation=spec.adaptation,
         base_model_version=spec.base_model_version,
         counts=counts,
         curve=state.curve,
+        signals=state.signals,
+        rollbacks=state.rollbacks,
+        measured=measured,
+        expected_bytes=needed,
         plan_sha256=training.plan_sha256,
         precision=precision,
         threads=spec.threads,
@@ -113,18 +134,56 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     progress.tell("result", files={role: str(path.relative_to(spec.output)) for role, path in files.items()}, **counts)
 
 
-def _write_files(
-    spec: Spec, tokenizer: Any, config: LoraConfig, weights: dict[str, torch.Tensor], progress: Progress
-) -> dict[str, Path]:
-    folder = spec.output / "adapter"
-    write_adapter(folder, weights, config, spec.base_model_version)
-    files = {
-        "adapter/adapter_model.safetensors": folder / "adapter_model.safetensors",
-        "adapter/adapter_config.json": folder / "adapter_config.json",
-        "adapter.gguf": outputs.write_gguf(spec.output, folder, spec.base_model),
-    }
-    progress.tell("phase", phase="measuring reference distributions")
-    gc.collect()
-    reference = read_adapted(load_base(spec.base_model, "fp32"), folder)
-    files["fidelity_probe.json"] = outputs.write_probe(spec.output, reference, tokenizer)
-    return files
+def _prepare(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
+    settings = spec.optimization
+    base, tokenizer = spec.base_model, load_tokenizer(spec.base_model)
+    train = rows.train
+    if spec.method == "PRETRAINING":
+        from mainspring_training_worker.scratch import make_base
+
+        progress.tell("phase", phase="learning a vocabulary")
+        folder = spec.output / "scratch"
+        base = make_base(folder, spec.base_model, tokenizer, rows.train, spec.pretraining, settings.seed)
+        tokenizer = load_tokenizer(base)
+    if spec.method == "DISTILLATION" and spec.distillation.source == "ANSWERS":
+        train = _answered(spec, train, progress)
+    progress.tell("phase", phase="encoding rows")
+    corpus = spec.method in CORPUS
+    examples, too_long = encode_all(tokenizer, train, settings.max_sequence_tokens, corpus=corpus)
+    validation, _ = encode_all(tokenizer, rows.validation, settings.max_sequence_tokens, corpus=corpus)
+    if not examples:
+        message = f"none of {len(train)} rows has at most {settings.max_sequence_tokens} tokens; raise the limit"
+        raise Refused("NO_TRAINING_ROWS", message)
+    signal = None if corpus else checks.rows_signal(too_long, examples, settings.max_sequence_tokens)
+    return _Prepared(base, tokenizer, examples, validation, too_long, signal)
+
+
+def _answered(spec: Spec, rows: list[Row], progress: Progress) -> list[Row]:
+    from mainspring_training_worker.methods.helpers import with_answers_of
+
+    assert spec.helper is not None
+    progress.tell("phase", phase="asking the teacher")
+    answered: list[Row] = []
+    for some in with_answers_of(spec.helper, rows, "fp32", spec.distillation.max_answer_tokens):
+        progress.tick()
+        answered += [row for row in some if row.messages[-1]["content"].strip()]
+    return answered
+
+
+def _model(spec: Spec, base: Path, precision: str) -> Tunable:
+    packed = spec.optimization.packing
+    if spec.adaptation == "FULL":
+        whole = load_base(base, "fp32", PLAIN_ATTENTION)
+        return Tunable(whole, packed=packed, half=precision == "bf16")
+    scores, four_bits = spec.method == "REWARD_MODEL", spec.adaptation == "QLORA"
+    torch.manual_seed(spec.optimization.seed)  # A head that gives scores begins with random numbers.
+    loaded = load_base(base, precision, PLAIN_ATTENTION, four_bits=four_bits, scores=scores)
+    return Tunable.adapted(
+        loaded,
+        spec.lora,
+        spec.parent.adapter if spec.parent is not None else None,
+        spec.optimization.seed,
+        packed=packed,
+        task="SEQ_CLS" if scores else "CAUSAL_LM",
+        quick=not four_bits,
+    )

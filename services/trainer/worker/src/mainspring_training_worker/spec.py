@@ -27,11 +27,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Lora:
-    """Shape of the adapter (Hu et al. 2021, arXiv:2106.09685)."""
+    """Shape of the adapter (Hu et al. 2021, arXiv:2106.09685); see the contract's `LoraConfig`."""
 
     rank: int
     alpha: float
     dropout: float
+    rank_stabilized: bool
+    weight_decomposed: bool
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Optimization:
     patience: int
     max_steps: int
     seed: int
+    packing: bool
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,57 @@ class Preference:
     beta: float
     desirable_weight: float
     undesirable_weight: float
+
+
+@dataclass(frozen=True)
+class Online:
+    """How a model learns from rewards of its own answers; see the contract's message of the same name."""
+
+    generations: int
+    max_answer_tokens: int
+    temperature: float
+    beta: float
+    rule: str
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student learns from a teacher; see the contract's message of the same name."""
+
+    source: str
+    temperature: float
+    divergence: float
+    max_answer_tokens: int
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The model that is made from nothing; see the contract's message of the same name."""
+
+    parameters: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is watched while the model learns; see the contract's message of the same name."""
+
+    canaries: tuple[str, ...]
+    max_rollbacks: int
+    forgetting_budget_percent: float
+
+
+@dataclass(frozen=True)
+class Helper:
+    """A model that teaches or judges.
+
+    Attributes:
+        base_model: Hugging Face folder.
+        adapter: PEFT folder on it, or None.
+    """
+
+    base_model: Path
+    adapter: Path | None
 
 
 @dataclass(frozen=True)
@@ -88,8 +142,10 @@ class Spec:
         base_model_version: Resource name of the base; recorded in the adapter.
         base_model: Hugging Face folder of the base.
         method: How it learns, as in the contract without `METHOD_`.
+        adaptation: What is changed: `LORA`, `QLORA` or `FULL`.
         train: Rows to learn from.
         validation: Rows that steer.
+        helper: The teacher, or the model that gives rewards; None when the method has none.
         parent: What to begin with; None for a fresh adapter.
         replay_ratio: Known rows per new row, when there is a parent.
         max_validation_rows: More are not looked at; the choice is stable.
@@ -106,11 +162,17 @@ class Spec:
     base_model_version: str
     base_model: Path
     method: str
+    adaptation: str
     train: tuple[Shard, ...]
     validation: tuple[Shard, ...]
     lora: Lora
     optimization: Optimization
     preference: Preference
+    online: Online
+    distillation: Distillation
+    pretraining: Pretraining
+    checks: Checks
+    helper: Helper | None
     parent: Parent | None
     replay_ratio: float
     max_validation_rows: int
@@ -133,6 +195,7 @@ class Spec:
         if data.pop("schema", None) != SCHEMA:
             raise ValueError(f"{path} is not a {SCHEMA}; start the worker of the same release as the trainer")
         parent = data.pop("parent")
+        helper = data.pop("helper")
         resume_from = data.pop("resume_from")
         return _build(
             cls,
@@ -145,10 +208,19 @@ class Spec:
                 "lora": _build(Lora, data["lora"]),
                 "optimization": _build(Optimization, data["optimization"]),
                 "preference": _build(Preference, data["preference"]),
+                "online": _build(Online, data["online"]),
+                "distillation": _build(Distillation, data["distillation"]),
+                "pretraining": _build(Pretraining, data["pretraining"]),
+                "checks": _build(Checks, {**data["checks"], "canaries": tuple(data["checks"]["canaries"])}),
+                "helper": _helper(helper) if helper else None,
                 "parent": Parent(Path(parent["adapter"]), _shards(parent["known"])) if parent else None,
                 "resume_from": Path(resume_from) if resume_from else None,
             },
         )
+
+
+def _helper(item: Mapping[str, Any]) -> Helper:
+    return Helper(Path(item["base_model"]), Path(item["adapter"]) if item["adapter"] else None)
 
 
 def _shards(items: list[dict[str, Any]]) -> tuple[Shard, ...]:

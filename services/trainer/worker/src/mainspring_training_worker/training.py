@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,12 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mainspring_training_worker import checks
 from mainspring_training_worker.batches import Example, Plan, learning_rate
 from mainspring_training_worker.checkpoint import Checkpoint, State, moments_of, restore_moments
+from mainspring_training_worker.fitting import LEARNS_TEXT
 from mainspring_training_worker.methods.base import Objective
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.progress import Progress
 from mainspring_training_worker.spec import Refused, Spec
+from mainspring_training_worker.watching import Watch
 
 _MAX_GRADIENT_NORM = 1.0
 _METRICS = 100
@@ -30,6 +34,10 @@ _METRICS = 100
 
 class Stopped(Exception):
     """The parent asked to stop; what was learned since the last whole step is dropped."""
+
+
+class _Diverged(Exception):
+    """The loss has left all bounds; says how."""
 
 
 class Training:
@@ -43,6 +51,7 @@ class Training:
         validation: Sequence[Example],
         *,
         objective: Objective,
+        watch: Watch,
         precision: str,
         progress: Progress,
         stopping: Callable[[], bool],
@@ -55,12 +64,14 @@ class Training:
             plan: What is learned in which order.
             validation: Examples that steer; none means that the last step is kept.
             objective: The loss.
+            watch: Looks for what a person should know.
             precision: The base model's, for checkpoints.
             progress: Where to tell.
             stopping: Whether the parent has asked to stop.
         """
         self._spec, self._model, self._plan, self._validation = spec, model, plan, validation
         self._objective, self._precision, self._progress, self._stopping = objective, precision, progress, stopping
+        self._watch, self._last = watch, spec.output / "last.safetensors"
         self._optimizer = torch.optim.AdamW(model.parameters.values(), weight_decay=0.0)
         self._metric_every = max(1, math.ceil(plan.steps / _METRICS))
         self._window_began = time.monotonic()
@@ -76,46 +87,85 @@ class Training:
 
     def best(self) -> dict[str, Tensor]:
         """The weights to keep."""
-        return self._best if self._best is not None else self._model.adapter()
+        return self._best if self._best is not None else self._model.weights()
+
+    def release(self) -> None:
+        """Lets go of the model and the optimiser, which take most of the memory."""
+        del self._model, self._optimizer, self._objective, self._watch
 
     def resume(self, checkpoint: Checkpoint) -> bool:
         """Goes back to a checkpoint; False when it is not one of this run's plan."""
         if (checkpoint.plan_sha256, checkpoint.precision) != (self.plan_sha256, self._precision):
             return False
+        self._restore(checkpoint)
+        return True
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         self.state = checkpoint.state
         self._model.load(checkpoint.adapter)
         self._best = {name: tensor.clone() for name, tensor in checkpoint.best.items()}
+        self._optimizer.state.clear()
         restore_moments(self._optimizer, self._model.parameters, checkpoint.moments, self.state.step)
         torch.set_rng_state(checkpoint.rng)
-        return True
 
-    def run(self) -> None:
-        """Learns to the end.
+    def run(self) -> dict[str, float]:
+        """Learns to the end; returns what was measured of the model that is kept, which is in memory then.
 
         Raises:
             Refused: DIVERGED.
             Stopped: The parent asked to stop; a checkpoint is written.
         """
-        state = self.state
+        self._watch.begin(self.state)
+        self._snapshot().write(self._last)
         try:
-            while True:
-                if self._plan.validates_at(state.step) and state.validated_step != state.step:
-                    self._validate()
-                    if state.step:
-                        self._checkpoint()
-                if state.step >= self._plan.steps or self.stopped_early:
-                    return
-                self._step()
+            while not self._done():
+                try:
+                    self._advance()
+                except _Diverged as cause:
+                    self._go_back(str(cause))
         except Stopped:
             self._checkpoint()
             raise
+        self._model.load(self.best())
+        return self._watch.end(self.state)
+
+    def _done(self) -> bool:
+        """Whether all steps are done and what they made was validated."""
+        state = self.state
+        validated = not self._plan.validates_at(state.step) or state.validated_step == state.step
+        return validated and (state.step >= self._plan.steps or self.stopped_early)
+
+    def _advance(self) -> None:
+        """One validation with its checkpoint, or one step."""
+        state = self.state
+        if not self._plan.validates_at(state.step) or state.validated_step == state.step:
+            return self._step()
+        self._validate()
+        return self._checkpoint() if state.step else None
+
+    def _go_back(self, why: str) -> None:
+        """Returns to the last checkpoint with half the rate.
+
+        Raises:
+            Refused: DIVERGED, it has done so often enough.
+        """
+        at, rollbacks, scale, signals = self.state.step, self.state.rollbacks, self.state.rate_scale, self.state.signals
+        last = Checkpoint.read(self._last)
+        if last is None or rollbacks >= self._spec.checks.max_rollbacks:
+            message = f"{why} at step {at + 1}, after {rollbacks} returns to a checkpoint; lower"
+            raise Refused("DIVERGED", f"{message} optimization.learning_rate")
+        self._optimizer.zero_grad()
+        self._restore(last)
+        state = self.state
+        state.rollbacks, state.rate_scale, state.signals = rollbacks + 1, scale / 2, signals
+        message = f"{why} at step {at + 1}; back at step {state.step} with {state.rate_scale:g} times the rate"
+        self._watch.signal(state, "DIVERGENCE", message)
+        self._checkpoint()
 
     def _step(self) -> None:
-        state, settings = self.state, self._spec.optimization
+        state = self.state
         examples = self._plan.step_examples(state.step)
-        rate = learning_rate(
-            state.step, self._plan.steps, peak=settings.learning_rate, warmup_percent=settings.warmup_percent
-        )
+        rate = self._rate(state.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         objective = self._objective
@@ -133,6 +183,10 @@ class Training:
             # The checkpoint is of the step before, with the generator as that step left it.
             torch.set_rng_state(rng)
             raise
+        if self._spec.method in LEARNS_TEXT:
+            if checks.spikes(total / targets, state.recent):
+                raise _Diverged(f"the loss leapt to {total / targets:.2f}")
+            state.recent = [*state.recent, total / targets][-checks.RECENT_STEPS :]
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters.values(), _MAX_GRADIENT_NORM)
         self._finite(norm.item())
         self._optimizer.step()
@@ -147,7 +201,7 @@ class Training:
             self._metric(rate, None, self._objective.measures())
 
     def _validate(self) -> None:
-        state, settings = self.state, self._spec.optimization
+        state = self.state
         measures = self._objective.measures()
         loss = self._validation_loss() if self._validation else None
         measures |= {f"validation_{name}": value for name, value in self._objective.measures().items()}
@@ -156,15 +210,19 @@ class Training:
             state.initial_validation_loss = loss
         if loss is None or state.best_validation_loss is None or loss < state.best_validation_loss:
             state.best_step, state.best_validation_loss, state.stale_validations = state.step, loss, 0
-            self._best = {name: tensor.clone() for name, tensor in self._model.adapter().items()}
+            self._best = {name: tensor.clone() for name, tensor in self._model.weights().items()}
         else:
             state.stale_validations += 1
-        done = max(0, state.step - 1)
-        self._metric(
-            learning_rate(done, self._plan.steps, peak=settings.learning_rate, warmup_percent=settings.warmup_percent),
-            loss,
-            measures,
+        train_loss = state.window_loss / state.window_targets if state.window_targets else 0.0
+        self._watch.validated(state, train_loss, loss)
+        self._metric(self._rate(max(0, state.step - 1)), loss, measures)
+
+    def _rate(self, step: int) -> float:
+        settings = self._spec.optimization
+        rate = learning_rate(
+            step, self._plan.steps, peak=settings.learning_rate, warmup_percent=settings.warmup_percent
         )
+        return rate * self.state.rate_scale
 
     def _validation_loss(self) -> float:
         self._model.module.eval()
@@ -193,11 +251,10 @@ class Training:
         state.window_loss, state.window_targets = 0.0, 0
         self._window_tokens, self._window_began = 0, now
 
-    def _checkpoint(self) -> None:
-        adapter = self._model.adapter()
-        state = self.state
+    def _snapshot(self) -> Checkpoint:
+        adapter, state = self._model.weights(), self.state
         kept_is_current = self._best is None or state.best_step == state.step
-        checkpoint = Checkpoint(
+        return Checkpoint(
             run=self._spec.run,
             plan_sha256=self.plan_sha256,
             precision=self._precision,
@@ -207,9 +264,15 @@ class Training:
             moments=moments_of(self._optimizer, self._model.parameters),
             rng=torch.get_rng_state(),
         )
-        name = f"checkpoint-{state.step:08}.safetensors"
-        checkpoint.write(self._spec.output / name)
-        self._progress.tell("checkpoint", step=state.step, file=name)
+
+    def _checkpoint(self) -> None:
+        name = f"checkpoint-{self.state.step:08}.safetensors"
+        path = self._spec.output / name
+        self._snapshot().write(path)
+        # A second name, since the parent takes the first one away.
+        self._last.unlink(missing_ok=True)
+        os.link(path, self._last)
+        self._progress.tell("checkpoint", step=self.state.step, file=name)
 
     def _breathe(self) -> None:
         self._progress.tick()
@@ -219,8 +282,7 @@ class Training:
     def _finite(self, value: float) -> float:
         if math.isfinite(value):
             return value
-        message = f"the loss is no longer a number at step {self.state.step + 1}; lower optimization.learning_rate"
-        raise Refused("DIVERGED", message)
+        raise _Diverged("the loss is no longer a number")
 
 
 def _digest(plan: Plan, validation: Sequence[Example]) -> str:

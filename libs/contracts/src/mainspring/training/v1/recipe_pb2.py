@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mainspring/training/v1/recipe.proto\x12\x16mainspring.training.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\nLoraConfig\x12\x1c\n\x04rank\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x80\x02(\x00\x12,\n\x05\x61lpha\x18\x02 \x01(\x01\x42\x1d\xe2\x41\x01\x01\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\xb0@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12,\n\x07\x64ropout\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\xcd\xcc\xcc\xcc\xcc\xcc\xec?)\x00\x00\x00\x00\x00\x00\x00\x00\"\x84\x03\n\x0cOptimization\x12\x32\n\rlearning_rate\x18\x01 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12+\n\x06\x65pochs\x18\x02 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\"\n\nbatch_rows\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x80 (\x00\x12,\n\x13max_sequence_tokens\x18\x04 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x00\x12\x33\n\x0ewarmup_percent\x18\x05 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12)\n\x14validate_every_steps\x18\x06 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\x08patience\x18\x07 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1e\n\tmax_steps\x18\x08 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1f\n\x04seed\x18\t \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\xff\xff\xff\xff\x0f(\x00\"\xb3\x01\n\x10PreferenceConfig\x12+\n\x04\x62\x65ta\x18\x01 \x01(\x01\x42\x1d\xe2\x41\x01\x01\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x37\n\x10\x64\x65sirable_weight\x18\x02 \x01(\x01\x42\x1d\xe2\x41\x01\x01\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x39\n\x12undesirable_weight\x18\x03 \x01(\x01\x42\x1d\xe2\x41\x01\x01\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\xc4\x07\n\x0cTuningRecipe\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x08\xbaH(r&2$^projects/[^/]+/tuningRecipes/[^/]+$\x12;\n\x07\x64\x61taset\x18\x02 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/datasets/[^/]+$\x12S\n\x12\x62\x61se_model_version\x18\x03 \x01(\tB7\xe2\x41\x01\x02\xbaH0r.2,^projects/[^/]+/models/[^/]+/versions/[^/]+$\x12\x37\n\x05model\x18\x04 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12K\n\x06method\x18\x05 \x01(\x0e\x32+.mainspring.training.v1.TuningRecipe.MethodB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12P\n\nstart_from\x18\x06 \x01(\x0e\x32..mainspring.training.v1.TuningRecipe.StartFromB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x31\n\x0creplay_ratio\x18\x07 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x36\n\x04lora\x18\x08 \x01(\x0b\x32\".mainspring.training.v1.LoraConfigB\x04\xe2\x41\x01\x01\x12@\n\x0coptimization\x18\t \x01(\x0b\x32$.mainspring.training.v1.OptimizationB\x04\xe2\x41\x01\x01\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x42\n\npreference\x18\x0c \x01(\x0b\x32(.mainspring.training.v1.PreferenceConfigB\x04\xe2\x41\x01\x01\"x\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x15\n\x11METHOD_SUPERVISED\x10\x01\x12\x0e\n\nMETHOD_DPO\x10\x02\x12\x0e\n\nMETHOD_IPO\x10\x03\x12\x0f\n\x0bMETHOD_ORPO\x10\x04\x12\x0e\n\nMETHOD_KTO\x10\x05\"U\n\tStartFrom\x12\x1a\n\x16START_FROM_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTART_FROM_BASE\x10\x01\x12\x17\n\x13START_FROM_CHAMPION\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mainspring/training/v1/recipe.proto\x12\x16mainspring.training.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\nLoraConfig\x12\x1c\n\x04rank\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x80\x02(\x00\x12,\n\x05\x61lpha\x18\x02 \x01(\x01\x42\x1d\xe2\x41\x01\x01\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\xb0@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12,\n\x07\x64ropout\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\xcd\xcc\xcc\xcc\xcc\xcc\xec?)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1d\n\x0frank_stabilized\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1f\n\x11weight_decomposed\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9b\x03\n\x0cOptimization\x12\x32\n\rlearning_rate\x18\x01 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12+\n\x06\x65pochs\x18\x02 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\"\n\nbatch_rows\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x80 (\x00\x12,\n\x13max_sequence_tokens\x18\x04 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x00\x12\x33\n\x0ewarmup_percent\x18\x05 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12)\n\x14validate_every_steps\x18\x06 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\x08patience\x18\x07 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1e\n\tmax_steps\x18\x08 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1f\n\x04seed\x18\t \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\xff\xff\xff\xff\x0f(\x00\x12\x15\n\x07packing\x18\n \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xb3\x01\n\x10PreferenceConfig\x12+\n\x04\x62\x65ta\x18\x01 \x01(\x01\x42\x1d\xe2\x41\x01\x01\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x37\n\x10\x64\x65sirable_weight\x18\x02 \x01(\x01\x42\x1d\xe2\x41\x01\x01\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x39\n\x12undesirable_weight\x18\x03 \x01(\x01\x42\x1d\xe2\x41\x01\x01\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\x91\x04\n\x0cOnlineConfig\x12\x65\n\x0bgenerations\x18\x01 \x01(\x05\x42P\xe2\x41\x01\x01\xbaHI\x1a\x04\x18@(\x00\xba\x01@\n\x12online.generations\x12\x12must be at least 2\x1a\x16this == 0 || this >= 2\x12)\n\x11max_answer_tokens\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x80@(\x00\x12\x30\n\x0btemperature\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00\x12)\n\x04\x62\x65ta\x18\x04 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12X\n\x14reward_model_version\x18\x05 \x01(\tB:\xe2\x41\x01\x01\xbaH3r.2,^projects/[^/]+/models/[^/]+/versions/[^/]+$\xd8\x01\x01\x12\x45\n\x04rule\x18\x06 \x01(\x0e\x32).mainspring.training.v1.OnlineConfig.RuleB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"q\n\x04Rule\x12\x14\n\x10RULE_UNSPECIFIED\x10\x00\x12\x14\n\x10RULE_EXACT_MATCH\x10\x01\x12\x11\n\rRULE_CONTAINS\x10\x02\x12\x15\n\x11RULE_WORD_OVERLAP\x10\x03\x12\x13\n\x0fRULE_JSON_VALID\x10\x04\"\x97\x03\n\x12\x44istillationConfig\x12Y\n\x15teacher_model_version\x18\x01 \x01(\tB:\xe2\x41\x01\x01\xbaH3r.2,^projects/[^/]+/models/[^/]+/versions/[^/]+$\xd8\x01\x01\x12O\n\x06source\x18\x02 \x01(\x0e\x32\x31.mainspring.training.v1.DistillationConfig.SourceB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x30\n\x0btemperature\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12/\n\ndivergence\x18\x04 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12)\n\x11max_answer_tokens\x18\x05 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x80@(\x00\"G\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_LOGITS\x10\x01\x12\x12\n\x0eSOURCE_ANSWERS\x10\x02\"_\n\x11PretrainingConfig\x12%\n\nparameters\x18\x01 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\x80\xa8\xd6\xb9\x07(\x00\x12#\n\nvocabulary\x18\x02 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x10(\x00\"\x97\x01\n\x06\x43hecks\x12\'\n\x08\x63\x61naries\x18\x01 \x03(\tB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07r\x05\x10\x02\x18\xf4\x03\x12$\n\rmax_rollbacks\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x14(\x00\x12>\n\x19\x66orgetting_budget_percent\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00\"\x90\x0c\n\x0cTuningRecipe\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x08\xbaH(r&2$^projects/[^/]+/tuningRecipes/[^/]+$\x12;\n\x07\x64\x61taset\x18\x02 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/datasets/[^/]+$\x12S\n\x12\x62\x61se_model_version\x18\x03 \x01(\tB7\xe2\x41\x01\x02\xbaH0r.2,^projects/[^/]+/models/[^/]+/versions/[^/]+$\x12\x37\n\x05model\x18\x04 \x01(\tB(\xe2\x41\x01\x02\xbaH!r\x1f\x32\x1d^projects/[^/]+/models/[^/]+$\x12K\n\x06method\x18\x05 \x01(\x0e\x32+.mainspring.training.v1.TuningRecipe.MethodB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12P\n\nstart_from\x18\x06 \x01(\x0e\x32..mainspring.training.v1.TuningRecipe.StartFromB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x31\n\x0creplay_ratio\x18\x07 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x36\n\x04lora\x18\x08 \x01(\x0b\x32\".mainspring.training.v1.LoraConfigB\x04\xe2\x41\x01\x01\x12@\n\x0coptimization\x18\t \x01(\x0b\x32$.mainspring.training.v1.OptimizationB\x04\xe2\x41\x01\x01\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x42\n\npreference\x18\x0c \x01(\x0b\x32(.mainspring.training.v1.PreferenceConfigB\x04\xe2\x41\x01\x01\x12Q\n\nadaptation\x18\r \x01(\x0e\x32/.mainspring.training.v1.TuningRecipe.AdaptationB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12:\n\x06online\x18\x0e \x01(\x0b\x32$.mainspring.training.v1.OnlineConfigB\x04\xe2\x41\x01\x01\x12\x46\n\x0c\x64istillation\x18\x0f \x01(\x0b\x32*.mainspring.training.v1.DistillationConfigB\x04\xe2\x41\x01\x01\x12\x44\n\x0bpretraining\x18\x10 \x01(\x0b\x32).mainspring.training.v1.PretrainingConfigB\x04\xe2\x41\x01\x01\x12\x34\n\x06\x63hecks\x18\x11 \x01(\x0b\x32\x1e.mainspring.training.v1.ChecksB\x04\xe2\x41\x01\x01\"\x86\x02\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x15\n\x11METHOD_SUPERVISED\x10\x01\x12\x0e\n\nMETHOD_DPO\x10\x02\x12\x0e\n\nMETHOD_IPO\x10\x03\x12\x0f\n\x0bMETHOD_ORPO\x10\x04\x12\x0e\n\nMETHOD_KTO\x10\x05\x12 \n\x1cMETHOD_CONTINUED_PRETRAINING\x10\x06\x12\x16\n\x12METHOD_PRETRAINING\x10\x07\x12\x17\n\x13METHOD_REWARD_MODEL\x10\x08\x12\x0f\n\x0bMETHOD_GRPO\x10\t\x12\x0f\n\x0bMETHOD_RLOO\x10\n\x12\x17\n\x13METHOD_DISTILLATION\x10\x0b\"h\n\nAdaptation\x12\x1a\n\x16\x41\x44\x41PTATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x44\x41PTATION_LORA\x10\x01\x12\x14\n\x10\x41\x44\x41PTATION_QLORA\x10\x02\x12\x13\n\x0f\x41\x44\x41PTATION_FULL\x10\x03\"U\n\tStartFrom\x12\x1a\n\x16START_FROM_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTART_FROM_BASE\x10\x01\x12\x17\n\x13START_FROM_CHAMPION\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LORACONFIG'].fields_by_name['alpha']._serialized_options = b'\342A\001\001\272H\026\022\024\031\000\000\000\000\000\000\260@)\000\000\000\000\000\000\000\000@\001'
   _globals['_LORACONFIG'].fields_by_name['dropout']._loaded_options = None
   _globals['_LORACONFIG'].fields_by_name['dropout']._serialized_options = b'\342A\001\001\272H\024\022\022\031\315\314\314\314\314\314\354?)\000\000\000\000\000\000\000\000'
+  _globals['_LORACONFIG'].fields_by_name['rank_stabilized']._loaded_options = None
+  _globals['_LORACONFIG'].fields_by_name['rank_stabilized']._serialized_options = b'\342A\001\001'
+  _globals['_LORACONFIG'].fields_by_name['weight_decomposed']._loaded_options = None
+  _globals['_LORACONFIG'].fields_by_name['weight_decomposed']._serialized_options = b'\342A\001\001'
   _globals['_OPTIMIZATION'].fields_by_name['learning_rate']._loaded_options = None
   _globals['_OPTIMIZATION'].fields_by_name['learning_rate']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
   _globals['_OPTIMIZATION'].fields_by_name['epochs']._loaded_options = None
@@ -58,12 +62,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPTIMIZATION'].fields_by_name['max_steps']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
   _globals['_OPTIMIZATION'].fields_by_name['seed']._loaded_options = None
   _globals['_OPTIMIZATION'].fields_by_name['seed']._serialized_options = b'\342A\001\001\272H\n\"\010\030\377\377\377\377\017(\000'
+  _globals['_OPTIMIZATION'].fields_by_name['packing']._loaded_options = None
+  _globals['_OPTIMIZATION'].fields_by_name['packing']._serialized_options = b'\342A\001\001'
   _globals['_PREFERENCECONFIG'].fields_by_name['beta']._loaded_options = None
   _globals['_PREFERENCECONFIG'].fields_by_name['beta']._serialized_options = b'\342A\001\001\272H\026\022\024\031\000\000\000\000\000\000Y@)\000\000\000\000\000\000\000\000@\001'
   _globals['_PREFERENCECONFIG'].fields_by_name['desirable_weight']._loaded_options = None
   _globals['_PREFERENCECONFIG'].fields_by_name['desirable_weight']._serialized_options = b'\342A\001\001\272H\026\022\024\031\000\000\000\000\000\000Y@)\000\000\000\000\000\000\000\000@\001'
   _globals['_PREFERENCECONFIG'].fields_by_name['undesirable_weight']._loaded_options = None
   _globals['_PREFERENCECONFIG'].fields_by_name['undesirable_weight']._serialized_options = b'\342A\001\001\272H\026\022\024\031\000\000\000\000\000\000Y@)\000\000\000\000\000\000\000\000@\001'
+  _globals['_ONLINECONFIG'].fields_by_name['generations']._loaded_options = None
+  _globals['_ONLINECONFIG'].fields_by_name['generations']._serialized_options = b'\342A\001\001\272HI\032\004\030@(\000\272\001@\n\022online.generations\022\022must be at least 2\032\026this == 0 || this >= 2'
+  _globals['_ONLINECONFIG'].fields_by_name['max_answer_tokens']._loaded_options = None
+  _globals['_ONLINECONFIG'].fields_by_name['max_answer_tokens']._serialized_options = b'\342A\001\001\272H\007\032\005\030\200@(\000'
+  _globals['_ONLINECONFIG'].fields_by_name['temperature']._loaded_options = None
+  _globals['_ONLINECONFIG'].fields_by_name['temperature']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000$@)\000\000\000\000\000\000\000\000'
+  _globals['_ONLINECONFIG'].fields_by_name['beta']._loaded_options = None
+  _globals['_ONLINECONFIG'].fields_by_name['beta']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000Y@)\000\000\000\000\000\000\000\000'
+  _globals['_ONLINECONFIG'].fields_by_name['reward_model_version']._loaded_options = None
+  _globals['_ONLINECONFIG'].fields_by_name['reward_model_version']._serialized_options = b'\342A\001\001\272H3r.2,^projects/[^/]+/models/[^/]+/versions/[^/]+$\330\001\001'
+  _globals['_ONLINECONFIG'].fields_by_name['rule']._loaded_options = None
+  _globals['_ONLINECONFIG'].fields_by_name['rule']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['teacher_model_version']._loaded_options = None
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['teacher_model_version']._serialized_options = b'\342A\001\001\272H3r.2,^projects/[^/]+/models/[^/]+/versions/[^/]+$\330\001\001'
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['source']._loaded_options = None
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['source']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['temperature']._loaded_options = None
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['temperature']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000Y@)\000\000\000\000\000\000\000\000'
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['divergence']._loaded_options = None
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['divergence']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['max_answer_tokens']._loaded_options = None
+  _globals['_DISTILLATIONCONFIG'].fields_by_name['max_answer_tokens']._serialized_options = b'\342A\001\001\272H\007\032\005\030\200@(\000'
+  _globals['_PRETRAININGCONFIG'].fields_by_name['parameters']._loaded_options = None
+  _globals['_PRETRAININGCONFIG'].fields_by_name['parameters']._serialized_options = b'\342A\001\001\272H\n\"\010\030\200\250\326\271\007(\000'
+  _globals['_PRETRAININGCONFIG'].fields_by_name['vocabulary']._loaded_options = None
+  _globals['_PRETRAININGCONFIG'].fields_by_name['vocabulary']._serialized_options = b'\342A\001\001\272H\010\032\006\030\200\200\020(\000'
+  _globals['_CHECKS'].fields_by_name['canaries']._loaded_options = None
+  _globals['_CHECKS'].fields_by_name['canaries']._serialized_options = b'\342A\001\001\272H\016\222\001\013\020\024\"\007r\005\020\002\030\364\003'
+  _globals['_CHECKS'].fields_by_name['max_rollbacks']._loaded_options = None
+  _globals['_CHECKS'].fields_by_name['max_rollbacks']._serialized_options = b'\342A\001\001\272H\006\032\004\030\024(\000'
+  _globals['_CHECKS'].fields_by_name['forgetting_budget_percent']._loaded_options = None
+  _globals['_CHECKS'].fields_by_name['forgetting_budget_percent']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\200\204.A)\000\000\000\000\000\000\000\000'
   _globals['_TUNINGRECIPE'].fields_by_name['name']._loaded_options = None
   _globals['_TUNINGRECIPE'].fields_by_name['name']._serialized_options = b'\342A\001\010\272H(r&2$^projects/[^/]+/tuningRecipes/[^/]+$'
   _globals['_TUNINGRECIPE'].fields_by_name['dataset']._loaded_options = None
@@ -88,16 +126,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TUNINGRECIPE'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
   _globals['_TUNINGRECIPE'].fields_by_name['preference']._loaded_options = None
   _globals['_TUNINGRECIPE'].fields_by_name['preference']._serialized_options = b'\342A\001\001'
+  _globals['_TUNINGRECIPE'].fields_by_name['adaptation']._loaded_options = None
+  _globals['_TUNINGRECIPE'].fields_by_name['adaptation']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_TUNINGRECIPE'].fields_by_name['online']._loaded_options = None
+  _globals['_TUNINGRECIPE'].fields_by_name['online']._serialized_options = b'\342A\001\001'
+  _globals['_TUNINGRECIPE'].fields_by_name['distillation']._loaded_options = None
+  _globals['_TUNINGRECIPE'].fields_by_name['distillation']._serialized_options = b'\342A\001\001'
+  _globals['_TUNINGRECIPE'].fields_by_name['pretraining']._loaded_options = None
+  _globals['_TUNINGRECIPE'].fields_by_name['pretraining']._serialized_options = b'\342A\001\001'
+  _globals['_TUNINGRECIPE'].fields_by_name['checks']._loaded_options = None
+  _globals['_TUNINGRECIPE'].fields_by_name['checks']._serialized_options = b'\342A\001\001'
   _globals['_LORACONFIG']._serialized_start=159
-  _globals['_LORACONFIG']._serialized_end=293
-  _globals['_OPTIMIZATION']._serialized_start=296
-  _globals['_OPTIMIZATION']._serialized_end=684
-  _globals['_PREFERENCECONFIG']._serialized_start=687
-  _globals['_PREFERENCECONFIG']._serialized_end=866
-  _globals['_TUNINGRECIPE']._serialized_start=869
-  _globals['_TUNINGRECIPE']._serialized_end=1833
-  _globals['_TUNINGRECIPE_METHOD']._serialized_start=1626
-  _globals['_TUNINGRECIPE_METHOD']._serialized_end=1746
-  _globals['_TUNINGRECIPE_STARTFROM']._serialized_start=1748
-  _globals['_TUNINGRECIPE_STARTFROM']._serialized_end=1833
+  _globals['_LORACONFIG']._serialized_end=357
+  _globals['_OPTIMIZATION']._serialized_start=360
+  _globals['_OPTIMIZATION']._serialized_end=771
+  _globals['_PREFERENCECONFIG']._serialized_start=774
+  _globals['_PREFERENCECONFIG']._serialized_end=953
+  _globals['_ONLINECONFIG']._serialized_start=956
+  _globals['_ONLINECONFIG']._serialized_end=1485
+  _globals['_ONLINECONFIG_RULE']._serialized_start=1372
+  _globals['_ONLINECONFIG_RULE']._serialized_end=1485
+  _globals['_DISTILLATIONCONFIG']._serialized_start=1488
+  _globals['_DISTILLATIONCONFIG']._serialized_end=1895
+  _globals['_DISTILLATIONCONFIG_SOURCE']._serialized_start=1824
+  _globals['_DISTILLATIONCONFIG_SOURCE']._serialized_end=1895
+  _globals['_PRETRAININGCONFIG']._serialized_start=1897
+  _globals['_PRETRAININGCONFIG']._serialized_end=1992
+  _globals['_CHECKS']._serialized_start=1995
+  _globals['_CHECKS']._serialized_end=2146
+  _globals['_TUNINGRECIPE']._serialized_start=2149
+  _globals['_TUNINGRECIPE']._serialized_end=3701
+  _globals['_TUNINGRECIPE_METHOD']._serialized_start=3246
+  _globals['_TUNINGRECIPE_METHOD']._serialized_end=3508
+  _globals['_TUNINGRECIPE_ADAPTATION']._serialized_start=3510
+  _globals['_TUNINGRECIPE_ADAPTATION']._serialized_end=3614
+  _globals['_TUNINGRECIPE_STARTFROM']._serialized_start=3616
+  _globals['_TUNINGRECIPE_STARTFROM']._serialized_end=3701
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -27,22 +29,32 @@ class LoraConfig(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     DROPOUT_FIELD_NUMBER: _builtins.int
+    RANK_STABILIZED_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECOMPOSED_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Optional. Rank of the update. Default 16; 1 to 256."""
     alpha: _builtins.float
     """Optional. Scale numerator; the update is multiplied by alpha / rank. Default: twice the rank."""
     dropout: _builtins.float
     """Optional. Dropout before the adapter while training, 0 to 0.9. Default 0."""
+    rank_stabilized: _builtins.bool
+    """Optional. Multiplies the update by alpha / sqrt(rank) instead, which suits high ranks (Kalajdzievski 2023, arXiv:2312.03732)."""
+    weight_decomposed: _builtins.bool
+    """Optional. Learns the size of each weight's column apart from its direction (DoRA; Liu et al. 2024, arXiv:2402.09353). Such an adapter is
+    merged into a model of its own, since engines do not load it.
+    """
     def __init__(
         self,
         *,
         rank: _builtins.int = ...,
         alpha: _builtins.float = ...,
         dropout: _builtins.float = ...,
+        rank_stabilized: _builtins.bool = ...,
+        weight_decomposed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "dropout", b"dropout", "rank", b"rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "rank_stabilized", b"rank_stabilized", "weight_decomposed", b"weight_decomposed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -63,8 +75,9 @@ class Optimization(_message.Message):
     PATIENCE_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Optional. Peak learning rate. Default 1e-3; 1e-4 for methods that learn from preferences."""
+    """Optional. Peak learning rate. Default 1e-3; 1e-4 for methods that learn from preferences or rewards, and for whole models."""
     epochs: _builtins.float
     """Optional. Most passes over the training rows. Default 1; at most 100."""
     batch_rows: _builtins.int
@@ -81,6 +94,10 @@ class Optimization(_message.Message):
     """Optional. Most steps, whatever `epochs` says; 0 for no limit."""
     seed: _builtins.int
     """Optional. Seed of everything random in the run. Default 0."""
+    packing: _builtins.bool
+    """Optional. Puts the examples of a step one after the other, each seeing only itself, instead of padding them. For methods that learn
+    answers or text; others ignore it.
+    """
     def __init__(
         self,
         *,
@@ -93,10 +110,11 @@ class Optimization(_message.Message):
         patience: _builtins.int = ...,
         max_steps: _builtins.int = ...,
         seed: _builtins.int = ...,
+        packing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_rows", b"batch_rows", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_sequence_tokens", b"max_sequence_tokens", "max_steps", b"max_steps", "patience", b"patience", "seed", b"seed", "validate_every_steps", b"validate_every_steps", "warmup_percent", b"warmup_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_rows", b"batch_rows", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_sequence_tokens", b"max_sequence_tokens", "max_steps", b"max_steps", "packing", b"packing", "patience", b"patience", "seed", b"seed", "validate_every_steps", b"validate_every_steps", "warmup_percent", b"warmup_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -135,6 +153,208 @@ class PreferenceConfig(_message.Message):
 Global___PreferenceConfig: _TypeAlias = PreferenceConfig  # noqa: Y015
 
 @_typing.final
+class OnlineConfig(_message.Message):
+    """OnlineConfig says how a model learns from rewards of its own answers: METHOD_GRPO and METHOD_RLOO. Other methods ignore it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Rule:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[OnlineConfig._Rule.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RULE_UNSPECIFIED: OnlineConfig._Rule.ValueType  # 0
+        """No rule; `reward_model_version` gives the rewards."""
+        RULE_EXACT_MATCH: OnlineConfig._Rule.ValueType  # 1
+        """1 for the reference itself, else 0; white space around is ignored."""
+        RULE_CONTAINS: OnlineConfig._Rule.ValueType  # 2
+        """1 when the reference stands somewhere in the answer, else 0."""
+        RULE_WORD_OVERLAP: OnlineConfig._Rule.ValueType  # 3
+        """F1 of the words that the answer and the reference have in common."""
+        RULE_JSON_VALID: OnlineConfig._Rule.ValueType  # 4
+        """1 when the answer is JSON, else 0."""
+
+    class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
+        """Rule gives an answer a reward without a model; the row's own answer is the reference."""
+
+    RULE_UNSPECIFIED: OnlineConfig.Rule.ValueType  # 0
+    """No rule; `reward_model_version` gives the rewards."""
+    RULE_EXACT_MATCH: OnlineConfig.Rule.ValueType  # 1
+    """1 for the reference itself, else 0; white space around is ignored."""
+    RULE_CONTAINS: OnlineConfig.Rule.ValueType  # 2
+    """1 when the reference stands somewhere in the answer, else 0."""
+    RULE_WORD_OVERLAP: OnlineConfig.Rule.ValueType  # 3
+    """F1 of the words that the answer and the reference have in common."""
+    RULE_JSON_VALID: OnlineConfig.Rule.ValueType  # 4
+    """1 when the answer is JSON, else 0."""
+
+    GENERATIONS_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    REWARD_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    generations: _builtins.int
+    """Optional. Answers drawn for each prompt, which are compared with each other. Default 8; 2 to 64."""
+    max_answer_tokens: _builtins.int
+    """Optional. Longest answer, in tokens. Default 128; at most 8,192."""
+    temperature: _builtins.float
+    """Optional. Temperature of the answers. Default 1."""
+    beta: _builtins.float
+    """Optional. How strongly the model is held to the one that the run began with. Default 0."""
+    reward_model_version: _builtins.str
+    """Optional. Version that METHOD_REWARD_MODEL has made and that gives the rewards.
+    Format: `projects/{project}/models/{model}/versions/{version}`.
+    """
+    rule: Global___OnlineConfig.Rule.ValueType
+    """Optional. Rule that gives the rewards. Exactly one of this and `reward_model_version` is set."""
+    def __init__(
+        self,
+        *,
+        generations: _builtins.int = ...,
+        max_answer_tokens: _builtins.int = ...,
+        temperature: _builtins.float = ...,
+        beta: _builtins.float = ...,
+        reward_model_version: _builtins.str = ...,
+        rule: Global___OnlineConfig.Rule.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "generations", b"generations", "max_answer_tokens", b"max_answer_tokens", "reward_model_version", b"reward_model_version", "rule", b"rule", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OnlineConfig: _TypeAlias = OnlineConfig  # noqa: Y015
+
+@_typing.final
+class DistillationConfig(_message.Message):
+    """DistillationConfig says how a student learns from a teacher: METHOD_DISTILLATION. Other methods ignore it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Source:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DistillationConfig._Source.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SOURCE_UNSPECIFIED: DistillationConfig._Source.ValueType  # 0
+        """As LOGITS."""
+        SOURCE_LOGITS: DistillationConfig._Source.ValueType  # 1
+        """The teacher's distributions at the positions of the rows' answers (GKD; Agarwal et al. 2023, arXiv:2306.13649). The teacher must have
+        the student's vocabulary.
+        """
+        SOURCE_ANSWERS: DistillationConfig._Source.ValueType  # 2
+        """The teacher's most likely answers to the rows' prompts, instead of the rows' own."""
+
+    class Source(_Source, metaclass=_SourceEnumTypeWrapper):
+        """Source is what the student sees of the teacher."""
+
+    SOURCE_UNSPECIFIED: DistillationConfig.Source.ValueType  # 0
+    """As LOGITS."""
+    SOURCE_LOGITS: DistillationConfig.Source.ValueType  # 1
+    """The teacher's distributions at the positions of the rows' answers (GKD; Agarwal et al. 2023, arXiv:2306.13649). The teacher must have
+    the student's vocabulary.
+    """
+    SOURCE_ANSWERS: DistillationConfig.Source.ValueType  # 2
+    """The teacher's most likely answers to the rows' prompts, instead of the rows' own."""
+
+    TEACHER_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    teacher_model_version: _builtins.str
+    """Required for METHOD_DISTILLATION. A foundation model or an adapter. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    source: Global___DistillationConfig.Source.ValueType
+    """Optional. What the student sees. Default LOGITS."""
+    temperature: _builtins.float
+    """Optional. Temperature at which the distributions are compared. Default 1."""
+    divergence: _builtins.float
+    """Optional. Between the divergence of teacher from student (towards 0) and of student from teacher (1). Default 0.5."""
+    max_answer_tokens: _builtins.int
+    """Optional. Longest answer of the teacher, in tokens. Default 256; at most 8,192."""
+    def __init__(
+        self,
+        *,
+        teacher_model_version: _builtins.str = ...,
+        source: Global___DistillationConfig.Source.ValueType = ...,
+        temperature: _builtins.float = ...,
+        divergence: _builtins.float = ...,
+        max_answer_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "max_answer_tokens", b"max_answer_tokens", "source", b"source", "teacher_model_version", b"teacher_model_version", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DistillationConfig: _TypeAlias = DistillationConfig  # noqa: Y015
+
+@_typing.final
+class PretrainingConfig(_message.Message):
+    """PretrainingConfig says how large a model from nothing is: METHOD_PRETRAINING. Other methods ignore it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    VOCABULARY_FIELD_NUMBER: _builtins.int
+    parameters: _builtins.int
+    """Optional. Most parameters. Default 10,000,000; at most 2,000,000,000."""
+    vocabulary: _builtins.int
+    """Optional. Most words of its vocabulary, which is learned from the rows. Default 8,192; at most 262,144."""
+    def __init__(
+        self,
+        *,
+        parameters: _builtins.int = ...,
+        vocabulary: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "vocabulary", b"vocabulary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PretrainingConfig: _TypeAlias = PretrainingConfig  # noqa: Y015
+
+@_typing.final
+class Checks(_message.Message):
+    """Checks says what is watched while a model learns. What is seen becomes a signal of the run; a loss that leaves all bounds makes the run
+    return to its last checkpoint with half the rate.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANARIES_FIELD_NUMBER: _builtins.int
+    MAX_ROLLBACKS_FIELD_NUMBER: _builtins.int
+    FORGETTING_BUDGET_PERCENT_FIELD_NUMBER: _builtins.int
+    max_rollbacks: _builtins.int
+    """Optional. Returns to the last checkpoint before a run that diverges is given up. Default 2; at most 20."""
+    forgetting_budget_percent: _builtins.float
+    """Optional. Rise of the loss on a fixed general text, in percent, above which the run says that the model forgets. Default 10."""
+    @_builtins.property
+    def canaries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Texts that stand in the data and must not be learned by heart. At the end the model is asked whether it finds one likelier than
+        63 variants of it (Carlini et al. 2019, arXiv:1802.08232). At most 20, of at most 500 characters.
+        """
+
+    def __init__(
+        self,
+        *,
+        canaries: _abc.Iterable[_builtins.str] | None = ...,
+        max_rollbacks: _builtins.int = ...,
+        forgetting_budget_percent: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canaries", b"canaries", "forgetting_budget_percent", b"forgetting_budget_percent", "max_rollbacks", b"max_rollbacks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checks: _TypeAlias = Checks  # noqa: Y015
+
+@_typing.final
 class TuningRecipe(_message.Message):
     """TuningRecipe says how versions of a model are made from versions of a dataset. Each published version of the dataset starts a run."""
 
@@ -158,6 +378,22 @@ class TuningRecipe(_message.Message):
         """Pairs and the better answers at once, without a reference model (Hong et al. 2024, arXiv:2403.07691)."""
         METHOD_KTO: TuningRecipe._Method.ValueType  # 5
         """Single answers with thumbs, which need not come in pairs (Ethayarajh et al. 2024, arXiv:2402.01306); pairs count as two thumbs."""
+        METHOD_CONTINUED_PRETRAINING: TuningRecipe._Method.ValueType  # 6
+        """Learns all text of the rows, prompts included; made for rows of a plain corpus, which have no prompt. Long rows are cut, not left out."""
+        METHOD_PRETRAINING: TuningRecipe._Method.ValueType  # 7
+        """A new model from nothing: its vocabulary is learned from the rows, then all text of the rows. It takes the chat template, the special
+        tokens and the longest context of the base.
+        """
+        METHOD_REWARD_MODEL: TuningRecipe._Method.ValueType  # 8
+        """A model that gives answers a number, from pairs of a better and a worse answer. Its versions give rewards to METHOD_GRPO and METHOD_RLOO
+        and cannot be served.
+        """
+        METHOD_GRPO: TuningRecipe._Method.ValueType  # 9
+        """Rewards of the model's own answers, compared within a group (Shao et al. 2024, arXiv:2402.03300)."""
+        METHOD_RLOO: TuningRecipe._Method.ValueType  # 10
+        """Rewards of the model's own answers, each compared with the others' mean (Ahmadian et al. 2024, arXiv:2402.14740)."""
+        METHOD_DISTILLATION: TuningRecipe._Method.ValueType  # 11
+        """Learns from a teacher."""
 
     class Method(_Method, metaclass=_MethodEnumTypeWrapper):
         """Method is how the model learns."""
@@ -174,6 +410,49 @@ class TuningRecipe(_message.Message):
     """Pairs and the better answers at once, without a reference model (Hong et al. 2024, arXiv:2403.07691)."""
     METHOD_KTO: TuningRecipe.Method.ValueType  # 5
     """Single answers with thumbs, which need not come in pairs (Ethayarajh et al. 2024, arXiv:2402.01306); pairs count as two thumbs."""
+    METHOD_CONTINUED_PRETRAINING: TuningRecipe.Method.ValueType  # 6
+    """Learns all text of the rows, prompts included; made for rows of a plain corpus, which have no prompt. Long rows are cut, not left out."""
+    METHOD_PRETRAINING: TuningRecipe.Method.ValueType  # 7
+    """A new model from nothing: its vocabulary is learned from the rows, then all text of the rows. It takes the chat template, the special
+    tokens and the longest context of the base.
+    """
+    METHOD_REWARD_MODEL: TuningRecipe.Method.ValueType  # 8
+    """A model that gives answers a number, from pairs of a better and a worse answer. Its versions give rewards to METHOD_GRPO and METHOD_RLOO
+    and cannot be served.
+    """
+    METHOD_GRPO: TuningRecipe.Method.ValueType  # 9
+    """Rewards of the model's own answers, compared within a group (Shao et al. 2024, arXiv:2402.03300)."""
+    METHOD_RLOO: TuningRecipe.Method.ValueType  # 10
+    """Rewards of the model's own answers, each compared with the others' mean (Ahmadian et al. 2024, arXiv:2402.14740)."""
+    METHOD_DISTILLATION: TuningRecipe.Method.ValueType  # 11
+    """Learns from a teacher."""
+
+    class _Adaptation:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _AdaptationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TuningRecipe._Adaptation.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ADAPTATION_UNSPECIFIED: TuningRecipe._Adaptation.ValueType  # 0
+        """FULL for METHOD_PRETRAINING, else LORA."""
+        ADAPTATION_LORA: TuningRecipe._Adaptation.ValueType  # 1
+        """A low-rank adapter beside the base's matrices."""
+        ADAPTATION_QLORA: TuningRecipe._Adaptation.ValueType  # 2
+        """As LORA, with the base held in 4 bits while learning (Dettmers et al. 2023, arXiv:2305.14314): a quarter of the memory, slower."""
+        ADAPTATION_FULL: TuningRecipe._Adaptation.ValueType  # 3
+        """All weights. The version is a foundation model of its own. For methods that learn answers or text."""
+
+    class Adaptation(_Adaptation, metaclass=_AdaptationEnumTypeWrapper):
+        """Adaptation is what of the base is changed."""
+
+    ADAPTATION_UNSPECIFIED: TuningRecipe.Adaptation.ValueType  # 0
+    """FULL for METHOD_PRETRAINING, else LORA."""
+    ADAPTATION_LORA: TuningRecipe.Adaptation.ValueType  # 1
+    """A low-rank adapter beside the base's matrices."""
+    ADAPTATION_QLORA: TuningRecipe.Adaptation.ValueType  # 2
+    """As LORA, with the base held in 4 bits while learning (Dettmers et al. 2023, arXiv:2305.14314): a quarter of the memory, slower."""
+    ADAPTATION_FULL: TuningRecipe.Adaptation.ValueType  # 3
+    """All weights. The version is a foundation model of its own. For methods that learn answers or text."""
 
     class _StartFrom:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -214,6 +493,11 @@ class TuningRecipe(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     PREFERENCE_FIELD_NUMBER: _builtins.int
+    ADAPTATION_FIELD_NUMBER: _builtins.int
+    ONLINE_FIELD_NUMBER: _builtins.int
+    DISTILLATION_FIELD_NUMBER: _builtins.int
+    PRETRAINING_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/tuningRecipes/{recipe}`."""
     dataset: _builtins.str
@@ -230,6 +514,8 @@ class TuningRecipe(_message.Message):
     """Optional. Old rows per new row when a run starts from the champion. Default 1; at most 100."""
     etag: _builtins.str
     """Output only. Changes with every write."""
+    adaptation: Global___TuningRecipe.Adaptation.ValueType
+    """Optional. What of the base is changed. Default LORA."""
     @_builtins.property
     def lora(self) -> Global___LoraConfig:
         """Optional. Shape of the adapter."""
@@ -246,6 +532,22 @@ class TuningRecipe(_message.Message):
     def preference(self) -> Global___PreferenceConfig:
         """Optional. How judgements are learned."""
 
+    @_builtins.property
+    def online(self) -> Global___OnlineConfig:
+        """Optional. How rewards are learned."""
+
+    @_builtins.property
+    def distillation(self) -> Global___DistillationConfig:
+        """Optional. How a teacher is learned from."""
+
+    @_builtins.property
+    def pretraining(self) -> Global___PretrainingConfig:
+        """Optional. How large a model from nothing is."""
+
+    @_builtins.property
+    def checks(self) -> Global___Checks:
+        """Optional. What is watched."""
+
     def __init__(
         self,
         *,
@@ -261,10 +563,15 @@ class TuningRecipe(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         preference: Global___PreferenceConfig | None = ...,
+        adaptation: Global___TuningRecipe.Adaptation.ValueType = ...,
+        online: Global___OnlineConfig | None = ...,
+        distillation: Global___DistillationConfig | None = ...,
+        pretraining: Global___PretrainingConfig | None = ...,
+        checks: Global___Checks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora", "optimization", b"optimization", "preference", b"preference", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "distillation", b"distillation", "lora", b"lora", "online", b"online", "optimization", b"optimization", "preference", b"preference", "pretraining", b"pretraining", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_version", b"base_model_version", "dataset", b"dataset", "etag", b"etag", "lora", b"lora", "method", b"method", "model", b"model", "name", b"name", "optimization", b"optimization", "preference", b"preference", "replay_ratio", b"replay_ratio", "start_from", b"start_from", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation", "base_model_version", b"base_model_version", "checks", b"checks", "dataset", b"dataset", "distillation", b"distillation", "etag", b"etag", "lora", b"lora", "method", b"method", "model", b"model", "name", b"name", "online", b"online", "optimization", b"optimization", "preference", b"preference", "pretraining", b"pretraining", "replay_ratio", b"replay_ratio", "start_from", b"start_from", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,26 @@ class TrainingMetric(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MeasuresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STEP_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     TRAIN_LOSS_FIELD_NUMBER: _builtins.int
@@ -38,14 +58,15 @@ class TrainingMetric(_message.Message):
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimiser steps done."""
     epoch: _builtins.float
     """Passes over the training rows done."""
     train_loss: _builtins.float
-    """Mean loss per target token over the steps since the metric before, in nats."""
+    """Mean loss over the steps since the metric before: nats per target token, or what the method counts (pairs, thumbs, answers)."""
     validation_loss: _builtins.float
-    """Mean loss per target token on the validation rows, in nats; absent at steps without validation."""
+    """The same on the validation rows, for METHOD_GRPO and METHOD_RLOO the negated mean reward; absent at steps without validation."""
     learning_rate: _builtins.float
     """Learning rate of the step."""
     tokens_per_second: _builtins.float
@@ -58,6 +79,12 @@ class TrainingMetric(_message.Message):
     def system(self) -> _tracking_pb2.SystemMetric:
         """What the process used of its machine then; absent when that could not be measured."""
 
+    @_builtins.property
+    def measures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the method measures beside its loss, by name, for example `validation_reward_accuracy` and `validation_reward_margin`; of the rows
+        learned since the metric before, or with `validation_` of the validation rows.
+        """
+
     def __init__(
         self,
         *,
@@ -69,10 +96,11 @@ class TrainingMetric(_message.Message):
         tokens_per_second: _builtins.float = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         system: _tracking_pb2.SystemMetric | None = ...,
+        measures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "system", b"system", "time", b"time", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "epoch", b"epoch", "learning_rate", b"learning_rate", "step", b"step", "system", b"system", "time", b"time", "tokens_per_second", b"tokens_per_second", "train_loss", b"train_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "epoch", b"epoch", "learning_rate", b"learning_rate", "measures", b"measures", "step", b"step", "system", b"system", "time", b"time", "tokens_per_second", b"tokens_per_second", "train_loss", b"train_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
     _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
@@ -132,7 +160,8 @@ class TrainingResult(_message.Message):
     @_builtins.property
     def artifacts(self) -> _containers.MessageMap[_builtins.str, _artifact_pb2.Artifact]:
         """Files of the version by role: `adapter/adapter_model.safetensors`, `adapter/adapter_config.json` (PEFT), `adapter.gguf` (llama.cpp),
-        `fidelity_probe.json` (reference next-token distributions), `training_report.json`.
+        `fidelity_probe.json` (reference next-token distributions), `training_report.json`. A whole model has `hf/...` and `gguf` instead of an
+        adapter, a weight-decomposed adapter both; a reward model has the adapter for PEFT and the report only.
         """
 
     def __init__(

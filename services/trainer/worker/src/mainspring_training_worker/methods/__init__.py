@@ -14,6 +14,8 @@ from mainspring_training_worker.methods.supervised import Supervised
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.spec import Spec
 
+ONLINE = frozenset({"GRPO", "RLOO"})
+
 
 def objective(spec: Spec, model: Tunable, tokenizer: Any) -> Objective:
     """What the loop brings down, for a model with the weights that a run begins with.
@@ -23,9 +25,17 @@ def objective(spec: Spec, model: Tunable, tokenizer: Any) -> Objective:
         model: The model; what it is now is the reference of methods that have one.
         tokenizer: Its tokenizer.
     """
+    # TRL takes seconds to import, so only those who need it wait.
     if spec.method in PAIRED | UNPAIRED:
-        # TRL takes seconds to import, so only those who need it wait.
         from mainspring_training_worker.methods.preferences import preference_objective
 
         return preference_objective(spec, model, tokenizer)
+    if spec.method in ONLINE:
+        from mainspring_training_worker.methods.online import online_objective
+
+        return online_objective(spec, model, tokenizer)
+    if spec.method == "DISTILLATION" and spec.distillation.source == "LOGITS":
+        from mainspring_training_worker.methods.distillation import distillation_objective
+
+        return distillation_objective(spec, model, tokenizer)
     return Supervised(model, int(tokenizer.pad_token_id))

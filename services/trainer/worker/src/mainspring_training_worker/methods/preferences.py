@@ -1,5 +1,7 @@
 """Learning from judgements: pairs of a better and a worse answer, and thumbs on single answers.
 
+A reward model learns to give better answers a higher number (Bradley and Terry 1952).
+
 DPO (Rafailov et al. 2023, arXiv:2305.18290), IPO (Azar et al. 2023, arXiv:2310.12036), ORPO (Hong et al. 2024,
 arXiv:2403.07691) and KTO (Ethayarajh et al. 2024, arXiv:2402.01306), each by TRL's trainer. The reference of DPO, IPO
 and KTO is the model as the run begins with it; ORPO has none.
@@ -20,6 +22,7 @@ from mainspring_training_worker.spec import Spec
 _FEWEST = 4
 """Rows of a KTO micro-batch: its divergence term is estimated by giving each prompt the answer of another one."""
 _NAMES = {"rewards/accuracies": "reward_accuracy", "rewards/margins": "reward_margin", "kl": "divergence"}
+_REWARDS = {"accuracy": "reward_accuracy", "margin": "reward_margin"}
 _PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 _THUMBS = [{"prompt": "a", "completion": "b", "label": good} for good in (True, False)]
 Batch = Callable[[Sequence[Example]], dict[str, Tensor]]
@@ -28,18 +31,20 @@ Batch = Callable[[Sequence[Example]], dict[str, Tensor]]
 class Preferences:
     """`Objective`: TRL's loss, each pair or thumb counting as one."""
 
-    def __init__(self, trainer: Any, model: Any, batch: Batch, noted: Any, at_least: int) -> None:
+    def __init__(
+        self, trainer: Any, batch: Batch, noted: Any, *, at_least: int = 1, names: dict[str, str] = _NAMES
+    ) -> None:
         """Takes a trainer of TRL and what belongs to it.
 
         Args:
             trainer: Its `compute_loss` is used.
-            model: What it is computed with.
             batch: Makes a micro-batch as the trainer wants it.
             noted: The trainer's lists of measures.
             at_least: Fewest examples of a micro-batch.
+            names: Our names for those of its measures that are kept.
         """
-        self._trainer, self._model, self._batch, self._at_least = trainer, model, batch, at_least
-        self._gathered = trl_trainers.Gathered(noted, _NAMES)
+        self._trainer, self._batch, self._at_least = trainer, batch, at_least
+        self._gathered = trl_trainers.Gathered(noted, names)
 
     def weight(self, example: Example) -> int:
         return 1
@@ -48,7 +53,7 @@ class Preferences:
         return micro_batches(examples, max_tokens, at_least=self._at_least)
 
     def loss_sum(self, group: Sequence[Example]) -> Tensor:
-        loss: Tensor = self._trainer.compute_loss(self._model, self._batch(group))
+        loss: Tensor = self._trainer.compute_loss(self._trainer.model, self._batch(group))
         return loss * len(group)
 
     def measures(self) -> dict[str, float]:
@@ -57,6 +62,8 @@ class Preferences:
 
 def preference_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
     """The objective of DPO, IPO, ORPO or KTO."""
+    if spec.method == "REWARD_MODEL":
+        return _rewards(spec, model, tokenizer)
     if spec.method == "KTO":
         return _kto(spec, model, tokenizer)
     return _orpo(spec, model, tokenizer) if spec.method == "ORPO" else _dpo(spec, model, tokenizer)
@@ -83,7 +90,7 @@ def _dpo(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
             ]
         )
 
-    return Preferences(trainer, trainer.model, batch, trainer._metrics, 1)
+    return Preferences(trainer, batch, trainer._metrics)
 
 
 def _orpo(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
@@ -110,7 +117,7 @@ def _orpo(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
             ]
         )
 
-    return Preferences(trainer, trainer.model, batch, trainer._stored_metrics, 1)
+    return Preferences(trainer, batch, trainer._stored_metrics)
 
 
 def _labelled(prompt: tuple[int, ...], answer: tuple[int, ...]) -> dict[str, list[int]]:
@@ -153,7 +160,27 @@ def _kto(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
             ]
         )
 
-    return Preferences(trainer, trainer.model, batch, trainer._metrics, _FEWEST)
+    return Preferences(trainer, batch, trainer._metrics, at_least=_FEWEST)
+
+
+def _rewards(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    own = trl_trainers.arguments(str(spec.output), center_rewards_coefficient=0.01, seed=_seed(spec))
+    trainer: Any = RewardTrainer(
+        model=model.module,
+        args=RewardConfig(**own),
+        train_dataset=trl_trainers.placeholder(_PAIR),
+        processing_class=tokenizer,
+    )
+
+    def batch(group: Sequence[Example]) -> dict[str, Tensor]:
+        return trainer.data_collator(
+            [{"chosen_ids": list(e.tokens), "rejected_ids": [*e.prompt, *e.rejected]} for e in group]
+        )
+
+    return Preferences(trainer, batch, trainer._metrics, names=_REWARDS)
 
 
 def _seed(spec: Spec) -> int:

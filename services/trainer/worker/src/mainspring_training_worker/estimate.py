@@ -1,0 +1,91 @@
+"""Whether a run fits into the memory that there is; told before anything is loaded. Pure but for reading sizes."""
+
+from __future__ import annotations
+
+import json
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mainspring_training_worker.spec import Refused, Spec
+
+_LIBRARIES = 700 << 20
+"""torch, transformers and what they bring, measured."""
+_ACTIVATIONS = 34
+"""Numbers kept of each token, layer and unit of width for the way back (Korthikanti et al. 2022, arXiv:2205.05198)."""
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides how much memory it takes."""
+
+    parameters: int
+    layers: int
+    width: int
+    vocabulary: int
+
+
+def shape_of(folder: Path) -> Shape:
+    """The shape of the model in a Hugging Face folder, from its configuration and the headers of its weights."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    parameters = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, tensor in header.items():
+            size = 1
+            for extent in tensor["shape"] if name != "__metadata__" else [0]:
+                size *= extent
+            parameters += size
+    layers, width = int(config.get("num_hidden_layers", 0)), int(config.get("hidden_size", 0))
+    return Shape(parameters, layers, width, int(config.get("vocab_size", 0)))
+
+
+def needed_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str) -> int:
+    """About the most that a run takes.
+
+    A learned number is kept in fp32 with its gradient, two moments and its best value. A micro-batch keeps activations,
+    and the words' scores of the positions to learn, of which at most all count.
+    """
+    held = {"FULL": 4.0, "QLORA": 0.6}.get(adaptation, 4.0 if precision == "fp32" else 2.0)
+    per_layer = (
+        7 * 2 * shape.width * spec.lora.rank * 2
+    )  # Two matrices at each of seven places, the wider of them twice.
+    learned = shape.parameters if adaptation == "FULL" else shape.layers * per_layer
+    computed = 4 if precision == "fp32" else 2
+    tokens = max(spec.micro_batch_tokens, spec.optimization.max_sequence_tokens)
+    activations = tokens * shape.layers * shape.width * _ACTIVATIONS * computed // 2
+    scores = tokens * shape.vocabulary * (computed + 4 + 4)
+    return int(_LIBRARIES + held * shape.parameters + learned * 16 + activations + scores)
+
+
+def available_bytes() -> int:
+    """Memory that this process may take: of the machine, its control group and its own limit the least."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    known = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    if _CGROUP.exists() and (limit := _CGROUP.read_text().strip()).isdigit():
+        known.append(int(limit))
+    own, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return min([*known, *([own] if own != resource.RLIM_INFINITY else [])])
+
+
+def check_fits(shape: Shape, spec: Spec, precision: str, available: int) -> int:
+    """What the run is expected to take, in bytes.
+
+    Raises:
+        Refused: OUT_OF_MEMORY, with what would fit.
+    """
+    needed = needed_bytes(shape, spec, spec.adaptation, precision)
+    if needed <= available:
+        return needed
+    others = {name: needed_bytes(shape, spec, name, precision) for name in ("LORA", "QLORA") if name != spec.adaptation}
+    fit = [f"ADAPTATION_{name} needs {_gb(size)}" for name, size in others.items() if size <= available]
+    advice = "; ".join(fit) or "choose a smaller base, or lower max_sequence_tokens"
+    message = f"the run needs about {_gb(needed)} of memory and {_gb(available)} are available; {advice}"
+    raise Refused("OUT_OF_MEMORY", message)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

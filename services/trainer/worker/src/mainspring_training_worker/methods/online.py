@@ -1,0 +1,134 @@
+"""Learning from rewards of the model's own answers: GRPO (Shao et al. 2024, arXiv:2402.03300) and RLOO
+(Ahmadian et al. 2024, arXiv:2402.14740), by TRL's trainers.
+
+Answers are drawn from torch's generator, which is part of each checkpoint, so a resumed run draws the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mainspring_training_worker.batches import Example
+from mainspring_training_worker.methods import trl_trainers
+from mainspring_training_worker.methods.helpers import RewardModel
+from mainspring_training_worker.model import Tunable
+from mainspring_training_worker.rows import Message
+from mainspring_training_worker.spec import Refused, Spec
+
+Rule = Callable[[str, str], float]
+_NAMES = {"reward": "reward", "reward_std": "reward_deviation", "kl": "divergence", "completions/mean_length": "tokens"}
+
+
+def _parses(answer: str, _: str) -> float:
+    try:
+        json.loads(answer)
+    except (ValueError, RecursionError):
+        return 0.0
+    return 1.0
+
+
+def _overlap(answer: str, reference: str) -> float:
+    """F1 of the words that both have, as sets."""
+    ours, theirs = set(answer.lower().split()), set(reference.lower().split())
+    return 2 * len(ours & theirs) / (len(ours) + len(theirs)) if ours or theirs else 1.0
+
+
+RULES: dict[str, Rule] = {
+    "EXACT_MATCH": lambda answer, reference: float(answer.strip() == reference.strip()),
+    "CONTAINS": lambda answer, reference: float(reference.strip() in answer),
+    "WORD_OVERLAP": _overlap,
+    "JSON_VALID": _parses,
+}
+"""Rewards without a model: of an answer, and the row's own answer beside it."""
+
+
+class Online:
+    """`Objective`: TRL's policy loss while training; while validating, what is missing to the mean reward, negated."""
+
+    def __init__(self, trainer: Any, generations: int) -> None:
+        self._trainer, self._generations = trainer, generations
+        self._gathered = trl_trainers.Gathered(trainer._metrics, _NAMES)
+
+    def weight(self, example: Example) -> int:
+        return 1
+
+    def groups(self, examples: Sequence[Example], max_tokens: int) -> Iterator[list[Example]]:
+        """One prompt at a time: its answers together are a group to TRL."""
+        return iter([[example] for example in examples])
+
+    def loss_sum(self, group: Sequence[Example]) -> Tensor:
+        trainer = self._trainer
+        asked = [
+            {"prompt": list(example.messages[:-1]), "reference": example.messages[-1]["content"]}
+            for example in group
+            for _ in range(self._generations)
+        ]
+        training = trainer.model.training
+        scored = trainer._generate_and_score_completions(asked)
+        if not training:
+            return torch.tensor(-trainer._metrics["eval"]["reward"][-1] * len(group))
+        trainer.model.train()  # Generation may have switched it.
+        loss: Tensor = trainer.compute_loss(trainer.model, scored)
+        return loss * len(group)
+
+    def measures(self) -> dict[str, float]:
+        for log in (self._trainer._logs[name] for name in ("prompt", "completion", "advantages")):
+            log.clear()
+        return self._gathered.means()
+
+
+def online_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Online:
+    """The objective of GRPO or RLOO."""
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
+    from trl.trainer.rloo_config import RLOOConfig
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    wanted = spec.online
+    own = trl_trainers.arguments(
+        str(spec.output),
+        beta=wanted.beta,
+        num_generations=wanted.generations,
+        max_completion_length=wanted.max_answer_tokens,
+        temperature=wanted.temperature,
+        seed=spec.optimization.seed,
+        per_device_train_batch_size=wanted.generations,
+        per_device_eval_batch_size=wanted.generations,
+        steps_per_generation=1,
+    )
+    del own["max_length"]
+    is_grpo = spec.method == "GRPO"
+    trainer: Any = (GRPOTrainer if is_grpo else RLOOTrainer)(
+        model=model.module,
+        reward_funcs=_reward(spec),
+        args=GRPOConfig(**own, loss_type="grpo") if is_grpo else RLOOConfig(**own),
+        train_dataset=trl_trainers.placeholder({"prompt": [{"role": "user", "content": "a"}], "reference": "b"}),
+        processing_class=tokenizer,
+    )
+    trainer.current_gradient_accumulation_steps = 1  # Otherwise set by TRL's own loop; ours divides itself.
+    return Online(trainer, wanted.generations)
+
+
+def _reward(spec: Spec) -> Callable[..., list[float]]:
+    """What TRL calls with prompts, answers, and the columns of the rows."""
+    if spec.helper is not None:
+        judge = RewardModel(spec.helper, spec.optimization.seed)
+
+        def by_model(prompts: list[list[Message]], completions: list[list[Message]], **_: Any) -> list[float]:
+            return judge.score([[*prompt, *answer] for prompt, answer in zip(prompts, completions, strict=True)])
+
+        return by_model
+    rule = RULES.get(spec.online.rule)
+    if rule is None:
+        raise Refused("REWARD_MISSING", "the recipe names neither a reward model nor a rule; set `online.reward`")
+
+    def by_rule(completions: list[list[Message]], reference: list[str], **_: Any) -> list[float]:
+        pairs = zip(completions, reference, strict=True)
+        return [rule(answer[-1]["content"], wanted) for answer, wanted in pairs]
+
+    return by_rule

@@ -1,0 +1,120 @@
+"""Learning from other models and from rewards: each learns, and resumes bit by bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import LORA, OPTIMIZATION, Job, Outcome, make_job, rows, shard
+from test_preferences import pairs
+
+from mainspring_training_worker.methods.helpers import RewardModel
+from mainspring_training_worker.methods.online import RULES
+from mainspring_training_worker.spec import Helper, Refused
+
+STEPS = {**OPTIMIZATION, "epochs": 6.0, "validate_every_steps": 12}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Outcome:
+    """An adapter that has learned the rows well."""
+    return make_job(tmp_path_factory.mktemp("teacher"), tiny_model).run_here(optimization=STEPS, lora=LORA)
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
+    """A reward model that has learned which answer fits."""
+    job = make_job(tmp_path_factory.mktemp("judge"), tiny_model)
+    job.spec["train"] = [shard(job.folder / "pairs.parquet", pairs(48))]
+    job.spec["validation"] = [shard(job.folder / "held-out.parquet", pairs(24, 1002))]
+    made = job.run_here(method="REWARD_MODEL", lora=LORA, optimization={**STEPS, "learning_rate": 1e-2})
+    assert made.of("metric")[-1]["measures"]["validation_reward_accuracy"] > 0.8
+    return {"base_model": str(tiny_model), "adapter": str(made.output / "adapter")}
+
+
+def helped(job: Job, teacher: Outcome, **changes: Any) -> dict[str, Any]:
+    helper = {"base_model": job.spec["base_model"], "adapter": str(teacher.output / "adapter")}
+    return {"method": "DISTILLATION", "helper": helper, "lora": LORA, **changes}
+
+
+def test_i6_a_student_comes_close_to_its_teachers_distributions(job: Job, teacher: Outcome) -> None:
+    changes = helped(job, teacher)
+    whole = job.run_here(**changes)
+    assert whole.status == 0, whole.told[-1]
+    (result,) = whole.of("result")
+    assert result["best_validation_loss"] < 0.7 * result["initial_validation_loss"]
+    again = job.run_here(**changes, resume_from=whole.output / "checkpoint-00000004.safetensors")
+    assert again.adapter_sha256 == whole.adapter_sha256
+
+
+def test_i6_a_student_learns_its_teachers_answers(job: Job, teacher: Outcome) -> None:
+    """The rows' own answers are nonsense, so what it knows of the held-out ones it has from the teacher."""
+    nonsense = [{**r, "messages": [r["messages"][0], {"role": "assistant", "content": "zzz"}]} for r in rows(48)]
+    answers = {**job.spec["distillation"], "source": "ANSWERS"}
+    changes = helped(job, teacher, distillation=answers, train=[shard(job.folder / "n.parquet", nonsense)])
+    whole = job.run_here(**changes)
+    (result,) = whole.of("result")
+    assert result["best_validation_loss"] < result["initial_validation_loss"] - 0.2
+    again = job.run_here(**changes, resume_from=whole.output / "checkpoint-00000004.safetensors")
+    assert again.adapter_sha256 == whole.adapter_sha256
+
+
+@pytest.fixture(scope="module")
+def fluent(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A model that has learned to answer, but not yet which answer fits."""
+    job = make_job(tmp_path_factory.mktemp("fluent"), tiny_model)
+    steps = {**STEPS, "learning_rate": 6e-3, "epochs": 8.0, "validate_every_steps": 48}
+    return job.run_here(adaptation="FULL", optimization=steps).output / "hf"
+
+
+def earning(fluent: Path) -> dict[str, Any]:
+    steps = {**OPTIMIZATION, "learning_rate": 1e-2, "batch_rows": 6, "max_steps": 8, "validate_every_steps": 4}
+    return {"base_model": str(fluent), "optimization": steps, "lora": LORA}
+
+
+@pytest.mark.parametrize("method", ["GRPO", "RLOO"])
+def test_i6_a_model_earns_more_reward_by_a_rule(job: Job, fluent: Path, method: str) -> None:
+    """Half of its answers have an n in them to begin with."""
+    for split, start in (("train", 0), ("validation", 1000)):
+        wanted = [{**r, "messages": [r["messages"][0], {"role": "assistant", "content": "n"}]} for r in rows(24, start)]
+        job.spec[split] = [shard(job.folder / f"{split}-n.parquet", wanted)]
+    online = {**job.spec["online"], "rule": "CONTAINS", "max_answer_tokens": 12, "generations": 6}
+    changes: dict[str, Any] = {"method": method, "online": online, **earning(fluent)}
+    whole = job.run_here(**changes)
+    assert whole.status == 0, whole.told[-1]
+    (result,) = whole.of("result")
+    assert result["best_validation_loss"] < result["initial_validation_loss"] - 0.1
+    again = job.run_here(**changes, resume_from=whole.output / "checkpoint-00000004.safetensors")
+    assert again.adapter_sha256 == whole.adapter_sha256
+
+
+def test_a_judge_ranks_answers_that_it_has_not_seen_and_gives_rewards(
+    job: Job, fluent: Path, judge: dict[str, Any]
+) -> None:
+    scores = RewardModel(Helper(Path(judge["base_model"]), Path(judge["adapter"])), 0)
+    unseen = pairs(24, 2001)
+    better = scores.score([row["messages"] for row in unseen])
+    answers = [[row["messages"][0], {"role": "assistant", "content": row["rejected"]}] for row in unseen]
+    assert sum(good > bad for good, bad in zip(better, scores.score(answers), strict=True)) > 18
+    steps = {**earning(fluent)["optimization"], "max_steps": 2}
+    run = job.run_here(method="GRPO", helper=judge, **earning(fluent) | {"optimization": steps})
+    (result,) = run.of("result")
+    told = [metric["measures"]["validation_reward"] for metric in run.of("metric") if metric["validation_loss"]]
+    assert result["initial_validation_loss"] == pytest.approx(-told[0])
+    assert min(better) - 10 < told[0] < max(better) + 10
+
+
+def test_rules_reward_what_they_say() -> None:
+    asked = {name: [rule(answer, "a b") for answer in ("a b", "so: a b", "b", "{}")] for name, rule in RULES.items()}
+    assert asked["EXACT_MATCH"] == [1, 0, 0, 0]
+    assert asked["CONTAINS"] == [1, 1, 0, 0]
+    assert asked["WORD_OVERLAP"] == pytest.approx([1, 4 / 5, 2 / 3, 0])
+    assert asked["JSON_VALID"] == [0, 0, 0, 1]
+
+
+def test_b9_what_cannot_judge_or_teach_is_refused(job: Job, tiny_model: Path) -> None:
+    with pytest.raises(Refused) as caught:
+        RewardModel(Helper(tiny_model, None), 0)
+    assert caught.value.reason == "REWARD_MODEL_UNUSABLE"
+    assert job.run_here(method="GRPO").of("failed")[0]["reason"] == "REWARD_MISSING"
