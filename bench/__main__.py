@@ -4,7 +4,7 @@ usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--ma
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
 evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-quality, train-queue, train-search,
-and those of `make bench-data`: data-messy, data-near, data-pipeline.
+train-speed, and those of `make bench-data`: data-messy, data-near, data-pipeline.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -43,6 +43,7 @@ from bench import (
     train_quality,
     train_queue,
     train_search,
+    train_speed,
 )
 from bench.figures import Result
 from bench.live import Stack
@@ -50,7 +51,7 @@ from mainspring_testkit.servers import scratch_folder
 
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
 EVIDENCE = ("evidence-events", "evidence-evaluator", "evidence-registry", "evidence-statistics")
-SLOW = ("demo", "e2e", *EVIDENCE, "train-quality", "train-queue", "train-search")
+SLOW = ("demo", "e2e", *EVIDENCE, "train-quality", "train-queue", "train-search", "train-speed")
 DATA = ("data-messy", "data-near", "data-pipeline")
 OUT = machine.ROOT / ".build" / "bench.json"
 
@@ -75,6 +76,7 @@ class Runner:
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
             "train-quality": lambda: train_quality.measure(folder / "train-quality", options.data),
             "train-queue": lambda: train_queue.measure(folder / "train-queue"),
+            "train-speed": lambda: train_speed.measure(folder / "train-speed"),
             "train-search": lambda: train_search.measure(folder / "train-search", options.data),
             "data-messy": lambda: data_messy.measure(folder, options.messy, options.data),
             "data-near": lambda: data_near.measure(folder, options.repeats),

@@ -125,6 +125,7 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
         rollbacks=state.rollbacks,
         measured=measured,
         expected_bytes=needed,
+        seconds=training.seconds,
         plan_sha256=training.plan_sha256,
         precision=precision,
         threads=spec.threads,

@@ -77,6 +77,7 @@ class Training:
         self._window_began = time.monotonic()
         self._window_tokens = 0
         self._best: dict[str, Tensor] | None = None
+        self.seconds = {"steps": 0.0, "validations": 0.0, "checkpoints": 0.0}
         self.state = State()
         self.plan_sha256 = _digest(plan, validation)
 
@@ -139,9 +140,14 @@ class Training:
         """One validation with its checkpoint, or one step."""
         state = self.state
         if not self._plan.validates_at(state.step) or state.validated_step == state.step:
-            return self._step()
-        self._validate()
-        return self._checkpoint() if state.step else None
+            return self._timed("steps", self._step)
+        self._timed("validations", self._validate)
+        return self._timed("checkpoints", self._checkpoint) if state.step else None
+
+    def _timed(self, what: str, action: Callable[[], None]) -> None:
+        began = time.monotonic()
+        action()
+        self.seconds[what] += time.monotonic() - began
 
     def _go_back(self, why: str) -> None:
         """Returns to the last checkpoint with half the rate.
