@@ -3,7 +3,7 @@
 .venv-train/bin/python bench/workers/tuning.py prepare OUT     the base as the registry imports it, and the rows
 .venv-train/bin/python bench/workers/tuning.py peak OUT        what this machine multiplies at most
 .venv-train/bin/python bench/workers/tuning.py ours OUT [packing]
-.venv-train/bin/python bench/workers/tuning.py trl OUT         SFTTrainer as it comes, with the same adapter and rows
+.venv-train/bin/python bench/workers/tuning.py trl OUT         SFTTrainer as it comes, same adapter, same rows
 """
 
 from __future__ import annotations
