@@ -28,7 +28,18 @@ class Shape:
 
 
 def shape_of(folder: Path) -> Shape:
-    """The shape of the model in a Hugging Face folder, from its configuration and the headers of its weights."""
+    """The shape of the model in a Hugging Face folder, from its configuration and the headers of its weights.
+
+    Raises:
+        Refused: BASE_MODEL_UNUSABLE, they cannot be read.
+    """
+    try:
+        return _read_shape(folder)
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise Refused("BASE_MODEL_UNUSABLE", f"the base model cannot be read: {err}; import it again"[:500]) from err
+
+
+def _read_shape(folder: Path) -> Shape:
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     parameters = 0
     for path in folder.glob("*.safetensors"):

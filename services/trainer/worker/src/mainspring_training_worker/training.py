@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -117,7 +118,10 @@ class Training:
             Stopped: The parent asked to stop; a checkpoint is written.
         """
         self._watch.begin(self.state)
-        self._snapshot().write(self._last)
+        if self.state.step and self._spec.resume_from is not None:
+            shutil.copyfile(self._spec.resume_from, self._last)
+        else:
+            self._snapshot().write(self._last)
         try:
             while not self._done():
                 try:
