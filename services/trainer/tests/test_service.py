@@ -64,6 +64,22 @@ async def test_preferences_become_an_adapter_and_other_rows_are_refused(
     assert (refused.reason, "METHOD_DPO learns from" in refused.message) == ("DATASET_MISMATCH", True)
 
 
+async def test_a_whole_model_from_nothing_has_the_files_of_a_foundation_model(
+    trainer: Trainer, bus: Bus, event_tap: EventTap
+) -> None:
+    await trainer.start(1, worker_python=real_worker())
+    await trainer.recipe(
+        method=recipe_pb2.TuningRecipe.METHOD_PRETRAINING,
+        pretraining=recipe_pb2.PretrainingConfig(parameters=300_000, vocabulary=400),
+        optimization=recipe_pb2.Optimization(epochs=10, batch_rows=8, learning_rate=0.003, max_steps=20),
+    )
+    await publish(bus, await trainer.dataset(), cycle=new_id())
+    (event,) = await event_tap.wait_for(TrainingRunSucceeded, within_s=120)
+    assert {"hf/config.json", "hf/model.safetensors", "hf/tokenizer.json", "gguf"} < set(event.artifacts)
+    result = (await trainer.call("GetTrainingRun", name=event.training_run)).training_run.result
+    assert result.best_validation_loss < result.initial_validation_loss - 0.5
+
+
 async def test_i6_a_trainer_killed_with_its_process_is_followed_by_another_that_ends_the_same(
     trainer: Trainer, bus: Bus, event_tap: EventTap
 ) -> None:
