@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
-from google.protobuf.message import Message
-
 from mainspring.training.v1 import recipe_pb2
 from mainspring_svckit.mapping import time_to_proto
 from mainspring_svckit.repository import Stored
@@ -104,7 +102,7 @@ def _distillation_from_proto(message: recipe_pb2.DistillationConfig) -> Distilla
     return replace(_set(DistillationConfig(), message, "source"), source=source)
 
 
-def _set(default: T, message: Message, *but: str) -> T:
+def _set(default: T, message: Any, *but: str) -> T:
     """The defaults with the fields of the same name that the message has set, all `but` some."""
     values: dict[str, Any] = {}
     for known in fields(default):  # type: ignore[arg-type]  # Only given dataclasses.
