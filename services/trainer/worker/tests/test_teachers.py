@@ -98,7 +98,8 @@ def test_a_judge_ranks_answers_that_it_has_not_seen_and_gives_rewards(
     answers = [[row["messages"][0], {"role": "assistant", "content": row["rejected"]}] for row in unseen]
     assert sum(good > bad for good, bad in zip(better, scores.score(answers), strict=True)) > 18
     steps = {**earning(fluent)["optimization"], "max_steps": 2}
-    run = job.run_here(method="GRPO", helper=judge, **earning(fluent) | {"optimization": steps})
+    changes: dict[str, Any] = {"method": "GRPO", "helper": judge, **earning(fluent), "optimization": steps}
+    run = job.run_here(**changes)
     (result,) = run.of("result")
     told = [metric["measures"]["validation_reward"] for metric in run.of("metric") if metric["validation_loss"]]
     assert result["initial_validation_loss"] == pytest.approx(-told[0])

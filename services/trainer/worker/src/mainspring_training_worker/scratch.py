@@ -40,7 +40,7 @@ def make_base(folder: Path, like: Path, tokenizer: Any, rows: Iterable[Row], wan
     fresh = _tokenizer(tokenizer, rows, wanted.vocabulary)
     fresh.save_pretrained(folder)
     described = json.loads((like / "config.json").read_text())
-    config = shape(wanted.parameters, len(fresh), int(described.get("max_position_embeddings", 2048)))
+    config: Any = shape(wanted.parameters, len(fresh), int(described.get("max_position_embeddings", 2048)))
     config.bos_token_id, config.eos_token_id = fresh.bos_token_id, fresh.eos_token_id
     config.pad_token_id = fresh.pad_token_id
     torch.manual_seed(seed)
