@@ -25,7 +25,8 @@ BASE, INSTRUCTION, EXAMPLES, PROBE = "base", "instruction", "examples", "lora pr
 PLAIN_INSTRUCTION = "Answer with the result alone, in the words and the form that the task wants. Add nothing to it."
 _RESAMPLES, _LEVEL = 2000, 0.95
 _PATIENCE_S, _POLL_S = 120.0, 0.5
-_EXAMPLE_CHARACTERS = 2000
+# Examples leave room for the question and its answer, and for what the contract allows of an instruction.
+_EXAMPLES_SHARE, _CHARACTERS_PER_TOKEN, _INSTRUCTION_CHARACTERS = 0.5, 2.5, 9000
 Tell = Callable[[str], None]
 
 
@@ -83,6 +84,7 @@ class Rung:
         answer_p50_s: Median time of an answer, here.
         setup_s: Time until it can serve: 0 for prompts; for the probe that of the whole tuning, predicted.
         cost: Of the setup, in `currency`; 0 where no rates are set.
+        error: Why it could not be measured, or empty; a prompt that is too long for the base, for example.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Rung:
     answer_p50_s: float
     setup_s: float = 0.0
     cost: float = 0.0
+    error: str = ""
 
 
 @dataclass
@@ -196,9 +199,16 @@ class _Adviser:
             run = update
             self._tell(f"{name}: {run.progress.done}/{run.progress.total} answers")
         if run.state != evaluation_pb2.EvaluationRun.STATE_SUCCEEDED:
+            if name in (INSTRUCTION, EXAMPLES):
+                return Rung(name, run.name, 0.0, None, False, len(instruction), 0.0, error=run.error.message)
             raise PreconditionFailed("ADVICE_FAILED", f"the rung {name} was not measured: {run.error.message}")
         items = [item async for item in mainspring.evaluation.items(run.name)]
-        self._scores[name] = scores = {_asked(item): item.candidate_scores[advice.scorer] for item in items}
+        if not items or advice.scorer not in items[0].candidate_scores:
+            message = f"{advice.scorer} gives no score of single answers; choose another scorer"
+            raise PreconditionFailed("ADVICE_FAILED", message)
+        # A score of which less is better counts downwards, so that a gain is always upwards.
+        sign = -1.0 if any(r.lower_is_better for r in run.results if r.scorer == advice.scorer) else 1.0
+        self._scores[name] = scores = {_asked(item): sign * item.candidate_scores[advice.scorer] for item in items}
         gain = gain_over(self._scores[BASE], scores) if name != BASE else None
         latency = run.candidate_latency.p50
         rung = Rung(
@@ -217,13 +227,18 @@ class _Adviser:
         """The first short rows of the train split, as text for the system message."""
         shown: list[str] = []
         split = dataset_pb2.SPLIT_TRAIN
+        context_tokens = (await self._mainspring.registry.version(self._question.base)).serving.context_tokens
+        left = min(_INSTRUCTION_CHARACTERS, round(context_tokens * _EXAMPLES_SHARE * _CHARACTERS_PER_TOKEN))
         async for row in self._mainspring.dataset_versions.rows(self._question.dataset_version, split, page_size=100):
             if len(shown) >= self._question.examples:
                 break
             *before, answer = row.messages
             told = next((message.content for message in reversed(before)), "")
-            if told and len(told) + len(answer.content) <= _EXAMPLE_CHARACTERS and row.desirable is not False:
-                shown.append(f"Question:\n{told}\n\nAnswer:\n{answer.content}")
+            bad = row.HasField("desirable") and not row.desirable
+            example = f"Question:\n{told}\n\nAnswer:\n{answer.content}"
+            if told and not bad and len(example) <= left:
+                shown.append(example)
+                left -= len(example)
         if not shown:
             return ""
         return "\n\n".join([self._question.instruction, "Here is how it is done.", *shown])
@@ -250,6 +265,9 @@ class _Adviser:
             self._tell(f"{PROBE}: {run.progress.done}/{run.progress.total} steps")
         if run.state != run_pb2.TrainingRun.STATE_SUCCEEDED:
             raise PreconditionFailed("ADVICE_FAILED", f"the probe was not tuned: {run.error.message}")
+        # Later versions of the dataset must not start probes; the recipe waits at a dataset that nobody makes.
+        parked = Configuration.parse({"project": question.project, "tuning_recipe": {**recipe, "dataset": line}})
+        await mainspring.apply(parked)
         return run, await self._registered(run)
 
     async def _registered(self, run: run_pb2.TrainingRun) -> str:
@@ -305,7 +323,7 @@ def conclude(advice: Advice) -> None:
     if passing:
         advice.recommended = passing[0].name
     if not passing:
-        best = max(advice.rungs, key=lambda rung: rung.score)
+        best = max((rung for rung in advice.rungs if not rung.error), key=lambda rung: rung.score)
         advice.text = (
             f"no rung lifts {least} with certainty; the best was {best.name}. Measure on more items, or tune for"
             f" longer than the probe: one tuning takes about {_duration(advice.tuning.get('seconds', 0.0))} here"

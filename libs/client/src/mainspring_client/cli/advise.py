@@ -91,7 +91,7 @@ def _print(found: Advice) -> None:
             "rung": lambda r: r.name,
             found.scorer: lambda r: f"{r.score:.4f}",
             "gain": lambda r: f"{r.gain.value:+.4f} [{r.gain.low:+.4f}, {r.gain.high:+.4f}]" if r.gain else "",
-            "passes": lambda r: "" if r.gain is None else ("yes" if r.passes else "no"),
+            "passes": lambda r: r.error if r.gain is None else ("yes" if r.passes else "no"),
             "answer, s": lambda r: f"{r.answer_p50_s:.2f}",
             "more prompt": lambda r: f"{r.prompt_characters} characters" if r.prompt_characters else "",
             "set-up": lambda r: f"{r.setup_s:.0f} s" if r.setup_s else "",

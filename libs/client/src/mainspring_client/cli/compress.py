@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mainspring_client.client import Mainspring
 
 _FORMATS = ("Q8_0", "Q6_K", "Q4_K_M")
-_PATIENCE_S = 30.0
+_PATIENCE_S, _NEWEST = 30.0, 50
 
 
 def register(app: typer.Typer) -> None:
@@ -75,17 +75,20 @@ async def _evaluation(
 ) -> run_pb2.EvaluationRun | None:
     """The run that measures the result, at its end; None when no suite measures the model."""
     from mainspring_client.cli.output import progress_text
+    from mainspring_client.cli.run import collect
 
+    project, model = done.name.split("/")[1], done.model_version.rpartition("/versions/")[0]
+    if not [suite async for suite in mainspring.evaluation.suites(project) if suite.model == model]:
+        return None
     ends = asyncio.get_running_loop().time() + _PATIENCE_S
     while asyncio.get_running_loop().time() < ends:
-        async for run in mainspring.evaluation.runs(done.name.split("/")[1]):
+        for run in await collect(mainspring.evaluation.runs(project), _NEWEST):
             if run.candidate == done.model_version:
                 newest = run
                 async for update in mainspring.evaluation.watch(run.name):
                     newest = update
                     ticker.tell(f"measuring: {progress_text(newest)}")
                 return newest
-            break
         ticker.tell("waiting for the evaluation to begin")
         await asyncio.sleep(0.5)
     return None

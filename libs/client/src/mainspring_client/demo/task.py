@@ -62,7 +62,11 @@ def collect(source: Path | None) -> Material:
     else:
         # A folder of one's own may well be a single package.
         entries = read_entries([source], most_per_file=40, most_per_package=2 * LEARNED)
+    seen: set[str] = set()
     for entry in entries:
+        if entry.text in seen:
+            continue  # Code that stands in two packages must not be learned from in one and asked about in the other.
+        seen.add(entry.text)
         is_held_back = hashlib.sha256(entry.module.encode()).digest()[0] < _HELD_BACK_SHARE
         into, enough = (held_back, HELD_BACK) if is_held_back else (learned, LEARNED)
         if len(into) < enough:
