@@ -92,6 +92,9 @@ class Bench:
         shards = {split: _shard(output, split, part) for split, part in _split(rows).items()}
         parts: dict[str, Any] = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
         nested = {name: asdict(cast("Any", part)) for name, part in parts.items() if is_dataclass(part)}
+        # What is named by resource is brought by the service; nothing of that kind is used here.
+        nested["online"].pop("reward_model_version")
+        nested["distillation"].pop("teacher_model_version")
         reading, writing = os.pipe()
         spec = {
             "schema": "mainspring.training_spec.v1",
@@ -101,6 +104,8 @@ class Bench:
             "method": recipe.method.value,
             **shards,
             **nested,
+            "adaptation": recipe.adaptation.value,
+            "helper": None,
             "parent": {"adapter": str(parent / "adapter"), "known": []} if parent is not None else None,
             "replay_ratio": 0.0,
             "max_validation_rows": 64,
