@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from tests.support import loop, pages
 from tests.support.stack import Stack
@@ -99,26 +100,27 @@ async def test_evidence_and_lineage_are_seen_as_the_guide_says(
     await eventually(traced, within_s=30, what="the answer to be traced")
 
 
+@pytest.mark.timeout(400)
 async def test_a_messy_file_becomes_a_reviewed_version_as_the_guide_says(stack: Stack, tmp_path: Path) -> None:
     text = (pages.ROOT / "docs" / "guides" / "data.md").read_text()
     changes = (("--project demo", f"--project {PROJECT}"), ("/tmp/mainspring-guide", str(tmp_path)))
     file, imports, account, compare, measure, name, export, erase = pages.blocks(text, "sh", changes)
     await pages.run(stack, "bash", "-c", file)
-    await pages.run(stack, "bash", "-ec", imports)
-    shown = await pages.run(stack, "bash", "-ec", account)
+    await pages.run(stack, "bash", "-ec", imports, within_s=200)
+    shown = await pages.run(stack, "bash", "-ec", account, within_s=200)
     assert "EMAIL_ADDRESS 1" in shown
     assert "is not JSON" in shown
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
-    shown = await pages.run(stack, "bash", "-ec", compare)
+    shown = await pages.run(stack, "bash", "-ec", compare, within_s=200)
     assert "The café is on the second floor" in shown
     assert "grace.hopper" in shown
-    shown = await pages.run(stack, "bash", "-ec", measure)
+    shown = await pages.run(stack, "bash", "-ec", measure, within_s=200)
     assert "Vendi score" in shown
     assert "covered by the version" in shown
-    assert "tickets/2 is reviewed from now on" in await pages.run(stack, "bash", "-ec", name)
-    assert "5 rows" in await pages.run(stack, "bash", "-ec", export)
+    assert "tickets/2 is reviewed from now on" in await pages.run(stack, "bash", "-ec", name, within_s=200)
+    assert "5 rows" in await pages.run(stack, "bash", "-ec", export, within_s=200)
     assert "example.org" in (tmp_path / "tickets.jsonl").read_text()
-    shown = await pages.run(stack, "bash", "-ec", erase)
+    shown = await pages.run(stack, "bash", "-ec", erase, within_s=200)
     assert "(deleted)" in shown
     assert "reviewed" in shown
     assert not [path for path in stack.data.glob("artifacts/**/*") if path.is_file() and b"hopper" in path.read_bytes()]
