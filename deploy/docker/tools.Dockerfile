@@ -6,7 +6,7 @@ COPY constraints.txt ./
 COPY libs libs
 COPY deploy/nats deploy/nats
 RUN python -m venv /opt/mainspring && /opt/mainspring/bin/pip install -c constraints.txt \
-      ./libs/contracts ./libs/svckit ./libs/eventkit ./libs/proof ./libs/client
+      ./libs/contracts ./libs/svckit ./libs/eventkit ./libs/proof ./libs/pysource ./libs/client
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mainspring
