@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,12 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 
 from mainspring_training_worker.batches import Example
 from mainspring_training_worker.layers import Adapted
@@ -90,12 +96,11 @@ def load_base(
 
 def _four_bits(compute: torch.dtype) -> dict[str, Any]:
     try:
-        import bitsandbytes  # noqa: F401 - transformers uses it.
-        from transformers import BitsAndBytesConfig
+        importlib.import_module("bitsandbytes")  # transformers uses it.
     except (ImportError, OSError, RuntimeError) as err:
         message = f"a base in 4 bits needs bitsandbytes, which does not run here ({err}); use ADAPTATION_LORA"
         raise Refused("QUANTIZATION_UNAVAILABLE", message[:500]) from err
-    config = BitsAndBytesConfig(
+    config: Any = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
     return {"quantization_config": config, "device_map": {"": "cpu"}}
@@ -120,9 +125,9 @@ class Tunable:
             packed: Whether examples stand one after the other in one row, each seeing only itself.
             half: Whether fp32 weights compute in bf16.
         """
-        self.module = base
+        self.module: Any = base
         self._packed, self._half = packed, half
-        core = base.get_base_model() if isinstance(base, PeftModel) else base
+        core: Any = base.get_base_model() if isinstance(base, PeftModel) else base
         self._core, self._backbone, self._head = core, core.base_model, core.get_output_embeddings()
         self.parameters: dict[str, Tensor] = {n: p for n, p in base.named_parameters() if p.requires_grad}
         self._head_alone = self._head is not None and self._head_is_all()
@@ -176,7 +181,8 @@ class Tunable:
     @property
     def adapter_config(self) -> LoraConfig | None:
         """The adapter's configuration; None when the whole model is learned."""
-        return self.module.peft_config["default"] if isinstance(self.module, PeftModel) else None
+        configs: dict[str, Any] = getattr(self.module, "peft_config", {})
+        return configs.get("default")
 
     def weights(self) -> dict[str, Tensor]:
         """What is learned, by PEFT's or the model's names; the model's own tensors, so clone what must not change."""

@@ -103,7 +103,8 @@ def online_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Online:
     )
     del own["max_length"]
     is_grpo = spec.method == "GRPO"
-    trainer: Any = (GRPOTrainer if is_grpo else RLOOTrainer)(
+    kind: Any = GRPOTrainer if is_grpo else RLOOTrainer
+    trainer: Any = kind(
         model=model.module,
         reward_funcs=_reward(spec),
         args=GRPOConfig(**own, loss_type="grpo") if is_grpo else RLOOConfig(**own),
