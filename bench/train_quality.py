@@ -20,9 +20,9 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as arrow
 import pyarrow.parquet as parquet
@@ -90,21 +90,14 @@ class Bench:
             return output, json.loads((output / "told.json").read_text())
         output.mkdir(parents=True, exist_ok=True)
         shards = {split: _shard(output, split, part) for split, part in _split(rows).items()}
-        parts: dict[str, Any] = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-        nested = {name: asdict(cast("Any", part)) for name, part in parts.items() if is_dataclass(part)}
-        # What is named by resource is brought by the service; nothing of that kind is used here.
-        nested["online"].pop("reward_model_version")
-        nested["distillation"].pop("teacher_model_version")
         reading, writing = os.pipe()
         spec = {
             "schema": "mainspring.training_spec.v1",
             "run": f"projects/bench/trainingRuns/{name}",
             "base_model_version": recipe.base_model_version,
             "base_model": str(model / "hf"),
-            "method": recipe.method.value,
+            **recipe.settings(),
             **shards,
-            **nested,
-            "adaptation": recipe.adaptation.value,
             "helper": None,
             "parent": {"adapter": str(parent / "adapter"), "known": []} if parent is not None else None,
             "replay_ratio": 0.0,

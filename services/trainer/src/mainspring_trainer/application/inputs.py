@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mainspring_svckit.errors import NotFound, PreconditionFailed
@@ -135,19 +135,10 @@ async def fetch(ports: Ports, run: TrainingRun, inputs: Inputs, compute: Compute
         "run": run.name,
         "base_model_version": recipe.base_model_version,
         "base_model": await _folder(ports, project, inputs.base_files),
-        "method": recipe.method.value,
+        **recipe.settings(),
         "train": await _shards(ports, project, manifest, TRAIN),
         "validation": await _shards(ports, project, manifest, VALIDATION),
         "parent": await _parent_files(ports, project, inputs.parent),
-        "replay_ratio": recipe.replay_ratio,
-        "lora": asdict(recipe.lora),
-        "optimization": asdict(recipe.optimization),
-        "preference": asdict(recipe.preference),
-        "adaptation": recipe.adaptation.value,
-        "online": _without(asdict(recipe.online), "reward_model_version"),
-        "distillation": _without(asdict(recipe.distillation), "teacher_model_version"),
-        "pretraining": asdict(recipe.pretraining),
-        "checks": asdict(recipe.checks),
         "helper": await _helper_files(ports, project, inputs.helper),
         "resume_from": await _checkpoint(ports, project, run),
         "precision": run.precision if run.precision != "auto" else compute.precision,
@@ -175,11 +166,6 @@ async def _helper_files(ports: Ports, project: str, helper: Helper | None) -> di
         return None
     adapter = await _folder(ports, project, helper.adapter_files) if helper.adapter_files else None
     return {"base_model": await _folder(ports, project, helper.base_files), "adapter": adapter}
-
-
-def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    """Settings without the name of what is given to the process as files."""
-    return {key: value for key, value in settings.items() if key != name}
 
 
 async def _shards(ports: Ports, project: str, manifest: Manifest, split: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from mainspring_svckit.errors import FieldViolation, InvalidInput
 from mainspring_svckit.names import DatasetName, ModelName, ModelVersionName, TuningRecipeName
@@ -176,6 +177,23 @@ class TuningRecipe:
     def sha256(self) -> str:
         """Digest of everything that decides what a run does."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """What the process of a run is told of the recipe; models that help are given to it as files."""
+        online, distillation = asdict(self.online), asdict(self.distillation)
+        del online["reward_model_version"], distillation["teacher_model_version"]
+        return {
+            "method": self.method.value,
+            "adaptation": self.adaptation.value,
+            "replay_ratio": self.replay_ratio,
+            "lora": asdict(self.lora),
+            "optimization": asdict(self.optimization),
+            "preference": asdict(self.preference),
+            "online": online,
+            "distillation": distillation,
+            "pretraining": asdict(self.pretraining),
+            "checks": asdict(self.checks),
+        }
 
     @property
     def helper_model_version(self) -> str:
