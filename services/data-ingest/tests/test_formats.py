@@ -1,12 +1,13 @@
 """Formats of sources: each read whole, and what is broken, packed or made to harm."""
 
+import errno
 import gzip
 import io
 import json
 import stat
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from mainspring_data_ingest.adapters.jobs import SourceFile
 from mainspring_data_ingest.adapters.passages import passages
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.recognition import recognised
+from mainspring_data_ingest.adapters.scratch import no_space
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.records import Record
-from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.errors import InsufficientStorage, InvalidInput
 
 PAIRS = ColumnMapping(input_column="q", target_column="a")
 TEXTS = ColumnMapping(text_column="text", group_column="file")
@@ -278,6 +280,33 @@ def test_f10_packed_files_that_are_cut_short_or_flipped_are_refused(read: Read) 
         with pytest.raises(InvalidInput) as caught:
             read(damaged, "x.jsonl.gz", PAIRS)
         assert caught.value.reason == "SOURCE_UNREADABLE"
+
+
+def test_f9_a_disk_that_fills_up_while_unpacking_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(gzip.compress(JSONL))
+
+    def full(path: Path) -> Iterator[bytes]:
+        yield JSONL[:100]
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(unpacking, "_gzip", full)
+    with pytest.raises(InsufficientStorage), no_space("here"):
+        unpacking.unpacked(path)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == [path]
+    assert unpacking.unpacked(path).read_bytes() == JSONL
+
+
+def test_b9_the_shared_file_of_broken_rows_costs_its_broken_rows_only(read: Read) -> None:
+    path = Path(__file__).parents[4] / "shared" / "data" / "messy" / "bad-lines.csv"
+    if not path.exists():
+        pytest.skip(f"{path} is not on this machine")
+    found = read(path.read_bytes(), path.name, ColumnMapping(input_column="mr", target_column="ref"))
+    assert sorted(problems(found)) == [3, 4, 5]
+    assert [r.values["ref"] for r in found if not r.problem] == ["fine row", "fine row two"]
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.arrow", "x.feather", "stream.arrow"])

@@ -85,7 +85,7 @@ class _Scan:
             # An escape at the very end may go on in the next chunk.
             if found is None or (in_string and found.group() == b"\\"):
                 at = found.start() if found is not None else len(self._window)
-                if len(self._window) - start > MAX_RECORD_BYTES:
+                if too_long or len(self._window) - start > MAX_RECORD_BYTES:
                     start, too_long = at, True  # What was held of it is let go.
                 at, start = self._more(start, at), 0
                 continue
