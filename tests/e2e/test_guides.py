@@ -163,3 +163,21 @@ async def test_the_gate_history_and_proof_are_as_the_guide_says(
     weights.write_bytes(data)
     said = await stack.run("models", "verify", str(weights.parent), check=False)
     assert "verified" not in said
+
+
+@pytest.mark.timeout(400)  # On a busy machine the turn before it and nine commands take minutes.
+async def test_versions_are_measured_and_watched_as_the_guide_says(
+    stack: Stack, client: Mainspring, tmp_path: Path
+) -> None:
+    await release(stack, client, tmp_path)
+    text = (pages.ROOT / "docs" / "guides" / "evaluation-and-release.md").read_text()
+    changes = (("--project demo", f"--project {PROJECT}"), ("summaries", loop.NAME))
+    measure, look, watch = pages.blocks(text, "bash", changes)
+    shown = await pages.run(stack, "bash", "-ec", measure)
+    assert "rouge_l" in shown
+    assert "p (Holm)" in shown
+    shown = await pages.run(stack, "bash", "-ec", look)
+    assert "find a difference of" in shown
+    assert "questions were asked by both runs" in shown
+    shown = await pages.run(stack, "bash", "-ec", watch)
+    assert "checks every 24 h" in shown
