@@ -329,3 +329,18 @@ async def test_recipes_with_steps_that_cannot_be_are_not_stored(world: World, st
     with pytest.raises((NotFound, InvalidInput)):
         await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
     assert await world.ports.recipes.get(recipe.name) is None
+
+
+async def test_what_was_made_of_a_source_that_is_erased_meanwhile_is_neither_published_nor_kept(world: World) -> None:
+    work = await world.asked("a")
+    source = work.sources[0].artifact
+
+    async def erase() -> None:
+        await world.files.discard("p", source)
+
+    world.refiner.meanwhile = erase
+    before = set(world.files.files)
+    done = await world.ran(work)
+    assert (done.state, done.error_reason) == (IngestionState.FAILED, "SOURCE_ERASED")
+    assert not world.published()
+    assert set(world.files.files) == before - {("p", source.sha256)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mainspring_data_ingest.application.deletions import let_go_of_surplus, readable
+from mainspring_data_ingest.application.deletions import let_go_of_surplus, needed_files, readable
 from mainspring_data_ingest.application.ports import Ports, Refined, Refiner
 from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.datasets import (
@@ -194,6 +194,11 @@ class Ingestions:
                 raise Unavailable("ARTIFACT_REMOVED", "a deleted version took a shard with it; it is written again")
         for source in work.sources:
             if not await self._ports.files.exists(project, source.artifact):
+                # What was made of it holds what was erased, and is nobody's.
+                needed = await needed_files(self._ports, project)
+                for file in (*(shard.artifact for shard in files.shards), files.refused, files.report):
+                    if file is not None and file.sha256 not in needed:
+                        await self._ports.files.discard(project, file)
                 message = f"source {source.artifact.sha256} was erased while it was read; its rows are not published"
                 raise PreconditionFailed("SOURCE_ERASED", message)
 

@@ -21,7 +21,7 @@ from mainspring_data_ingest.domain.exports import ExportedFile, ExportFormat, cr
 from mainspring_data_ingest.domain.manifests import Manifest
 from mainspring_data_ingest.domain.report import Report, TextReport
 from mainspring_data_ingest.domain.splits import Split
-from mainspring_svckit.errors import InvalidInput, Unavailable
+from mainspring_svckit.errors import InvalidInput, PreconditionFailed, Unavailable
 from mainspring_svckit.names import DatasetName, DatasetVersionName
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.repository import require
@@ -181,13 +181,18 @@ class Versions:
                 project, compared.changes, media_type="application/jsonl"
             )
             found = Comparison(name, base.name, target.name, compared.counts, changes)
-        async with ports.transactions.transaction():
-            # Held, so that a version that is deleted meanwhile takes the comparison with it.
-            for dataset in sorted({str(_dataset_of(base.name)), str(_dataset_of(target.name))}):
-                await require(ports.datasets, "Dataset", dataset, lock=True)
-            for version in (base.name, target.name):
-                await readable(ports, version)
-            return (await ports.comparisons.put(found)).value
+        try:
+            async with ports.transactions.transaction():
+                # Held, so that a version that is deleted meanwhile takes the comparison with it.
+                for dataset in sorted({str(_dataset_of(base.name)), str(_dataset_of(target.name))}):
+                    await require(ports.datasets, "Dataset", dataset, lock=True)
+                for version in (base.name, target.name):
+                    await readable(ports, version)
+                return (await ports.comparisons.put(found)).value
+        except PreconditionFailed:
+            if changes is not None:  # It holds rows that are deleted.
+                await ports.files.discard(project, changes)
+            raise
 
     async def _report(self, version: DatasetVersion) -> Report | None:
         if version.report is None:

@@ -375,7 +375,9 @@ class DatasetVersion(_message.Message):
 
     @_builtins.property
     def report(self) -> _artifact_pb2.Artifact:
-        """Output only. JSON report of what became of every row, which GetDatasetReport reads; empty for versions made before there were reports."""
+        """Output only. JSON report of what became of every row, which GetDatasetReport reads; empty for versions made before there were reports, and
+        for those that an erasure made.
+        """
 
     @_builtins.property
     def deletion(self) -> Global___DatasetVersionDeletion:

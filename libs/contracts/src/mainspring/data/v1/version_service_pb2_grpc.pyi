@@ -36,8 +36,8 @@ class DatasetVersionServiceStub:
     ListDatasetRows: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.ListDatasetRowsRequest, _version_service_pb2.ListDatasetRowsResponse]
     """Lists a version's rows: train, validation, test, each in input order."""
     CompareDatasetVersions: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.CompareDatasetVersionsRequest, _version_service_pb2.CompareDatasetVersionsResponse]
-    """Compares two versions of one project row by row. The first call reads both, which takes seconds per million rows; what it finds is kept, so
-    that further pages and calls are quick.
+    """Compares two versions of one project row by row. The first call reads both, which takes about half a minute of one processor
+    for a million rows each; what it finds is kept, so that further pages and calls are quick.
     """
     GetDatasetCard: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.GetDatasetCardRequest, _version_service_pb2.GetDatasetCardResponse]
     """Reads a version's data card, and its description in Croissant."""
@@ -62,8 +62,8 @@ class DatasetVersionServiceAsyncStub(DatasetVersionServiceStub):
     ListDatasetRows: _aio.UnaryUnaryMultiCallable[_version_service_pb2.ListDatasetRowsRequest, _version_service_pb2.ListDatasetRowsResponse]  # type: ignore[assignment]
     """Lists a version's rows: train, validation, test, each in input order."""
     CompareDatasetVersions: _aio.UnaryUnaryMultiCallable[_version_service_pb2.CompareDatasetVersionsRequest, _version_service_pb2.CompareDatasetVersionsResponse]  # type: ignore[assignment]
-    """Compares two versions of one project row by row. The first call reads both, which takes seconds per million rows; what it finds is kept, so
-    that further pages and calls are quick.
+    """Compares two versions of one project row by row. The first call reads both, which takes about half a minute of one processor
+    for a million rows each; what it finds is kept, so that further pages and calls are quick.
     """
     GetDatasetCard: _aio.UnaryUnaryMultiCallable[_version_service_pb2.GetDatasetCardRequest, _version_service_pb2.GetDatasetCardResponse]  # type: ignore[assignment]
     """Reads a version's data card, and its description in Croissant."""
@@ -97,8 +97,8 @@ class DatasetVersionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _version_service_pb2.CompareDatasetVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_version_service_pb2.CompareDatasetVersionsResponse, _abc.Awaitable[_version_service_pb2.CompareDatasetVersionsResponse]]:
-        """Compares two versions of one project row by row. The first call reads both, which takes seconds per million rows; what it finds is kept, so
-        that further pages and calls are quick.
+        """Compares two versions of one project row by row. The first call reads both, which takes about half a minute of one processor
+        for a million rows each; what it finds is kept, so that further pages and calls are quick.
         """
 
     @_abc_1.abstractmethod
