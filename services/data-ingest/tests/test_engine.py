@@ -23,6 +23,7 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.steps import (
     Balance,
     BalanceBy,
+    LengthFilter,
     NearDuplicates,
     QualityFilter,
     RecipeStep,
@@ -77,6 +78,17 @@ def test_neither_chunks_nor_processes_nor_parts_change_what_comes_out(
     monkeypatch.setattr(engine, "CHUNK_ROWS", 4_000)
     assert outcome(refine(job(tmp_path / "one"), tmp_path / "one")) == whole
     assert whole[3].refusals.keys() >= {"EXACT_DUPLICATE", "NEAR_DUPLICATE", "OVER_REPRESENTED"}
+
+
+def test_chunks_of_which_nothing_is_left_harm_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "CHUNK_ROWS", 5)
+    path = tmp_path / "rows.jsonl"
+    rows = [{"mr": f"q{n}", "ref": "x" if 5 <= n < 15 else f"good answer {n}"} for n in range(22)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    some = (LengthFilter(min_words=2), NearDuplicates(), Balance(BalanceBy.LABEL, max_rows=3))
+    recipe = IngestionRecipe("projects/p/ingestionRecipes/r", "projects/p/datasets/d", COLUMNS, steps=some)
+    made = refine(Job(recipe, (SourceFile(path, "rows", SourceFormat.JSONL, None),)), tmp_path)
+    assert (made.tally.input_rows, sum(made.tally.splits.values())) == (22, 12)
 
 
 class Killed(BaseException):
