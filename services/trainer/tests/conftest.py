@@ -13,6 +13,7 @@ from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import Surroundings
 
 from .replicas import Others, Trainer
+from .world import World, made_world
 
 
 @pytest.fixture
@@ -31,3 +32,8 @@ async def trainer(
     yield made
     await surroundings.stop()
     await server.stop(0)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return made_world(tmp_path)
