@@ -223,7 +223,7 @@ async def test_a_running_ingestion_is_cancelled(ingest: DataIngest, tmp_path: An
         (b"mr,ref\n", "SOURCE_HAS_NO_ROWS"),
         (b"a,b\n1,2\n", "SOURCE_LACKS_COLUMN"),
         ("mr,ref\né,ü\n".encode("latin-1"), "SOURCE_NOT_UTF8"),
-        (b"\x1f\x8b\x08\x00", "SOURCE_NOT_TEXT"),
+        (b"\x1f\x8b\x08\x00", "SOURCE_UNREADABLE"),
     ],
 )
 async def test_b9_files_that_cannot_be_read_fail_with_a_reason(ingest: DataIngest, data: bytes, reason: str) -> None:
