@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mainspring.data.v1 import annotation_service_pb2_grpc
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
 from mainspring.data.v1 import erasure_service_pb2_grpc as erasure_pb_grpc
@@ -46,9 +48,11 @@ from mainspring_eventkit.service import Events
 from mainspring_svckit import watching, work
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.clock import SystemClock
+from mainspring_svckit.database import Database, Listener
 from mainspring_svckit.errors import Unavailable, failure_of
+from mainspring_svckit.grpc_server import GrpcServer
 from mainspring_svckit.lifecycle import Process, run_main
-from mainspring_svckit.work import Lease, Worker, WorkQueue
+from mainspring_svckit.work import ExhaustedHandler, Handler, Lease, Worker, WorkQueue
 
 PACKAGE = "mainspring_data_ingest"
 
@@ -75,102 +79,120 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
     )
     scratch = Scratch(settings.scratch_dir)
     scratch.sweep()
-    ingestions = Ingestions(ports, ChildRefiner(files, scratch))
-
-    async def ingest(lease: Lease) -> None:
-        await ingestions.run(lease.item.key, lease)
-
-    async def give_up(lease: Lease, error: Exception) -> None:
-        await ingestions.give_up(lease.item.key, *failure_of(error))
-
-    worker = Worker(
-        database,
-        listener,
-        WORK_KIND,
-        ingest,
-        on_exhausted=give_up,
-        concurrency=settings.ingestion_workers,
-        lease_s=settings.work_lease_s,
-        poll_s=settings.work_lease_s / 6,
-    )
-    process.intake(worker.run(), "ingestions")
-    removals = Removals(ports)
-
-    async def remove(lease: Lease) -> None:
-        await removals.run(lease.item.key, lease)
-
-    async def remove_later(lease: Lease, error: Exception) -> None:
-        del error  # Stands in the log. Bytes that should be gone are never given up.
-        await ports.work.enqueue(deletions.WORK_KIND, lease.item.key, delay_s=60)
-
-    remover = Worker(database, listener, deletions.WORK_KIND, remove, on_exhausted=remove_later)
-    process.intake(remover.run(), "removals")
+    plant = _Plant(process, settings, database, listener, process.grpc_server(database), ports, files, scratch)
+    ingestions = plant.ingestions()
     events.consume("data-ingest-preferences", Reactions(ingestions).on_preferences_ready)
-
-    uploads = Uploads(files, settings.max_upload_bytes)
-    servicer = DataServicer(ports, uploads, ingestions, Reports(ports, ChildPlotter()), listener)
-    server = process.grpc_server(database)
-    server.add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
     tools = ChildShardTools(files, scratch)
-    embeddings = (
-        EmbedderEmbeddings(process.channel(settings.embedder_address), process.caller)
-        if settings.embedder_address
-        else None
-    )
-    server.add(
-        VERSIONS,
-        version_pb_grpc.add_DatasetVersionServiceServicer_to_server,
-        DatasetVersionServicer(Versions(ports, tools), Measurements(ports, tools, embeddings)),
-    )
-    lineage = (
-        RegistryLineage(process.channel(settings.registry_address), process.caller)
-        if settings.registry_address
-        else None
-    )
-    erasing = Erasures(ports, tools, lineage)
-    server.add(
-        ERASURES,
-        erasure_pb_grpc.add_ErasureServiceServicer_to_server,
-        ErasureServicer(ports, erasing, listener),
-    )
-
-    async def erase(lease: Lease) -> None:
-        await erasing.run(lease.item.key, lease)
-
-    async def give_up_erasing(lease: Lease, error: Exception) -> None:
-        if isinstance(error, Unavailable):
-            await ports.work.enqueue(erasures.WORK_KIND, lease.item.key, delay_s=30)
-        else:
-            await erasing.give_up(lease.item.key, *failure_of(error))
-
-    eraser = Worker(
-        database,
-        listener,
-        erasures.WORK_KIND,
-        erase,
-        on_exhausted=give_up_erasing,
-        lease_s=settings.work_lease_s,
-        poll_s=settings.work_lease_s / 6,
-    )
-    process.intake(eraser.run(), "erasures")
-    annotation = AnnotationPorts(
-        transactions=database,
-        queues=annotation_adapters.queues(database),
-        items=annotation_adapters.PostgresItems(database),
-        diversity=annotation_adapters.HashedDiversity(),
-        files=files,
-        clock=SystemClock(),
-    )
-    server.add(
-        ANNOTATION,
-        annotation_service_pb2_grpc.add_AnnotationServiceServicer_to_server,
-        AnnotationServicer(annotation, Annotations(annotation, ingestions)),
-    )
-    connections = Connections.parse(settings.source_connections.get_secret_value())
-    fetcher = AllowedFetcher(connections, settings.fetch_timeout_s)
-    sources = Sources(ChildPreviewer(files, scratch), fetcher, files, settings.max_upload_bytes)
-    server.add(SOURCES, source_pb_grpc.add_SourceServiceServicer_to_server, SourceServicer(sources))
+    plant.versions(tools)
+    plant.erasures(tools)
+    plant.annotation(ingestions)
+    plant.sources()
     return await process.run()
+
+
+@dataclass(frozen=True)
+class _Plant:
+    """What every part is built from; each method builds one, with its workers and its door."""
+
+    process: Process
+    settings: DataIngestSettings
+    database: Database
+    listener: Listener
+    server: GrpcServer
+    ports: Ports
+    files: ArtifactStore
+    scratch: Scratch
+
+    def ingestions(self) -> Ingestions:
+        """Sources become versions."""
+        ports = self.ports
+        ingestions = Ingestions(ports, ChildRefiner(self.files, self.scratch))
+
+        async def ingest(lease: Lease) -> None:
+            await ingestions.run(lease.item.key, lease)
+
+        async def give_up(lease: Lease, error: Exception) -> None:
+            await ingestions.give_up(lease.item.key, *failure_of(error))
+
+        self._leased(WORK_KIND, ingest, give_up, "ingestions", concurrency=self.settings.ingestion_workers)
+        uploads = Uploads(self.files, self.settings.max_upload_bytes)
+        servicer = DataServicer(ports, uploads, ingestions, Reports(ports, ChildPlotter()), self.listener)
+        self.server.add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
+        return ingestions
+
+    def versions(self, tools: ChildShardTools) -> None:
+        """What is published is read, compared, measured, and let go of."""
+        ports, removals = self.ports, Removals(self.ports)
+
+        async def remove(lease: Lease) -> None:
+            await removals.run(lease.item.key, lease)
+
+        async def remove_later(lease: Lease, error: Exception) -> None:
+            del error  # Stands in the log. Bytes that should be gone are never given up.
+            await ports.work.enqueue(deletions.WORK_KIND, lease.item.key, delay_s=60)
+
+        remover = Worker(self.database, self.listener, deletions.WORK_KIND, remove, on_exhausted=remove_later)
+        self.process.intake(remover.run(), "removals")
+        address = self.settings.embedder_address
+        embeddings = EmbedderEmbeddings(self.process.channel(address), self.process.caller) if address else None
+        servicer = DatasetVersionServicer(Versions(ports, tools), Measurements(ports, tools, embeddings))
+        self.server.add(VERSIONS, version_pb_grpc.add_DatasetVersionServiceServicer_to_server, servicer)
+
+    def erasures(self, tools: ChildShardTools) -> None:
+        """What a person or a document said leaves every version."""
+        ports, address = self.ports, self.settings.registry_address
+        lineage = RegistryLineage(self.process.channel(address), self.process.caller) if address else None
+        erasing = Erasures(ports, tools, lineage)
+
+        async def erase(lease: Lease) -> None:
+            await erasing.run(lease.item.key, lease)
+
+        async def give_up(lease: Lease, error: Exception) -> None:
+            if isinstance(error, Unavailable):
+                await ports.work.enqueue(erasures.WORK_KIND, lease.item.key, delay_s=30)
+            else:
+                await erasing.give_up(lease.item.key, *failure_of(error))
+
+        self._leased(erasures.WORK_KIND, erase, give_up, "erasures")
+        servicer = ErasureServicer(ports, erasing, self.listener)
+        self.server.add(ERASURES, erasure_pb_grpc.add_ErasureServiceServicer_to_server, servicer)
+
+    def annotation(self, ingestions: Ingestions) -> None:
+        """People label."""
+        ports = AnnotationPorts(
+            transactions=self.database,
+            queues=annotation_adapters.queues(self.database),
+            items=annotation_adapters.PostgresItems(self.database),
+            diversity=annotation_adapters.HashedDiversity(),
+            files=self.files,
+            clock=SystemClock(),
+        )
+        servicer = AnnotationServicer(ports, Annotations(ports, ingestions))
+        self.server.add(ANNOTATION, annotation_service_pb2_grpc.add_AnnotationServiceServicer_to_server, servicer)
+
+    def sources(self) -> None:
+        """What is out there is looked into and fetched."""
+        connections = Connections.parse(self.settings.source_connections.get_secret_value())
+        fetcher = AllowedFetcher(connections, self.settings.fetch_timeout_s)
+        previewer = ChildPreviewer(self.files, self.scratch)
+        sources = Sources(previewer, fetcher, self.files, self.settings.max_upload_bytes)
+        self.server.add(SOURCES, source_pb_grpc.add_SourceServiceServicer_to_server, SourceServicer(sources))
+
+    def _leased(
+        self, kind: str, handler: Handler, on_exhausted: ExhaustedHandler, name: str, *, concurrency: int = 1
+    ) -> None:
+        lease_s = self.settings.work_lease_s
+        worker = Worker(
+            self.database,
+            self.listener,
+            kind,
+            handler,
+            on_exhausted=on_exhausted,
+            concurrency=concurrency,
+            lease_s=lease_s,
+            poll_s=lease_s / 6,
+        )
+        self.process.intake(worker.run(), name)
 
 
 def main() -> None:
