@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Engine:
         self._job, self._folder, self._executor, self._say = job, folder, executor, say
         self._chunks = ChunkFolder(folder / "chunks")
         self._infos: dict[int, ChunkInfo] = {}
+        self._before = TextStatistics()
         self._rows = self._resumed = 0
         self._trouble: tuple[int, InvalidInput] | None = None
         self._started = self._told = time.monotonic()
@@ -109,7 +111,9 @@ class Engine:
                 return
 
     def _finished(self, info: ChunkInfo) -> None:
-        self._infos[info.number] = info
+        # Its sample of texts is merged at once: kept for every chunk, they would be half of the data.
+        self._before.merge(info.before)
+        self._infos[info.number] = replace(info, before={})
         self._rows += info.records
 
     def _check_sources(self, infos: Sequence[ChunkInfo]) -> None:
@@ -180,10 +184,8 @@ class Engine:
     def _report(
         self, infos: Sequence[ChunkInfo], decisions: Decisions, tally: Tally, changed: int, after: TextStatistics
     ) -> Report:
-        before = TextStatistics()
         counts = [decisions.counts.get(number) or StepCounts(s.kind) for number, s in enumerate(self._job.recipe.steps)]
         for info in infos:
-            before.merge(info.before)
             for counted, state in zip(counts, info.steps, strict=True):
                 if state is not None:
                     counted.merge(state)
@@ -193,7 +195,7 @@ class Engine:
             kept_changed=changed,
             refused=dict(tally.refusals),
             steps=tuple(counted.report() for counted in counts),
-            before=before.report(),
+            before=self._before.report(),
             after=after.report(),
         )
 
