@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,19 +25,34 @@ from mainspring_svckit.status import from_rpc_error
 from mainspring_testkit.plugin import DatabaseFor, Token
 from mainspring_testkit.waiting import eventually
 
-SERVICES = {
-    "mainspring.data.v1.DataService": "data_service",
-    "mainspring.training.v1.TrainingService": "training_service",
-    "mainspring.training.v1.StudyService": "study_service",
-    "mainspring.evaluation.v1.EvaluationService": "evaluation_service",
-    "mainspring.registry.v1.RegistryService": "registry_service",
-    "mainspring.embedding.v1.EmbeddingService": "embedding_service",
-    "mainspring.inference.v1.InferenceService": "inference_service",
-    "mainspring.inference.v1.DeploymentService": "deployment_service",
-    "mainspring.feedback.v1.FeedbackService": "feedback_service",
-}
-for service_name, file_name in SERVICES.items():
-    import_module(f"{service_name.rpartition('.')[0]}.{file_name}_pb2")
+CONTRACTS = Path(pb.__file__).resolve().parents[3]
+SERVICES = [
+    service.full_name
+    for path in sorted(CONTRACTS.glob("mainspring/*/v1/*_service_pb2.py"))
+    for service in import_module(
+        ".".join(path.relative_to(CONTRACTS).with_suffix("").parts)
+    ).DESCRIPTOR.services_by_name.values()
+]
+# What only reads, or says the same for the same request; FetchSource stores files by their digest, as an upload does.
+READS = (
+    "Get",
+    "List",
+    "Watch",
+    "Search",
+    "Embed",
+    "Generate",
+    "Stream",
+    "Upload",
+    "Compare",
+    "Estimate",
+    "Preview",
+    "Export",
+    "Measure",
+    "Download",
+    "CheckRelease",
+    "Verify",
+    "FetchSource",
+)
 
 
 class Servicer(pb_grpc.DataServiceServicer):
@@ -277,6 +293,14 @@ async def test_b2_a_message_above_the_limit_is_refused(service: Fixture, token: 
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\x05a", b"\x0a\x01\xff", b"\x0b" * 1000])
+async def test_b2_bytes_that_are_no_message_are_a_bad_request(service: Fixture, token: Token, data: bytes) -> None:
+    call = service.channel.unary_unary("/mainspring.data.v1.DataService/GetDataset")
+    refused = await failure(call(data, metadata=meta(token("viewer"))))
+    assert (refused.code, refused.reason) == ("INVALID_ARGUMENT", "REQUEST_UNREADABLE")
+    assert (await failure(call(data))).code == "UNAUTHENTICATED"
+
+
 async def test_i9_health_tells_what_the_probes_found(service: Fixture) -> None:
     with pytest.raises(Unavailable):
         await check_serving(service.channel)
@@ -310,6 +334,7 @@ async def test_a_caller_tries_again_only_what_may_be_repeated(service: Fixture, 
 
 def test_a1_every_rpc_declares_a_role_and_a_tenant() -> None:
     """A new RPC without them would be closed to everybody; this says so before anybody calls it."""
+    assert len(SERVICES) >= 16
     for name in SERVICES:
         for method in Default().FindServiceByName(name).methods:
             rpc = rpc_of(f"/{name}/{method.name}")
@@ -317,13 +342,13 @@ def test_a1_every_rpc_declares_a_role_and_a_tenant() -> None:
             assert rpc.required_role, rpc.name
             fields = {field.name: field for field in method.input_type.fields}
             if method.name.startswith("Update"):
-                resource = next(iter(fields.values())).message_type
-                assert resource is not None
-                assert "name" in resource.fields_by_name, rpc.name
+                resources = [field.message_type for field in fields.values() if field.message_type is not None]
+                named = any("name" in resource.fields_by_name for resource in resources)
+                assert named or "name" in fields, rpc.name
             else:
-                assert fields.keys() & {"name", "parent"}, rpc.name
-            verb = method.name.startswith(("Get", "List", "Watch", "Search", "Embed", "Generate", "Stream", "Upload"))
-            assert rpc.mutates is not verb, f"{rpc.name} must carry request_id exactly if it changes something"
+                assert fields.keys() & {"name", "parent", "dataset", "base", "first"}, rpc.name
+            reads = method.name.startswith(READS)
+            assert rpc.mutates is not reads, f"{rpc.name} must carry request_id exactly if it changes something"
 
 
 def test_resource_names_are_found_wherever_they_stand() -> None:

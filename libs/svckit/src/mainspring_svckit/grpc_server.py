@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
@@ -126,7 +126,7 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         # A method that our contracts do not know stays behind the same wall: it has no role, so nobody passes.
         rpc = rpc_of(handler_call_details.method) or Rpc(handler_call_details.method, "", False, Message)
         codec = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _lenient(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.request_streaming:
@@ -222,6 +222,7 @@ class _Pipeline(grpc.aio.ServerInterceptor):
             raise PermissionDenied("(none: the RPC is not open to anybody)")
         principal.require(rpc.required_role)
         if request is not None:
+            _check_readable(request)
             validate(request)
             _check_tenant(principal, request)
 
@@ -241,7 +242,32 @@ def _check_tenant(principal: Principal, request: Message) -> None:
             raise NotFound("Project", f"projects/{project}")
 
 
+class _Unreadable:
+    """Bytes that are no message of the RPC's kind; refused as every bad request is, once the caller is admitted."""
+
+
+def _lenient(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """A deserializer that does not raise: gRPC would answer UNKNOWN, which tells the caller nothing."""
+    if deserializer is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError:
+            return _Unreadable()
+
+    return read
+
+
+def _check_readable(request: Any) -> None:
+    if isinstance(request, _Unreadable):
+        message = "the request is not a message of this RPC; generate your client from the same contracts"
+        raise InvalidInput(message, reason="REQUEST_UNREADABLE")
+
+
 async def _validated(requests: AsyncIterable[Message]) -> AsyncIterator[Message]:
     async for request in requests:
+        _check_readable(request)
         validate(request)
         yield request
