@@ -64,12 +64,15 @@ async def test_a_backend_hears_of_a_release_as_the_guide_says(stack: Stack, clie
         ("follow.mjs demo", f"follow.mjs {PROJECT}"),
         ("~/.mainspring-demo", str(stack.data)),
     )
-    table, lines, node = pages.blocks(text, "sh", changes)
+    table, lines, node, webhooks = pages.blocks(text, "sh", changes)
     assert "registry.model.released" in await pages.run(stack, "bash", "-c", table)
     event = json.loads(await pages.run(stack, "bash", "-c", lines))
     assert event["data"]["model_version"] == f"{MODEL}/versions/1"
     event = json.loads(await pages.run(stack, "bash", "-c", node))
     assert (event["project"], event["data"]["modelVersion"]) == (PROJECT, f"{MODEL}/versions/1")
+    told = await pages.run(stack, "bash", "-ec", webhooks)
+    assert "whsec_" in told
+    assert "no deliveries" in told
 
     (python,) = pages.blocks(text, "python", changes)
     manifest = event["data"]["manifest"]["sha256"]

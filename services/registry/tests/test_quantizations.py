@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,10 +16,9 @@ from mainspring.events.v1.registry_events_pb2 import ModelVersionRegistered
 from mainspring_modelfiles import adapters, llama
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
 from mainspring_modelfiles.sources import read_json
-from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.adapters.quantizer import ChildQuantizer
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
-from mainspring_registry.application.ports import LineageGraph, Ports
+from mainspring_registry.application.ports import LineageGraph
 from mainspring_registry.application.quantizations import WORK_KIND, ModelQuantizer, Quantizations
 from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersion, ServingSpec
 from mainspring_registry.domain.lineage import Direction
@@ -30,17 +29,15 @@ from mainspring_svckit.names import project_name_of
 from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.fakes import (
     FakeArtifacts,
-    FakeClock,
     FakeLease,
-    FakeNotifier,
     FakeOutbox,
     FakeRepository,
-    FakeTransactions,
     FakeWork,
 )
 from mainspring_testkit.tiny import tiny_adapter, tiny_llama
 
-from .fakes import FakeNotary, FakeQuantizer
+from .fakes import FakeQuantizer
+from .world import fake_ports
 
 BASE, MODEL = "projects/p/models/base", "projects/p/models/m"
 DATA = "projects/p/datasets/d/versions/1"
@@ -85,28 +82,11 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, fake_lineage: LineageGraph) -> World:
-    def repository(parent: Any = lambda value: project_name_of(value.name)) -> Any:
-        return FakeRepository(parent=parent, sort_key=lambda value: value.name)
-
-    outbox, files, work = FakeOutbox(), FakeArtifacts(), FakeWork()
-    ports = Ports(
-        transactions=FakeTransactions(),
-        models=repository(),
-        versions=repository(lambda version: version.model),
-        imports=repository(),
-        policies=repository(),
-        decisions=repository(),
-        releases=repository(),
-        cycles=repository(),
-        lineage=fake_lineage,
-        announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
-        files=files,
-        notary=FakeNotary(),
-        work=work,
-        notifier=FakeNotifier(),
-        clock=FakeClock(),
-    )
-    catalogue, quantizer, stored = Catalogue(ports), FakeQuantizer(tmp_path / "quantize"), repository()
+    outbox = FakeOutbox()
+    ports = fake_ports(fake_lineage, outbox)
+    files, work = cast("Any", ports.files), cast("Any", ports.work)
+    stored = FakeRepository[Quantization](parent=lambda q: project_name_of(q.name), sort_key=lambda q: q.name)
+    catalogue, quantizer = Catalogue(ports), FakeQuantizer(tmp_path / "quantize")
     quantizations = Quantizations(ports, stored, catalogue, quantizer)
     return World(catalogue, quantizations, stored, quantizer, files, fake_lineage, outbox, work)
 

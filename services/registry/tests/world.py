@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
@@ -103,15 +103,13 @@ def evidence(version: ModelVersion, low: float, baseline: str) -> Evidence:
     )
 
 
-def make_world(folder: Path, lineage: LineageGraph) -> World:
-    """Everything wired over fakes."""
-    notary, clock = FakeNotary(), FakeClock()
-    outbox, files, work = FakeOutbox(), FakeArtifacts(), FakeWork()
+def fake_ports(lineage: LineageGraph, outbox: FakeOutbox) -> Ports:
+    """Every port over a fake."""
 
     def repository(parent: Any, key: Any = by_name, newest_first: bool = False) -> Any:
         return FakeRepository(parent=parent, sort_key=key, newest_first=newest_first)
 
-    ports = Ports(
+    return Ports(
         transactions=FakeTransactions(),
         models=FakeModels(),
         versions=repository(lambda v: v.model, lambda v: f"{v.number:09}", True),
@@ -127,12 +125,19 @@ def make_world(folder: Path, lineage: LineageGraph) -> World:
         cycles=repository(project),
         lineage=lineage,
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
-        notary=notary,
-        files=files,
-        work=work,
+        notary=FakeNotary(),
+        files=FakeArtifacts(),
+        work=FakeWork(),
         notifier=FakeNotifier(),
-        clock=clock,
+        clock=FakeClock(),
     )
+
+
+def make_world(folder: Path, lineage: LineageGraph) -> World:
+    """Everything wired over fakes."""
+    outbox = FakeOutbox()
+    ports = fake_ports(lineage, outbox)
+    files, work, notary, clock = (cast("Any", port) for port in (ports.files, ports.work, ports.notary, ports.clock))
     catalogue, importer = Catalogue(ports), FakeImporter(folder / "import")
     imports = Imports(ports, catalogue, importer)
     releases = Releases(ports, catalogue)
