@@ -102,6 +102,7 @@ def test_a_budget_of_trials_of_places_and_of_time() -> None:
     assert not replace(STUDY, budget=Budget(100, cpu_s=900)).wants_more(done)
     failed = [trial(n, state=TrialState.FAILED, error_reason="DIVERGED") for n in range(3)]
     assert (hopeless(failed[:2]), hopeless(failed), hopeless([*done, *failed])) == (None, failed[2], None)
+    assert hopeless([*failed, trial(3)]) == failed[2], "one that runs yet says nothing for the others"
 
 
 def loss_of(rate: float, rank: int) -> float:
