@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mainspring_client.client import Mainspring
 
 _FORMATS = ("Q8_0", "Q6_K", "Q4_K_M")
-_PATIENCE_S, _NEWEST = 30.0, 50
+_PATIENCE_S, _NEWEST = 120.0, 50
 
 
 def register(app: typer.Typer) -> None:
@@ -73,9 +73,14 @@ def quantize(
 async def _evaluation(
     mainspring: Mainspring, done: quantization_pb2.Quantization, ticker: Ticker
 ) -> run_pb2.EvaluationRun | None:
-    """The run that measures the result, at its end; None when no suite measures the model."""
+    """The run that measures the result, at its end; None when no suite measures the model.
+
+    Raises:
+        PreconditionFailed: EVALUATION_MISSING, a suite measures the model, but no run has begun.
+    """
     from mainspring_client.cli.output import progress_text
     from mainspring_client.cli.run import collect
+    from mainspring_svckit.errors import PreconditionFailed
 
     project, model = done.name.split("/")[1], done.model_version.rpartition("/versions/")[0]
     if not [suite async for suite in mainspring.evaluation.suites(project) if suite.model == model]:
@@ -91,7 +96,8 @@ async def _evaluation(
                 return newest
         ticker.tell("waiting for the evaluation to begin")
         await asyncio.sleep(0.5)
-    return None
+    message = f"{done.model_version} is made, but no evaluation has begun; 'mainspring status' shows what is wrong"
+    raise PreconditionFailed("EVALUATION_MISSING", message)
 
 
 def _print(done: quantization_pb2.Quantization, run: run_pb2.EvaluationRun | None) -> None:
