@@ -66,7 +66,8 @@ async def champion(stack: Stack, client: Mainspring, folder: Path) -> None:
 async def ended(client: Mainspring, recipe: str) -> run_pb2.TrainingRun:
     """The newest run of a recipe."""
     name = f"projects/{PROJECT}/tuningRecipes/{recipe}"
-    return next(run async for run in client.training.runs(PROJECT) if run.tuning_recipe == name)
+    runs = [run async for run in client.training.runs(PROJECT) if run.tuning_recipe == name]
+    return runs[0]
 
 
 def drawn(path: Path) -> bool:
