@@ -236,7 +236,7 @@ class Study:
 
 
 def hopeless(trials: Sequence[StudyTrial]) -> StudyTrial | None:
-    """The last trial to fail when every one that has ended has failed, and so would more; those that run yet say nothing."""
+    """The last trial to fail when all that have ended have failed, and so would more; those that run say nothing."""
     ended = [trial for trial in trials if trial.state is not TrialState.RUNNING]
     failed = [trial for trial in ended if trial.state is TrialState.FAILED]
     return failed[-1] if len(failed) >= HOPELESS_AFTER and len(failed) == len(ended) else None
