@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 
 import nats.errors
@@ -96,6 +96,20 @@ async def subscribe(
         await bus.close()
 
 
+@contextlib.contextmanager
+def cancellation_kept() -> Iterator[None]:
+    """Raises the cancellation that came together with the answer that was waited for.
+
+    nats-py waits by `asyncio.wait_for`, which before Python 3.12 hands out such an answer and forgets the cancellation;
+    the subscription would go on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
 class _Consumer:
     """A consumer of our own on the event stream, made again when the server has lost it."""
 
@@ -113,7 +127,8 @@ class _Consumer:
         try:
             if self._pull is None:
                 self._pull = await self._open()
-            (message,) = await self._pull.fetch(1, timeout=PULL_S, heartbeat=PULL_S / 4)
+            with cancellation_kept():
+                (message,) = await self._pull.fetch(1, timeout=PULL_S, heartbeat=PULL_S / 4)
         except (nats.js.errors.FetchTimeoutError, nats.errors.TimeoutError, TimeoutError):
             await self._check_alive()
             return None
@@ -126,7 +141,7 @@ class _Consumer:
     async def done(self, message: Msg) -> None:
         """Acknowledges; when that is lost, the message comes again and its id is known."""
         self._last_sequence = message.metadata.sequence.stream
-        with contextlib.suppress(nats.errors.Error):
+        with cancellation_kept(), contextlib.suppress(nats.errors.Error):
             await message.ack_sync(timeout=5)
 
     async def give_back(self, message: Msg) -> None:
