@@ -326,4 +326,5 @@ async def test_a_cancellation_that_comes_together_with_an_answer_is_not_forgotte
     answer.set_result(None)
     asyncio.get_running_loop().call_soon(following.cancel)
     done, _ = await asyncio.wait({following}, timeout=60)
-    assert done and following.cancelled()
+    assert done
+    assert following.cancelled()

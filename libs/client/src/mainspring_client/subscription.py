@@ -34,6 +34,7 @@ RELEASE_EVENTS = (
 
 PULL_S = 10.0
 ACK_WAIT_S = 30.0
+ACK_TRY_S = 2.0
 _IDS_KEPT = 10_000
 _FORGOTTEN_AFTER_S = 300.0
 
@@ -139,10 +140,16 @@ class _Consumer:
         return message
 
     async def done(self, message: Msg) -> None:
-        """Acknowledges; when that is lost, the message comes again and its id is known."""
+        """Acknowledges, again while the bus is away: until it knows, it hands out nothing else.
+
+        When that is lost all the same, the message comes again and its id is known.
+        """
         self._last_sequence = message.metadata.sequence.stream
-        with cancellation_kept(), contextlib.suppress(nats.errors.Error):
-            await message.ack_sync(timeout=5)
+        for _ in range(int(ACK_WAIT_S / ACK_TRY_S)):
+            with cancellation_kept(), contextlib.suppress(nats.errors.TimeoutError, TimeoutError):
+                with contextlib.suppress(nats.errors.NoRespondersError):  # Its consumer is gone.
+                    await message.ack_sync(timeout=ACK_TRY_S)
+                return
 
     async def give_back(self, message: Msg) -> None:
         """Asks for the message to be delivered again at once, to whoever subscribes next under our name."""
