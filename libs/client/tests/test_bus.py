@@ -258,7 +258,7 @@ async def test_f3_f24_a_subscriber_goes_on_after_the_bus_was_killed_or_lost_its_
         async def there() -> bool:
             return number in heard
 
-        await eventually(there, within_s=40, what=f"release {number} to be heard")
+        await eventually(there, within_s=90, what=f"release {number} to be heard")
 
     await heard_to(1)
     for number, wipe in ((2, False), (3, True)):

@@ -140,16 +140,20 @@ class _Consumer:
         return message
 
     async def done(self, message: Msg) -> None:
-        """Acknowledges, again while the bus is away: until it knows, it hands out nothing else.
+        """Acknowledges, again while the bus is away; a message that it has not heard of would hold the others up.
 
-        When that is lost all the same, the message comes again and its id is known.
+        When the acknowledgement is lost all the same, the message comes again and its id is known.
         """
         self._last_sequence = message.metadata.sequence.stream
         for _ in range(int(ACK_WAIT_S / ACK_TRY_S)):
-            with cancellation_kept(), contextlib.suppress(nats.errors.TimeoutError, TimeoutError):
-                with contextlib.suppress(nats.errors.NoRespondersError):  # Its consumer is gone.
+            try:
+                with cancellation_kept():
                     await message.ack_sync(timeout=ACK_TRY_S)
-                return
+            except (nats.errors.TimeoutError, TimeoutError):
+                continue
+            except nats.errors.Error:  # Its consumer is gone.
+                pass
+            return
 
     async def give_back(self, message: Msg) -> None:
         """Asks for the message to be delivered again at once, to whoever subscribes next under our name."""
