@@ -3,9 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,20 +13,14 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from mainspring_data_ingest.adapters import steps
-from mainspring_data_ingest.adapters.jobs import Job, SourceFile
-from mainspring_data_ingest.adapters.refining_process import refine
+from mainspring_data_ingest.adapters.jobs import SourceFile
 from mainspring_data_ingest.adapters.steps.near_duplicates import bands_for
-from mainspring_data_ingest.application.ports import Refined
-from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.quality import QualityRule, problem_of
-from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RowRefused
 from mainspring_data_ingest.domain.rows import Draft, Message
 from mainspring_data_ingest.domain.steps import (
     KNOWN_LANGUAGES,
-    Balance,
-    BalanceBy,
     Decontamination,
     Keep,
     LanguageFilter,
@@ -50,7 +42,8 @@ from mainspring_data_ingest.domain.steps import (
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.values import ArtifactRef
 
-PAIRS = ColumnMapping(input_column="mr", target_column="ref")
+from .refining import kept, refined, refused
+
 SENTENCE = "The Eagle is a cheap coffee shop near Burger King, and families with children are welcome there."
 
 
@@ -73,23 +66,6 @@ def refusal(step: RecipeStep, answer: str, prompt: str = "q") -> str:
         assert err.detail
         return err.reason.value
     return ""
-
-
-def refined(folder: Path, rows: list[Any], *recipe_steps: RecipeStep, held_out: Any = ()) -> Refined:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = IngestionRecipe("projects/p/ingestionRecipes/r", "projects/p/datasets/d", PAIRS, steps=recipe_steps)
-    return refine(Job(recipe, (SourceFile(path, "rows", SourceFormat.JSONL, None),), held_out=tuple(held_out)), folder)
-
-
-def kept(made: Refined) -> dict[int, str]:
-    rows = [row for shard in made.shards for row in pq.read_table(shard.path).to_pylist()]
-    return {row["line"]: row["messages"][-1]["content"] for row in rows}
-
-
-def refused(made: Refined) -> dict[int, tuple[str, str]]:
-    lines = made.refused.read_text().splitlines() if made.refused else []
-    return {row["line"]: (row["reason"], row["detail"]) for row in map(json.loads, lines)}
 
 
 @pytest.mark.parametrize(
@@ -398,21 +374,6 @@ def test_tokens_are_counted_and_limited(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         refined(tmp_path, rows[:1], TokenStatistics(ArtifactRef("1" * 64, 1)), held_out=files)
     assert caught.value.reason == "TOKENIZER_UNREADABLE"
-
-
-def test_classes_are_capped_whatever_the_order_of_rows(tmp_path: Path) -> None:
-    rows = [{"mr": f"q{n}", "ref": "Yes" if n % 10 else "no"} for n in range(200)]
-    made = refined(tmp_path, rows, Balance(BalanceBy.LABEL, max_ratio=2))
-    assert Counter(kept(made).values()) == {"Yes": 40, "no": 20}
-    assert made.report.refused == {"OVER_REPRESENTED": 140}
-    (tmp_path / "again").mkdir()
-    again = refined(tmp_path / "again", rows[::-1], Balance(BalanceBy.LABEL, max_ratio=2))
-    assert {201 - line for line in kept(again)} == set(kept(made))
-    (tmp_path / "most").mkdir()
-    assert Counter(kept(refined(tmp_path / "most", rows, Balance(BalanceBy.LABEL, max_rows=7))).values()) == {
-        "Yes": 7,
-        "no": 7,
-    }
 
 
 def test_the_longest_of_near_duplicates_stays_when_the_recipe_says_so(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class _Plant:
     def ingestions(self) -> Ingestions:
         """Sources become versions."""
         ports = self.ports
-        ingestions = Ingestions(ports, ChildRefiner(self.files, self.scratch))
+        ingestions = Ingestions(ports, ChildRefiner(self.files, self.scratch, self.embeddings()))
 
         async def ingest(lease: Lease) -> None:
             await ingestions.run(lease.item.key, lease)
@@ -133,10 +133,13 @@ class _Plant:
 
         remover = Worker(self.database, self.listener, deletions.WORK_KIND, remove, on_exhausted=remove_later)
         self.process.intake(remover.run(), "removals")
-        address = self.settings.embedder_address
-        embeddings = EmbedderEmbeddings(self.process.channel(address), self.process.caller) if address else None
-        servicer = DatasetVersionServicer(Versions(ports, tools), Measurements(ports, tools, embeddings))
+        servicer = DatasetVersionServicer(Versions(ports, tools), Measurements(ports, tools, self.embeddings()))
         self.server.add(VERSIONS, version_pb_grpc.add_DatasetVersionServiceServicer_to_server, servicer)
+
+    def embeddings(self) -> EmbedderEmbeddings | None:
+        """Vectors, where there is an embedder."""
+        address = self.settings.embedder_address
+        return EmbedderEmbeddings(self.process.channel(address), self.process.caller) if address else None
 
     def erasures(self, tools: ChildShardTools) -> None:
         """What a person or a document said leaves every version."""

@@ -16,7 +16,8 @@ class DataIngestSettings(ServiceSettings):
         "", description="host:port of the registry, asked which models learned from what is erased; empty asks nobody."
     )
     embedder_address: str = Field(
-        "", description="host:port of the embedder, for vectors of a model; without it only lexical ones are measured."
+        "",
+        description="host:port of the embedder; without it only lexical vectors, no balance by clusters.",
     )
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Largest file that may be uploaded.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")

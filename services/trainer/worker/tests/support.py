@@ -77,7 +77,7 @@ def shard(path: Path, content: list[dict[str, Any]]) -> dict[str, Any]:
     """Writes a shard as data-ingest does; returns how a specification names it."""
     message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     columns = [("row_id", pa.string()), ("messages", message)]
-    judged = [("rejected", pa.string()), ("desirable", pa.bool_())]
+    judged = [("rejected", pa.string()), ("desirable", pa.bool_()), ("repeats", pa.int32())]
     columns += [(name, kind) for name, kind in judged if any(name in row for row in content)]
     schema = pa.schema(columns)
     parquet.write_table(pa.Table.from_pylist([{k: r.get(k) for k in schema.names} for r in content], schema), path)

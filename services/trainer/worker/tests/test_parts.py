@@ -18,7 +18,7 @@ from mainspring_training_worker.checkpoint import Checkpoint, State
 from mainspring_training_worker.encoding import encode, encode_all
 from mainspring_training_worker.layers import PLAIN_ATTENTION, Adapted
 from mainspring_training_worker.model import Tunable, choose_precision, load_base, load_tokenizer
-from mainspring_training_worker.rows import Row, first_by_hash, new_with_replay, read_ids, read_rows
+from mainspring_training_worker.rows import Row, first_by_hash, new_with_replay, read_ids, read_rows, repeated
 from mainspring_training_worker.spec import Lora, Refused, Shard, Spec
 
 LORA = Lora(**support.LORA)
@@ -101,6 +101,15 @@ def test_b9_shards_are_read_as_written_or_refused(tmp_path: Path) -> None:
         with pytest.raises(Refused) as caught:
             read_rows([Shard(path, count)])
         assert caught.value.reason == "DATASET_MISMATCH"
+
+
+def test_a_row_is_seen_as_often_as_its_version_says_and_can_be_traced(tmp_path: Path) -> None:
+    written = [{**row, "repeats": 1 + number % 3} for number, row in enumerate(rows(4))]
+    seen = repeated(read_rows([Shard(Path(shard(tmp_path / "weighed.parquet", written)["path"]), 4)]))
+    assert [row.row_id.partition("+")[0] for row in seen] == [r["row_id"] for r in written for _ in range(r["repeats"])]
+    assert len({row.row_id for row in seen}) == len(seen) == 1 + 2 + 3 + 1
+    plain = read_rows([Shard(Path(shard(tmp_path / "plain.parquet", rows(4))["path"]), 4)])
+    assert repeated(plain) == plain
 
 
 def test_only_the_last_answer_and_its_end_token_are_learned() -> None:

@@ -10,10 +10,12 @@ import numpy as np
 
 from mainspring_data_ingest.adapters import steps
 from mainspring_data_ingest.adapters.candidates import KEPT, Candidates, firsts
+from mainspring_data_ingest.adapters.steps.balance import BalanceDecision
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.report import StepCounts
 from mainspring_data_ingest.domain.splits import Split, splits_by_place
+from mainspring_data_ingest.domain.steps import Balance
 
 
 class Decisions:
@@ -22,30 +24,45 @@ class Decisions:
     Attributes:
         candidates: The candidates with their fates.
         split: The split of each that is kept, as position in `Split`.
+        repeats: How often one pass of training sees each; None where no step of the recipe says it.
         counts: What each comparing step did, by its position in the recipe.
     """
 
     def __init__(
-        self, recipe: IngestionRecipe, candidates: Candidates, folder: Path, synthetic: Sequence[int] = ()
+        self,
+        recipe: IngestionRecipe,
+        candidates: Candidates,
+        folder: Path,
+        synthetic: Sequence[int] = (),
+        vectors: steps.Vectors | None = None,
     ) -> None:
-        """Takes the recipe, the candidates, a folder for temporary files, and which sources a model made."""
+        """Takes the recipe, the candidates, a folder for temporary files, which sources a model made, and what makes
+        vectors where the recipe needs them.
+        """
         self.candidates = candidates
         self.counts: dict[int, StepCounts] = {}
         self._recipe, self._folder, self._synthetic = recipe, folder, synthetic
         self._refusals: list[steps.Refusals] = []
+        self._vectors = vectors
+        self._balances: list[tuple[StepCounts, BalanceDecision]] = []
         self.split: Any = np.zeros(candidates.count, np.uint8)
+        self.repeats: Any = None
 
     def make(self) -> None:
         """Decides: exact duplicates first, then the recipe's comparing steps in their order, then splits."""
         self._exact_duplicates()
         for position, step in enumerate(self._recipe.steps):
-            if decision := steps.decision(step, position):
+            if decision := steps.decision(step, position, self._vectors):
                 counts = self.counts[position] = StepCounts(step.kind)
                 made = decision.decide(self.candidates, self._folder)
                 self._refuse(made)
                 counts.refused.update({made.reason: len(made.rows)} if len(made.rows) else {})
+                counts.found.update(made.found)
                 counts.passed = int((self.candidates.fate == KEPT).sum())
+                if isinstance(step, Balance) and isinstance(decision, BalanceDecision) and step.min_weight:
+                    self._balances.append((counts, decision))
         self._splits()
+        self._weights()
 
     def refusals(self) -> dict[RefusalReason, int]:
         """Candidates refused, by reason."""
@@ -72,6 +89,19 @@ class Decisions:
         rows = np.sort(np.concatenate(later))
         detail = "the same messages came earlier in the input"
         self._refuse(steps.Refusals(RefusalReason.EXACT_DUPLICATE, rows, lambda _: detail))
+
+    def _weights(self) -> None:
+        """Rows that are learned from count as the recipe's balances say, together; all others once."""
+        if not self._balances:
+            return
+        train = list(Split).index(Split.TRAIN)
+        learned = np.flatnonzero((self.candidates.fate == KEPT) & (self.split == train))
+        self.repeats = np.ones(self.candidates.count, np.int32)
+        for counts, balance in self._balances:
+            repeats = balance.repeats(self.candidates, learned)
+            self.repeats[learned] *= repeats
+            counts.found["rows_repeated"] = int((repeats > 1).sum())
+            counts.found["rows_seen_in_training"] = int(repeats.sum())
 
     def _splits(self) -> None:
         """A row goes to its group's split; one whose prompt came before goes where the first one went, whatever its

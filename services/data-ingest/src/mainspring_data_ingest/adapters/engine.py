@@ -21,6 +21,7 @@ from mainspring_data_ingest.adapters.executors import Executor
 from mainspring_data_ingest.adapters.jobs import Job
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.shards import ShardPlan, WrittenShard, plan
+from mainspring_data_ingest.adapters.steps.base import Vectors
 from mainspring_data_ingest.application.files import refused_line
 from mainspring_data_ingest.application.ports import Refined, SourceReader
 from mainspring_data_ingest.application.refining import RecordChunk, SourceTally
@@ -42,8 +43,9 @@ Say = Callable[[dict[str, Any]], None]
 class Engine:
     """Does one job."""
 
-    def __init__(self, job: Job, folder: Path, executor: Executor, say: Say) -> None:
-        """Takes the folder for everything, who does the work, and who hears how far it is."""
+    def __init__(self, job: Job, folder: Path, executor: Executor, say: Say, vectors: Vectors | None = None) -> None:
+        """Takes the folder for everything, who does the work, who hears how far it is, and what makes vectors."""
+        self._vectors = vectors
         self._job, self._folder, self._executor, self._say = job, folder, executor, say
         self._chunks = ChunkFolder(folder / "chunks")
         self._infos: dict[int, ChunkInfo] = {}
@@ -65,7 +67,7 @@ class Engine:
         self._tell("comparing", 1.0)
         candidates = Candidates(self._chunks, infos)
         synthetic = [index for index, source in enumerate(self._job.sources) if source.synthetic]
-        decisions = Decisions(self._job.recipe, candidates, self._folder, synthetic)
+        decisions = Decisions(self._job.recipe, candidates, self._folder, synthetic, self._vectors)
         decisions.make()
         refusals = Counter(decisions.refusals())
         for info in infos:
@@ -171,6 +173,7 @@ class Engine:
                 decisions.candidates.starts,
                 numbers,
                 extras=extras,
+                repeats=decisions.repeats[rows] if decisions.repeats is not None else None,
                 rows_per_shard=self._job.rows_per_shard,
             )
         after, written = TextStatistics(), dict[tuple[Split, int], WrittenShard]()

@@ -16,14 +16,16 @@ from typing import Any
 from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job, SourceFile
 from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.scratch import Scratch
+from mainspring_data_ingest.adapters.vectors import embed_file, embed_texts
+from mainspring_data_ingest.application.measurements import Embeddings
 from mainspring_data_ingest.application.ports import OnProgress, Refined
 from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
 from mainspring_data_ingest.domain.splits import Split
-from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep, TokenStatistics, WordList
+from mainspring_data_ingest.domain.steps import Balance, Decontamination, RecipeStep, TokenStatistics, WordList
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.crash import crash_point
-from mainspring_svckit.errors import InsufficientStorage, InvalidInput, MainspringError, Unavailable
+from mainspring_svckit.errors import InsufficientStorage, InvalidInput, MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
 from mainspring_svckit.names import IngestionName
 from mainspring_svckit.values import ArtifactRef, Progress
@@ -35,13 +37,15 @@ log = get_logger(__name__)
 class ChildRefiner:
     """`Refiner` by way of a child process for each ingestion."""
 
-    def __init__(self, files: ArtifactStore, scratch: Scratch) -> None:
-        self._files, self._scratch = files, scratch
+    def __init__(self, files: ArtifactStore, scratch: Scratch, embeddings: Embeddings | None = None) -> None:
+        """Takes the store, where to work, and what makes vectors; without it recipes that need some are refused."""
+        self._files, self._scratch, self._embeddings = files, scratch, embeddings
 
     @asynccontextmanager
     async def refine(
         self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
     ) -> AsyncIterator[Refined]:
+        await self._check_embedder(work)
         with self._scratch.folder(_key(work, manifests)) as folder:
             sources = [await self._fetch(work, index, source, folder) for index, source in enumerate(work.sources)]
             held_out = [
@@ -50,7 +54,7 @@ class ChildRefiner:
             ]
             job = Job(work.recipe, tuple(sources), held_out=tuple(held_out))
             (folder / "job.json").write_bytes(JOB.dump_json(job))
-            await self._run(work.name, folder, on_progress)
+            await self._run(work, folder, on_progress)
             yield RESULT.validate_json((folder / "result.json").read_bytes())
 
     async def _fetch(self, work: Ingestion, index: int, source: Source, folder: Path) -> SourceFile:
@@ -84,7 +88,7 @@ class ChildRefiner:
             path = await self._files.fetch(project, artifact, folder / f"held-out-{index}-{number}")
             yield SourceFile(path, f"the test split of {step.dataset_version}", SourceFormat.PARQUET, MESSAGES)
 
-    async def _run(self, name: str, folder: Path, on_progress: OnProgress) -> None:
+    async def _run(self, work: Ingestion, folder: Path, on_progress: OnProgress) -> None:
         # Standard error goes to a file: nobody reads it while the process runs. The child gets none of our secrets.
         with (folder / "stderr").open("wb") as stderr:
             child = await asyncio.create_subprocess_exec(
@@ -103,13 +107,19 @@ class ChildRefiner:
             assert child.stdout is not None
             async for line in child.stdout:
                 last = json.loads(line)
+                if "embed" in last:
+                    await on_progress(Progress(unit="rows", phase="embedding"))
+                    await self._embed(work, folder, last)
+                    assert child.stdin is not None
+                    child.stdin.write(b"\n")
+                    await child.stdin.drain()
                 if "rows" in last:
                     progress = Progress(
                         done=last["rows"], unit="rows", phase=last["phase"], remaining_s=last["remaining_s"]
                     )
                     await on_progress(progress)
                     if last["resumed_chunks"] > resumed == 0:
-                        log.info("refining_resumed", ingestion=name)
+                        log.info("refining_resumed", ingestion=work.name)
                     resumed = last["resumed_chunks"]
                     crash_point("ingestion:mid-shards")
             await child.wait()
@@ -119,6 +129,24 @@ class ChildRefiner:
                 await child.wait()
         if child.returncode:
             raise _failure(child.returncode, last, folder)
+
+    async def _check_embedder(self, work: Ingestion) -> None:
+        """Sees before the work begins that vectors can be had where the recipe needs them."""
+        for step in work.recipe.steps:
+            if not isinstance(step, Balance) or step.clusters is None:
+                continue
+            if self._embeddings is None:
+                message = (
+                    "balance by clusters needs MAINSPRING_EMBEDDER_ADDRESS of data-ingest; set it, or balance otherwise"
+                )
+                raise PreconditionFailed("EMBEDDER_NOT_CONFIGURED", message)
+            project = IngestionName.parse(work.name).project
+            await embed_texts(self._embeddings, project, step.clusters.embedding_model_version, ["ready?"])
+
+    async def _embed(self, work: Ingestion, folder: Path, asked: Mapping[str, Any]) -> None:
+        assert self._embeddings is not None, "looked at before the process was started"
+        project = IngestionName.parse(work.name).project
+        await embed_file(self._embeddings, project, asked["model"], folder / asked["embed"])
 
 
 def _key(work: Ingestion, manifests: Mapping[str, ArtifactRef]) -> str:

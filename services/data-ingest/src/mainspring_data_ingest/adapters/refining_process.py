@@ -18,12 +18,15 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from mainspring_data_ingest.adapters.engine import Engine, Say
 from mainspring_data_ingest.adapters.executors import Executor, Inline, Processes
 from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job
 from mainspring_data_ingest.adapters.scratch import no_space
+from mainspring_data_ingest.adapters.steps.base import Vectors
+from mainspring_data_ingest.adapters.vectors import AskedVectors
 from mainspring_data_ingest.adapters.workshop import Workshop
 from mainspring_data_ingest.application.ports import Refined
 from mainspring_svckit.errors import MainspringError
@@ -31,10 +34,12 @@ from mainspring_svckit.errors import MainspringError
 SMALL_BYTES = 4 << 20
 """Sources up to this size are done by this process alone: others take a second to start."""
 _NICENESS = 5
+_answers: SimpleQueue[bytes] = SimpleQueue()
+"""What the parent writes: a byte when that is done which it was asked for."""
 
 
-def refine(job: Job, folder: Path, say: Say | None = None) -> Refined:
-    """Does the job into `folder`; `say` hears how far it is.
+def refine(job: Job, folder: Path, say: Say | None = None, vectors: Vectors | None = None) -> Refined:
+    """Does the job into `folder`; `say` hears how far it is, `vectors` makes vectors where a step needs them.
 
     Raises:
         InvalidInput: A source cannot be used.
@@ -48,7 +53,7 @@ def refine(job: Job, folder: Path, say: Say | None = None) -> Refined:
         (folder / "job.json").write_bytes(JOB.dump_json(job))
         executor = Processes(folder, count)
     with closing(executor), no_space(str(folder)):
-        return Engine(job, folder, executor, say or (lambda _: None)).run()
+        return Engine(job, folder, executor, say or (lambda _: None), vectors).run()
 
 
 def _forget_others(job: Job, folder: Path) -> None:
@@ -67,7 +72,8 @@ def main() -> int:
     os.nice(_NICENESS)  # Answers to callers come before batch work.
     try:
         with no_space(str(folder)):
-            refined = refine(JOB.validate_json((folder / "job.json").read_bytes()), folder, _say)
+            job = JOB.validate_json((folder / "job.json").read_bytes())
+            refined = refine(job, folder, _say, AskedVectors(_say, _answers.get))
             (folder / "result.json").write_bytes(RESULT.dump_json(refined))
     except MainspringError as err:
         _say({"reason": err.reason, "message": err.message})
@@ -86,8 +92,8 @@ def _say(body: Mapping[str, Any]) -> None:
 
 def _end_with_parent() -> None:
     # Not by way of `sys.stdin`, whose lock this thread would still hold when the interpreter ends.
-    while os.read(0, 4096):
-        pass
+    while answer := os.read(0, 1):
+        _answers.put(answer)
     os._exit(1)
 
 

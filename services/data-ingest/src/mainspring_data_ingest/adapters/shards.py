@@ -2,7 +2,8 @@
 
 The files open unchanged in pandas and in Hugging Face's `datasets`. Which rows share a shard follows from the rows
 alone, so the same rows always give the same digests, and each shard can be written by itself. The columns `rejected`
-and `desirable` are in all shards of a version as soon as one of its rows has a value there; otherwise in none.
+and `desirable` are in all shards of a version as soon as one of its rows has a value there; otherwise in none. So is
+`repeats`, how often one pass of training sees a row, as soon as a step of the recipe weighs rows.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mainspring_data_ingest.application.ports import RefinedShard
 from mainspring_data_ingest.domain.report import Measure, TextStatistics
 from mainspring_data_ingest.domain.splits import Split
 
+REPEATS = "repeats"
 BYTES_PER_SHARD = 256 << 20
 ROWS_PER_GROUP = 5_000
 BYTES_PER_GROUP = 8 << 20
@@ -34,13 +36,14 @@ class ShardPlan:
     Attributes:
         split: Its split.
         number: Its position in the split.
-        pieces: Numbers of chunks, each with the positions there of the candidates that it takes.
+        pieces: Numbers of chunks, each with the positions there of the candidates that it takes, and with how often
+            one pass of training sees each of them; None where nothing is said about that.
         extras: Those of `EXTRAS` that the version has.
     """
 
     split: Split
     number: int
-    pieces: tuple[tuple[int, Any], ...]
+    pieces: tuple[tuple[int, Any, Any], ...]
     extras: tuple[str, ...]
 
 
@@ -62,6 +65,7 @@ def plan(
     *,
     extras: tuple[str, ...],
     rows_per_shard: int,
+    repeats: Any = None,
 ) -> list[ShardPlan]:
     """How the rows of a split are shared out.
 
@@ -73,6 +77,7 @@ def plan(
         numbers: Number of each chunk.
         extras: Those of `EXTRAS` that the version has.
         rows_per_shard: Most rows of one shard.
+        repeats: How often one pass of training sees each of the rows; None where nothing is said.
     """
     plans: list[ShardPlan] = []
     total, begin = np.cumsum(sizes, dtype=np.int64), 0
@@ -81,8 +86,14 @@ def plan(
         end = min(begin + rows_per_shard, int(np.searchsorted(total, before + BYTES_PER_SHARD)) + 1, len(rows))
         members = rows[begin:end]
         chunks = np.searchsorted(starts, members, side="right") - 1
+        counted = repeats[begin:end] if repeats is not None else None
         pieces = tuple(
-            (numbers[chunk], members[chunks == chunk] - starts[chunk]) for chunk in np.unique(chunks).tolist()
+            (
+                numbers[chunk],
+                members[chunks == chunk] - starts[chunk],
+                counted[chunks == chunk] if counted is not None else None,
+            )
+            for chunk in np.unique(chunks).tolist()
         )
         plans.append(ShardPlan(split, len(plans), pieces, extras))
         begin = end
@@ -95,6 +106,8 @@ def write(folder: Path, chunks: ChunkFolder, shard: ShardPlan) -> WrittenShard:
     partial = path.with_suffix(".partial")
     hasher, rows, after = hashlib.sha256(), 0, TextStatistics()
     schema = pa.schema([*ROW_SCHEMA, *(pa.field(name, EXTRAS[name]) for name in shard.extras)])
+    if any(counted is not None for _, _, counted in shard.pieces):
+        schema = schema.append(pa.field(REPEATS, pa.int32()))
     with pq.ParquetWriter(partial, schema, compression="zstd", compression_level=3) as writer:
         for group in _groups(_pieces(chunks, shard, schema.names, hasher, after)):
             writer.write_table(group, row_group_size=ROWS_PER_GROUP)
@@ -106,11 +119,17 @@ def write(folder: Path, chunks: ChunkFolder, shard: ShardPlan) -> WrittenShard:
 def _pieces(
     chunks: ChunkFolder, shard: ShardPlan, columns: Sequence[str], hasher: Any, after: TextStatistics
 ) -> Iterator[Any]:
-    for number, positions in shard.pieces:
+    for number, positions, counted in shard.pieces:
         table = chunks.texts(number, *columns, "canonical").take(pa.array(positions))
         lines = table["canonical"].combine_chunks()
-        for line in lines:
-            hasher.update(line.as_buffer())
+        if counted is None:
+            for line in lines:
+                hasher.update(line.as_buffer())
+        else:
+            table = table.append_column(REPEATS, pa.array(counted, pa.int32()))
+            for line, count in zip(lines, counted.tolist(), strict=True):
+                head, key, tail = line.as_py().rpartition(b',"row_id":"')  # The keys stand in order.
+                hasher.update(b'%b,"%b":%d%b%b' % (head, REPEATS.encode(), count, key, tail))
         table = table.select(columns)
         keys = chunks.array(number, "keys")[positions]
         measures = zip(*(keys[name].tolist() for name in Measure._fields), strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mainspring_data_ingest.domain.columns import ColumnMapping
@@ -57,6 +57,7 @@ class IngestionRecipe:
         if not self.steps:
             del values["steps"]
         for step, written in zip(self.steps, values.get("steps", ()), strict=True):
+            _forget_defaults(step, written)
             if isinstance(step, Decontamination) and step.columns is not None:
                 written["columns"] = step.columns.as_json()
         return values
@@ -65,3 +66,16 @@ class IngestionRecipe:
         """Digest of everything in the recipe that decides about rows; its names do not."""
         rules = {key: value for key, value in self.as_json().items() if key not in {"name", "dataset"}}
         return hashlib.sha256(json.dumps({"rules": RULES, **rules}, sort_keys=True).encode()).hexdigest()
+
+
+_LATER = {
+    "balance": ("sample_rows", "min_weight", "max_repeats", "clusters"),
+}
+"""Parameters that steps have got since there are recipes, by the steps' kinds."""
+
+
+def _forget_defaults(step: RecipeStep, written: dict[str, Any]) -> None:
+    """Leaves out what came later and is not set, so that digests made before it stay."""
+    for field in fields(step):
+        if field.name in _LATER.get(step.kind, ()) and getattr(step, field.name) == field.default:
+            del written[field.name]

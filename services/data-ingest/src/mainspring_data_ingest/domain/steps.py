@@ -177,21 +177,45 @@ class BalanceBy(StrEnum):
     SOURCE = "SOURCE"
     GROUP = "GROUP"
     LENGTH = "LENGTH"
+    CLUSTER = "CLUSTER"
+
+
+@dataclass(frozen=True)
+class BalanceClusters:
+    """How rows are clustered.
+
+    Attributes:
+        embedding_model_version: What makes the vectors.
+        count: Clusters at most.
+        seed: Chooses the row at which the search for centres begins.
+    """
+
+    embedding_model_version: str
+    count: int = 16
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Balance:
-    """Refuses what a class of rows has too much of.
+    """Evens out classes of rows.
 
     Attributes:
         by: What makes a class.
         max_rows: Most rows of one; 0 for no limit.
         max_ratio: Most rows of one, as a multiple of those of the smallest; 0 for no limit.
+        sample_rows: Most rows of all, each class keeping its part of the whole; 0 for no limit.
+        min_weight: What a class counts in training at least, as a part of the largest; 0 leaves it at its rows.
+        max_repeats: How often a row is seen at most in one pass of training.
+        clusters: How rows are clustered; None for other classes.
     """
 
     by: BalanceBy
     max_rows: int = 0
     max_ratio: float = 0.0
+    sample_rows: int = 0
+    min_weight: float = 0.0
+    max_repeats: int = 10
+    clusters: BalanceClusters | None = None
     kind: Literal["balance"] = "balance"
 
 

@@ -47,7 +47,15 @@ def _print(step: domain.RecipeStep) -> Any:
         )
     if isinstance(step, domain.Balance):
         by = recipe_pb2.BalanceBy.Value(f"BALANCE_BY_{step.by}")
-        return recipe_pb2.Balance(by=by, max_rows=step.max_rows, max_ratio=step.max_ratio)
+        return recipe_pb2.Balance(
+            by=by,
+            max_rows=step.max_rows,
+            max_ratio=step.max_ratio,
+            sample_rows=step.sample_rows,
+            min_weight=step.min_weight,
+            max_repeats=step.max_repeats,
+            clusters=recipe_pb2.BalanceClusters(**asdict(step.clusters)) if step.clusters is not None else None,
+        )
     part = recipe_pb2.TextPart.Value(f"TEXT_PART_{step.part}")
     match step:
         case domain.TextRepair():
@@ -170,7 +178,18 @@ def _token_statistics(message: recipe_pb2.TokenStatistics) -> domain.TokenStatis
 
 def _balance(message: recipe_pb2.Balance) -> domain.Balance:
     by = domain.BalanceBy(recipe_pb2.BalanceBy.Name(message.by).removeprefix("BALANCE_BY_"))
-    return domain.Balance(by, message.max_rows, message.max_ratio)
+    clusters = message.clusters
+    return domain.Balance(
+        by,
+        message.max_rows,
+        message.max_ratio,
+        message.sample_rows,
+        message.min_weight,
+        message.max_repeats or 10,
+        domain.BalanceClusters(clusters.embedding_model_version, clusters.count or 16, clusters.seed)
+        if message.HasField("clusters")
+        else None,
+    )
 
 
 def _decontamination(message: recipe_pb2.Decontamination) -> domain.Decontamination:

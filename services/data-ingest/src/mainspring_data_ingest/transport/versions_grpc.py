@@ -143,4 +143,5 @@ def _row(row: Mapping[str, Any]) -> comparison_pb2.DatasetRow:
         line=row["line"],
         rejected=row.get("rejected"),
         desirable=row.get("desirable"),
+        repeats=row.get("repeats", 0),
     )

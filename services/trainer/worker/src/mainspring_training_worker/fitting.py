@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mainspring_training_worker.rows import Row, first_by_hash, new_with_replay, read_ids, read_rows
+from mainspring_training_worker.rows import Row, first_by_hash, new_with_replay, read_ids, read_rows, repeated
 from mainspring_training_worker.spec import Refused, Spec
 
 PAIRED = frozenset({"DPO", "IPO", "ORPO", "REWARD_MODEL"})
@@ -57,7 +57,9 @@ def rows_of(spec: Spec) -> Rows:
             raise Refused("NO_TRAINING_ROWS", message)
     fit = fitting(spec.method, rows, "train")
     held_out = fitting(spec.method, read_rows(spec.validation), "validation").rows
-    return Rows(fit.rows, first_by_hash(held_out, spec.max_validation_rows, "validation"), frozenset(known), fit.unfit)
+    return Rows(
+        repeated(fit.rows), first_by_hash(held_out, spec.max_validation_rows, "validation"), frozenset(known), fit.unfit
+    )
 
 
 def fitting(method: str, rows: Sequence[Row], split: str) -> Fitting:

@@ -1,14 +1,15 @@
 """Rows of a dataset version, and which of them a run learns from.
 
 A shard is Parquet with the columns `row_id` and `messages` (a list of role and content), as data-ingest writes it, and
-with `rejected` (a worse last answer) and `desirable` (a thumb on the last answer) when some row has them.
+with `rejected` (a worse last answer), `desirable` (a thumb on the last answer) and `repeats` (how often one pass sees
+the row) when some row has them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.parquet as parquet
@@ -27,12 +28,14 @@ class Row:
         messages: The last one is the answer to learn.
         rejected: A worse answer in its place, or None.
         desirable: Whether somebody found the answer good, or None when nobody said.
+        repeats: How often one pass over the rows sees it.
     """
 
     row_id: str
     messages: tuple[Message, ...]
     rejected: str | None = None
     desirable: bool | None = None
+    repeats: int = 1
 
 
 def read_rows(shards: Iterable[Shard]) -> list[Row]:
@@ -43,13 +46,27 @@ def read_rows(shards: Iterable[Shard]) -> list[Row]:
     """
     rows: list[Row] = []
     for shard in shards:
-        table = _read(shard, ["row_id", "messages"], ["rejected", "desirable"])
-        columns = (table[name] for name in ("row_id", "messages", "rejected", "desirable"))
-        rows += [Row(row_id, tuple(turns), *judged) for row_id, turns, *judged in zip(*columns, strict=True)]
+        table = _read(shard, ["row_id", "messages"], ["rejected", "desirable", "repeats"])
+        columns = (table[name] for name in ("row_id", "messages", "rejected", "desirable", "repeats"))
+        rows += [
+            Row(row_id, tuple(turns), rejected, desirable, repeats or 1)
+            for row_id, turns, rejected, desirable, repeats in zip(*columns, strict=True)
+        ]
     unusable = next((row.row_id for row in rows if not row.messages or row.messages[-1]["role"] != "assistant"), None)
     if unusable is not None:
         raise Refused("DATASET_MISMATCH", f"row {unusable} does not end with an assistant's message; ingest it again")
     return rows
+
+
+def repeated(rows: Iterable[Row]) -> list[Row]:
+    """Each row as often as one pass shall see it. The ids of the second and further ones tell which row they repeat,
+    and are different, so that they do not come one after the other.
+    """
+    return [
+        replace(row, row_id=f"{row.row_id}+{number}" if number else row.row_id, repeats=1)
+        for row in rows
+        for number in range(row.repeats)
+    ]
 
 
 def read_ids(shards: Iterable[Shard]) -> set[str]:

@@ -217,6 +217,8 @@ class _BalanceByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalanceBy.V
     """The group."""
     BALANCE_BY_LENGTH: _BalanceBy.ValueType  # 4
     """The length of the answer: words between two powers of two."""
+    BALANCE_BY_CLUSTER: _BalanceBy.ValueType  # 5
+    """What it is about: clusters of the vectors that an embedding model makes of prompt and answer."""
 
 class BalanceBy(_BalanceBy, metaclass=_BalanceByEnumTypeWrapper):
     """BalanceBy says what makes a class of rows."""
@@ -231,6 +233,8 @@ BALANCE_BY_GROUP: BalanceBy.ValueType  # 3
 """The group."""
 BALANCE_BY_LENGTH: BalanceBy.ValueType  # 4
 """The length of the answer: words between two powers of two."""
+BALANCE_BY_CLUSTER: BalanceBy.ValueType  # 5
+"""What it is about: clusters of the vectors that an embedding model makes of prompt and answer."""
 Global___BalanceBy: _TypeAlias = BalanceBy  # noqa: Y015
 
 class _NearDuplicateKeep:
@@ -656,9 +660,42 @@ class TokenStatistics(_message.Message):
 Global___TokenStatistics: _TypeAlias = TokenStatistics  # noqa: Y015
 
 @_typing.final
+class BalanceClusters(_message.Message):
+    """BalanceClusters says how rows are clustered: spherical k-means on vectors of the first 1,000 characters of each row. Centres are found on at
+    most 10,000 rows, which their digests choose; then each row goes to the nearest.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMBEDDING_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    embedding_model_version: _builtins.str
+    """Required. Version of the embedding model that makes the vectors. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    count: _builtins.int
+    """Optional. How many clusters; fewer when there are fewer rows. Default: 16; at most 1,000."""
+    seed: _builtins.int
+    """Optional. Chooses the row at which the search for centres begins. The same seed and vectors give the same clusters."""
+    def __init__(
+        self,
+        *,
+        embedding_model_version: _builtins.str = ...,
+        count: _builtins.int = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "embedding_model_version", b"embedding_model_version", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceClusters: _TypeAlias = BalanceClusters  # noqa: Y015
+
+@_typing.final
 class Balance(_message.Message):
-    """Balance refuses rows of classes that have more than their share. Which of a class stay follows from the rows' digests, so neither their
-    order nor that of the sources matters.
+    """Balance evens out classes of rows: it refuses rows of classes that have more than their share (`max_rows`, `max_ratio`, `sample_rows`), and has
+    rows of small classes count more in training (`min_weight`). Which rows of a class stay, or count more, follows from their digests, so neither
+    their order nor that of the sources matters.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -666,22 +703,45 @@ class Balance(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     MAX_ROWS_FIELD_NUMBER: _builtins.int
     MAX_RATIO_FIELD_NUMBER: _builtins.int
+    SAMPLE_ROWS_FIELD_NUMBER: _builtins.int
+    MIN_WEIGHT_FIELD_NUMBER: _builtins.int
+    MAX_REPEATS_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
     by: Global___BalanceBy.ValueType
     """Required. What makes a class."""
     max_rows: _builtins.int
     """Optional. Most rows of a class."""
     max_ratio: _builtins.float
     """Optional. Most rows of a class, as a multiple of those of the smallest class; 1 or more."""
+    sample_rows: _builtins.int
+    """Optional. Stratified sample: most rows of all classes together, shared out so that each class keeps its part of the whole, and no class is
+    lost while there are enough rows for one each.
+    """
+    min_weight: _builtins.float
+    """Optional. Up-weighting: what the rows of a class in the train split count together, at least, as a part of those of the largest class; above
+    0 and at most 1. Rows get `repeats`, a whole number: how often one pass of training sees them. Nothing is copied; each row stands in the
+    version once.
+    """
+    max_repeats: _builtins.int
+    """Optional. Most repeats of a row by this step. Default: 10; at most 100."""
+    @_builtins.property
+    def clusters(self) -> Global___BalanceClusters:
+        """Optional. How rows are clustered; set for `BALANCE_BY_CLUSTER`."""
+
     def __init__(
         self,
         *,
         by: Global___BalanceBy.ValueType = ...,
         max_rows: _builtins.int = ...,
         max_ratio: _builtins.float = ...,
+        sample_rows: _builtins.int = ...,
+        min_weight: _builtins.float = ...,
+        max_repeats: _builtins.int = ...,
+        clusters: Global___BalanceClusters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "max_ratio", b"max_ratio", "max_rows", b"max_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "clusters", b"clusters", "max_ratio", b"max_ratio", "max_repeats", b"max_repeats", "max_rows", b"max_rows", "min_weight", b"min_weight", "sample_rows", b"sample_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -834,7 +894,7 @@ class RecipeStep(_message.Message):
 
     @_builtins.property
     def balance(self) -> Global___Balance:
-        """Refuses what a class has too much of."""
+        """Evens out classes."""
 
     def __init__(
         self,

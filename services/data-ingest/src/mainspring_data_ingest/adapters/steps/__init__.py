@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mainspring_data_ingest.adapters.steps.base import Decision, Probe, Refusals
+from mainspring_data_ingest.adapters.steps.base import Decision, Probe, Refusals, Vectors
 from mainspring_data_ingest.application.ports import Step
 from mainspring_data_ingest.domain import steps as domain
 from mainspring_data_ingest.domain.rows import Draft
 
-__all__ = ["Refusals", "build", "decision", "probe"]
+__all__ = ["Refusals", "Vectors", "build", "decision", "probe"]
 
 
 def probe(step: domain.RecipeStep) -> Probe | None:
@@ -33,7 +33,7 @@ def probe(step: domain.RecipeStep) -> Probe | None:
             return None
 
 
-def decision(step: domain.RecipeStep, position: int) -> Decision | None:
+def decision(step: domain.RecipeStep, position: int, vectors: Vectors | None = None) -> Decision | None:
     """What decides for the comparing step at a position of the recipe; None for a step that looks at single rows."""
     match step:
         case domain.NearDuplicates():
@@ -43,7 +43,7 @@ def decision(step: domain.RecipeStep, position: int) -> Decision | None:
         case domain.Balance():
             from mainspring_data_ingest.adapters.steps.balance import BalanceDecision
 
-            return BalanceDecision(step, position)
+            return BalanceDecision(step, position, vectors)
         case _:
             return None
 

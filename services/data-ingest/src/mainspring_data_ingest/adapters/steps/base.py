@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,11 +39,26 @@ class Probe(Protocol):
 
 @dataclass(frozen=True)
 class Refusals:
-    """Candidates that one step refuses, ascending; `detail` says why the one at an index is."""
+    """Candidates that one step refuses, ascending; `detail` says why the one at an index is, `found` what else the
+    step's report tells.
+    """
 
     reason: RefusalReason
     rows: Any
     detail: Callable[[int], str]
+    found: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+class Vectors(Protocol):
+    """Has vectors made of texts."""
+
+    def __call__(self, texts: Path, model: str) -> Path:
+        """A file of the vectors of a file of texts (JSON lines of strings): little-endian 32-bit floats, text by text.
+
+        Raises:
+            MainspringError: They cannot be made; the reason says why.
+        """
+        ...
 
 
 class Decision(Protocol):
