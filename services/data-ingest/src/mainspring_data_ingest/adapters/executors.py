@@ -68,7 +68,8 @@ class _Helper:
 
     def give(self, task: Task) -> None:
         self.tasks.append(task)
-        self.connection.send(task)
+        with suppress(ConnectionError):  # It has died; whoever waits for its answer finds out.
+            self.connection.send(task)
 
     def end(self) -> None:
         self.connection.close()
