@@ -21,9 +21,10 @@ from bench.figures import Bar, Figure, Result
 from bench.live import MODEL, NAME, PROJECT, Stack
 from bench.machine import BUSY_CORES, ROOT, TRITON_PYTHON, Others
 from mainspring.inference.v1 import answer_pb2
-from mainspring_answers.domain import Message, Route
+from mainspring_answers.domain import Route
 from mainspring_answers.templates import JinjaTemplates
 from mainspring_client.client import Mainspring
+from mainspring_svckit.values import Message
 
 CONCURRENCY, REQUESTS, NEW_TOKENS = 8, 24, 64
 RATIO_BAR = 0.85

@@ -9,9 +9,11 @@ from openai import AsyncOpenAI
 from tests.support import loop
 from tests.support.stack import Stack
 
+from mainspring.common.v1 import chat_pb2
 from mainspring.data.v1 import dataset_pb2
 from mainspring.embedding.v1 import collection_pb2
 from mainspring.inference.v1 import answer_pb2
+from mainspring.registry.v1 import prompt_pb2
 from mainspring_client.client import Mainspring
 from mainspring_client.flywheel import Result
 from mainspring_testkit.waiting import eventually
@@ -24,7 +26,10 @@ async def test_the_loop_turns_twice_and_answers_through_both_doors(
 ) -> None:
     project, model = "loop", f"projects/loop/models/{loop.NAME}"
     base = await loop.import_base(client, project, stack.models)
-    await client.apply(loop.configuration(project, base, retrain_after=CORRECTIONS))
+    brief = chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.ROLE_SYSTEM, content="Be {{how}}.")
+    prompt = await client.prompts.write(f"projects/{project}/prompts/brief", prompt_pb2.PromptVersion(messages=[brief]))
+    unit = {"prompt_version": prompt.name, "prompt_variables": {"how": "brief"}, "temperature": 0}
+    await client.apply(loop.configuration(project, base, retrain_after=CORRECTIONS, unit=unit))
 
     # In: good rows, a duplicate, an empty one, a number where text should be.
     bad = (
@@ -45,11 +50,20 @@ async def test_the_loop_turns_twice_and_answers_through_both_doors(
     assert sum(split.rows for split in version.splits) == 120
     assert all(rule.passed for rule in first.decision.rules)
 
-    # Out through gRPC, whole and streaming: the same words, since sampling is greedy and the seed is the version's.
+    # What was measured is what was released and answers: version, prompt and sampling as one.
+    measured = await client.evaluation.run(first.decision.evaluation_run)
+    (released,) = [release async for release in client.registry.releases(model)]
+    assert [message.content for message in released.served_unit.prompt] == ["Be brief."]
+    assert measured.candidate_unit == measured.baseline_unit == released.served_unit
+
+    # Out through gRPC, whole and streaming: the same words, since the release says temperature 0.
     sampling = answer_pb2.SamplingParameters(max_output_tokens=16)
     whole = await client.inference.answer(model, loop.question(1000), sampling=sampling)
     assert whole.model_version == f"{model}/versions/1"
-    assert whole.release
+    assert (whole.release, whole.prompt_version) == (released.name, prompt.name)
+    bare = await client.inference.answer(whole.model_version, loop.question(1000), sampling=sampling)
+    assert bare.prompt_version == ""
+    assert bare.usage.input_tokens < whole.usage.input_tokens, "the prompt stands before the question"
     pieces = [piece async for piece in client.inference.stream(model, loop.question(1000), sampling=sampling)]
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == whole.text
 

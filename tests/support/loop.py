@@ -32,7 +32,9 @@ def write(path: Path, examples: list[dict[str, str]], *more: str) -> Path:
     return path
 
 
-def configuration(project: str, base: str, *, retrain_after: int = 1000) -> Configuration:
+def configuration(
+    project: str, base: str, *, retrain_after: int = 1000, unit: dict[str, Any] | None = None
+) -> Configuration:
     return Configuration.parse(
         {
             "project": project,
@@ -73,6 +75,7 @@ def configuration(project: str, base: str, *, retrain_after: int = 1000) -> Conf
                 # A model of a few thousand weights is so sure of itself that the engine's rounding shows: 0.18 nats on
                 # some processors. What real models keep is measured by `python -m bench fidelity`.
                 "max_mean_kl_nats": 0.5,
+                "unit": unit or {},
             },
             "rollout_policy": {"id": NAME, "model": NAME},
             "retraining_trigger": {

@@ -10,12 +10,13 @@ from google.protobuf import json_format
 from sqlalchemy import text
 
 from mainspring.events.v1.inference_events_pb2 import ResponseCompleted
-from mainspring_answers.domain import Answer, FinishReason, Message, Question, Route, RoutingTable
+from mainspring_answers.domain import Answer, FinishReason, Question, Route, RoutingTable
 from mainspring_answers.ledger import OutboxLedger
 from mainspring_answers.routing import RoutingFollower, RoutingPublisher, table_from_json, table_to_json
 from mainspring_eventkit.bus import Bus
 from mainspring_eventkit.outbox import Outbox
 from mainspring_svckit.errors import Unavailable
+from mainspring_svckit.values import Message
 from mainspring_testkit.plugin import DatabaseFor
 from mainspring_testkit.servers import NatsServer
 from mainspring_testkit.waiting import eventually

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from mainspring_answers.domain import (
     ContextWish,
-    Message,
     Passage,
     Question,
     Route,
@@ -15,8 +14,10 @@ from mainspring_answers.domain import (
     choose_route,
     model_of,
     with_context,
+    with_prompt,
 )
 from mainspring_svckit.errors import InvalidInput, NotFound
+from mainspring_svckit.values import Message
 
 MODEL = "projects/p/models/m"
 
@@ -84,3 +85,13 @@ def test_what_no_contract_can_say_is_checked() -> None:
         check_question(Question("p", MODEL, messages=(Message("assistant", "x"),)))
     with pytest.raises(InvalidInput, match="raw prompt"):
         check_question(Question("p", MODEL, raw_prompt="x", context=ContextWish("c")))
+
+
+def test_a_system_message_joins_the_prompts() -> None:
+    prompt = (Message("system", "one"), Message("user", "q"), Message("assistant", "a"))
+    asked = Message("user", "hi")
+    assert with_prompt(prompt, (asked,)) == (*prompt, asked)
+    joined = with_prompt(prompt, (Message("system", "two"), asked))
+    assert joined == (Message("system", "one\n\ntwo"), *prompt[1:], asked)
+    assert with_prompt(prompt[1:], (Message("system", "two"), asked)) == (Message("system", "two"), *prompt[1:], asked)
+    assert with_prompt((), (asked,)) == (asked,)

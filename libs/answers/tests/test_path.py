@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,16 +13,17 @@ from mainspring_answers.domain import (
     ContextWish,
     Delta,
     FinishReason,
-    Message,
     Question,
     Route,
     RoutingTable,
     Sampling,
+    SamplingWish,
 )
 from mainspring_answers.path import AnswerPath
 from mainspring_answers.ports import Chunk
 from mainspring_answers.templates import JinjaTemplates
 from mainspring_svckit.errors import InvalidInput, NotFound, Unavailable
+from mainspring_svckit.values import Message, ServedUnit
 from mainspring_testkit.answer_path import LAST, FakeContext, FakeEngine, FakeLedger, FakeRoutes
 from mainspring_testkit.fakes import FakeClock
 from mainspring_testkit.waiting import eventually
@@ -187,3 +189,69 @@ async def test_i10_load_is_shed_before_it_piles_up(world: World) -> None:
     gate.set()
     await asyncio.gather(*running)
     assert (await world.path.generate(QUESTION)).finish_reason is FinishReason.STOP
+
+
+UNIT = ServedUnit(
+    "projects/p/prompts/q/versions/2", (Message("system", "Be brief."), Message("user", "a")), "", 0.25, 100
+)
+
+
+def released(world: World, unit: ServedUnit) -> None:
+    world.routes.known[MODEL] = RoutingTable(MODEL, 2, (replace(ROUTE, unit=unit),))
+
+
+async def test_what_a_release_names_goes_into_the_answer_and_its_record(world: World) -> None:
+    released(world, UNIT)
+    answer = await world.path.generate(QUESTION)
+    assert world.engine.asked[0].prompt == "system:Be brief.;user:a;user:hi;"
+    assert world.engine.asked[0].sampling == Sampling(100, 0.25)
+    assert answer.prompt_version == UNIT.prompt_version
+    assert [(question.messages, kept) for question, kept in world.ledger.records] == [(QUESTION.messages, answer)]
+
+
+async def test_what_the_caller_says_wins_as_far_as_the_release_lets_it(world: World) -> None:
+    released(world, UNIT)
+    for wish in (SamplingWish(7, 0.0, 0.5, 3, ("X",)), SamplingWish(101, 0.0, 0.5, 3, ("X",))):
+        await world.path.generate(replace(QUESTION, sampling=wish))
+    asked = [each.sampling for each in world.engine.asked]
+    assert asked == [Sampling(7, 0.0, 0.5, 3, ("X",)), Sampling(100, 0.0, 0.5, 3, ("X",))]
+
+
+async def test_a_releases_collection_gives_context_to_who_names_none(world: World) -> None:
+    released(world, replace(UNIT, collection="projects/p/collections/c"))
+    answer = await world.path.generate(QUESTION)
+    assert [c.passage.text for c in answer.citations] == [f"passage {n} of projects/p/collections/c" for n in (1, 2, 3)]
+    own = replace(QUESTION, context=ContextWish("projects/p/collections/mine", 1))
+    (citation,) = (await world.path.generate(own)).citations
+    assert citation.passage.text == "passage 1 of projects/p/collections/mine"
+
+
+async def test_a_version_is_asked_with_what_the_caller_says_and_not_what_its_release_does(world: World) -> None:
+    released(world, UNIT)
+    by_version = replace(QUESTION, model=ROUTE.model_version)
+    bare = await world.path.generate(by_version)
+    candidate = await world.path.generate(replace(by_version, unit=replace(UNIT, prompt_version="x")))
+    assert world.engine.prompts == ["user:hi;", "system:Be brief.;user:a;user:hi;"]
+    assert (bare.prompt_version, candidate.prompt_version) == ("", "x")
+
+
+async def test_text_that_is_continued_as_it_stands_gets_no_prompt(world: World) -> None:
+    released(world, UNIT)
+    answer = await world.path.generate(replace(QUESTION, messages=(), raw_prompt="Once"))
+    assert (world.engine.prompts, answer.prompt_version) == (["Once"], "")
+    assert world.engine.asked[0].sampling == Sampling(100, 0.25)
+
+
+async def test_f16_a_question_does_not_move_to_a_release_with_another_prompt(world: World) -> None:
+    released(world, UNIT)
+    world.engine.gone.add("first")
+    second = replace(ROUTE, triton_model="second", release=f"{MODEL}/releases/2")
+    asked = world.engine.generate
+
+    def move(*given: Any, **named: Any) -> Any:
+        world.routes.known[MODEL] = RoutingTable(MODEL, 3, (second,))
+        return asked(*given, **named)
+
+    world.engine.generate = move  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="gone"):
+        await world.path.generate(QUESTION)

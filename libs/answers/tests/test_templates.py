@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring_answers.domain import Message, Route
+from mainspring_answers.domain import Route
 from mainspring_answers.templates import JinjaTemplates
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
+from mainspring_svckit.values import Message
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"

@@ -4,7 +4,15 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 
-from mainspring_evaluator.application.ports import EVERYTHING, ItemPairs, JudgedAnswer, Row, SplitRows, VersionInfo
+from mainspring_evaluator.application.ports import (
+    EVERYTHING,
+    ItemPairs,
+    JudgedAnswer,
+    Row,
+    SplitRows,
+    Units,
+    VersionInfo,
+)
 from mainspring_evaluator.domain.drift import Asked, DriftReport
 from mainspring_evaluator.domain.fidelity import Distribution
 from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Message, Prompt
@@ -17,6 +25,7 @@ from mainspring_svckit.errors import (
 )
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.repository import Listed
+from mainspring_svckit.values import NO_UNIT, ServedUnit
 from mainspring_testkit.fakes import (
     FakeRepository,
 )
@@ -40,6 +49,12 @@ class FakeCatalogue:
             SECOND: VersionInfo(SECOND, MODEL, BASE, "m2", DATA, ""),
         }
         self.released = ""
+        self.served = Units()
+
+    async def units(self, model: str) -> Units:
+        if model not in {version.model for version in self.versions.values()}:
+            raise NotFound("Model", model)
+        return replace(self.served, active_version=self.released)
 
     async def version(self, name: str) -> VersionInfo:
         if name not in self.versions:
@@ -98,6 +113,7 @@ class FakeInference:
         self.sampling: Sampling | None = None
         self.said: dict[str, Callable[[Prompt], str]] = {}
         self.passages: tuple[str, ...] = ()
+        self.units: dict[str, ServedUnit] = {}
 
     async def hold(self, version: str, holder: str) -> None:
         if version in self.refused:
@@ -115,7 +131,9 @@ class FakeInference:
         *,
         context: Retrieval | None = None,
         timed: bool = False,
+        unit: ServedUnit = NO_UNIT,
     ) -> Answer:
+        self.units[version] = unit
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
         self.sampling = sampling
@@ -133,7 +151,7 @@ class FakeInference:
         assert (version, top) == (FIRST, 200)
         return self.tokens[prefix]
 
-    async def first_tokens(self, version: str, prompt: Prompt, top: int) -> Distribution:
+    async def first_tokens(self, version: str, prompt: Prompt, top: int, *, unit: ServedUnit = NO_UNIT) -> Distribution:
         assert top == 1
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+from mainspring.common.v1 import unit_pb2
 from mainspring.data.v1 import data_service_pb2, dataset_pb2
 from mainspring.embedding.v1 import embedding_service_pb2
 from mainspring.inference.v1 import (
@@ -51,6 +52,7 @@ class Plane:
         self.versions: dict[str, model_pb2.ModelVersion] = {}
         self.dataset = dataset_pb2.DatasetVersion(name=DATA)
         self.released = ""
+        self.next_unit, self.active_unit = unit_pb2.ServedUnit(), unit_pb2.ServedUnit()
         self.deployments: dict[str, deployment_pb2.Deployment] = {}
         self.refused: set[str] = set()
         self.asked: Counter[tuple[str, str]] = Counter()
@@ -77,6 +79,13 @@ class Plane:
     async def GetRelease(self, request: Any, context: Any) -> Any:
         release = release_pb2.Release(name=request.name, model_version=self.released)
         return registry_service_pb2.GetReleaseResponse(release=release)
+
+    async def GetServedUnits(self, request: Any, context: Any) -> Any:
+        if not any(name.startswith(f"{request.name}/versions/") for name in self.versions):
+            raise NotFound("Model", request.name)
+        return registry_service_pb2.GetServedUnitsResponse(
+            next=self.next_unit, active=self.active_unit, active_model_version=self.released
+        )
 
     async def GetDatasetVersion(self, request: Any, context: Any) -> Any:
         if request.name != DATA:

@@ -25,6 +25,7 @@ from mainspring_evaluator.application.ports import (
     ItemStore,
     ModelCatalogue,
     Observations,
+    Units,
 )
 from mainspring_evaluator.domain.items import Answer, EvaluationItem, ItemFilter, Message, Outcome
 from mainspring_evaluator.domain.suites import Retrieval, Sampling, Split
@@ -248,8 +249,10 @@ class CatalogueContract:
         assert await catalogue.released_version(MODEL) == ""
         release(FIRST)
         assert await catalogue.released_version(MODEL) == FIRST
-        with pytest.raises(NotFound):
-            await catalogue.released_version("projects/p/models/none")
+        assert await catalogue.units(MODEL) == Units(active_version=FIRST)
+        for ask in (catalogue.released_version, catalogue.units):
+            with pytest.raises(NotFound):
+                await ask("projects/p/models/none")
 
 
 class TestFakeCatalogue(CatalogueContract):

@@ -11,7 +11,7 @@ from mainspring_evaluator.adapters.announcements import OutboxAnnouncements
 from mainspring_evaluator.adapters.scoring import ThreadScoring
 from mainspring_evaluator.application.evaluation import Evaluation
 from mainspring_evaluator.application.generation import Generation
-from mainspring_evaluator.application.ports import Ports
+from mainspring_evaluator.application.ports import Ports, Units
 from mainspring_evaluator.application.runs import RELEASE_WORK, RUN_WORK, Runs, Suites
 from mainspring_evaluator.domain.drift import DriftMonitor
 from mainspring_evaluator.domain.fidelity import PROBE_SCHEMA
@@ -27,6 +27,7 @@ from mainspring_svckit.errors import (
     Unavailable,
 )
 from mainspring_svckit.names import project_name_of
+from mainspring_svckit.values import ServedUnit
 from mainspring_svckit.work import LeaseLost
 from mainspring_testkit.fakes import (
     FakeArtifacts,
@@ -322,6 +323,35 @@ async def test_max_items_and_sampling_are_those_of_the_suite(world: World) -> No
     assert run.findings is not None
     assert run.findings.items == 2
     assert world.inference.sampling == Sampling(17, 0.5, 3)
+
+
+def unit(number: int) -> ServedUnit:
+    return ServedUnit(f"projects/p/prompts/q/versions/{number}", temperature=number / 4, max_output_tokens=9)
+
+
+async def test_i7_a_candidate_is_asked_with_what_its_release_would_name_and_the_champion_with_what_it_serves_with(
+    world: World,
+) -> None:
+    world.catalogue.released = SECOND
+    world.catalogue.served = Units(unit(1), unit(2))
+    run = await world.run(suite=replace(SUITE, sampling=Sampling(17, 0.0, 3)))
+    assert world.inference.units == {FIRST: unit(1), SECOND: unit(2)}
+    assert world.inference.sampling == Sampling(9, 0.5, 3)
+    assert run.subjects is not None
+    assert (run.subjects.candidate_unit, run.subjects.baseline_unit) == (unit(1), unit(2))
+    (told,) = [event for event in world.outbox.emitted if isinstance(event, EvaluationRunCompleted)]
+    assert (told.candidate_unit_sha256, told.baseline_unit_sha256) == (unit(1).sha256, unit(2).sha256)
+
+
+async def test_i7_answers_of_another_prompt_are_not_taken_for_this_ones(world: World) -> None:
+    await world.run()
+    before = len(world.inference.asked)
+    world.catalogue.served = Units(unit(1))
+    await world.run()
+    assert len(world.inference.asked) == 2 * before
+    assert set(world.inference.units.values()) == {unit(1)}, "what serves nothing is asked as the candidate is"
+    await world.run()
+    assert len(world.inference.asked) == 2 * before
 
 
 async def test_a_suite_that_cannot_be_is_refused(world: World) -> None:

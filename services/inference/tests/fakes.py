@@ -6,7 +6,7 @@ from mainspring_answers.domain import RoutingTable
 from mainspring_inference.application.ports import ServableVersion
 from mainspring_inference.domain.deployments import Serving
 from mainspring_svckit.errors import MainspringError, NotFound, PreconditionFailed
-from mainspring_svckit.values import ArtifactRef
+from mainspring_svckit.values import NO_UNIT, ArtifactRef, ServedUnit
 from mainspring_testkit.answer_path import FakeRoutes
 
 MODEL = "projects/p/models/m"
@@ -42,6 +42,8 @@ class FakeCatalogue:
         self.adapters: set[str] = set()
         self.without_files: set[str] = set()
         self.unsigned: set[str] = set()
+        self.units: dict[str, ServedUnit] = {}
+        self.failures: dict[str, MainspringError] = {}
 
     async def servable(self, model_version: str) -> ServableVersion:
         if model_version.endswith("/9"):
@@ -53,12 +55,15 @@ class FakeCatalogue:
             raise PreconditionFailed("PROOF_UNTRUSTED", "changed")
         return ServableVersion(model_version, False, ArtifactRef("a" * 64, 1), adapter, Serving(512, "t"))
 
-    async def check_release(self, release: str, model_version: str) -> None:
+    async def check_release(self, release: str, model_version: str) -> ServedUnit:
         if release.endswith("/9"):
             raise NotFound("Release", release)
         if release in self.unsigned:
             raise PreconditionFailed("PROOF_UNTRUSTED", "changed")
         del model_version
+        if release in self.failures:
+            raise self.failures[release]
+        return self.units.get(release, NO_UNIT)
 
 
 class FakeBoard(FakeRoutes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_to_proto
-from mainspring_svckit.values import ArtifactRef
+from mainspring_svckit.values import NO_UNIT, ArtifactRef, Message, ServedUnit
 from mainspring_testkit.contracts.answer_path import EngineContract
 from mainspring_testkit.fakes import FakeArtifacts
 from mainspring_testkit.neighbours import ServeNeighbours
@@ -205,7 +206,7 @@ class Registry:
         self.digests[number] = hashlib.sha256(manifest).hexdigest()
         return self.digests[number]
 
-    async def sign_release(self, number: int, version: int, *, broken: bool = False) -> None:
+    async def sign_release(self, number: int, version: int, *, broken: bool = False, **details: Any) -> None:
         statement = statements.release_statement(
             release=f"{MODEL}/releases/{number}",
             model_version=f"{MODEL}/versions/{version}",
@@ -214,7 +215,7 @@ class Registry:
             policy_sha256="",
             evidence={},
             time=datetime(2026, 1, 1, tzinfo=UTC),
-            details={},
+            details=details,
         )
         await self.keep(f"{MODEL}/releases/{number}", bundles.sign(statement, self.key.signer), broken=broken)
 
@@ -280,6 +281,23 @@ class TestRegistryCatalogue(CatalogueContract):
         with pytest.raises(PreconditionFailed) as caught:
             await catalogue.check_release(f"{MODEL}/releases/1", f"{MODEL}/versions/1")
         assert caught.value.reason == "PROOF_DIFFERS"
+
+    async def test_what_goes_with_a_version_is_what_was_signed(
+        self, catalogue: RegistryCatalogue, registry: Registry
+    ) -> None:
+        unit = ServedUnit("projects/p/prompts/q/versions/1", (Message("system", "é"),), "", 0.5, 9)
+        await registry.sign_release(3, 2, unit={"prompt_version": unit.prompt_version}, served_unit=asdict(unit))
+        assert await catalogue.check_release(f"{MODEL}/releases/3", f"{MODEL}/versions/2") == unit
+        assert await catalogue.check_release(f"{MODEL}/releases/1", f"{MODEL}/versions/2") == NO_UNIT
+        older = {"prompt_version": "", "temperature": 0.5, "max_output_tokens": 0}
+        await registry.sign_release(4, 2, unit=older)
+        assert await catalogue.check_release(f"{MODEL}/releases/4", f"{MODEL}/versions/2") == ServedUnit(
+            temperature=0.5
+        )
+        await registry.sign_release(5, 2, unit={**older, "prompt_version": unit.prompt_version})
+        with pytest.raises(PreconditionFailed) as caught:
+            await catalogue.check_release(f"{MODEL}/releases/5", f"{MODEL}/versions/2")
+        assert caught.value.reason == "UNIT_NOT_SERVABLE"
 
     async def test_what_is_not_signed_yet_is_tried_again(
         self, catalogue: RegistryCatalogue, registry: Registry

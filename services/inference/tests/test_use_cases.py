@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mainspring.events.v1 import inference_events_pb2 as events
+from mainspring_answers.domain import choose_route
 from mainspring_inference.adapters.announcements import OutboxAnnouncements
 from mainspring_inference.application.deployments import WORK_KIND as DEPLOY
 from mainspring_inference.application.deployments import Deployments
@@ -18,6 +19,7 @@ from mainspring_inference.domain.deployments import DeploymentState, deployment_
 from mainspring_inference.domain.rollouts import RolloutPolicy, RolloutState, Served
 from mainspring_svckit.errors import IllegalTransition, MainspringError, NotFound, PreconditionFailed
 from mainspring_svckit.names import project_name_of
+from mainspring_svckit.values import Message, ServedUnit
 from mainspring_testkit.fakes import (
     FakeClock,
     FakeLease,
@@ -53,7 +55,7 @@ class NoChanges:
 class World:
     def __init__(self) -> None:
         self.outbox, self.work, self.server, self.board = FakeOutbox(), FakeWork(), FakeServer(), FakeBoard()
-        self.clock = FakeClock()
+        self.clock, self.catalogue = FakeClock(), FakeCatalogue()
 
         def repository(key: Any = lambda v: v.name, newest_first: bool = False) -> Any:
             return FakeRepository(parent=lambda v: project_name_of(v.name), sort_key=key, newest_first=newest_first)
@@ -65,7 +67,7 @@ class World:
             rollouts=repository(lambda r: f"{r.create_time} {r.name}", True),
             traffic=repository(),
             announcements=OutboxAnnouncements(self.outbox),  # type: ignore[arg-type]
-            catalogue=FakeCatalogue(),
+            catalogue=self.catalogue,
             server=self.server,
             board=self.board,
             work=self.work,
@@ -237,6 +239,37 @@ async def test_a_newer_release_takes_the_place_of_one_in_its_roll_out(world: Wor
     await world.released(3)
     assert (await world.rollout(2)).state is RolloutState.ROLLED_BACK
     assert {n: share for n, share in world.board.shares().items() if share} == {1: 90, 3: 10}
+
+
+async def test_two_releases_of_one_version_serve_beside_each_other_each_with_its_own(world: World) -> None:
+    units = {release(n): ServedUnit(f"projects/p/prompts/q/versions/{n}", (Message("system", str(n)),)) for n in (1, 2)}
+    world.catalogue.units = units
+    await world.released(1)
+    policy = RolloutPolicy("projects/p/rolloutPolicies/x", MODEL, (10, 100), min_answers=5)
+    await world.rollouts.put_policy(policy, etag="", allow_missing=True)
+    await world.rollouts.start(release(2), version(1), "c2")
+    await world.settle()
+    routes = {route.release: route for route in world.board.newest.routes}
+    assert {name: route.percent for name, route in routes.items()} == {release(1): 90, release(2): 10}
+    assert {name: route.unit for name, route in routes.items()} == units
+    assert len({route.triton_model for route in routes.values()}) == 1
+    chosen = {choose_route(world.board.newest, MODEL, str(key)).release for key in range(200)}
+    assert chosen == set(units)
+    for _ in range(2):
+        for _ in range(5):
+            await world.rollouts.count(version(1), release(2), failed=False)
+        await world.settle()
+    (route,) = world.board.newest.routes
+    assert (route.release, route.percent, route.unit) == (release(2), 100, units[release(2)])
+
+
+async def test_a_release_that_no_door_can_apply_is_rolled_back(world: World) -> None:
+    await world.released(1)
+    world.catalogue.failures[release(2)] = PreconditionFailed("UNIT_NOT_SERVABLE", "no prompt")
+    await world.released(2)
+    await world.settle()
+    assert world.board.shares()[1] == 100
+    assert (await world.rollout(2)).reason == "the roll-out failed: no prompt"
 
 
 async def test_a_revoked_release_gives_its_traffic_to_the_restored_one(world: World) -> None:

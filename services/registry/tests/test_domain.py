@@ -1,5 +1,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def record(evidence: Evidence, suite: str = SUITE, age_s: float = 0) -> Evidence
     return EvidenceRecord(evidence.evaluation_run, "projects/p/models/m/versions/1", suite, evidence, "", heard)
 
 
-def broken(policy: ReleasePolicy = POLICY, evidence: Evidence = EVIDENCE, **given: str) -> set[str]:
+def broken(policy: ReleasePolicy = POLICY, evidence: Evidence = EVIDENCE, **given: Any) -> set[str]:
     given = {"manifest_sha256": "aa", "wanted_baseline": EVIDENCE.baseline, **given}
     rules = judge(policy, {SUITE: record(evidence)}, now=NOW, **given)
     return {rule.rule for rule in rules if not rule.passed}

@@ -210,18 +210,6 @@ async def test_a_policy_that_contradicts_itself_is_refused(world: World) -> None
         await world.put_policy(replace(POLICY, approvals=(ONE.approvals[0], ONE.approvals[0])))
 
 
-async def test_a_release_names_what_goes_live_with_the_version(world: World) -> None:
-    from mainspring_registry.domain.policies import ServingUnit
-
-    unit = ServingUnit("projects/p/prompts/q/versions/2", "projects/p/collections/c", "strict", 0.0, 64)
-    await world.put_policy(replace(POLICY, unit=unit))
-    version = await world.version()
-    await world.measure(version, 0.1)
-    (release,) = await world.ports.releases.all()
-    assert release.unit == unit
-    assert world.notary.releases[0].details["unit"]["prompt_version"] == unit.prompt_version
-
-
 async def test_a_version_that_serves_and_is_measured_again_is_neither_released_twice_nor_refused(world: World) -> None:
     await world.put_policy(POLICY)
     version = await world.version()

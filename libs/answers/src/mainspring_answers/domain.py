@@ -10,18 +10,11 @@ from enum import StrEnum
 
 from mainspring_svckit.errors import InvalidInput, NotFound
 from mainspring_svckit.names import ModelName, ModelVersionName
+from mainspring_svckit.values import NO_UNIT, Message, ServedUnit
 
 DEFAULT_MAX_OUTPUT_TOKENS = 256
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_TOP_K = 3
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; `role` is `system`, `user` or `assistant`."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +37,35 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class SamplingWish:
+    """How a caller wants tokens to be chosen; None for what the release says, or the default.
+
+    Attributes:
+        max_output_tokens: Most tokens of the answer; at most what the release allows.
+        temperature: 0 takes the most probable token every time.
+        top_p: As `Sampling`.
+        seed: As `Sampling`.
+        stop: As `Sampling`.
+    """
+
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def under(self, unit: ServedUnit) -> Sampling:
+        """What the wish comes to with what a release names."""
+        most = self.max_output_tokens or unit.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
+        if unit.max_output_tokens:
+            most = min(most, unit.max_output_tokens)
+        temperature = unit.temperature if self.temperature is None else self.temperature
+        return Sampling(
+            most, DEFAULT_TEMPERATURE if temperature is None else temperature, self.top_p, self.seed, self.stop
+        )
+
+
+@dataclass(frozen=True)
 class ContextWish:
     """Passages of a collection that should stand before the question."""
 
@@ -61,10 +83,11 @@ class Question:
         caller: Subject of the caller's token.
         messages: The conversation, ending with the message to answer.
         raw_prompt: Text to continue as it stands.
-        sampling: How tokens are chosen.
+        sampling: How tokens should be chosen.
         context: Passages to put before the question.
         session: Requests of one session are answered by the same version during a roll-out.
         top_logprobs: How many of the most probable first tokens to return.
+        unit: What a version should be asked with; a model's release has a word of its own on that.
     """
 
     project: str
@@ -72,10 +95,11 @@ class Question:
     caller: str = ""
     messages: tuple[Message, ...] = ()
     raw_prompt: str = ""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingWish = field(default_factory=SamplingWish)
     context: ContextWish | None = None
     session: str = ""
     top_logprobs: int = 0
+    unit: ServedUnit = NO_UNIT
 
 
 class FinishReason(StrEnum):
@@ -122,6 +146,7 @@ class Answer:
     first_token_latency_s: float
     latency_s: float
     first_token_logprobs: tuple[tuple[int, float], ...] = ()
+    prompt_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +159,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class Route:
-    """One deployment, with all that a door needs to answer with it."""
+    """One deployment under one release, or none, with all that a door needs to answer with it."""
 
     model_version: str
     release: str
@@ -146,6 +171,7 @@ class Route:
     eos_token: str = ""
     dimensions: int = 0
     cycle: str = ""
+    unit: ServedUnit = NO_UNIT
 
 
 @dataclass(frozen=True)
@@ -159,7 +185,7 @@ class RoutingTable:
     @property
     def main_route(self) -> Route | None:
         """The route with most of the traffic; without releases the newest version."""
-        return max(self.routes, key=lambda r: (r.percent, _number(r.model_version)), default=None)
+        return max(self.routes, key=lambda r: (r.percent, *_age(r)), default=None)
 
 
 def model_of(name: str) -> str:
@@ -195,11 +221,28 @@ def choose_route(table: RoutingTable | None, name: str, key: str) -> Route:
     point = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) % 10_000 / 100
     # The newest release stands first, so that raising its share from 10 to 25 percent keeps the first 10 where they
     # are.
-    for route in sorted(routes, key=lambda r: _number(r.model_version), reverse=True):
+    for route in sorted(routes, key=_age, reverse=True):
         if point < route.percent:
             return route
         point -= route.percent
     raise NotFound("ServedModel", name)
+
+
+def with_prompt(prompt: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The conversation with a release's prompt before it.
+
+    A system message that the conversation begins with joins the prompt's, since many templates take only one.
+    """
+    if not prompt:
+        return tuple(messages)
+    first, *rest = messages
+    if first.role != "system":
+        return (*prompt, *messages)
+    own = next((index for index, message in enumerate(prompt) if message.role == "system"), None)
+    if own is None:
+        return (first, *prompt, *rest)
+    joined = Message("system", f"{prompt[own].content}\n\n{first.content}")
+    return (*prompt[:own], joined, *prompt[own + 1 :], *rest)
 
 
 def with_context(
@@ -225,6 +268,11 @@ def check_question(question: Question) -> None:
         )
 
 
-def _number(version: str) -> int:
-    number = version.rsplit("/", 1)[-1]
+def _age(route: Route) -> tuple[int, int]:
+    """What is newer is greater; two releases of one version are told apart by their numbers."""
+    return _number(route.model_version), _number(route.release)
+
+
+def _number(name: str) -> int:
+    number = name.rsplit("/", 1)[-1]
     return int(number) if number.isdigit() else 0

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from mainspring.common.v1 import chat_pb2
 from mainspring.events.v1.inference_events_pb2 import ResponseCompleted
 from mainspring_answers.domain import Answer, Question
 from mainspring_eventkit.outbox import Outbox
 from mainspring_svckit.database import Database
 from mainspring_svckit.errors import MainspringError, Unavailable
-from mainspring_svckit.mapping import duration_to_proto
+from mainspring_svckit.mapping import duration_to_proto, messages_to_proto
 
 GROUP = 200
 TIMEOUT_S = 5.0
@@ -84,12 +83,11 @@ class OutboxLedger:
             finish_reason=answer.finish_reason.value,
             latency=duration_to_proto(answer.latency_s),
             caller=question.caller,
+            prompt_version=answer.prompt_version,
         )
         event.usage.input_tokens, event.usage.output_tokens = answer.input_tokens, answer.output_tokens
         size = sum(len(message.content) for message in question.messages) + len(answer.text)
         if self._keep_content and size <= MAX_CONTENT_CHARACTERS:
             event.text = answer.text
-            for message in question.messages:
-                role = chat_pb2.ChatMessage.Role.Value(f"ROLE_{message.role.upper()}")
-                event.messages.add(role=role, content=message.content)
+            event.messages.extend(messages_to_proto(question.messages))
         return event

@@ -11,21 +11,24 @@ from dataclasses import dataclass, replace
 from mainspring_answers.domain import (
     Answer,
     Citation,
+    ContextWish,
     Delta,
     FinishReason,
-    Message,
     Question,
     Route,
+    Sampling,
     check_question,
     choose_route,
     model_of,
     with_context,
+    with_prompt,
 )
 from mainspring_answers.ports import Chunk, Context, Engine, Ledger, Routes, Templates
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.errors import MainspringError, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.names import AnswerName
+from mainspring_svckit.values import ServedUnit
 
 MAX_IN_FLIGHT = 256
 _TRIES = 3
@@ -37,7 +40,9 @@ class _Plan:
 
     answer: str
     route: Route
+    unit: ServedUnit
     prompt: str
+    sampling: Sampling
     citations: tuple[Citation, ...]
 
 
@@ -112,6 +117,7 @@ class AnswerPath:
             create_time=arrived,
             first_token_latency_s=0.0,
             latency_s=0.0,
+            prompt_version=plan.unit.prompt_version if question.messages else "",
         )
         ended = FinishReason.CANCELLED
         try:
@@ -157,19 +163,21 @@ class AnswerPath:
     async def _plan(self, question: Question) -> _Plan:
         answer = str(AnswerName(question.project, new_id()))
         route = self._route(question, answer)
+        unit = _unit_of(question, route)
+        sampling = question.sampling.under(unit)
+        if not question.messages:
+            return _Plan(answer, route, unit, question.raw_prompt, sampling, ())
         messages, citations = question.messages, tuple[Citation, ...]()
-        if question.context is not None:
-            query = question.messages[-1].content
-            passages = await self._context.search(question.context.collection, query, question.context.top_k)
-            messages, citations = with_context(question.messages, passages)
-        return _Plan(answer, route, self._prompt(question, route, messages), citations)
+        wish = question.context or (ContextWish(unit.collection) if unit.collection else None)
+        if wish is not None:
+            passages = await self._context.search(wish.collection, messages[-1].content, wish.top_k)
+            messages, citations = with_context(messages, passages)
+        prompt = self._templates.render(route, with_prompt(unit.prompt, messages))
+        return _Plan(answer, route, unit, prompt, sampling, citations)
 
     def _route(self, question: Question, answer: str) -> Route:
         table = self._routes.table(model_of(question.model))
         return choose_route(table, question.model, question.session or answer)
-
-    def _prompt(self, question: Question, route: Route, messages: tuple[Message, ...]) -> str:
-        return self._templates.render(route, messages) if messages else question.raw_prompt
 
     async def _chunks(self, question: Question, plan: _Plan, *, stream: bool) -> AsyncGenerator[Chunk]:
         """The engine's words. A model that left memory between the look at the table and the call is asked for anew."""
@@ -180,7 +188,7 @@ class AnswerPath:
                 chunks = self._engine.generate(
                     route.triton_model,
                     plan.prompt,
-                    question.sampling,
+                    plan.sampling,
                     stream=stream,
                     top_logprobs=question.top_logprobs,
                 )
@@ -190,10 +198,16 @@ class AnswerPath:
                         yield chunk
             except Unavailable as err:
                 fresh = self._route(question, plan.answer)
-                # The prompt was made for this version; another one may want another.
+                # The prompt was made for this version and release; others may want another.
                 moved = fresh.triton_model != route.triton_model and fresh.chat_template == route.chat_template
-                if sent or err.reason != "MODEL_NOT_READY" or not moved or attempt == _TRIES - 1:
+                same = _unit_of(question, fresh) == plan.unit
+                if sent or err.reason != "MODEL_NOT_READY" or not (moved and same) or attempt == _TRIES - 1:
                     raise
                 route = fresh
             else:
                 return
+
+
+def _unit_of(question: Question, route: Route) -> ServedUnit:
+    """What goes with the version: the release's word where the model was named, the caller's where the version was."""
+    return question.unit if question.model == route.model_version else route.unit

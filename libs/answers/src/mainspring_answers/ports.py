@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mainspring_answers.domain import Answer, FinishReason, Message, Passage, Question, Route, RoutingTable, Sampling
+from mainspring_answers.domain import Answer, FinishReason, Passage, Question, Route, RoutingTable, Sampling
+from mainspring_svckit.values import Message
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mainspring_eventkit.bus import Bus
 from mainspring_eventkit.topology import ROUTING_BUCKET
 from mainspring_svckit.errors import Unavailable
 from mainspring_svckit.logs import get_logger
+from mainspring_svckit.mapping import unit_from_proto, unit_to_proto
 from mainspring_svckit.names import ModelName
 
 log = get_logger(__name__)
@@ -33,7 +34,7 @@ def table_to_json(table: RoutingTable) -> bytes:
     """Prints a table."""
     message = routing_pb2.RoutingTable(model=table.model, revision=table.revision)
     for route in table.routes:
-        message.routes.add(**route.__dict__)
+        message.routes.add(**{**route.__dict__, "unit": unit_to_proto(route.unit)})
     return json_format.MessageToJson(message, indent=None).encode()
 
 
@@ -59,6 +60,7 @@ def table_from_json(data: bytes) -> RoutingTable:
             eos_token=route.eos_token,
             dimensions=route.dimensions,
             cycle=route.cycle,
+            unit=unit_from_proto(route.unit),
         )
         for route in message.routes
     )

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mainspring_answers.domain import Message, Route
+from mainspring_answers.domain import Route
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
+from mainspring_svckit.values import Message
 
 MAX_PROMPT_CHARACTERS = 4_000_000
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from mainspring.common.v1 import artifact_pb2, progress_pb2, statistics_pb2
+from mainspring.common.v1 import artifact_pb2, chat_pb2, progress_pb2, statistics_pb2, unit_pb2
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.status import error_info, to_status
-from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, Progress, ScorerFailure, ScorerResult, SliceResult
+from mainspring_svckit.values import (
+    NO_UNIT,
+    ArtifactRef,
+    Estimate,
+    Fidelity,
+    Message,
+    Progress,
+    ScorerFailure,
+    ScorerResult,
+    ServedUnit,
+    SliceResult,
+)
+
+_ROLE = "ROLE_"
 
 
 def artifact_to_proto(artifact: ArtifactRef) -> artifact_pb2.Artifact:
@@ -27,6 +41,42 @@ def artifact_to_proto(artifact: ArtifactRef) -> artifact_pb2.Artifact:
 def artifact_from_proto(artifact: artifact_pb2.Artifact) -> ArtifactRef:
     """Reads an artifact."""
     return ArtifactRef(artifact.sha256, artifact.size_bytes, artifact.media_type, artifact.filename)
+
+
+def messages_to_proto(messages: Iterable[Message]) -> list[chat_pb2.ChatMessage]:
+    """Prints turns of a conversation."""
+    role = chat_pb2.ChatMessage.Role
+    return [chat_pb2.ChatMessage(role=role.Value(_ROLE + m.role.upper()), content=m.content) for m in messages]
+
+
+def messages_from_proto(messages: Iterable[chat_pb2.ChatMessage]) -> tuple[Message, ...]:
+    """Reads turns of a conversation."""
+    role = chat_pb2.ChatMessage.Role
+    return tuple(Message(role.Name(m.role).removeprefix(_ROLE).lower(), m.content) for m in messages)
+
+
+def unit_to_proto(unit: ServedUnit) -> unit_pb2.ServedUnit | None:
+    """Prints what goes with a version; None for nothing."""
+    if unit == NO_UNIT:
+        return None
+    return unit_pb2.ServedUnit(
+        prompt_version=unit.prompt_version,
+        prompt=messages_to_proto(unit.prompt),
+        collection=unit.collection,
+        temperature=unit.temperature,
+        max_output_tokens=unit.max_output_tokens,
+    )
+
+
+def unit_from_proto(message: unit_pb2.ServedUnit) -> ServedUnit:
+    """Reads what goes with a version."""
+    return ServedUnit(
+        message.prompt_version,
+        messages_from_proto(message.prompt),
+        message.collection,
+        message.temperature if message.HasField("temperature") else None,
+        message.max_output_tokens,
+    )
 
 
 def progress_to_proto(progress: Progress) -> progress_pb2.Progress:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,41 @@ class Fidelity:
     mean_kl_nats: float
     top1_agreement: float
     positions: int
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class ServedUnit:
+    """What goes with a model version into an answer.
+
+    Attributes:
+        prompt_version: Where the prompt is from, or empty.
+        prompt: What goes before the conversation, its variables filled in.
+        collection: Whose passages go before questions that name no collection, or empty.
+        temperature: For callers that name none; None for no word on it.
+        max_output_tokens: For callers that name none, and the most that a caller can have; 0 for no word on it.
+    """
+
+    prompt_version: str = ""
+    prompt: tuple[Message, ...] = ()
+    collection: str = ""
+    temperature: float | None = None
+    max_output_tokens: int = 0
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the unit as canonical JSON; empty for a unit that says nothing."""
+        if self == NO_UNIT:
+            return ""
+        body = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(body.encode()).hexdigest()
+
+
+NO_UNIT = ServedUnit()

@@ -13,7 +13,6 @@ import pytest
 from mainspring_answers.domain import (
     Answer,
     FinishReason,
-    Message,
     Question,
     Route,
     RoutingTable,
@@ -21,10 +20,12 @@ from mainspring_answers.domain import (
 )
 from mainspring_answers.ports import Chunk, Context, Engine, Ledger
 from mainspring_svckit.errors import InvalidInput, NotFound, Unavailable
+from mainspring_svckit.values import Message, ServedUnit
 from mainspring_testkit.waiting import eventually
 
 _GREEDY = Sampling(12, 0.0)
 _PROMPT = "Return the number"
+_UNIT = ServedUnit("projects/p/prompts/q/versions/1", (Message("system", "é"),), "projects/p/collections/c", 0.0, 9)
 
 
 class EngineContract:
@@ -102,7 +103,9 @@ class Publishes(Protocol):
 
 def routing_table(revision: int, model: str = "projects/p/models/m", *, percent: int = 100) -> RoutingTable:
     """A table with everything in it."""
-    route = Route(f"{model}/versions/1", f"{model}/releases/1", percent, "t", 2048, "{{ é }}", "<s>", "</s>", 3, "c")
+    route = Route(
+        f"{model}/versions/1", f"{model}/releases/1", percent, "t", 2048, "{{ é }}", "<s>", "</s>", 3, "c", _UNIT
+    )
     return RoutingTable(model, revision, (route,))
 
 

@@ -33,6 +33,8 @@ class OutboxAnnouncements:
             fidelity=fidelity_to_proto(run.findings.fidelity),
             scorer_failures=[scorer_failure_to_proto(failure) for failure in run.findings.failures],
             suite_version=run.suite.version,
+            candidate_unit_sha256=run.subjects.candidate_unit.sha256,
+            baseline_unit_sha256=run.subjects.baseline_unit.sha256 if run.subjects.baseline else "",
         )
         await self._outbox.emit(event, cycle=run.cycle)
 

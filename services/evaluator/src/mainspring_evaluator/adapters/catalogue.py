@@ -8,10 +8,10 @@ import grpc
 
 from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
-from mainspring_evaluator.application.ports import VersionInfo
+from mainspring_evaluator.application.ports import Units, VersionInfo
 from mainspring_evaluator.domain.fidelity import PROBE_ROLE
 from mainspring_svckit.grpc_client import Caller
-from mainspring_svckit.mapping import artifact_from_proto
+from mainspring_svckit.mapping import artifact_from_proto, unit_from_proto
 from mainspring_svckit.names import ModelName, ModelVersionName
 
 
@@ -38,6 +38,11 @@ class RegistryCatalogue:
             probe=artifact_from_proto(probe) if probe is not None else None,
             parent=version.lineage.parent_model_version or version.lineage.quantized_from,
         )
+
+    async def units(self, model: str) -> Units:
+        request = pb.GetServedUnitsRequest(name=model)
+        found = await self._caller.unary(self._stub.GetServedUnits, request, pb.GetServedUnitsResponse)
+        return Units(unit_from_proto(found.next), unit_from_proto(found.active), found.active_model_version)
 
     async def released_version(self, model: str) -> str:
         # The active release and not the alias `champion`, which moves only at the end of a roll-out: what the gate

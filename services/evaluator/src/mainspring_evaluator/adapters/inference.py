@@ -18,7 +18,9 @@ from mainspring_evaluator.domain.items import Answer, Prompt
 from mainspring_evaluator.domain.suites import Retrieval, Sampling
 from mainspring_svckit.errors import NotFound, Unavailable
 from mainspring_svckit.grpc_client import Caller
+from mainspring_svckit.mapping import unit_to_proto
 from mainspring_svckit.names import ModelVersionName, ProjectName
+from mainspring_svckit.values import NO_UNIT, ServedUnit
 
 _ROLES = {
     "system": chat_pb2.ChatMessage.ROLE_SYSTEM,
@@ -46,6 +48,7 @@ class PlaneInference(DeploymentHolder):
         *,
         context: Retrieval | None = None,
         timed: bool = False,
+        unit: ServedUnit = NO_UNIT,
     ) -> Answer:
         request = pb.GenerateAnswerRequest(
             parent=_project_name(version),
@@ -54,6 +57,7 @@ class PlaneInference(DeploymentHolder):
             sampling=answer_pb2.SamplingParameters(
                 max_output_tokens=sampling.max_output_tokens, temperature=sampling.temperature, seed=sampling.seed
             ),
+            unit=unit_to_proto(unit),
         )
         if context is not None:
             request.context.collection, request.context.top_k = context.collection, context.top_k
@@ -78,13 +82,14 @@ class PlaneInference(DeploymentHolder):
         answer = await self._generate(request)
         return {token.token_id: token.logprob for token in answer.first_token_probabilities}
 
-    async def first_tokens(self, version: str, prompt: Prompt, top: int) -> Distribution:
+    async def first_tokens(self, version: str, prompt: Prompt, top: int, *, unit: ServedUnit = NO_UNIT) -> Distribution:
         request = pb.GenerateAnswerRequest(
             parent=_project_name(version),
             model=version,
             messages=_messages(prompt),
             sampling=answer_pb2.SamplingParameters(max_output_tokens=1, temperature=0),
             top_logprobs=top,
+            unit=unit_to_proto(unit),
         )
         answer = await self._generate(request)
         return {token.token_id: token.logprob for token in answer.first_token_probabilities}

@@ -155,7 +155,8 @@ class DriftChecks:
     ) -> Mapping[str, Figures]:
         """Asks the released version anew, and scores what needs no references."""
         ports, project = self._ports, ModelVersionName.parse(live).project
-        version = Version(live, (await ports.catalogue.version(live)).manifest_sha256)
+        serving = await ports.catalogue.units(monitor.model)
+        version = Version(live, (await ports.catalogue.version(live)).manifest_sha256, serving.active)
         prompts = [tuple(Message(role, content) for role, content in each.messages) for each in asked]
         known = await self._generation.known(project, version, prompts, suite.sampling)
         if len(known) < len(prompts):

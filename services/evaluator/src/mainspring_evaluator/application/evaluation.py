@@ -35,7 +35,7 @@ from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import EvaluationRunName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
-from mainspring_svckit.values import Fidelity, Progress
+from mainspring_svckit.values import Fidelity, Progress, ServedUnit
 
 PROBE_TOP = 200
 _REPORT_EVERY_S = 1.0
@@ -63,9 +63,11 @@ class Evaluation:
         candidate = await self._ports.catalogue.version(run.candidate)
         baseline = await self._baseline(run, candidate)
         run, items = await self._read(run, candidate, baseline, lease)
+        assert run.subjects is not None
+        asked = ((candidate, run.subjects.candidate_unit), (baseline, run.subjects.baseline_unit))
         systems = [
-            _System(*await self._known(name, run.suite, version, items), [])
-            for version in (candidate, baseline)
+            _System(*await self._known(name, run.suite, version, unit, items), [])
+            for version, unit in asked
             if version is not None
         ]
         known = sum(len(system.known) for system in systems)
@@ -99,9 +101,9 @@ class Evaluation:
             await self._runs.succeed(name, findings, rows)
 
     async def _known(
-        self, name: str, suite: EvaluationSuite, version: VersionInfo, items: Sequence[Item]
+        self, name: str, suite: EvaluationSuite, version: VersionInfo, unit: ServedUnit, items: Sequence[Item]
     ) -> tuple[Version, dict[int, Answer]]:
-        answers = Version(version.name, version.manifest_sha256)
+        answers = Version(version.name, version.manifest_sha256, unit)
         project = EvaluationRunName.parse(name).project
         prompts = [item.prompt for item in items]
         return answers, await self._generation.known(
@@ -183,6 +185,7 @@ class Evaluation:
     ) -> tuple[EvaluationRun, tuple[Item, ...]]:
         ports = self._ports
         read = await self._reader.read(run.suite, candidate)
+        units = await self._units(run, candidate, baseline)
         subjects = Subjects(
             candidate_manifest_sha256=candidate.manifest_sha256,
             baseline=baseline.name if baseline is not None else "",
@@ -190,11 +193,26 @@ class Evaluation:
             dataset_version=read.dataset_version,
             dataset_root_sha256=read.root_sha256,
             cycle=run.cycle or candidate.cycle,
+            candidate_unit=units[0],
+            baseline_unit=units[1],
         )
         async with lease.transaction():
             run = (await require(ports.runs, "EvaluationRun", run.name, lock=True)).value.resolved(subjects)
             await ports.runs.put(run)
         return run, read.items
+
+    async def _units(
+        self, run: EvaluationRun, candidate: VersionInfo, baseline: VersionInfo | None
+    ) -> tuple[ServedUnit, ServedUnit]:
+        """What both are asked with, as resolved before or as it stands now: the candidate with what its release would
+        name, the baseline with what it serves with. One that does not serve is asked as the candidate is, so that the
+        weights alone differ.
+        """
+        if run.subjects is not None:
+            return run.subjects.candidate_unit, run.subjects.baseline_unit
+        units = await self._ports.catalogue.units(candidate.model)
+        serves = baseline is not None and baseline.name == units.active_version
+        return units.next, units.active if serves else units.next
 
     async def _fidelity(self, project: str, candidate: VersionInfo) -> Fidelity | None:
         """How close the engine comes to the candidate's probe; None when it has none."""

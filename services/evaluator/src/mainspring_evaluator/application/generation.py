@@ -11,16 +11,24 @@ from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.domain.items import Answer, Prompt, answer_key
 from mainspring_evaluator.domain.suites import Retrieval, Sampling
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
+from mainspring_svckit.values import NO_UNIT, ServedUnit
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Version:
-    """What answers: the name under which it is called, and the digest of its files."""
+    """What answers: the name under which it is called, the digest of its files, and what goes with it."""
 
     name: str
     manifest_sha256: str
+    unit: ServedUnit = NO_UNIT
+
+    @property
+    def identity(self) -> str:
+        """What its answers depend on."""
+        digest = self.unit.sha256
+        return f"{self.manifest_sha256} {digest}" if digest else self.manifest_sha256
 
 
 class Generation:
@@ -48,9 +56,8 @@ class Generation:
         timed: bool = False,
     ) -> dict[int, Answer]:
         """Answers that are there already, by the prompt's position."""
-        keys = [
-            answer_key(version.manifest_sha256, prompt, sampling, context=context, timed=timed) for prompt in prompts
-        ]
+        sampling = sampling.under(version.unit)
+        keys = [answer_key(version.identity, prompt, sampling, context=context, timed=timed) for prompt in prompts]
         async with self._ports.transactions.transaction():
             found = await self._ports.answers.known(project, keys)
         return {index: found[key] for index, key in enumerate(keys) if key in found}
@@ -73,6 +80,7 @@ class Generation:
             PreconditionFailed: INFERENCE_FAILED, the version cannot answer one of them.
             Unavailable: INFERENCE_FAILED, it could not after some tries; what was answered is kept.
         """
+        sampling = sampling.under(version.unit)
         answers, asking = dict(known), asyncio.Semaphore(self._concurrency)
 
         async def one(index: int) -> None:
@@ -80,10 +88,12 @@ class Generation:
             async with asking:
                 answer = await self.patiently(
                     f"item {index}",
-                    lambda: self._ports.inference.answer(version.name, prompt, sampling, context=context, timed=timed),
+                    lambda: self._ports.inference.answer(
+                        version.name, prompt, sampling, context=context, timed=timed, unit=version.unit
+                    ),
                 )
             async with self._ports.transactions.transaction():
-                key = answer_key(version.manifest_sha256, prompt, sampling, context=context, timed=timed)
+                key = answer_key(version.identity, prompt, sampling, context=context, timed=timed)
                 await self._ports.answers.put(project, key, answer)
             answers[index] = answer
             await after_each(answer)

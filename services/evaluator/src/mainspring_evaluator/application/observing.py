@@ -136,7 +136,7 @@ class Observing:
         """Probability of the most probable first token."""
         del suite
         ports, version = self._ports, system.version
-        keys = [observation_key("confidence", version.manifest_sha256, prompt_digest(item.prompt)) for item in items]
+        keys = [observation_key("confidence", version.identity, prompt_digest(item.prompt)) for item in items]
         async with ports.transactions.transaction():
             known = await ports.observations.known(project, keys)
         missing = [index for index, key in enumerate(keys) if key not in known]
@@ -150,7 +150,7 @@ class Observing:
         async def one(index: int) -> None:
             tokens = await self._generation.patiently(
                 f"first tokens of item {index}",
-                lambda: ports.inference.first_tokens(version.name, items[index].prompt, 1),
+                lambda: ports.inference.first_tokens(version.name, items[index].prompt, 1, unit=version.unit),
             )
             value = min(1.0, math.exp(max(tokens.values()))) if tokens else 0.0
             async with ports.transactions.transaction():

@@ -15,7 +15,7 @@ from mainspring_svckit.clock import Clock
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
 from mainspring_svckit.repository import Listed, Repository
-from mainspring_svckit.values import ArtifactRef, Estimate, ScorerFailure, ScorerResult
+from mainspring_svckit.values import NO_UNIT, ArtifactRef, Estimate, ScorerFailure, ScorerResult, ServedUnit
 
 EVERYTHING = ItemFilter()
 
@@ -45,6 +45,15 @@ class VersionInfo:
     parent: str = ""
 
 
+@dataclass(frozen=True)
+class Units:
+    """What goes with a model's versions: with the next release, with the active one, and which version that is of."""
+
+    next: ServedUnit = NO_UNIT
+    active: ServedUnit = NO_UNIT
+    active_version: str = ""
+
+
 class ModelCatalogue(Protocol):
     """Knows model versions."""
 
@@ -59,6 +68,10 @@ class ModelCatalogue(Protocol):
 
     async def released_version(self, model: str) -> str:
         """The version of the model's active release; empty when nothing is released. Raises as `version`."""
+        ...
+
+    async def units(self, model: str) -> Units:
+        """What goes with the model's versions into answers. Raises as `version`."""
         ...
 
 
@@ -144,8 +157,10 @@ class Inference(Protocol):
         *,
         context: Retrieval | None = None,
         timed: bool = False,
+        unit: ServedUnit = NO_UNIT,
     ) -> Answer:
-        """Answers with exactly this version; `timed` watches for the first token, which costs a little.
+        """Answers with exactly this version as a release with `unit` would; `timed` watches for the first token, which
+        costs a little.
 
         Raises:
             InvalidInput: The model cannot take such a prompt.
@@ -157,7 +172,7 @@ class Inference(Protocol):
         """The most probable tokens after a text, taken as it stands. Raises as `answer`."""
         ...
 
-    async def first_tokens(self, version: str, prompt: Prompt, top: int) -> Distribution:
+    async def first_tokens(self, version: str, prompt: Prompt, top: int, *, unit: ServedUnit = NO_UNIT) -> Distribution:
         """The most probable first tokens of an answer. Raises as `answer`."""
         ...
 

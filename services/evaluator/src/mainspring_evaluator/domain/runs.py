@@ -10,7 +10,7 @@ from enum import StrEnum
 from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.states import StateMachine
-from mainspring_svckit.values import Fidelity, Progress, ScorerFailure, ScorerResult
+from mainspring_svckit.values import NO_UNIT, Fidelity, Progress, ScorerFailure, ScorerResult, ServedUnit
 
 PROGRESS_UNIT = "answers"
 
@@ -55,6 +55,8 @@ class Subjects:
         dataset_version: Data whose test split is used.
         dataset_root_sha256: Digest of its rows.
         cycle: Turn of the loop.
+        candidate_unit: What the candidate is asked with.
+        baseline_unit: What the baseline is asked with.
     """
 
     candidate_manifest_sha256: str
@@ -63,6 +65,8 @@ class Subjects:
     dataset_version: str
     dataset_root_sha256: str
     cycle: str
+    candidate_unit: ServedUnit = NO_UNIT
+    baseline_unit: ServedUnit = NO_UNIT
 
 
 @dataclass(frozen=True)

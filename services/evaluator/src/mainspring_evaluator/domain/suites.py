@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from mainspring_svckit.values import ServedUnit
+
 DEFAULT_MAX_OUTPUT_TOKENS = 128
 DEFAULT_RESAMPLES = 1_000
 DEFAULT_CONFIDENCE_LEVEL = 0.95
@@ -38,6 +40,11 @@ class Sampling:
     max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS
     temperature: float = 0.0
     seed: int = 0
+
+    def under(self, unit: ServedUnit) -> Sampling:
+        """The sampling with the word of what would be released, where it has one; the seed is always the suite's."""
+        temperature = self.temperature if unit.temperature is None else unit.temperature
+        return Sampling(unit.max_output_tokens or self.max_output_tokens, temperature, self.seed)
 
 
 class Split(StrEnum):

@@ -17,6 +17,7 @@ from mainspring_svckit.mapping import (
     scorer_failure_to_proto,
     scorer_result_to_proto,
     time_to_proto,
+    unit_to_proto,
 )
 
 _NOTHING = Subjects("", "", "", "", "", "")
@@ -47,6 +48,8 @@ def run_to_proto(run: EvaluationRun) -> run_pb2.EvaluationRun:
         scorer_failures=map(scorer_failure_to_proto, findings.failures) if findings is not None else [],
         judges=map(_judge_to_proto, findings.judges) if findings is not None else [],
         generated_answers=findings.generated_answers if findings is not None else 0,
+        candidate_unit=unit_to_proto(subjects.candidate_unit),
+        baseline_unit=unit_to_proto(subjects.baseline_unit),
     )
 
 

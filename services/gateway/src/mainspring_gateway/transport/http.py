@@ -14,16 +14,13 @@ from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import JSONResponse, Response
 
 from mainspring_answers.domain import (
-    DEFAULT_MAX_OUTPUT_TOKENS,
-    DEFAULT_TEMPERATURE,
     Answer,
     ContextWish,
     Delta,
     FinishReason,
-    Message,
     Question,
     RoutingTable,
-    Sampling,
+    SamplingWish,
 )
 from mainspring_answers.path import AnswerPath
 from mainspring_answers.routing import RoutingFollower
@@ -41,6 +38,7 @@ from mainspring_svckit.auth import TokenVerifier
 from mainspring_svckit.errors import FieldViolation, InvalidInput, NotFound
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.names import CollectionName
+from mainspring_svckit.values import Message
 
 _FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length"}
 
@@ -210,13 +208,13 @@ def _own_model(project: str, model: str) -> str:
     return name
 
 
-def _sampling(body: ChatRequest | CompletionRequest, max_tokens: int | None) -> Sampling:
+def _sampling(body: ChatRequest | CompletionRequest, max_tokens: int | None) -> SamplingWish:
     if len(body.stops) > 8 or any(not stop or len(stop) > 200 for stop in body.stops):
         description = "at most 8 texts of 1 to 200 characters"
         raise InvalidInput(f"stop: {description}", violations=[FieldViolation("stop", description)])
-    return Sampling(
-        max_output_tokens=max_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
-        temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
+    return SamplingWish(
+        max_output_tokens=max_tokens,
+        temperature=body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=body.seed,
         stop=body.stops,
@@ -274,6 +272,7 @@ def _ours(answer: Answer) -> dict[str, Any]:
         "answer": answer.name,
         "model_version": answer.model_version,
         "release": answer.release,
+        "prompt_version": answer.prompt_version,
         "citations": citations,
     }
 

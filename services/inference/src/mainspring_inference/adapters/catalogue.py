@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
+from pydantic import TypeAdapter
 
 from mainspring.common.v1 import artifact_pb2
 from mainspring.registry.v1 import model_pb2, release_pb2
@@ -20,10 +22,11 @@ from mainspring_svckit.grpc_client import Caller
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_svckit.names import project_of
 from mainspring_svckit.ports import Artifacts
-from mainspring_svckit.values import ArtifactRef
+from mainspring_svckit.values import ArtifactRef, ServedUnit
 
 BASE_ROLE = "gguf"
 ADAPTER_ROLE = "adapter.gguf"
+_UNIT = TypeAdapter(ServedUnit)
 
 
 class RegistryCatalogue:
@@ -48,7 +51,7 @@ class RegistryCatalogue:
             serving=Serving(**serving),
         )
 
-    async def check_release(self, release: str, model_version: str) -> None:
+    async def check_release(self, release: str, model_version: str) -> ServedUnit:
         request = pb.GetReleaseRequest(name=release)
         found = (await self._caller.unary(self._stub.GetRelease, request, pb.GetReleaseResponse)).release
         bundle = await self._proof(release, found)
@@ -58,6 +61,7 @@ class RegistryCatalogue:
         if said != (release, model_version, version.manifest_sha256):
             message = f"the signed manifest of {release} is about {signed.name} and {signed.model_version}"
             raise PreconditionFailed("PROOF_DIFFERS", message, {"release": release})
+        return _unit(release, signed.details)
 
     async def _base(self, version: model_pb2.ModelVersion, signed: SignedVersion) -> SignedVersion:
         base = await self._signed(await self._version(version.base_model_version))
@@ -84,6 +88,16 @@ class RegistryCatalogue:
         request = pb.GetModelVersionRequest(name=name)
         answer = await self._caller.unary(self._stub.GetModelVersion, request, pb.GetModelVersionResponse)
         return answer.model_version
+
+
+def _unit(release: str, details: Mapping[str, Any]) -> ServedUnit:
+    """What was signed to go with the version. Releases from before prompts were signed in full name them only."""
+    if "served_unit" in details:
+        return _UNIT.validate_python(details["served_unit"])
+    if any(value for key, value in details.get("unit", {}).items() if key != "temperature"):
+        message = f"{release} names a prompt or limits that it was not signed with; release its version again"
+        raise PreconditionFailed("UNIT_NOT_SERVABLE", message, {"release": release})
+    return ServedUnit(temperature=details.get("unit", {}).get("temperature"))
 
 
 def _artifact(version: SignedVersion, role: str) -> ArtifactRef:

@@ -13,7 +13,7 @@ from mainspring_inference.domain.rollouts import Rollout, RolloutPolicy, Traffic
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.ports import Notifier, Transactions, Work
 from mainspring_svckit.repository import Repository
-from mainspring_svckit.values import ArtifactRef
+from mainspring_svckit.values import ArtifactRef, ServedUnit
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Catalogue(Protocol):
         """
         ...
 
-    async def check_release(self, release: str, model_version: str) -> None:
-        """Checks that a release of exactly this version was signed.
+    async def check_release(self, release: str, model_version: str) -> ServedUnit:
+        """Checks that a release of exactly this version was signed, and gives what it signed to go with the version.
 
         Raises:
             NotFound: There is no such release.
-            PreconditionFailed: Nobody trusted has signed it.
+            PreconditionFailed: Nobody trusted has signed it, or UNIT_NOT_SERVABLE, it names what no door can apply.
             Unavailable: The registry cannot be asked now.
         """
         ...

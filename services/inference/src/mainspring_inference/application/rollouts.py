@@ -20,6 +20,7 @@ from mainspring_inference.domain.rollouts import (
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import Stored, require
+from mainspring_svckit.values import ServedUnit
 
 WORK_KIND = "rollout"
 LOOK_AGAIN_S = 1.0
@@ -104,7 +105,8 @@ class Rollouts:
         async with ports.transactions.transaction():
             begun = (await require(ports.rollouts, "Rollout", name)).value
         if begun.state is RolloutState.LOADING:
-            await ports.catalogue.check_release(begun.release, begun.model_version)
+            unit = await ports.catalogue.check_release(begun.release, begun.model_version)
+            await self._take_unit(name, unit, lease)
         while True:
             async with ports.transactions.transaction():
                 rollout = (await require(ports.rollouts, "Rollout", name)).value
@@ -167,6 +169,14 @@ class Rollouts:
             await self._deployments.publish(table)
         return table is not None
 
+    async def _take_unit(self, name: str, unit: ServedUnit, lease: Claim) -> None:
+        async with lease.transaction():
+            model = (await require(self._ports.rollouts, "Rollout", name)).value.model
+            await self._lock(model)
+            rollout = (await require(self._ports.rollouts, "Rollout", name, lock=True)).value
+            if not rollout.ended and rollout.unit != unit:
+                await self._ports.rollouts.put(replace(rollout, unit=unit))
+
     async def _step_loading(self, rollout: Rollout) -> RoutingTable | None:
         found = await self._ports.deployments.get(deployment_name(rollout.model_version))
         if found is None:
@@ -196,16 +206,14 @@ class Rollouts:
     async def _shift(self, rollout: Rollout, percent: int) -> RoutingTable:
         shifted = rollout.shifted(percent, self._ports.clock.now())
         traffic = await self._lock(rollout.model)
-        served = Served(rollout.release, rollout.model_version, rollout.cycle)
-        await self._keep(shifted, replace(traffic, candidate=served, percent=percent))
+        await self._keep(shifted, replace(traffic, candidate=rollout.served, percent=percent))
         await self._ports.announcements.advanced(shifted)
         return await self._deployments.changed_table(rollout.model)
 
     async def _promote(self, rollout: Rollout) -> RoutingTable:
         promoted = rollout.promoted(self._ports.clock.now())
         traffic = await self._lock(rollout.model)
-        served = Served(rollout.release, rollout.model_version, rollout.cycle)
-        await self._keep(promoted, replace(traffic, stable=served, candidate=None, percent=0))
+        await self._keep(promoted, replace(traffic, stable=rollout.served, candidate=None, percent=0))
         await self._ports.announcements.promoted(promoted)
         before = traffic.stable
         if before is not None and before.release != rollout.release:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.names import ReleaseName, RolloutName
 from mainspring_svckit.states import StateMachine
+from mainspring_svckit.values import NO_UNIT, ServedUnit
 
 DEFAULT_MAX_ERROR_RATE = 0.1
 MIN_ANSWERS_TO_JUDGE = 5
@@ -62,7 +63,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Rollout:
-    """The move of traffic to one release."""
+    """The move of traffic to one release; `unit` is what the release was signed to go with the version."""
 
     name: str
     model: str
@@ -78,11 +79,17 @@ class Rollout:
     step_time: datetime | None = None
     reason: str = "the version is being loaded"
     end_time: datetime | None = None
+    unit: ServedUnit = NO_UNIT
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return ROLLOUT_STATES.ended(self.state)
+
+    @property
+    def served(self) -> Served:
+        """What gets the traffic."""
+        return Served(self.release, self.model_version, self.cycle, self.unit)
 
     @property
     def next_percent(self) -> int:
@@ -143,6 +150,7 @@ class Served:
     release: str
     model_version: str
     cycle: str = ""
+    unit: ServedUnit = NO_UNIT
 
 
 @dataclass(frozen=True)
@@ -163,11 +171,13 @@ class Traffic:
     candidate: Served | None = None
     percent: int = 0
 
-    def share_of(self, model_version: str) -> tuple[int, Served | None]:
-        """A version's share in percent, and under which release."""
-        if self.candidate is not None and self.candidate.model_version == model_version and self.percent:
-            stable_too = self.stable is not None and self.stable.model_version == model_version
-            return (100 if stable_too or self.stable is None else self.percent), self.candidate
-        if self.stable is not None and self.stable.model_version == model_version:
-            return 100 - self.percent, self.stable
-        return 0, None
+    def shares_of(self, model_version: str) -> list[tuple[int, Served]]:
+        """A version's shares in percent, by the release under which it has each; two when releases of it follow."""
+        shares: list[tuple[int, Served]] = []
+        taken = 0
+        if self.candidate is not None and self.percent:
+            taken = 100 if self.stable is None else self.percent
+            shares.append((taken, self.candidate))
+        if self.stable is not None:
+            shares.append((100 - taken, self.stable))
+        return [(percent, served) for percent, served in shares if served.model_version == model_version]

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mainspring.common.v1 import chat_pb2
 from mainspring.inference.v1 import answer_pb2, deployment_pb2, inference_service_pb2, rollout_pb2
 from mainspring_answers.domain import (
-    DEFAULT_MAX_OUTPUT_TOKENS,
-    DEFAULT_TEMPERATURE,
     DEFAULT_TOP_K,
     Answer,
     ContextWish,
-    Message,
     Question,
     RoutingTable,
-    Sampling,
+    SamplingWish,
 )
 from mainspring_inference.domain.deployments import Deployment
 from mainspring_inference.domain.rollouts import DEFAULT_MAX_ERROR_RATE, Rollout, RolloutPolicy
-from mainspring_svckit.mapping import duration_to_proto, failure_to_proto, time_to_proto
+from mainspring_svckit.mapping import (
+    duration_to_proto,
+    failure_to_proto,
+    messages_from_proto,
+    time_to_proto,
+    unit_from_proto,
+)
 from mainspring_svckit.names import ProjectName
 from mainspring_svckit.repository import Stored
 
@@ -32,7 +33,7 @@ def question_from_proto(request: AnswerRequest, caller: str) -> Question:
         project=ProjectName.parse(request.parent, "parent").project,
         model=request.model,
         caller=caller,
-        messages=_messages_from_proto(request.messages),
+        messages=messages_from_proto(request.messages),
         raw_prompt=request.raw_prompt,
         sampling=_sampling_from_proto(request.sampling),
         context=(
@@ -42,6 +43,7 @@ def question_from_proto(request: AnswerRequest, caller: str) -> Question:
         ),
         session=request.session,
         top_logprobs=request.top_logprobs,
+        unit=unit_from_proto(request.unit),
     )
 
 
@@ -57,6 +59,7 @@ def answer_to_proto(answer: Answer) -> answer_pb2.Answer:
         create_time=time_to_proto(answer.create_time),
         first_token_latency=duration_to_proto(answer.first_token_latency_s),
         latency=duration_to_proto(answer.latency_s),
+        prompt_version=answer.prompt_version,
     )
     for citation in answer.citations:
         passage = citation.passage
@@ -140,17 +143,10 @@ def rollout_to_proto(rollout: Rollout) -> rollout_pb2.Rollout:
     )
 
 
-def _messages_from_proto(messages: Sequence[chat_pb2.ChatMessage]) -> tuple[Message, ...]:
-    return tuple(
-        Message(chat_pb2.ChatMessage.Role.Name(message.role).removeprefix("ROLE_").lower(), message.content)
-        for message in messages
-    )
-
-
-def _sampling_from_proto(message: answer_pb2.SamplingParameters) -> Sampling:
-    return Sampling(
-        max_output_tokens=message.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
-        temperature=message.temperature if message.HasField("temperature") else DEFAULT_TEMPERATURE,
+def _sampling_from_proto(message: answer_pb2.SamplingParameters) -> SamplingWish:
+    return SamplingWish(
+        max_output_tokens=message.max_output_tokens or None,
+        temperature=message.temperature if message.HasField("temperature") else None,
         top_p=message.top_p if message.HasField("top_p") else 1.0,
         seed=message.seed if message.HasField("seed") else None,
         stop=tuple(message.stop),

@@ -7,7 +7,8 @@ from mainspring_eventkit.outbox import Outbox
 from mainspring_registry.domain.catalogue import ModelVersion
 from mainspring_registry.domain.gate import GateDecision
 from mainspring_registry.domain.releases import Release
-from mainspring_svckit.mapping import artifact_to_proto, scorer_result_to_proto
+from mainspring_svckit.mapping import artifact_to_proto, scorer_result_to_proto, unit_to_proto
+from mainspring_svckit.values import NO_UNIT
 
 
 class OutboxAnnouncements:
@@ -40,6 +41,7 @@ class OutboxAnnouncements:
             previous_release=release.previous_release,
             results=[scorer_result_to_proto(result) for result in decision.evidence.results],
             proof=artifact_to_proto(release.proof) if release.proof is not None else None,
+            unit=unit_to_proto(release.served_unit or NO_UNIT),
         )
         await self._outbox.emit(event, cycle=release.cycle, aggregate=release.model)
 

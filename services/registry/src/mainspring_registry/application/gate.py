@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mainspring_registry.application.judging import Judgement, Judging
 from mainspring_registry.application.ledger import Ledger
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.releases import Releases
+from mainspring_registry.application.units import Units
 from mainspring_registry.domain.approvals import GATE, Actor, Approval, check_approver
 from mainspring_registry.domain.digests import digest_of
 from mainspring_registry.domain.gate import Evidence, EvidenceRecord, GateDecision, Outcome
@@ -16,6 +19,16 @@ from mainspring_registry.domain.releases import Release
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import ApprovalName, ModelName, ModelVersionName
 from mainspring_svckit.repository import Stored, require
+from mainspring_svckit.values import NO_UNIT, ServedUnit
+
+
+@dataclass(frozen=True)
+class UnitsOfModel:
+    """What goes live with a model's next release, and what serves now."""
+
+    next: ServedUnit
+    active: ServedUnit
+    active_model_version: str
 
 
 class Gate:
@@ -23,7 +36,7 @@ class Gate:
 
     def __init__(self, ports: Ports, releases: Releases) -> None:
         self._ports, self._releases = ports, releases
-        self._judging, self._ledger = Judging(ports), Ledger(ports)
+        self._judging, self._ledger, self._units = Judging(ports), Ledger(ports), Units(ports)
 
     async def put_policy(
         self, policy: ReleasePolicy, *, etag: str, allow_missing: bool, actor: Actor
@@ -32,7 +45,7 @@ class Gate:
 
         Raises:
             NotFound: It is missing and `allow_missing` is not set.
-            InvalidInput: POLICY_INVALID, it contradicts itself.
+            InvalidInput: POLICY_INVALID, it contradicts itself; UNIT_NOT_SERVABLE, no door can apply its unit.
             PreconditionFailed: The model has another policy already.
             EtagMismatch: Somebody wrote it since `etag` was read.
         """
@@ -40,6 +53,7 @@ class Gate:
         ports = self._ports
         async with ports.transactions.transaction():
             model = await ports.models.get(policy.model, lock=True)
+            await self._units.served(policy.unit)
             if not allow_missing:
                 await require(ports.policies, "ReleasePolicy", policy.name)
             others = [p.name for p in await ports.policies.find("model", policy.model) if p.name != policy.name]
@@ -75,7 +89,7 @@ class Gate:
             if await ports.evidence.get(record.name) is None:
                 await ports.evidence.add(record)
             policy = await self._judging.policy_of(model.name)
-            serves = await self._judging.serving_version(model) == version.name
+            serves = await self._judging.serves(model, version, policy)
             if policy is None or suite not in policy.suites or serves:
                 return None
             judgement = await self._judging.judge(policy, model, version, GATE)
@@ -109,6 +123,23 @@ class Gate:
             model = (await require(ports.models, "Model", version.model)).value
             policy = await self._judging.policy_of(model.name)
             return await self._judging.judge(policy, model, version, actor) if policy is not None else None
+
+    async def units(self, model_name: str) -> UnitsOfModel:
+        """What goes with a model's versions into answers.
+
+        Raises:
+            NotFound: There is no such model.
+            InvalidInput: UNIT_NOT_SERVABLE, the policy names what no door can apply.
+        """
+        async with self._ports.transactions.transaction():
+            model = (await require(self._ports.models, "Model", model_name)).value
+            policy = await self._judging.policy_of(model_name)
+            active = await self._judging.serving(model)
+            return UnitsOfModel(
+                await self._units.served(policy.unit) if policy is not None else NO_UNIT,
+                await self._units.of_release(active) if active is not None else NO_UNIT,
+                active.model_version if active is not None else "",
+            )
 
     async def approve(
         self, approval_id: str, version_name: str, manifest_sha256: str, comment: str, actor: Actor
@@ -144,8 +175,8 @@ class Gate:
             )
             await ports.models.put(model)
             policy = await self._judging.policy_of(model.name)
-            serves = await self._judging.serving_version(model)
-            if policy is None or not policy.approvals or serves == version.name:
+            serves = await self._judging.serves(model, version, policy)
+            if policy is None or not policy.approvals or serves:
                 return approval, None
             judgement = await self._judging.judge(policy, model, version, GATE)
             if not judgement.allowed:

@@ -6,11 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mainspring_registry.application.ports import Ports
+from mainspring_registry.application.units import Units
 from mainspring_registry.domain.approvals import Actor, Approval, judge_approvals
 from mainspring_registry.domain.catalogue import Model, ModelVersion
-from mainspring_registry.domain.gate import EvidenceRecord, Outcome, RuleResult, judge, outcome_of
+from mainspring_registry.domain.gate import (
+    Evidence,
+    EvidenceRecord,
+    Outcome,
+    RuleResult,
+    WantedUnits,
+    judge,
+    outcome_of,
+)
 from mainspring_registry.domain.policies import ReleasePolicy
+from mainspring_registry.domain.releases import Release
+from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.repository import require
+from mainspring_svckit.values import NO_UNIT, ServedUnit
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,7 @@ class Judgement:
         rules: What is asked of the evidence.
         approval_rules: What is asked of people.
         approvals: Whose word counted.
+        unit: What would go live with the version.
     """
 
     policy: ReleasePolicy
@@ -30,6 +43,7 @@ class Judgement:
     rules: tuple[RuleResult, ...]
     approval_rules: tuple[RuleResult, ...]
     approvals: tuple[Approval, ...]
+    unit: ServedUnit
 
     @property
     def measured(self) -> bool:
@@ -57,39 +71,62 @@ class Judging:
     """Looks evidence and approvals up and applies the policy. Joins the ambient transaction."""
 
     def __init__(self, ports: Ports) -> None:
-        self._ports = ports
+        self._ports, self._units = ports, Units(ports)
 
     async def policy_of(self, model: str) -> ReleasePolicy | None:
         """The policy that guards a model."""
         return next(iter(await self._ports.policies.find("model", model)), None)
 
-    async def serving_version(self, model: Model) -> str:
-        """The version whose release is active, or empty."""
+    async def serving(self, model: Model) -> Release | None:
+        """The active release."""
         if not model.active_release:
-            return ""
-        return (await require(self._ports.releases, "Release", model.active_release)).value.model_version
+            return None
+        return (await require(self._ports.releases, "Release", model.active_release)).value
+
+    async def serves(self, model: Model, version: ModelVersion, policy: ReleasePolicy | None) -> bool:
+        """Whether a version serves already, with what the policy has go with it."""
+        active = await self.serving(model)
+        if active is None or active.model_version != version.name:
+            return False
+        unit, _ = await self._unit(policy) if policy is not None else (await self._units.of_release(active), "")
+        return unit is None or unit == await self._units.of_release(active)
+
+    async def _unit(self, policy: ReleasePolicy) -> tuple[ServedUnit | None, str]:
+        """What a release would have doors apply, or why it cannot."""
+        try:
+            return await self._units.served(policy.unit), ""
+        except InvalidInput as err:
+            return None, err.message
 
     async def judge(self, policy: ReleasePolicy, model: Model, version: ModelVersion, releaser: Actor) -> Judgement:
         """What the gate says of a version, on the newest evidence of each suite."""
-        baseline = await self.serving_version(model) or version.base_model_version
-        records = await self._records(policy, version, baseline)
+        active = await self.serving(model)
+        baseline = active.model_version if active is not None else version.base_model_version
+        unit, problem = await self._unit(policy)
+        before = await self._units.of_release(active) if active is not None else None
+        records = await self._records(policy, version, baseline, unit or NO_UNIT)
         rules = judge(
             policy,
             records,
             manifest_sha256=version.manifest.sha256,
             wanted_baseline=baseline,
             now=self._ports.clock.now(),
+            units=WantedUnits(unit, problem, before),
         )
         given = await self._ports.approvals.find("model_version", version.name) if policy.approvals else ()
         approval_rules, approvals = judge_approvals(policy.approvals, given, version, releaser)
-        return Judgement(policy, records, rules, approval_rules, approvals)
+        return Judgement(policy, records, rules, approval_rules, approvals, unit or NO_UNIT)
 
     async def _records(
-        self, policy: ReleasePolicy, version: ModelVersion, baseline: str
+        self, policy: ReleasePolicy, version: ModelVersion, baseline: str, unit: ServedUnit
     ) -> Mapping[str, EvidenceRecord]:
-        """The newest by suite, such that compare with what serves now before others."""
+        """The newest by suite, such that are about what would serve, and what serves now, before others."""
+
+        def fits(evidence: Evidence) -> bool:
+            return (evidence.baseline, evidence.candidate_unit_sha256) == (baseline, unit.sha256)
+
         found: dict[str, EvidenceRecord] = {}
         known = await self._ports.evidence.find("model_version", version.name)
-        for record in sorted(known, key=lambda r: (r.evidence.baseline == baseline, r.create_time, r.name)):
+        for record in sorted(known, key=lambda r: (fits(r.evidence), r.create_time, r.name)):
             found[record.suite or policy.evaluation_suite] = record
         return {suite: found[suite] for suite in policy.suites if suite in found}

@@ -42,10 +42,10 @@ class Releases:
             version = (await require(ports.versions, "ModelVersion", version_name)).value
             if version.model != model.name:
                 raise InvalidInput(f"{version_name} is not a version of {model_name}", reason="MODEL_DIFFERS")
-            if await self._judging.serving_version(model) == version.name:
+            policy = await self._judging.policy_of(model.name)
+            if await self._judging.serves(model, version, policy):
                 message = f"{version.name} is released and active already"
                 raise PreconditionFailed("ALREADY_ACTIVE", message, {"release": model.active_release})
-            policy = await self._judging.policy_of(model.name)
             if policy is None:
                 message = f"no release policy guards {model.name}, so nothing can allow {version.name}; write one first"
                 raise PreconditionFailed("RELEASE_NOT_ALLOWED", message, {"modelVersion": version.name})
@@ -119,6 +119,7 @@ class Releases:
             released_by=actor.subject,
             approvals=tuple(approval.name for approval in judgement.approvals),
             unit=judgement.policy.unit,
+            served_unit=judgement.unit,
         )
         proof = await self._proofs.of_release(
             release, version, decision, judgement.policy, judgement.approvals, history_sha256=head

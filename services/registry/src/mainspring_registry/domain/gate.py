@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from mainspring_registry.domain.policies import GuardRule, ReleasePolicy, SliceRule, SuiteRule
 from mainspring_svckit.names import EvaluationSuiteName
-from mainspring_svckit.values import Estimate, Fidelity, ScorerResult, gain_of
+from mainspring_svckit.values import NO_UNIT, Estimate, Fidelity, ScorerResult, ServedUnit, gain_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Evidence:
         dataset_version: Whose questions were asked.
         suite_sha256: The suite as it was applied.
         dataset_root_sha256: The questions.
+        candidate_unit_sha256: Prompt, context and sampling that it was asked with; empty for none.
+        baseline_unit_sha256: The same of the baseline.
     """
 
     evaluation_run: str
@@ -37,6 +39,26 @@ class Evidence:
     dataset_version: str = ""
     suite_sha256: str = ""
     dataset_root_sha256: str = ""
+    candidate_unit_sha256: str = ""
+    baseline_unit_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class WantedUnits:
+    """What both must have been asked with.
+
+    Attributes:
+        candidate: What would go live with the version; None when the policy's unit cannot.
+        problem: Why it cannot.
+        baseline: What serves with the baseline now; None when the baseline does not serve.
+    """
+
+    candidate: ServedUnit | None = NO_UNIT
+    problem: str = ""
+    baseline: ServedUnit | None = None
+
+
+NO_UNITS = WantedUnits()
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,7 @@ def judge(
     manifest_sha256: str,
     wanted_baseline: str,
     now: datetime,
+    units: WantedUnits = NO_UNITS,
 ) -> tuple[RuleResult, ...]:
     """Applies every rule, also after one was broken, so that people see all that is wrong at once.
 
@@ -119,6 +142,7 @@ def judge(
         manifest_sha256: Manifest of the version that would be released.
         wanted_baseline: Version that serves now, which is what the candidate must be compared with.
         now: Evidence that is too old by now does not count.
+        units: What both must have been asked with.
     """
     rules: list[RuleResult] = []
     for suite in policy.suites:
@@ -129,6 +153,7 @@ def judge(
             rules.append(RuleResult(f"{prefix}evidence", False, f"{suite} has not measured this version yet"))
             continue
         rules += _sound(prefix, policy, record, manifest_sha256, wanted_baseline, now)
+        rules += _same_units(prefix, record.evidence, units)
         results = record.evidence.results
         if primary:
             rules += [_close_engine(policy, record.evidence), *_primary(policy, results)]
@@ -169,6 +194,24 @@ def _same_version(prefix: str, evidence: Evidence, manifest_sha256: str) -> Rule
     same = evidence.candidate_manifest_sha256 == manifest_sha256
     words = "what was measured is what would be released" if same else "the evidence is for other files"
     return RuleResult(f"{prefix}evidence", same, f"{words} (manifest {evidence.candidate_manifest_sha256[:12]})")
+
+
+def _same_units(prefix: str, evidence: Evidence, wanted: WantedUnits) -> list[RuleResult]:
+    """Whether both were asked with what would serve, and serves; nothing is said where there is no unit at all."""
+    rule = f"{prefix}unit"
+    if wanted.candidate is None:
+        return [RuleResult(rule, False, wanted.problem)]
+    before = wanted.baseline.sha256 if wanted.baseline is not None else evidence.baseline_unit_sha256
+    if not any((wanted.candidate.sha256, evidence.candidate_unit_sha256, before, evidence.baseline_unit_sha256)):
+        return []
+    if evidence.candidate_unit_sha256 != wanted.candidate.sha256:
+        words = "the version was measured with another prompt, context or sampling than would go live; evaluate again"
+        return [RuleResult(rule, False, words)]
+    if evidence.baseline_unit_sha256 != before:
+        words = f"{evidence.baseline} was measured with another prompt, context or sampling than serves; evaluate again"
+        return [RuleResult(rule, False, words)]
+    named = wanted.candidate.prompt_version or "no prompt"
+    return [RuleResult(rule, True, f"measured with what would go live ({named}, unit {wanted.candidate.sha256[:12]})")]
 
 
 def _right_baseline(prefix: str, evidence: Evidence, wanted: str) -> RuleResult:

@@ -33,6 +33,8 @@ class Relation(StrEnum):
     ANSWERED_BY = "ANSWERED_BY"
     QUANTIZED_FROM = "QUANTIZED_FROM"
     APPROVED_BY = "APPROVED_BY"
+    PROMPTED_BY = "PROMPTED_BY"
+    CONTEXT_FROM = "CONTEXT_FROM"
 
 
 SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM)
@@ -114,6 +116,8 @@ def edges_of_release(release: Release) -> tuple[Edge, ...]:
     return _known(
         Edge(release.gate_decision, release.name, Relation.ALLOWED_BY),
         Edge(release.model_version, release.name, Relation.RELEASES),
+        Edge(release.unit.prompt_version, release.name, Relation.PROMPTED_BY),
+        Edge(release.unit.collection, release.name, Relation.CONTEXT_FROM),
         *(Edge(approval, release.name, Relation.APPROVED_BY) for approval in release.approvals),
     )
 

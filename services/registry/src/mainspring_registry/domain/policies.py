@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.names import project_of
 
 DEFAULT_MAX_MEAN_KL_NATS = 0.1
 DEFAULT_MIN_ITEMS = 20
@@ -62,6 +63,16 @@ class ServingUnit:
     guard_policy: str = ""
     temperature: float | None = None
     max_output_tokens: int = 0
+    prompt_variables: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def check(self) -> None:
+        """Raises `InvalidInput` (UNIT_NOT_SERVABLE) for what no door can apply."""
+        if self.guard_policy:
+            message = f"doors have no guard policies to apply, so {self.guard_policy!r} cannot go live; leave it out"
+            raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
+        if self.prompt_variables and not self.prompt_version:
+            message = "prompt_variables are for a prompt; name a prompt_version too"
+            raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
 
 
 @dataclass(frozen=True)
@@ -104,3 +115,7 @@ class ReleasePolicy:
         roles = [rule.role for rule in self.approvals]
         if len(set(roles)) != len(roles):
             raise InvalidInput("a role is named by two approval rules; add their counts", reason="POLICY_INVALID")
+        project = project_of(self.name)
+        for name in (self.unit.prompt_version, self.unit.collection):
+            if name and project_of(name) != project:
+                raise InvalidInput(f"{name} is not of the policy's project", reason="PROJECTS_MIXED")

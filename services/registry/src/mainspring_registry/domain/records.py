@@ -76,6 +76,7 @@ def release_record(
         "recipe_sha256": version.lineage.recipe_sha256,
         "author": version.author,
         "unit": asdict(release.unit),
+        **({"served_unit": asdict(release.served_unit)} if release.served_unit is not None else {}),
         "baseline": decision.evidence.baseline,
         "decision": {
             "name": decision.name,

@@ -9,7 +9,7 @@ from enum import StrEnum
 from mainspring_registry.domain.policies import ServingUnit
 from mainspring_svckit.names import ReleaseName
 from mainspring_svckit.states import StateMachine
-from mainspring_svckit.values import ArtifactRef
+from mainspring_svckit.values import ArtifactRef, ServedUnit
 
 
 class ReleaseState(StrEnum):
@@ -33,7 +33,7 @@ RELEASE_STATES = StateMachine(
 
 @dataclass(frozen=True)
 class Release:
-    """One version's right to serve."""
+    """One version's right to serve; `served_unit` is None for releases from before units were kept in full."""
 
     name: str
     model: str
@@ -48,6 +48,7 @@ class Release:
     released_by: str = ""
     approvals: tuple[str, ...] = ()
     unit: ServingUnit = field(default_factory=ServingUnit)
+    served_unit: ServedUnit | None = None
 
     @property
     def number(self) -> int:

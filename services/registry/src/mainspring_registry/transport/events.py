@@ -62,6 +62,8 @@ class Reactions:
             dataset_version=data.dataset_version,
             suite_sha256=data.suite_sha256,
             dataset_root_sha256=data.dataset_root_sha256,
+            candidate_unit_sha256=data.candidate_unit_sha256,
+            baseline_unit_sha256=data.baseline_unit_sha256,
         )
         await self._gate.apply(data.candidate, data.evaluation_suite, evidence, event.cycle)
 

@@ -24,6 +24,7 @@ from mainspring_svckit.auth import current_principal
 from mainspring_svckit.database import Listener
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.ids import new_id
+from mainspring_svckit.mapping import unit_to_proto
 from mainspring_svckit.names import ModelName, ProjectName
 from mainspring_svckit.pagination import Page, next_page_token
 from mainspring_svckit.reading import Reader
@@ -177,6 +178,14 @@ class RegistryServicer(pb_grpc.RegistryServiceServicer):
     async def GetRelease(self, request: pb.GetReleaseRequest, context: Any) -> pb.GetReleaseResponse:
         found = await self._reader.get(self._ports.releases, "Release", request.name)
         return pb.GetReleaseResponse(release=mapping.release_to_proto(found.value))
+
+    async def GetServedUnits(self, request: pb.GetServedUnitsRequest, context: Any) -> pb.GetServedUnitsResponse:
+        units = await self._gate.units(request.name)
+        return pb.GetServedUnitsResponse(
+            next=unit_to_proto(units.next),
+            active=unit_to_proto(units.active),
+            active_model_version=units.active_model_version,
+        )
 
     async def ListReleases(self, request: pb.ListReleasesRequest, context: Any) -> pb.ListReleasesResponse:
         listed, token = await self._reader.list(self._ports.releases, request)

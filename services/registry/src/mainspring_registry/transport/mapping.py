@@ -16,15 +16,17 @@ from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.lineage import Direction, Walk
 from mainspring_registry.domain.releases import Release
-from mainspring_registry.transport.policies_mapping import unit_to_proto
+from mainspring_registry.transport.policies_mapping import serving_unit_to_proto
 from mainspring_svckit.mapping import (
     artifact_to_proto,
     failure_to_proto,
     fidelity_to_proto,
     scorer_result_to_proto,
     time_to_proto,
+    unit_to_proto,
 )
 from mainspring_svckit.names import ModelName, ModelVersionName
+from mainspring_svckit.values import NO_UNIT
 
 
 def model_to_proto(model: Model) -> model_pb2.Model:
@@ -147,7 +149,8 @@ def release_to_proto(release: Release) -> release_pb2.Release:
         proof=artifact_to_proto(release.proof) if release.proof is not None else None,
         released_by=release.released_by,
         approvals=release.approvals,
-        unit=unit_to_proto(release.unit),
+        unit=serving_unit_to_proto(release.unit),
+        served_unit=unit_to_proto(release.served_unit or NO_UNIT),
     )
 
 

@@ -76,11 +76,11 @@ def policy_to_proto(stored: Stored[ReleasePolicy]) -> release_pb2.ReleasePolicy:
             release_pb2.ApprovalRule(role=access_pb2.Role.Value(f"ROLE_{rule.role.value}"), count=rule.count)
             for rule in policy.approvals
         ],
-        unit=unit_to_proto(policy.unit),
+        unit=serving_unit_to_proto(policy.unit),
     )
 
 
-def unit_to_proto(unit: ServingUnit) -> release_pb2.ServingUnit | None:
+def serving_unit_to_proto(unit: ServingUnit) -> release_pb2.ServingUnit | None:
     """Prints what a release names beside the version; None when that is nothing."""
     if unit == ServingUnit():
         return None
@@ -90,6 +90,7 @@ def unit_to_proto(unit: ServingUnit) -> release_pb2.ServingUnit | None:
         guard_policy=unit.guard_policy,
         temperature=unit.temperature,
         max_output_tokens=unit.max_output_tokens,
+        prompt_variables=unit.prompt_variables,
     )
 
 
@@ -100,6 +101,7 @@ def _unit_from_proto(message: release_pb2.ServingUnit) -> ServingUnit:
         message.guard_policy,
         message.temperature if message.HasField("temperature") else None,
         message.max_output_tokens,
+        dict(message.prompt_variables),
     )
 
 

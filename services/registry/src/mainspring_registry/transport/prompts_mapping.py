@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from mainspring.common.v1 import chat_pb2
 from mainspring.registry.v1 import prompt_pb2
-from mainspring_registry.domain.prompts import Prompt, PromptMessage, PromptText, PromptVersion
-from mainspring_svckit.mapping import time_to_proto
-
-_ROLE = "ROLE_"
+from mainspring_registry.domain.prompts import Prompt, PromptText, PromptVersion
+from mainspring_svckit.mapping import messages_from_proto, messages_to_proto, time_to_proto
 
 
 def text_from_proto(message: prompt_pb2.PromptVersion) -> PromptText:
     """Reads the messages."""
-    roles = chat_pb2.ChatMessage.Role
-    return PromptText(
-        tuple(PromptMessage(roles.Name(one.role).removeprefix(_ROLE).lower(), one.content) for one in message.messages)
-    )
+    return PromptText(messages_from_proto(message.messages))
 
 
 def version_to_proto(version: PromptVersion) -> prompt_pb2.PromptVersion:
     """Prints a version."""
     return prompt_pb2.PromptVersion(
         name=version.name,
-        messages=[
-            chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.Role.Value(_ROLE + one.role.upper()), content=one.content)
-            for one in version.text.messages
-        ],
+        messages=messages_to_proto(version.text.messages),
         variables=version.text.variables,
         comment=version.comment,
         author=version.author,

@@ -14,6 +14,7 @@ from google.rpc import status_pb2 as _status_pb2
 from mainspring.common.v1 import chat_pb2 as _chat_pb2
 from mainspring.common.v1 import progress_pb2 as _progress_pb2
 from mainspring.common.v1 import statistics_pb2 as _statistics_pb2
+from mainspring.common.v1 import unit_pb2 as _unit_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -173,6 +174,8 @@ class EvaluationRun(_message.Message):
     SCORER_FAILURES_FIELD_NUMBER: _builtins.int
     JUDGES_FIELD_NUMBER: _builtins.int
     GENERATED_ANSWERS_FIELD_NUMBER: _builtins.int
+    CANDIDATE_UNIT_FIELD_NUMBER: _builtins.int
+    BASELINE_UNIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/evaluationRuns/{run}`."""
     evaluation_suite: _builtins.str
@@ -235,6 +238,14 @@ class EvaluationRun(_message.Message):
     def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___JudgeReport]:
         """Output only. What the judges did."""
 
+    @_builtins.property
+    def candidate_unit(self) -> _unit_pb2.ServedUnit:
+        """Output only. What the candidate was asked with: what a release of it would name beside it."""
+
+    @_builtins.property
+    def baseline_unit(self) -> _unit_pb2.ServedUnit:
+        """Output only. What the baseline was asked with: what its active release names; for what serves nothing, as `candidate_unit`."""
+
     def __init__(
         self,
         *,
@@ -259,10 +270,12 @@ class EvaluationRun(_message.Message):
         scorer_failures: _abc.Iterable[_statistics_pb2.ScorerFailure] | None = ...,
         judges: _abc.Iterable[Global___JudgeReport] | None = ...,
         generated_answers: _builtins.int = ...,
+        candidate_unit: _unit_pb2.ServedUnit | None = ...,
+        baseline_unit: _unit_pb2.ServedUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate_latency", b"candidate_latency", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "fidelity", b"fidelity", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline_unit", b"baseline_unit", "candidate_latency", b"candidate_latency", "candidate_unit", b"candidate_unit", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "fidelity", b"fidelity", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "candidate_latency", b"candidate_latency", "create_time", b"create_time", "cycle", b"cycle", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "generated_answers", b"generated_answers", "items", b"items", "judges", b"judges", "name", b"name", "progress", b"progress", "results", b"results", "scorer_failures", b"scorer_failures", "start_time", b"start_time", "state", b"state", "suite_sha256", b"suite_sha256", "suite_version", b"suite_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_unit", b"baseline_unit", "candidate", b"candidate", "candidate_latency", b"candidate_latency", "candidate_unit", b"candidate_unit", "create_time", b"create_time", "cycle", b"cycle", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "generated_answers", b"generated_answers", "items", b"items", "judges", b"judges", "name", b"name", "progress", b"progress", "results", b"results", "scorer_failures", b"scorer_failures", "start_time", b"start_time", "state", b"state", "suite_sha256", b"suite_sha256", "suite_version", b"suite_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,6 +39,8 @@ class EvaluationRunCompleted(_message.Message):
     FIDELITY_FIELD_NUMBER: _builtins.int
     SCORER_FAILURES_FIELD_NUMBER: _builtins.int
     SUITE_VERSION_FIELD_NUMBER: _builtins.int
+    CANDIDATE_UNIT_SHA256_FIELD_NUMBER: _builtins.int
+    BASELINE_UNIT_SHA256_FIELD_NUMBER: _builtins.int
     evaluation_run: _builtins.str
     """Format: `projects/{project}/evaluationRuns/{run}`."""
     evaluation_suite: _builtins.str
@@ -61,6 +63,10 @@ class EvaluationRunCompleted(_message.Message):
     """Items measured."""
     suite_version: _builtins.int
     """Version of the suite that was applied."""
+    candidate_unit_sha256: _builtins.str
+    """SHA-256 of the prompt, context and sampling that the candidate was measured with (ServedUnit); empty for none."""
+    baseline_unit_sha256: _builtins.str
+    """The same of what it was compared with."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_statistics_pb2.ScorerResult]:
         """What was measured."""
@@ -90,10 +96,12 @@ class EvaluationRunCompleted(_message.Message):
         fidelity: _statistics_pb2.Fidelity | None = ...,
         scorer_failures: _abc.Iterable[_statistics_pb2.ScorerFailure] | None = ...,
         suite_version: _builtins.int = ...,
+        candidate_unit_sha256: _builtins.str = ...,
+        baseline_unit_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_manifest_sha256", b"baseline_manifest_sha256", "candidate", b"candidate", "candidate_manifest_sha256", b"candidate_manifest_sha256", "dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "evaluation_run", b"evaluation_run", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "items", b"items", "results", b"results", "scorer_failures", b"scorer_failures", "suite_sha256", b"suite_sha256", "suite_version", b"suite_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_manifest_sha256", b"baseline_manifest_sha256", "baseline_unit_sha256", b"baseline_unit_sha256", "candidate", b"candidate", "candidate_manifest_sha256", b"candidate_manifest_sha256", "candidate_unit_sha256", b"candidate_unit_sha256", "dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "evaluation_run", b"evaluation_run", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "items", b"items", "results", b"results", "scorer_failures", b"scorer_failures", "suite_sha256", b"suite_sha256", "suite_version", b"suite_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -159,6 +159,7 @@ class ResponseCompleted(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """Format: `projects/{project}/answers/{answer}`."""
     model_version: _builtins.str
@@ -171,6 +172,8 @@ class ResponseCompleted(_message.Message):
     """`STOP`, `LENGTH`, `CANCELLED` or `ERROR`."""
     caller: _builtins.str
     """Subject of the caller's token."""
+    prompt_version: _builtins.str
+    """Prompt of the release that went before `messages`, or empty. Format: `projects/{project}/prompts/{prompt}/versions/{version}`."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """What the model was asked; absent when the project does not keep content."""
@@ -195,10 +198,11 @@ class ResponseCompleted(_message.Message):
         usage: _chat_pb2.TokenUsage | None = ...,
         latency: _duration_pb2.Duration | None = ...,
         caller: _builtins.str = ...,
+        prompt_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "caller", b"caller", "finish_reason", b"finish_reason", "latency", b"latency", "messages", b"messages", "model_version", b"model_version", "release", b"release", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "caller", b"caller", "finish_reason", b"finish_reason", "latency", b"latency", "messages", b"messages", "model_version", b"model_version", "prompt_version", b"prompt_version", "release", b"release", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

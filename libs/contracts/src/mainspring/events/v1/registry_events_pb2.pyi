@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 from mainspring.common.v1 import statistics_pb2 as _statistics_pb2
+from mainspring.common.v1 import unit_pb2 as _unit_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -88,6 +89,7 @@ class ModelReleased(_message.Message):
     PREVIOUS_RELEASE_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """Format: `projects/{project}/models/{model}/releases/{release}`."""
     model: _builtins.str
@@ -114,6 +116,10 @@ class ModelReleased(_message.Message):
     def proof(self) -> _artifact_pb2.Artifact:
         """Signed manifest of the release (Sigstore bundle), in the artifact store."""
 
+    @_builtins.property
+    def unit(self) -> _unit_pb2.ServedUnit:
+        """What goes with the version into answers: prompt, context and sampling; absent for nothing."""
+
     def __init__(
         self,
         *,
@@ -127,10 +133,11 @@ class ModelReleased(_message.Message):
         previous_release: _builtins.str = ...,
         results: _abc.Iterable[_statistics_pb2.ScorerResult] | None = ...,
         proof: _artifact_pb2.Artifact | None = ...,
+        unit: _unit_pb2.ServedUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "proof", b"proof"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "proof", b"proof", "unit", b"unit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_run", b"evaluation_run", "gate_decision", b"gate_decision", "manifest", b"manifest", "model", b"model", "model_version", b"model_version", "previous_release", b"previous_release", "proof", b"proof", "release", b"release", "release_number", b"release_number", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_run", b"evaluation_run", "gate_decision", b"gate_decision", "manifest", b"manifest", "model", b"model", "model_version", b"model_version", "previous_release", b"previous_release", "proof", b"proof", "release", b"release", "release_number", b"release_number", "results", b"results", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

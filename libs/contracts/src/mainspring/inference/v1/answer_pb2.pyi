@@ -58,9 +58,11 @@ class SamplingParameters(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     max_output_tokens: _builtins.int
-    """Optional. Most tokens of the answer. Default 256; at most 32,768."""
+    """Optional. Most tokens of the answer. Default: the release's, else 256; at most 32,768, and
+    at most what the release allows.
+    """
     temperature: _builtins.float
-    """Optional. 0 takes the most probable token every time. Default 0.7; at most 2."""
+    """Optional. 0 takes the most probable token every time. Default: the release's, else 0.7; at most 2."""
     top_p: _builtins.float
     """Optional. Smallest set of tokens with at least this probability is sampled from. Default 1; above 0, at most 1."""
     seed: _builtins.int
@@ -182,6 +184,7 @@ class Answer(_message.Message):
     FIRST_TOKEN_LATENCY_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/answers/{answer}`."""
     text: _builtins.str
@@ -192,6 +195,8 @@ class Answer(_message.Message):
     """Version that answered. Format: `projects/{project}/models/{model}/versions/{version}`."""
     release: _builtins.str
     """Release under which it serves, or empty. Format: `projects/{project}/models/{model}/releases/{release}`."""
+    prompt_version: _builtins.str
+    """Prompt that went before the conversation, or empty. Format: `projects/{project}/prompts/{prompt}/versions/{version}`."""
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
         """Tokens used."""
@@ -230,10 +235,11 @@ class Answer(_message.Message):
         first_token_latency: _duration_pb2.Duration | None = ...,
         latency: _duration_pb2.Duration | None = ...,
         first_token_probabilities: _abc.Iterable[Global___TokenProbability] | None = ...,
+        prompt_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "first_token_latency", b"first_token_latency", "latency", b"latency", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "create_time", b"create_time", "finish_reason", b"finish_reason", "first_token_latency", b"first_token_latency", "first_token_probabilities", b"first_token_probabilities", "latency", b"latency", "model_version", b"model_version", "name", b"name", "release", b"release", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "create_time", b"create_time", "finish_reason", b"finish_reason", "first_token_latency", b"first_token_latency", "first_token_probabilities", b"first_token_probabilities", "latency", b"latency", "model_version", b"model_version", "name", b"name", "prompt_version", b"prompt_version", "release", b"release", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

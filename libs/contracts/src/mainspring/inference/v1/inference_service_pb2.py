@@ -27,10 +27,11 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mainspring.common.v1 import access_pb2 as mainspring_dot_common_dot_v1_dot_access__pb2
 from mainspring.common.v1 import chat_pb2 as mainspring_dot_common_dot_v1_dot_chat__pb2
+from mainspring.common.v1 import unit_pb2 as mainspring_dot_common_dot_v1_dot_unit__pb2
 from mainspring.inference.v1 import answer_pb2 as mainspring_dot_inference_dot_v1_dot_answer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/mainspring/inference/v1/inference_service.proto\x12\x17mainspring.inference.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!mainspring/common/v1/access.proto\x1a\x1fmainspring/common/v1/chat.proto\x1a$mainspring/inference/v1/answer.proto\"\xbb\x04\n\x15GenerateAnswerRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12I\n\x05model\x18\x02 \x01(\tB:\xe2\x41\x01\x02\xbaH3r12/^projects/[^/]+/models/[^/]+(/versions/[^/]+)?$\x12\x42\n\x08messages\x18\x03 \x03(\x0b\x32!.mainspring.common.v1.ChatMessageB\r\xe2\x41\x01\x01\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\nraw_prompt\x18\x04 \x01(\tB\r\xe2\x41\x01\x01\xbaH\x06r\x04\x18\xc0\x84=\x12\x43\n\x08sampling\x18\x05 \x01(\x0b\x32+.mainspring.inference.v1.SamplingParametersB\x04\xe2\x41\x01\x01\x12>\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\'.mainspring.inference.v1.ContextRequestB\x04\xe2\x41\x01\x01\x12\x1d\n\x07session\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12$\n\x0ctop_logprobs\x18\x08 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00:y\xbaHv\x1at\n\x19\x61nswer_request.one_prompt\x12!set either messages or raw_prompt\x1a\x34(size(this.messages) > 0) != (this.raw_prompt != \'\')\"I\n\x16GenerateAnswerResponse\x12/\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1f.mainspring.inference.v1.Answer\"\xb9\x04\n\x13StreamAnswerRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12I\n\x05model\x18\x02 \x01(\tB:\xe2\x41\x01\x02\xbaH3r12/^projects/[^/]+/models/[^/]+(/versions/[^/]+)?$\x12\x42\n\x08messages\x18\x03 \x03(\x0b\x32!.mainspring.common.v1.ChatMessageB\r\xe2\x41\x01\x01\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\nraw_prompt\x18\x04 \x01(\tB\r\xe2\x41\x01\x01\xbaH\x06r\x04\x18\xc0\x84=\x12\x43\n\x08sampling\x18\x05 \x01(\x0b\x32+.mainspring.inference.v1.SamplingParametersB\x04\xe2\x41\x01\x01\x12>\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\'.mainspring.inference.v1.ContextRequestB\x04\xe2\x41\x01\x01\x12\x1d\n\x07session\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12$\n\x0ctop_logprobs\x18\x08 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00:y\xbaHv\x1at\n\x19\x61nswer_request.one_prompt\x12!set either messages or raw_prompt\x1a\x34(size(this.messages) > 0) != (this.raw_prompt != \'\')\"c\n\x14StreamAnswerResponse\x12\x0f\n\x05\x64\x65lta\x18\x01 \x01(\tH\x00\x12\x31\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1f.mainspring.inference.v1.AnswerH\x00\x42\x07\n\x05\x65vent\"F\n\x17ListServedModelsRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\"W\n\x18ListServedModelsResponse\x12;\n\rserved_models\x18\x01 \x03(\x0b\x32$.mainspring.inference.v1.ServedModel\"u\n\x0bServedModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xff\x02\n\x10InferenceService\x12w\n\x0eGenerateAnswer\x12..mainspring.inference.v1.GenerateAnswerRequest\x1a/.mainspring.inference.v1.GenerateAnswerResponse\"\x04\x88\xb5\x18\x02\x12s\n\x0cStreamAnswer\x12,.mainspring.inference.v1.StreamAnswerRequest\x1a-.mainspring.inference.v1.StreamAnswerResponse\"\x04\x88\xb5\x18\x02\x30\x01\x12}\n\x10ListServedModels\x12\x30.mainspring.inference.v1.ListServedModelsRequest\x1a\x31.mainspring.inference.v1.ListServedModelsResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/mainspring/inference/v1/inference_service.proto\x12\x17mainspring.inference.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!mainspring/common/v1/access.proto\x1a\x1fmainspring/common/v1/chat.proto\x1a\x1fmainspring/common/v1/unit.proto\x1a$mainspring/inference/v1/answer.proto\"\x98\x06\n\x15GenerateAnswerRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12I\n\x05model\x18\x02 \x01(\tB:\xe2\x41\x01\x02\xbaH3r12/^projects/[^/]+/models/[^/]+(/versions/[^/]+)?$\x12\x42\n\x08messages\x18\x03 \x03(\x0b\x32!.mainspring.common.v1.ChatMessageB\r\xe2\x41\x01\x01\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\nraw_prompt\x18\x04 \x01(\tB\r\xe2\x41\x01\x01\xbaH\x06r\x04\x18\xc0\x84=\x12\x43\n\x08sampling\x18\x05 \x01(\x0b\x32+.mainspring.inference.v1.SamplingParametersB\x04\xe2\x41\x01\x01\x12>\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\'.mainspring.inference.v1.ContextRequestB\x04\xe2\x41\x01\x01\x12\x1d\n\x07session\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12$\n\x0ctop_logprobs\x18\x08 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x34\n\x04unit\x18\t \x01(\x0b\x32 .mainspring.common.v1.ServedUnitB\x04\xe2\x41\x01\x01:\x9f\x02\xbaH\x9b\x02\x1at\n\x19\x61nswer_request.one_prompt\x12!set either messages or raw_prompt\x1a\x34(size(this.messages) > 0) != (this.raw_prompt != \'\')\x1a\xa2\x01\n\x1e\x61nswer_request.unit_of_version\x12Ja model\'s releases say what it answers with; name a version to give a unit\x1a\x34!has(this.unit) || this.model.contains(\'/versions/\')\"I\n\x16GenerateAnswerResponse\x12/\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1f.mainspring.inference.v1.Answer\"\x96\x06\n\x13StreamAnswerRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12I\n\x05model\x18\x02 \x01(\tB:\xe2\x41\x01\x02\xbaH3r12/^projects/[^/]+/models/[^/]+(/versions/[^/]+)?$\x12\x42\n\x08messages\x18\x03 \x03(\x0b\x32!.mainspring.common.v1.ChatMessageB\r\xe2\x41\x01\x01\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\nraw_prompt\x18\x04 \x01(\tB\r\xe2\x41\x01\x01\xbaH\x06r\x04\x18\xc0\x84=\x12\x43\n\x08sampling\x18\x05 \x01(\x0b\x32+.mainspring.inference.v1.SamplingParametersB\x04\xe2\x41\x01\x01\x12>\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\'.mainspring.inference.v1.ContextRequestB\x04\xe2\x41\x01\x01\x12\x1d\n\x07session\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12$\n\x0ctop_logprobs\x18\x08 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x34\n\x04unit\x18\t \x01(\x0b\x32 .mainspring.common.v1.ServedUnitB\x04\xe2\x41\x01\x01:\x9f\x02\xbaH\x9b\x02\x1at\n\x19\x61nswer_request.one_prompt\x12!set either messages or raw_prompt\x1a\x34(size(this.messages) > 0) != (this.raw_prompt != \'\')\x1a\xa2\x01\n\x1e\x61nswer_request.unit_of_version\x12Ja model\'s releases say what it answers with; name a version to give a unit\x1a\x34!has(this.unit) || this.model.contains(\'/versions/\')\"c\n\x14StreamAnswerResponse\x12\x0f\n\x05\x64\x65lta\x18\x01 \x01(\tH\x00\x12\x31\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1f.mainspring.inference.v1.AnswerH\x00\x42\x07\n\x05\x65vent\"F\n\x17ListServedModelsRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\"W\n\x18ListServedModelsResponse\x12;\n\rserved_models\x18\x01 \x03(\x0b\x32$.mainspring.inference.v1.ServedModel\"u\n\x0bServedModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xff\x02\n\x10InferenceService\x12w\n\x0eGenerateAnswer\x12..mainspring.inference.v1.GenerateAnswerRequest\x1a/.mainspring.inference.v1.GenerateAnswerResponse\"\x04\x88\xb5\x18\x02\x12s\n\x0cStreamAnswer\x12,.mainspring.inference.v1.StreamAnswerRequest\x1a-.mainspring.inference.v1.StreamAnswerResponse\"\x04\x88\xb5\x18\x02\x30\x01\x12}\n\x10ListServedModels\x12\x30.mainspring.inference.v1.ListServedModelsRequest\x1a\x31.mainspring.inference.v1.ListServedModelsResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,8 +54,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEANSWERREQUEST'].fields_by_name['session']._serialized_options = b'\342A\001\001\272H\005r\003\030\310\001'
   _globals['_GENERATEANSWERREQUEST'].fields_by_name['top_logprobs']._loaded_options = None
   _globals['_GENERATEANSWERREQUEST'].fields_by_name['top_logprobs']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_GENERATEANSWERREQUEST'].fields_by_name['unit']._loaded_options = None
+  _globals['_GENERATEANSWERREQUEST'].fields_by_name['unit']._serialized_options = b'\342A\001\001'
   _globals['_GENERATEANSWERREQUEST']._loaded_options = None
-  _globals['_GENERATEANSWERREQUEST']._serialized_options = b'\272Hv\032t\n\031answer_request.one_prompt\022!set either messages or raw_prompt\0324(size(this.messages) > 0) != (this.raw_prompt != \'\')'
+  _globals['_GENERATEANSWERREQUEST']._serialized_options = b'\272H\233\002\032t\n\031answer_request.one_prompt\022!set either messages or raw_prompt\0324(size(this.messages) > 0) != (this.raw_prompt != \'\')\032\242\001\n\036answer_request.unit_of_version\022Ja model\'s releases say what it answers with; name a version to give a unit\0324!has(this.unit) || this.model.contains(\'/versions/\')'
   _globals['_STREAMANSWERREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_STREAMANSWERREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\024r\0222\020^projects/[^/]+$'
   _globals['_STREAMANSWERREQUEST'].fields_by_name['model']._loaded_options = None
@@ -71,8 +74,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMANSWERREQUEST'].fields_by_name['session']._serialized_options = b'\342A\001\001\272H\005r\003\030\310\001'
   _globals['_STREAMANSWERREQUEST'].fields_by_name['top_logprobs']._loaded_options = None
   _globals['_STREAMANSWERREQUEST'].fields_by_name['top_logprobs']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_STREAMANSWERREQUEST'].fields_by_name['unit']._loaded_options = None
+  _globals['_STREAMANSWERREQUEST'].fields_by_name['unit']._serialized_options = b'\342A\001\001'
   _globals['_STREAMANSWERREQUEST']._loaded_options = None
-  _globals['_STREAMANSWERREQUEST']._serialized_options = b'\272Hv\032t\n\031answer_request.one_prompt\022!set either messages or raw_prompt\0324(size(this.messages) > 0) != (this.raw_prompt != \'\')'
+  _globals['_STREAMANSWERREQUEST']._serialized_options = b'\272H\233\002\032t\n\031answer_request.one_prompt\022!set either messages or raw_prompt\0324(size(this.messages) > 0) != (this.raw_prompt != \'\')\032\242\001\n\036answer_request.unit_of_version\022Ja model\'s releases say what it answers with; name a version to give a unit\0324!has(this.unit) || this.model.contains(\'/versions/\')'
   _globals['_LISTSERVEDMODELSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTSERVEDMODELSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\024r\0222\020^projects/[^/]+$'
   _globals['_INFERENCESERVICE'].methods_by_name['GenerateAnswer']._loaded_options = None
@@ -81,20 +86,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFERENCESERVICE'].methods_by_name['StreamAnswer']._serialized_options = b'\210\265\030\002'
   _globals['_INFERENCESERVICE'].methods_by_name['ListServedModels']._loaded_options = None
   _globals['_INFERENCESERVICE'].methods_by_name['ListServedModels']._serialized_options = b'\210\265\030\001'
-  _globals['_GENERATEANSWERREQUEST']._serialized_start=278
-  _globals['_GENERATEANSWERREQUEST']._serialized_end=849
-  _globals['_GENERATEANSWERRESPONSE']._serialized_start=851
-  _globals['_GENERATEANSWERRESPONSE']._serialized_end=924
-  _globals['_STREAMANSWERREQUEST']._serialized_start=927
-  _globals['_STREAMANSWERREQUEST']._serialized_end=1496
-  _globals['_STREAMANSWERRESPONSE']._serialized_start=1498
-  _globals['_STREAMANSWERRESPONSE']._serialized_end=1597
-  _globals['_LISTSERVEDMODELSREQUEST']._serialized_start=1599
-  _globals['_LISTSERVEDMODELSREQUEST']._serialized_end=1669
-  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_start=1671
-  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_end=1758
-  _globals['_SERVEDMODEL']._serialized_start=1760
-  _globals['_SERVEDMODEL']._serialized_end=1877
-  _globals['_INFERENCESERVICE']._serialized_start=1880
-  _globals['_INFERENCESERVICE']._serialized_end=2263
+  _globals['_GENERATEANSWERREQUEST']._serialized_start=311
+  _globals['_GENERATEANSWERREQUEST']._serialized_end=1103
+  _globals['_GENERATEANSWERRESPONSE']._serialized_start=1105
+  _globals['_GENERATEANSWERRESPONSE']._serialized_end=1178
+  _globals['_STREAMANSWERREQUEST']._serialized_start=1181
+  _globals['_STREAMANSWERREQUEST']._serialized_end=1971
+  _globals['_STREAMANSWERRESPONSE']._serialized_start=1973
+  _globals['_STREAMANSWERRESPONSE']._serialized_end=2072
+  _globals['_LISTSERVEDMODELSREQUEST']._serialized_start=2074
+  _globals['_LISTSERVEDMODELSREQUEST']._serialized_end=2144
+  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_start=2146
+  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_end=2233
+  _globals['_SERVEDMODEL']._serialized_start=2235
+  _globals['_SERVEDMODEL']._serialized_end=2352
+  _globals['_INFERENCESERVICE']._serialized_start=2355
+  _globals['_INFERENCESERVICE']._serialized_end=2738
 # @@protoc_insertion_point(module_scope)

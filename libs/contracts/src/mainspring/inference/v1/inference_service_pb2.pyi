@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from mainspring.common.v1 import chat_pb2 as _chat_pb2
+from mainspring.common.v1 import unit_pb2 as _unit_pb2
 from mainspring.inference.v1 import answer_pb2 as _answer_pb2
 import builtins as _builtins
 import sys
@@ -35,10 +36,13 @@ class GenerateAnswerRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. Format: `projects/{project}`."""
     model: _builtins.str
-    """Required. `projects/{project}/models/{model}` follows releases; `.../versions/{version}` names one deployed version."""
+    """Required. `projects/{project}/models/{model}` follows releases, and is answered with what the release names beside its version;
+    `.../versions/{version}` names one deployed version and nothing else.
+    """
     raw_prompt: _builtins.str
     """Optional. Text to continue as it stands, without a chat template; at most 1,000,000 characters."""
     session: _builtins.str
@@ -57,6 +61,10 @@ class GenerateAnswerRequest(_message.Message):
     def context(self) -> _answer_pb2.ContextRequest:
         """Optional. Passages to put before the question; only with `messages`."""
 
+    @_builtins.property
+    def unit(self) -> _unit_pb2.ServedUnit:
+        """Optional. For a version: what to answer with, as a release of it would. How evaluations measure what would be released."""
+
     def __init__(
         self,
         *,
@@ -68,10 +76,11 @@ class GenerateAnswerRequest(_message.Message):
         context: _answer_pb2.ContextRequest | None = ...,
         session: _builtins.str = ...,
         top_logprobs: _builtins.int = ...,
+        unit: _unit_pb2.ServedUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "sampling", b"sampling", "unit", b"unit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "messages", b"messages", "model", b"model", "parent", b"parent", "raw_prompt", b"raw_prompt", "sampling", b"sampling", "session", b"session", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "messages", b"messages", "model", b"model", "parent", b"parent", "raw_prompt", b"raw_prompt", "sampling", b"sampling", "session", b"session", "top_logprobs", b"top_logprobs", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,10 +124,13 @@ class StreamAnswerRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. Format: `projects/{project}`."""
     model: _builtins.str
-    """Required. `projects/{project}/models/{model}` follows releases; `.../versions/{version}` names one deployed version."""
+    """Required. `projects/{project}/models/{model}` follows releases, and is answered with what the release names beside its version;
+    `.../versions/{version}` names one deployed version and nothing else.
+    """
     raw_prompt: _builtins.str
     """Optional. Text to continue as it stands, without a chat template; at most 1,000,000 characters."""
     session: _builtins.str
@@ -137,6 +149,10 @@ class StreamAnswerRequest(_message.Message):
     def context(self) -> _answer_pb2.ContextRequest:
         """Optional. Passages to put before the question; only with `messages`."""
 
+    @_builtins.property
+    def unit(self) -> _unit_pb2.ServedUnit:
+        """Optional. For a version: what to answer with, as a release of it would. How evaluations measure what would be released."""
+
     def __init__(
         self,
         *,
@@ -148,10 +164,11 @@ class StreamAnswerRequest(_message.Message):
         context: _answer_pb2.ContextRequest | None = ...,
         session: _builtins.str = ...,
         top_logprobs: _builtins.int = ...,
+        unit: _unit_pb2.ServedUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "sampling", b"sampling", "unit", b"unit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "messages", b"messages", "model", b"model", "parent", b"parent", "raw_prompt", b"raw_prompt", "sampling", b"sampling", "session", b"session", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "messages", b"messages", "model", b"model", "parent", b"parent", "raw_prompt", b"raw_prompt", "sampling", b"sampling", "session", b"session", "top_logprobs", b"top_logprobs", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

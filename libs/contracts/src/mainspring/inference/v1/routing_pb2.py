@@ -22,17 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mainspring.common.v1 import unit_pb2 as mainspring_dot_common_dot_v1_dot_unit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mainspring/inference/v1/routing.proto\x12\x17mainspring.inference.v1\"_\n\x0cRoutingTable\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12.\n\x06routes\x18\x03 \x03(\x0b\x32\x1e.mainspring.inference.v1.Route\"\xce\x01\n\x05Route\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x0f\n\x07percent\x18\x03 \x01(\x05\x12\x14\n\x0ctriton_model\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\x05\x12\x15\n\rchat_template\x18\x06 \x01(\t\x12\x11\n\tbos_token\x18\x07 \x01(\t\x12\x11\n\teos_token\x18\x08 \x01(\t\x12\x12\n\ndimensions\x18\t \x01(\x05\x12\r\n\x05\x63ycle\x18\n \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mainspring/inference/v1/routing.proto\x12\x17mainspring.inference.v1\x1a\x1fmainspring/common/v1/unit.proto\"_\n\x0cRoutingTable\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12.\n\x06routes\x18\x03 \x03(\x0b\x32\x1e.mainspring.inference.v1.Route\"\xfe\x01\n\x05Route\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x0f\n\x07percent\x18\x03 \x01(\x05\x12\x14\n\x0ctriton_model\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\x05\x12\x15\n\rchat_template\x18\x06 \x01(\t\x12\x11\n\tbos_token\x18\x07 \x01(\t\x12\x11\n\teos_token\x18\x08 \x01(\t\x12\x12\n\ndimensions\x18\t \x01(\x05\x12\r\n\x05\x63ycle\x18\n \x01(\t\x12.\n\x04unit\x18\x0b \x01(\x0b\x32 .mainspring.common.v1.ServedUnitb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mainspring.inference.v1.routing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROUTINGTABLE']._serialized_start=66
-  _globals['_ROUTINGTABLE']._serialized_end=161
-  _globals['_ROUTE']._serialized_start=164
-  _globals['_ROUTE']._serialized_end=370
+  _globals['_ROUTINGTABLE']._serialized_start=99
+  _globals['_ROUTINGTABLE']._serialized_end=194
+  _globals['_ROUTE']._serialized_start=197
+  _globals['_ROUTE']._serialized_end=451
 # @@protoc_insertion_point(module_scope)

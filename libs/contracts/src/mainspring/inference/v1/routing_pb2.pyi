@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from mainspring.common.v1 import unit_pb2 as _unit_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -68,6 +69,7 @@ class Route(_message.Message):
     EOS_TOKEN_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     CYCLE_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Version. Format: `projects/{project}/models/{model}/versions/{version}`."""
     release: _builtins.str
@@ -88,6 +90,10 @@ class Route(_message.Message):
     """Length of the vectors, for embedding models."""
     cycle: _builtins.str
     """The turn of the loop in which it was released (a UUID), or empty."""
+    @_builtins.property
+    def unit(self) -> _unit_pb2.ServedUnit:
+        """What goes with the version into answers to the model's own name; absent for nothing."""
+
     def __init__(
         self,
         *,
@@ -101,10 +107,11 @@ class Route(_message.Message):
         eos_token: _builtins.str = ...,
         dimensions: _builtins.int = ...,
         cycle: _builtins.str = ...,
+        unit: _unit_pb2.ServedUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bos_token", b"bos_token", "chat_template", b"chat_template", "context_tokens", b"context_tokens", "cycle", b"cycle", "dimensions", b"dimensions", "eos_token", b"eos_token", "model_version", b"model_version", "percent", b"percent", "release", b"release", "triton_model", b"triton_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bos_token", b"bos_token", "chat_template", b"chat_template", "context_tokens", b"context_tokens", "cycle", b"cycle", "dimensions", b"dimensions", "eos_token", b"eos_token", "model_version", b"model_version", "percent", b"percent", "release", b"release", "triton_model", b"triton_model", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,6 +89,10 @@ class LineageEdge(_message.Message):
         """A model version was compressed from the model version."""
         RELATION_APPROVED_BY: LineageEdge._Relation.ValueType  # 16
         """A release was approved by the approval."""
+        RELATION_PROMPTED_BY: LineageEdge._Relation.ValueType  # 17
+        """A release puts the prompt version before conversations."""
+        RELATION_CONTEXT_FROM: LineageEdge._Relation.ValueType  # 18
+        """A release takes context from the collection."""
 
     class Relation(_Relation, metaclass=_RelationEnumTypeWrapper):
         """Relation says what part."""
@@ -127,6 +131,10 @@ class LineageEdge(_message.Message):
     """A model version was compressed from the model version."""
     RELATION_APPROVED_BY: LineageEdge.Relation.ValueType  # 16
     """A release was approved by the approval."""
+    RELATION_PROMPTED_BY: LineageEdge.Relation.ValueType  # 17
+    """A release puts the prompt version before conversations."""
+    RELATION_CONTEXT_FROM: LineageEdge.Relation.ValueType  # 18
+    """A release takes context from the collection."""
 
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int

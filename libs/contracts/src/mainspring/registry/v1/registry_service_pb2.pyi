@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mainspring.common.v1 import unit_pb2 as _unit_pb2
 from mainspring.registry.v1 import lineage_pb2 as _lineage_pb2
 from mainspring.registry.v1 import model_pb2 as _model_pb2
 from mainspring.registry.v1 import release_pb2 as _release_pb2
@@ -869,6 +870,62 @@ class GetReleaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReleaseResponse: _TypeAlias = GetReleaseResponse  # noqa: Y015
+
+@_typing.final
+class GetServedUnitsRequest(_message.Message):
+    """Request of RegistryService.GetServedUnits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/models/{model}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServedUnitsRequest: _TypeAlias = GetServedUnitsRequest  # noqa: Y015
+
+@_typing.final
+class GetServedUnitsResponse(_message.Message):
+    """Response of RegistryService.GetServedUnits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEXT_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    ACTIVE_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    active_model_version: _builtins.str
+    """Version of the active release, or empty. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    @_builtins.property
+    def next(self) -> _unit_pb2.ServedUnit:
+        """What the model's policy has its next release name; empty without a policy or a unit in it."""
+
+    @_builtins.property
+    def active(self) -> _unit_pb2.ServedUnit:
+        """What the active release names; empty without one."""
+
+    def __init__(
+        self,
+        *,
+        next: _unit_pb2.ServedUnit | None = ...,
+        active: _unit_pb2.ServedUnit | None = ...,
+        active_model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "next", b"next"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_model_version", b"active_model_version", "next", b"next"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServedUnitsResponse: _TypeAlias = GetServedUnitsResponse  # noqa: Y015
 
 @_typing.final
 class ListReleasesRequest(_message.Message):

@@ -115,6 +115,11 @@ class RegistryServiceStub:
                 request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetReleaseRequest.SerializeToString,
                 response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetReleaseResponse.FromString,
                 _registered_method=True)
+        self.GetServedUnits = channel.unary_unary(
+                '/mainspring.registry.v1.RegistryService/GetServedUnits',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetServedUnitsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetServedUnitsResponse.FromString,
+                _registered_method=True)
         self.ListReleases = channel.unary_unary(
                 '/mainspring.registry.v1.RegistryService/ListReleases',
                 request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.ListReleasesRequest.SerializeToString,
@@ -303,6 +308,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServedUnits(self, request, context):
+        """Says what goes live with a model's versions: now, and with the next release. It is what evaluations measure.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListReleases(self, request, context):
         """Lists a model's releases, newest first.
         """
@@ -485,6 +497,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.GetRelease,
                     request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetReleaseRequest.FromString,
                     response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetReleaseResponse.SerializeToString,
+            ),
+            'GetServedUnits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServedUnits,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetServedUnitsRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetServedUnitsResponse.SerializeToString,
             ),
             'ListReleases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReleases,
@@ -990,6 +1007,33 @@ class RegistryService:
             '/mainspring.registry.v1.RegistryService/GetRelease',
             mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetReleaseRequest.SerializeToString,
             mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServedUnits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/GetServedUnits',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetServedUnitsRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetServedUnitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,8 @@ class RegistryServiceStub:
     """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED."""
     GetRelease: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetReleaseRequest, _registry_service_pb2.GetReleaseResponse]
     """Reads a release."""
+    GetServedUnits: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetServedUnitsRequest, _registry_service_pb2.GetServedUnitsResponse]
+    """Says what goes live with a model's versions: now, and with the next release. It is what evaluations measure."""
     ListReleases: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListReleasesRequest, _registry_service_pb2.ListReleasesResponse]
     """Lists a model's releases, newest first."""
     RevokeRelease: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RevokeReleaseRequest, _registry_service_pb2.RevokeReleaseResponse]
@@ -135,6 +137,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED."""
     GetRelease: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetReleaseRequest, _registry_service_pb2.GetReleaseResponse]  # type: ignore[assignment]
     """Reads a release."""
+    GetServedUnits: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetServedUnitsRequest, _registry_service_pb2.GetServedUnitsResponse]  # type: ignore[assignment]
+    """Says what goes live with a model's versions: now, and with the next release. It is what evaluations measure."""
     ListReleases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListReleasesRequest, _registry_service_pb2.ListReleasesResponse]  # type: ignore[assignment]
     """Lists a model's releases, newest first."""
     RevokeRelease: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RevokeReleaseRequest, _registry_service_pb2.RevokeReleaseResponse]  # type: ignore[assignment]
@@ -298,6 +302,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.GetReleaseResponse, _abc.Awaitable[_registry_service_pb2.GetReleaseResponse]]:
         """Reads a release."""
+
+    @_abc_1.abstractmethod
+    def GetServedUnits(
+        self,
+        request: _registry_service_pb2.GetServedUnitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.GetServedUnitsResponse, _abc.Awaitable[_registry_service_pb2.GetServedUnitsResponse]]:
+        """Says what goes live with a model's versions: now, and with the next release. It is what evaluations measure."""
 
     @_abc_1.abstractmethod
     def ListReleases(

@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mainspring.common.v1 import access_pb2 as _access_pb2
 from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 from mainspring.common.v1 import statistics_pb2 as _statistics_pb2
+from mainspring.common.v1 import unit_pb2 as _unit_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -142,25 +143,52 @@ Global___ApprovalRule: _TypeAlias = ApprovalRule  # noqa: Y015
 
 @_typing.final
 class ServingUnit(_message.Message):
-    """ServingUnit is what a release names beside the model version, so that the whole goes live, and back, as one."""
+    """ServingUnit is what a release names beside the model version, so that the whole is measured, goes live, and back, as one. Doors apply it to
+    questions that name the model; who names a version is answered by that version alone.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PromptVariablesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     COLLECTION_FIELD_NUMBER: _builtins.int
     GUARD_POLICY_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    PROMPT_VARIABLES_FIELD_NUMBER: _builtins.int
     prompt_version: _builtins.str
     """Optional. Prompt that goes before the conversation. Format: `projects/{project}/prompts/{prompt}/versions/{version}`."""
     collection: _builtins.str
-    """Optional. Collection whose index gives context. Format: `projects/{project}/collections/{collection}`."""
+    """Optional. Collection whose passages go before questions that name no collection of their own. Format: `projects/{project}/collections/{collection}`."""
     guard_policy: _builtins.str
-    """Optional. Name of the guard policy that questions and answers pass; at most 200 characters."""
+    """Optional. Name of a guard policy. Doors have none to apply, so a unit that names one is refused (UNIT_NOT_SERVABLE)."""
     temperature: _builtins.float
-    """Optional. Sampling temperature. Absent for the caller's choice."""
+    """Optional. Temperature for callers that name none."""
     max_output_tokens: _builtins.int
-    """Optional. Most tokens of an answer; 0 for the caller's choice."""
+    """Optional. Most tokens of an answer, for callers that name none, and the most that a caller can have; 0 for no word on it."""
+    @_builtins.property
+    def prompt_variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Optional. Values for the prompt's variables, all of them; at most 50 of at most 10,000 characters."""
+
     def __init__(
         self,
         *,
@@ -169,10 +197,11 @@ class ServingUnit(_message.Message):
         guard_policy: _builtins.str = ...,
         temperature: _builtins.float | None = ...,
         max_output_tokens: _builtins.int = ...,
+        prompt_variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "collection", b"collection", "guard_policy", b"guard_policy", "max_output_tokens", b"max_output_tokens", "prompt_version", b"prompt_version", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "collection", b"collection", "guard_policy", b"guard_policy", "max_output_tokens", b"max_output_tokens", "prompt_variables", b"prompt_variables", "prompt_version", b"prompt_version", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
@@ -458,6 +487,7 @@ class Release(_message.Message):
     RELEASED_BY_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    SERVED_UNIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/models/{model}/releases/{release}`; releases count from 1 without gaps."""
     model_version: _builtins.str
@@ -492,6 +522,10 @@ class Release(_message.Message):
     def unit(self) -> Global___ServingUnit:
         """Output only. What goes live with the version."""
 
+    @_builtins.property
+    def served_unit(self) -> _unit_pb2.ServedUnit:
+        """Output only. The unit as doors apply it, with the prompt's text; it is part of what is signed."""
+
     def __init__(
         self,
         *,
@@ -507,10 +541,11 @@ class Release(_message.Message):
         released_by: _builtins.str = ...,
         approvals: _abc.Iterable[_builtins.str] | None = ...,
         unit: Global___ServingUnit | None = ...,
+        served_unit: _unit_pb2.ServedUnit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "proof", b"proof", "unit", b"unit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "proof", b"proof", "served_unit", b"served_unit", "unit", b"unit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "create_time", b"create_time", "cycle", b"cycle", "end_reason", b"end_reason", "gate_decision", b"gate_decision", "model_version", b"model_version", "name", b"name", "previous_release", b"previous_release", "proof", b"proof", "released_by", b"released_by", "state", b"state", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "create_time", b"create_time", "cycle", b"cycle", "end_reason", b"end_reason", "gate_decision", b"gate_decision", "model_version", b"model_version", "name", b"name", "previous_release", b"previous_release", "proof", b"proof", "released_by", b"released_by", "served_unit", b"served_unit", "state", b"state", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,113 @@
+"""What goes live with a version: filled in, measured, signed, and released as one."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mainspring.events.v1 import registry_events_pb2 as events
+from mainspring_registry.application.prompts import Prompts
+from mainspring_registry.domain.catalogue import ModelVersion
+from mainspring_registry.domain.gate import GateDecision
+from mainspring_registry.domain.policies import ServingUnit
+from mainspring_registry.domain.prompts import PromptText
+from mainspring_svckit.errors import InvalidInput, PreconditionFailed
+from mainspring_svckit.values import NO_UNIT, Message, ServedUnit
+
+from .world import ANNA, BASE, MODEL, POLICY, SUITE, World, evidence
+
+PROMPT = "projects/p/prompts/q"
+TEXT = PromptText((Message("system", "You write {{ language }}."), Message("user", "a"), Message("assistant", "b")))
+UNIT = ServingUnit(f"{PROMPT}/versions/1", "projects/p/collections/c", "", 0.0, 64, {"language": "Python"})
+SERVED = ServedUnit(
+    f"{PROMPT}/versions/1", (Message("system", "You write Python."), *TEXT.messages[1:]), UNIT.collection, 0.0, 64
+)
+
+
+@pytest.fixture
+async def prompts(world: World) -> Prompts:
+    made = Prompts(world.ports)
+    await made.create(PROMPT, TEXT, "", "anna")
+    return made
+
+
+async def measure(
+    world: World, version: ModelVersion, candidate: ServedUnit, baseline: ServedUnit, *, of: str = BASE
+) -> GateDecision | None:
+    found = replace(
+        evidence(version, 0.1, of), candidate_unit_sha256=candidate.sha256, baseline_unit_sha256=baseline.sha256
+    )
+    return await world.gate.apply(version.name, SUITE, found, "cycle")
+
+
+async def test_a_release_is_signed_and_told_of_with_its_prompt_in_full(world: World, prompts: Prompts) -> None:
+    await world.put_policy(replace(POLICY, unit=UNIT))
+    version = await world.version()
+    assert (await world.gate.units(MODEL)).next == SERVED
+    await measure(world, version, SERVED, SERVED)
+    (release,) = await world.ports.releases.all()
+    assert (release.unit, release.served_unit) == (UNIT, SERVED)
+    signed = world.notary.releases[0].details["served_unit"]
+    assert signed["prompt"][0] == {"role": "system", "content": "You write Python."}
+    (told,) = world.said(events.ModelReleased)
+    assert [message.content for message in told.unit.prompt] == ["You write Python.", "a", "b"]
+    units = await world.gate.units(MODEL)
+    assert (units.active, units.active_model_version) == (SERVED, version.name)
+
+
+async def test_i7_evidence_with_another_prompt_or_sampling_releases_nothing(world: World, prompts: Prompts) -> None:
+    await world.put_policy(replace(POLICY, unit=UNIT))
+    version = await world.version()
+    for other in (NO_UNIT, replace(SERVED, temperature=0.5), replace(SERVED, prompt=SERVED.prompt[:1])):
+        decision = await measure(world, version, other, other)
+        assert decision is not None
+        assert {reason.split(":")[0] for reason in decision.reasons} == {"unit"}
+    with pytest.raises(PreconditionFailed, match="unit: the version was measured with another prompt"):
+        await world.releases.create(MODEL, version.name, ANNA)
+
+
+async def test_a_better_prompt_for_the_version_that_serves_is_a_release(world: World, prompts: Prompts) -> None:
+    await world.put_policy(POLICY)
+    version = await world.version()
+    await measure(world, version, NO_UNIT, NO_UNIT)
+    await world.put_policy(replace(POLICY, unit=UNIT))
+    decision = await measure(world, version, SERVED, SERVED, of=version.name)
+    assert decision is not None
+    assert "than serves" in decision.reasons[0], "the baseline must be asked as it serves"
+    await measure(world, version, SERVED, NO_UNIT, of=version.name)
+    assert [told.unit.prompt_version for told in world.said(events.ModelReleased)] == ["", SERVED.prompt_version]
+    with pytest.raises(PreconditionFailed, match="active already"):
+        await world.releases.create(MODEL, version.name, ANNA)
+    await world.releases.revoke(f"{MODEL}/releases/2", "worse", ANNA)
+    assert (await world.gate.units(MODEL)).active == NO_UNIT
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"guard_policy": "strict"}, "UNIT_NOT_SERVABLE"),
+        ({"prompt_version": f"{PROMPT}/versions/2"}, "UNIT_NOT_SERVABLE"),
+        ({"prompt_version": ""}, "UNIT_NOT_SERVABLE"),
+        ({"prompt_variables": {"language": "x" * 100_000}}, "UNIT_NOT_SERVABLE"),
+        ({"prompt_variables": {}}, "UNIT_NOT_SERVABLE"),
+        ({"prompt_variables": {"language": "C", "tone": "dry"}}, "UNIT_NOT_SERVABLE"),
+        ({"prompt_version": "projects/other/prompts/q/versions/1"}, "PROJECTS_MIXED"),
+        ({"collection": "projects/other/collections/c"}, "PROJECTS_MIXED"),
+    ],
+)
+async def test_a_unit_that_no_door_can_apply_is_refused(
+    world: World, prompts: Prompts, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await world.put_policy(replace(POLICY, unit=replace(UNIT, **changes)))
+    assert caught.value.reason == reason
+
+
+async def test_a_policy_from_before_units_were_checked_releases_nothing(world: World) -> None:
+    await world.ports.policies.put(replace(POLICY, unit=ServingUnit(guard_policy="strict")))
+    version = await world.version()
+    decision = await measure(world, version, NO_UNIT, NO_UNIT)
+    assert decision is not None
+    assert decision.reasons == (
+        "unit: doors have no guard policies to apply, so 'strict' cannot go live; leave it out",
+    )
