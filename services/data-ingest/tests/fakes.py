@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mainspring_data_ingest.application.files import refused_line
-from mainspring_data_ingest.application.ports import OnProgress, Refined, RefinedShard
+from mainspring_data_ingest.application.ports import OnProgress, Refined, RefinedShard, StepFiles
 from mainspring_data_ingest.domain.datasets import Tally
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
 from mainspring_data_ingest.domain.report import Report, TextStatistics
 from mainspring_data_ingest.domain.splits import Split
-from mainspring_svckit.values import ArtifactRef, Progress
+from mainspring_svckit.values import Progress
 from mainspring_testkit.fakes import FakeArtifacts
 
 
@@ -25,14 +25,14 @@ class FakeRefiner:
         self.failure: Exception | None = None
         self.seen: list[Ingestion] = []
         self.meanwhile: Any = None
-        self.manifests: dict[str, ArtifactRef] = {}
+        self.step_files: dict[int, StepFiles] = {}
 
     @asynccontextmanager
     async def refine(
-        self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
+        self, work: Ingestion, files: Mapping[int, StepFiles], on_progress: OnProgress
     ) -> AsyncIterator[Refined]:
         self.seen.append(work)
-        self.manifests = dict(manifests)
+        self.step_files = dict(files)
         for source in work.sources:
             await self.files.read("p", source.artifact)
         await on_progress(Progress(done=1, unit="rows", phase="reading"))

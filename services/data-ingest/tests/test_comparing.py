@@ -31,7 +31,9 @@ class Fact(NamedTuple):
 
 def write_shards(folder: Path, split: Split, made: Sequence[Row], rows_per_shard: int = 50_000) -> list[RefinedShard]:
     """Shards of exactly these rows, by way of a chunk."""
-    candidates = [Candidate(n, row, False, b"", Measure(0, 0, 0, 0, 0), ()) for n, row in enumerate(made)]
+    candidates = [
+        Candidate(n, row, False, b"", Measure(0, 0, 0, 0, 0), row.group_digest, ()) for n, row in enumerate(made)
+    ]
     chunks = ChunkFolder(folder / f"chunks-{split}")
     chunks.put(0, encode(RecordChunk(0, 0, 0, ()), RefinedChunk(candidates, [], [], TextStatistics()), {}))
     extras = tuple([name for name in EXTRAS if any(getattr(row.example, name) is not None for row in made)])

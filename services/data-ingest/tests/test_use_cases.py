@@ -12,15 +12,25 @@ from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
 from mainspring_data_ingest.application.files import RefusedRows, Uploads, refused_line
 from mainspring_data_ingest.application.ingestions import WORK_KIND, CreateIngestion, Ingestions
-from mainspring_data_ingest.application.ports import Ports
+from mainspring_data_ingest.application.ports import HeldOut, Ports, StepFiles
 from mainspring_data_ingest.application.recipes import Recipes
 from mainspring_data_ingest.application.reports import Reports
+from mainspring_data_ingest.application.step_files import StepFinder
 from mainspring_data_ingest.domain.columns import MESSAGES, ColumnMapping
 from mainspring_data_ingest.domain.ingestions import Ingestion, IngestionState, Source, SourceFormat
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
 from mainspring_data_ingest.domain.report import Report
-from mainspring_data_ingest.domain.steps import Decontamination, LanguageFilter, RecipeStep
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_data_ingest.domain.steps import (
+    Balance,
+    BalanceBy,
+    BalanceClusters,
+    Decontamination,
+    LanguageFilter,
+    RecipeStep,
+    TokenStatistics,
+)
 from mainspring_svckit.errors import (
     EtagMismatch,
     IllegalTransition,
@@ -45,6 +55,7 @@ from mainspring_testkit.fakes import (
 from .fakes import FakeRefiner
 
 DATASET = "projects/p/datasets/d"
+SUITE = "projects/p/evaluationSuites/s/versions/1"
 RECIPE = IngestionRecipe("projects/p/ingestionRecipes/r", DATASET, ColumnMapping("in", "out"))
 
 
@@ -303,16 +314,62 @@ async def test_a_version_from_before_there_were_reports_has_none(world: World) -
         await Reports(world.ports, FakePlotter()).read(done.dataset_version, plot=False)
 
 
-async def test_the_refiner_gets_the_manifests_of_evaluation_sets(world: World) -> None:
+async def test_the_refiner_gets_every_split_that_a_step_keeps_out(world: World) -> None:
     held_out = (await world.ran(await world.asked("held out"))).dataset_version
-    recipe = replace(RECIPE, name="projects/p/ingestionRecipes/s", steps=(Decontamination(dataset_version=held_out),))
-    await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
-    source = await world.source("a")
-    wish = CreateIngestion("p", "i9", recipe.name, (source,), "cycle-9")
-    await world.ran(await world.ingestions.create(wish))
     found = await world.ports.versions.get(held_out)
     assert found is not None
-    assert world.refiner.manifests == {held_out: found.value.manifest}
+    manifest = found.value.manifest
+
+    class Suites:
+        async def splits_of(self, suite_version: str) -> tuple[tuple[str, Split], ...]:
+            assert suite_version == SUITE
+            return ((held_out, Split.TRAIN),)
+
+    steps = (
+        Decontamination(dataset_version=held_out),
+        Decontamination(dataset_version=held_out, splits=("VALIDATION", "TEST")),
+        Decontamination(evaluation_suite_version=SUITE),
+    )
+    assert await StepFinder(world.ports, suites=Suites()).find(replace(RECIPE, steps=steps)) == {
+        0: StepFiles(held_out=(HeldOut(held_out, Split.TEST, manifest),)),
+        1: StepFiles(held_out=(HeldOut(held_out, Split.VALIDATION, manifest), HeldOut(held_out, Split.TEST, manifest))),
+        2: StepFiles(held_out=(HeldOut(held_out, Split.TRAIN, manifest),)),
+    }
+    recipe = replace(RECIPE, name="projects/p/ingestionRecipes/s", steps=steps[:1])
+    await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
+    wish = CreateIngestion("p", "i9", recipe.name, (await world.source("a"),), "cycle-9")
+    await world.ran(await world.ingestions.create(wish))
+    assert world.refiner.step_files == {0: StepFiles(held_out=(HeldOut(held_out, Split.TEST, manifest),))}
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (Decontamination(evaluation_suite_version=SUITE), "EVALUATOR_NOT_CONFIGURED"),
+        (TokenStatistics(model_version="projects/p/models/m/versions/1"), "REGISTRY_NOT_CONFIGURED"),
+    ],
+)
+async def test_an_ingestion_that_needs_somebody_who_is_not_there_fails_and_says_so(
+    world: World, step: RecipeStep, reason: str
+) -> None:
+    recipe = replace(RECIPE, name="projects/p/ingestionRecipes/s", steps=(step,))
+    await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
+    wish = CreateIngestion("p", "i9", recipe.name, (await world.source("a"),), "cycle-9")
+    done = await world.ran(await world.ingestions.create(wish))
+    assert (done.state, done.error_reason) == (IngestionState.FAILED, reason)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Decontamination(evaluation_suite_version="projects/q/evaluationSuites/s/versions/1"),
+        TokenStatistics(model_version="projects/q/models/m/versions/1"),
+        Balance(BalanceBy.CLUSTER, max_rows=1, clusters=BalanceClusters("projects/q/models/m/versions/1")),
+    ],
+)
+async def test_a1_a_recipe_cannot_name_what_is_another_project_s(world: World, step: RecipeStep) -> None:
+    with pytest.raises(NotFound):
+        await Recipes(world.ports).put(replace(RECIPE, steps=(step,)), etag="", allow_missing=True)
 
 
 @pytest.mark.parametrize(

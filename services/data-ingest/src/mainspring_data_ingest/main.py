@@ -15,12 +15,13 @@ from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
 from mainspring_data_ingest.adapters.connections import Connections
 from mainspring_data_ingest.adapters.embeddings import EmbedderEmbeddings
 from mainspring_data_ingest.adapters.fetching import AllowedFetcher
-from mainspring_data_ingest.adapters.lineage import RegistryLineage
+from mainspring_data_ingest.adapters.lineage import RegistryLineage, RegistryTokenizers
 from mainspring_data_ingest.adapters.plotter import ChildPlotter
 from mainspring_data_ingest.adapters.previewer import ChildPreviewer
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_tools import ChildShardTools
+from mainspring_data_ingest.adapters.suites import EvaluatorSuites
 from mainspring_data_ingest.application import deletions, erasures
 from mainspring_data_ingest.application.annotations import AnnotationPorts, Annotations
 from mainspring_data_ingest.application.deletions import Removals
@@ -31,6 +32,7 @@ from mainspring_data_ingest.application.measurements import Measurements
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.reports import Reports
 from mainspring_data_ingest.application.sources import Sources
+from mainspring_data_ingest.application.step_files import StepFinder
 from mainspring_data_ingest.application.versions import Versions
 from mainspring_data_ingest.settings import DataIngestSettings
 from mainspring_data_ingest.transport.annotation_grpc import NAME as ANNOTATION
@@ -106,7 +108,13 @@ class _Plant:
     def ingestions(self) -> Ingestions:
         """Sources become versions."""
         ports = self.ports
-        ingestions = Ingestions(ports, ChildRefiner(self.files, self.scratch, self.embeddings()))
+        registry, evaluator = self.settings.registry_address, self.settings.evaluation_address
+        finder = StepFinder(
+            ports,
+            RegistryTokenizers(self.process.channel(registry), self.process.caller) if registry else None,
+            EvaluatorSuites(self.process.channel(evaluator), self.process.caller) if evaluator else None,
+        )
+        ingestions = Ingestions(ports, ChildRefiner(self.files, self.scratch, self.embeddings()), finder)
 
         async def ingest(lease: Lease) -> None:
             await ingestions.run(lease.item.key, lease)

@@ -13,7 +13,10 @@ class DataIngestSettings(ServiceSettings):
     """What data-ingest needs beyond what every service needs."""
 
     registry_address: str = Field(
-        "", description="host:port of the registry, asked which models learned from what is erased; empty asks nobody."
+        "", description="host:port of the registry, asked for tokenizers and who learned from what is erased; or empty."
+    )
+    evaluation_address: str = Field(
+        "", description="host:port of the evaluator, asked what suites ask that recipes keep out; empty asks nobody."
     )
     embedder_address: str = Field(
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,13 @@ TextColumn = Annotated[str, typer.Option(help="Column with text of a plain corpu
 RejectedColumn = Annotated[str, typer.Option(help="Column with a worse answer to the same prompt.")]
 DesirableColumn = Annotated[str, typer.Option(help="Column with a thumb on the answer.")]
 GroupColumn = Annotated[str, typer.Option(help="Column whose value keeps rows in one split.")]
+
+
+class Strata(StrEnum):
+    """What is shared out by itself."""
+
+    LABEL = "label"
+    SOURCE = "source"
 
 
 def register(datasets: typer.Typer) -> None:
@@ -100,8 +108,17 @@ def import_(
     ] = None,
     keep_out: Annotated[
         list[str] | None,
-        typer.Option(help="Evaluation set whose rows are refused: DATASET/VERSION or a file; may come several times."),
+        typer.Option(
+            help="Evaluation set whose rows are refused: DATASET/VERSION (its test split), DATASET/VERSION:SPLIT,"
+            " suite:SUITE/VERSION, or a file; may come several times."
+        ),
     ] = None,
+    stratify: Annotated[
+        Strata | None, typer.Option(help="Share out the rows of each answer, or of each source, by themselves.")
+    ] = None,
+    count_tokens: Annotated[
+        str, typer.Option(help="MODEL/VERSION whose tokenizer counts the rows' tokens in the report.")
+    ] = "",
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
     json_: Json = False,
@@ -112,13 +129,15 @@ def import_(
     options that make a new one, the columns are those that the shape of the records says; 'mainspring datasets preview'
     shows them before. 'mainspring apply' writes recipes with any steps.
     """
-    from mainspring_client.cleaning import steps_of
+    from mainspring_client.cleaning import DEFAULT_SPLIT, steps_of
     from mainspring_client.cli.data import print_version
     from mainspring_client.cli.output import Ticker, print_json
     from mainspring_client.cli.run import with_client
 
     columns = _columns(locals())
-    fresh = bool(columns or clean or language or keep_out or prompt_template or system_prompt)
+    fresh = bool(
+        columns or clean or language or keep_out or prompt_template or system_prompt or stratify or count_tokens
+    )
 
     async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
@@ -126,8 +145,10 @@ def import_(
             sent = await _send(mainspring, project, files or [], columns, 1, stack, ticker, query, known)
             if known is None:
                 held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
-                recipe = {"prompt_template": prompt_template, "system_prompt": system_prompt}
-                steps = steps_of(clean=clean, languages=language or (), keep_out=held_out)
+                recipe: dict[str, Any] = {"prompt_template": prompt_template, "system_prompt": system_prompt}
+                if stratify is not None:
+                    recipe["split"] = {**DEFAULT_SPLIT, "stratify_by": f"SPLIT_STRATA_{stratify.upper()}"}
+                steps = steps_of(clean=clean, languages=language or (), keep_out=held_out, tokenizer_of=count_tokens)
                 await _write_recipe(mainspring, project, dataset, sent, {**recipe, "steps": steps}, ticker)
             return await _ingest(mainspring, project, dataset, sent, ticker)
 
@@ -274,7 +295,11 @@ async def _held_out(mainspring: Mainspring, project: str, text: str) -> dict[str
     from google.protobuf import json_format
 
     if not Path(text).is_file():
-        return {"dataset_version": text}
+        if text.startswith("suite:"):
+            return {"evaluation_suite_version": text.removeprefix("suite:")}
+        version, _, splits = text.partition(":")
+        named = [f"SPLIT_{split.upper()}" for split in splits.split(",") if split]
+        return {"dataset_version": version, **({"splits": named} if named else {})}
     artifact = await mainspring.data.upload(project, Path(text))
     return {"file": json_format.MessageToDict(artifact, preserving_proto_field_name=True)}
 

@@ -192,7 +192,7 @@ def _keys(candidates: Sequence[Candidate], lines: Sequence[bytes]) -> Any:
     keys["line"] = [c.row.line for c in candidates]
     keys["bytes"] = [*map(len, lines)]
     keys["source"] = [c.row.source_index for c in candidates]
-    keys["split_place"] = [place_of(c.row.group_digest) for c in candidates]
+    keys["split_place"] = [place_of(c.split_digest) for c in candidates]
     keys["changed"] = [c.changed for c in candidates]
     for name in EXTRAS:  # Whether there is a value.
         keys[name] = [getattr(c.row.example, name) is not None for c in candidates]

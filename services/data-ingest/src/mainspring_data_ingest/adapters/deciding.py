@@ -104,9 +104,9 @@ class Decisions:
             counts.found["rows_seen_in_training"] = int(repeats.sum())
 
     def _splits(self) -> None:
-        """A row goes to its group's split; one whose prompt came before goes where the first one went, whatever its
-        group, so that no prompt is both learned from and tested on. Appending data cannot move a row: the first of its
-        prompt stays the first.
+        """A row goes to its group's split (with strata, to that of its group's first row); one whose prompt came before
+        goes where the first one went, whatever its group, so that no prompt is both learned from and tested on.
+        Appending data cannot move a row: the first of its prompt stays the first.
 
         What a model made is never measured on: it goes to the train split, or is refused when a held-out row before it
         has its prompt.
@@ -116,6 +116,9 @@ class Decisions:
         train = list(Split).index(Split.TRAIN)
         made = np.isin(self.candidates.column("source"), list(self._synthetic))
         self.split[made] = train
+        if self._recipe.split.stratify_by is not None:
+            for rows, values in self.candidates.repeated(self.candidates.keys("group_low", "group_high")):
+                self.split[rows] = self.split[firsts(rows, values)]
         for rows, values in self.candidates.repeated(self.candidates.keys("prompt_low", "prompt_high")):
             self.split[rows] = self.split[firsts(rows, values)]
         leaks = np.flatnonzero(made & (self.split != train) & (self.candidates.fate == KEPT))

@@ -18,11 +18,10 @@ from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.vectors import embed_file, embed_texts
 from mainspring_data_ingest.application.measurements import Embeddings
-from mainspring_data_ingest.application.ports import OnProgress, Refined
+from mainspring_data_ingest.application.ports import OnProgress, Refined, StepFiles
 from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
-from mainspring_data_ingest.domain.splits import Split
-from mainspring_data_ingest.domain.steps import Balance, Decontamination, RecipeStep, TokenStatistics, WordList
+from mainspring_data_ingest.domain.steps import Balance, Decontamination, RecipeStep
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.crash import crash_point
 from mainspring_svckit.errors import InsufficientStorage, InvalidInput, MainspringError, PreconditionFailed, Unavailable
@@ -43,13 +42,15 @@ class ChildRefiner:
 
     @asynccontextmanager
     async def refine(
-        self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
+        self, work: Ingestion, files: Mapping[int, StepFiles], on_progress: OnProgress
     ) -> AsyncIterator[Refined]:
         await self._check_embedder(work)
-        with self._scratch.folder(_key(work, manifests)) as folder:
+        with self._scratch.folder(_key(work, files)) as folder:
             sources = [await self._fetch(work, index, source, folder) for index, source in enumerate(work.sources)]
             held_out = [
-                tuple([file async for file in self._step_files(work, index, step, manifests, folder)])
+                tuple(
+                    [file async for file in self._step_files(work, index, step, files.get(index, StepFiles()), folder)]
+                )
                 for index, step in enumerate(work.recipe.steps)
             ]
             job = Job(work.recipe, tuple(sources), held_out=tuple(held_out))
@@ -66,27 +67,26 @@ class ChildRefiner:
         return SourceFile(path, title, source.format, source.columns, shown, source.synthetic)
 
     async def _step_files(
-        self, work: Ingestion, index: int, step: RecipeStep, manifests: Mapping[str, ArtifactRef], folder: Path
+        self, work: Ingestion, index: int, step: RecipeStep, needed: StepFiles, folder: Path
     ) -> AsyncIterator[SourceFile]:
         """The files of a step: those of its evaluation set, its word list, its tokenizer."""
         project = IngestionName.parse(work.name).project
-        if isinstance(step, WordList | TokenStatistics) and step.file is not None:
-            path = await self._files.fetch(project, step.file, folder / f"step-{index}")
+        if needed.file is not None and isinstance(step, Decontamination):
+            name = needed.file.filename
+            path = await self._files.fetch(project, needed.file, folder / f"held-out-{index}")
+            title = f"the evaluation set of step {index + 1}" + (f" ({name!r})" if name else "")
+            yield SourceFile(path, title, recognised(path, name, title), step.columns, name)
+        elif needed.file is not None:
+            path = await self._files.fetch(project, needed.file, folder / f"step-{index}")
             yield SourceFile(path, f"the file of step {index + 1}", SourceFormat.TEXT, None)
-        if not isinstance(step, Decontamination):
-            return
-        if step.file is not None:
-            path = await self._files.fetch(project, step.file, folder / f"held-out-{index}")
-            title = f"the evaluation set of step {index + 1}" + (
-                f" ({step.file.filename!r})" if step.file.filename else ""
-            )
-            yield SourceFile(path, title, recognised(path, step.file.filename, title), step.columns, step.file.filename)
-            return
-        manifest = json.loads(await self._files.read(project, manifests[step.dataset_version]))
-        for number, shard in enumerate(manifest["splits"][Split.TEST.value.lower()]):
-            artifact = ArtifactRef(shard["sha256"], shard["size_bytes"])
-            path = await self._files.fetch(project, artifact, folder / f"held-out-{index}-{number}")
-            yield SourceFile(path, f"the test split of {step.dataset_version}", SourceFormat.PARQUET, MESSAGES)
+        for place, held_out in enumerate(needed.held_out):
+            manifest = json.loads(await self._files.read(project, held_out.manifest))
+            split = held_out.split.value.lower()
+            for number, shard in enumerate(manifest["splits"][split]):
+                artifact = ArtifactRef(shard["sha256"], shard["size_bytes"])
+                path = await self._files.fetch(project, artifact, folder / f"held-out-{index}-{place}-{number}")
+                title = f"the {split} split of {held_out.dataset_version}"
+                yield SourceFile(path, title, SourceFormat.PARQUET, MESSAGES)
 
     async def _run(self, work: Ingestion, folder: Path, on_progress: OnProgress) -> None:
         # Standard error goes to a file: nobody reads it while the process runs. The child gets none of our secrets.
@@ -149,11 +149,11 @@ class ChildRefiner:
         await embed_file(self._embeddings, project, asked["model"], folder / asked["embed"])
 
 
-def _key(work: Ingestion, manifests: Mapping[str, ArtifactRef]) -> str:
+def _key(work: Ingestion, files: Mapping[int, StepFiles]) -> str:
     """Names all that chunks depend on, so that only the same work goes on where it was ended."""
     parts = [version("mainspring-data-ingest"), work.name, work.recipe.applied_sha256()]
     parts += [f"{source.artifact.sha256} {source.format} {source.columns}" for source in work.sources]
-    parts += [f"{name} {manifests[name].sha256}" for name in sorted(manifests)]
+    parts += [f"{number} {files[number]}" for number in sorted(files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mainspring_data_ingest.application.deletions import let_go_of_surplus, needed_files, readable
+from mainspring_data_ingest.application.deletions import let_go_of_surplus, needed_files
 from mainspring_data_ingest.application.ports import Ports, Refined, Refiner
+from mainspring_data_ingest.application.step_files import StepFinder
 from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.datasets import (
     Dataset,
@@ -54,8 +55,9 @@ class _Files:
 class Ingestions:
     """Use cases of ingestions."""
 
-    def __init__(self, ports: Ports, refiner: Refiner) -> None:
-        self._ports, self._refiner = ports, refiner
+    def __init__(self, ports: Ports, refiner: Refiner, finder: StepFinder | None = None) -> None:
+        """Takes the ports, what refines, and what finds the files of steps."""
+        self._ports, self._refiner, self._finder = ports, refiner, finder or StepFinder(ports)
 
     async def create(self, command: CreateIngestion) -> Ingestion:
         """Queues an ingestion.
@@ -113,13 +115,14 @@ class Ingestions:
                 async with lease.transaction():
                     await self._put(replace(work, progress=progress))
 
-            async with self._refiner.refine(work, await self._manifests(work), report) as refined:
+            files = await self._finder.find(work.recipe)
+            async with self._refiner.refine(work, files, report) as refined:
                 rows = refined.tally.input_rows
                 await report(Progress(done=rows, total=rows, unit="rows", phase="storing"))
-                files = await self._store(work, refined)
+                stored = await self._store(work, refined)
             try:
                 async with lease.complete():
-                    await self._publish(work, files, refined.tally)
+                    await self._publish(work, stored, refined.tally)
             except _BaseMoved:
                 continue  # Only a version published meanwhile leads here, so somebody always gets on.
             return
@@ -134,11 +137,6 @@ class Ingestions:
         async with lease.transaction():
             work = (await require(self._ports.ingestions, "Ingestion", name, lock=True)).value
             return await self._put((await self._on_newest(work)).started(self._ports.clock.now()))
-
-    async def _manifests(self, work: Ingestion) -> dict[str, ArtifactRef]:
-        """Manifests of the versions whose test splits the recipe keeps out."""
-        async with self._ports.transactions.transaction():
-            return {name: (await readable(self._ports, name)).manifest for name in work.recipe.evaluation_versions}
 
     async def _on_newest(self, work: Ingestion) -> Ingestion:
         """An ingestion that adds, adding to the newest version; another one as it is."""

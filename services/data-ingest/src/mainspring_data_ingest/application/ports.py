@@ -121,6 +121,50 @@ class Refined:
     report: Report
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """A split of a version that a step keeps out; `manifest` is that of the version."""
+
+    dataset_version: str
+    split: Split
+    manifest: ArtifactRef
+
+
+@dataclass(frozen=True)
+class StepFiles:
+    """What a step needs besides its parameters: a word list, a tokenizer or an evaluation set."""
+
+    file: ArtifactRef | None = None
+    held_out: tuple[HeldOut, ...] = ()
+
+
+class Tokenizers(Protocol):
+    """Knows the tokenizers of registered models."""
+
+    async def of(self, model_version: str) -> ArtifactRef:
+        """The `tokenizer.json` of a model version, or of its base.
+
+        Raises:
+            NotFound: There is no such version.
+            PreconditionFailed: MODEL_WITHOUT_TOKENIZER.
+            Unavailable: The registry cannot be asked now.
+        """
+        ...
+
+
+class Suites(Protocol):
+    """Knows what evaluation suites ask."""
+
+    async def splits_of(self, suite_version: str) -> tuple[tuple[str, Split], ...]:
+        """The dataset versions that a version of a suite takes items from, each with the split.
+
+        Raises:
+            NotFound: There is no such version.
+            Unavailable: The evaluator cannot be asked now.
+        """
+        ...
+
+
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 
@@ -128,13 +172,13 @@ class Refiner(Protocol):
     """Reads sources and writes rows, in a process of its own."""
 
     def refine(
-        self, work: Ingestion, manifests: Mapping[str, ArtifactRef], on_progress: OnProgress
+        self, work: Ingestion, files: Mapping[int, StepFiles], on_progress: OnProgress
     ) -> AbstractAsyncContextManager[Refined]:
         """The files made of an ingestion's sources; they are removed at the end of the block.
 
         Args:
             work: The ingestion.
-            manifests: Manifest of each version that the recipe's steps name.
+            files: What steps need, by their position in the recipe.
             on_progress: Hears how far it is.
 
         Raises:

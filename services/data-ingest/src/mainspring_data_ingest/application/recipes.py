@@ -6,7 +6,7 @@ from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.steps import KNOWN_LANGUAGES, LanguageFilter
 from mainspring_svckit.errors import FieldViolation, InvalidInput, NotFound
-from mainspring_svckit.names import DatasetName, DatasetVersionName, IngestionRecipeName
+from mainspring_svckit.names import DatasetName, DatasetVersionName, IngestionRecipeName, project_name_of
 from mainspring_svckit.repository import Stored, require
 
 _LANGUAGES = ", ".join(sorted(KNOWN_LANGUAGES))
@@ -33,6 +33,9 @@ class Recipes:
         for version in recipe.evaluation_versions:
             if DatasetVersionName.parse(version).project != project:
                 raise NotFound("DatasetVersion", version)
+        for kind, name_elsewhere in recipe.names_elsewhere:
+            if project_name_of(name_elsewhere) != f"projects/{project}":
+                raise NotFound(kind, name_elsewhere)
         for file in recipe.step_files:
             if not await self._ports.files.exists(project, file):
                 raise NotFound("Artifact", file.sha256)

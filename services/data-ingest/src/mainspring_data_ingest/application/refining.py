@@ -7,13 +7,14 @@ anywhere, in any order.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mainspring_data_ingest.application.ports import Step
 from mainspring_data_ingest.domain.columns import ColumnMapping
-from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitStrata
 from mainspring_data_ingest.domain.records import (
     NOT_UTF8,
     Record,
@@ -24,6 +25,7 @@ from mainspring_data_ingest.domain.records import (
 )
 from mainspring_data_ingest.domain.report import Measure, StepCounts, TextStatistics
 from mainspring_data_ingest.domain.rows import Draft, ExampleMaker, Row
+from mainspring_data_ingest.domain.steps import TextPart
 from mainspring_svckit.errors import InvalidInput
 
 
@@ -54,6 +56,7 @@ class Candidate:
         changed: Whether a step changed it.
         raw: Its first bytes, should it be refused later.
         measure: The measure of its texts.
+        split_digest: First 16 bytes of the SHA-256 that its split follows from.
         seen: Its texts where rows are compared, one for each step that does so.
     """
 
@@ -62,6 +65,7 @@ class Candidate:
     changed: bool
     raw: bytes
     measure: Measure
+    split_digest: bytes
     seen: tuple[Draft, ...]
 
 
@@ -85,7 +89,7 @@ class RowRefinery:
         compared.
         """
         self._makers = [ExampleMaker(recipe, own or recipe.columns) for own in columns]
-        self._steps = steps
+        self._steps, self._strata = steps, recipe.split.stratify_by
 
     def refine(self, chunk: RecordChunk) -> RefinedChunk:
         """Refines one chunk."""
@@ -121,7 +125,19 @@ class RowRefinery:
                 draft = _applied(step, counts, maker, draft)
         row = Row.of(maker.render(draft), source_index, record.line)
         changed = draft is not first
-        return Candidate(place, row, changed, record.raw, Measure.of(draft) if changed else measure, tuple(seen))
+        measure = Measure.of(draft) if changed else measure
+        return Candidate(place, row, changed, record.raw, measure, self._split_digest(draft, row), tuple(seen))
+
+    def _split_digest(self, draft: Draft, row: Row) -> bytes:
+        """Digest of the group, or of stratum and group."""
+        match self._strata:
+            case None:
+                return row.group_digest
+            case SplitStrata.LABEL:
+                stratum = draft.text(TextPart.ANSWER).strip().casefold()
+            case SplitStrata.SOURCE:
+                stratum = str(row.source_index)
+        return hashlib.sha256(hashlib.sha256(stratum.encode()).digest() + row.group_digest).digest()[:16]
 
 
 @dataclass

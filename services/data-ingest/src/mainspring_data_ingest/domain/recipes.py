@@ -5,10 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any
 
 from mainspring_data_ingest.domain.columns import ColumnMapping
-from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep, TokenStatistics, WordList
+from mainspring_data_ingest.domain.steps import (
+    Balance,
+    BalanceClusters,
+    Decontamination,
+    RecipeStep,
+    TokenStatistics,
+    WordList,
+)
 from mainspring_svckit.values import ArtifactRef
 
 DEFAULT_PROMPT_TEMPLATE = "{input}"
@@ -17,13 +25,21 @@ RULES = "mainspring.rows.v1"
 """Name of the rules by which records become rows; part of every recipe's digest, so a change of rules shows."""
 
 
+class SplitStrata(StrEnum):
+    """What is shared out by itself."""
+
+    LABEL = "LABEL"
+    SOURCE = "SOURCE"
+
+
 @dataclass(frozen=True)
 class SplitShares:
-    """How many of 100 groups go to each split; they add up to 100."""
+    """How many of 100 groups go to each split; they add up to 100. With strata, of 100 groups of each stratum."""
 
     train_percent: int = 80
     validation_percent: int = 10
     test_percent: int = 10
+    stratify_by: SplitStrata | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +57,24 @@ class IngestionRecipe:
 
     @property
     def evaluation_versions(self) -> tuple[str, ...]:
-        """Dataset versions whose test splits are kept out."""
+        """Dataset versions that steps keep out."""
         return tuple(s.dataset_version for s in self.steps if isinstance(s, Decontamination) and s.dataset_version)
+
+    @property
+    def names_elsewhere(self) -> tuple[tuple[str, str], ...]:
+        """What steps name that other services own: kind and name of each."""
+        found: list[tuple[str, str]] = []
+        for step in self.steps:
+            match step:
+                case Decontamination(evaluation_suite_version=name) if name:
+                    found.append(("EvaluationSuiteVersion", name))
+                case TokenStatistics(model_version=name) if name:
+                    found.append(("ModelVersion", name))
+                case Balance(clusters=BalanceClusters(embedding_model_version=name)):
+                    found.append(("ModelVersion", name))
+                case _:
+                    pass
+        return tuple(found)
 
     @property
     def step_files(self) -> tuple[ArtifactRef, ...]:
@@ -54,6 +86,8 @@ class IngestionRecipe:
         """As plain values. Steps stand in it only where there are some, so that digests made before steps stay."""
         values = asdict(self)
         values["columns"] = self.columns.as_json()
+        if self.split.stratify_by is None:
+            del values["split"]["stratify_by"]
         if not self.steps:
             del values["steps"]
         for step, written in zip(self.steps, values.get("steps", ()), strict=True):
@@ -69,6 +103,8 @@ class IngestionRecipe:
 
 
 _LATER = {
+    "decontamination": ("splits", "evaluation_suite_version"),
+    "token_statistics": ("model_version",),
     "balance": ("sample_rows", "min_weight", "max_repeats", "clusters"),
 }
 """Parameters that steps have got since there are recipes, by the steps' kinds."""

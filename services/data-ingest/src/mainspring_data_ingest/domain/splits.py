@@ -17,9 +17,11 @@ class Split(StrEnum):
     TEST = "TEST"
 
 
-def place_of(group_digest: bytes) -> int:
-    """The place of a group, 0 to 99. It follows from its SHA-256 alone, so nothing moves when data is added."""
-    return int.from_bytes(group_digest[:8]) % PLACES
+def place_of(digest: bytes) -> int:
+    """The place of a group, 0 to 99. It follows from its SHA-256 alone, or from that of its stratum and it; so nothing
+    moves when data is added.
+    """
+    return int.from_bytes(digest[:8]) % PLACES
 
 
 def splits_by_place(shares: SplitShares) -> tuple[Split, ...]:

@@ -159,14 +159,16 @@ class TokenStatistics:
     """Counts tokens.
 
     Attributes:
-        file: A model's `tokenizer.json`.
+        file: A model's `tokenizer.json`; or else `model_version`.
         max_tokens: Most tokens of a row; 0 for no limit.
         part: What is counted.
+        model_version: A registered model version whose tokenizer it is.
     """
 
-    file: ArtifactRef
+    file: ArtifactRef | None = None
     max_tokens: int = 0
     part: TextPart = TextPart.ALL
+    model_version: str = ""
     kind: Literal["token_statistics"] = "token_statistics"
 
 
@@ -249,11 +251,13 @@ class Decontamination:
     """Refuses rows that an evaluation set holds.
 
     Attributes:
-        dataset_version: The version whose test split is the evaluation set; or else `file`.
+        dataset_version: The version whose splits are the evaluation set; or else `file` or `evaluation_suite_version`.
         file: An uploaded evaluation set.
         columns: Its columns, where they differ from the recipe's.
         ngram_words: Words in a row that are compared as one.
         ngram_overlap: Share of an evaluation example's n-grams from which a row is a leak.
+        splits: Splits of `dataset_version`, by name; the test split when empty.
+        evaluation_suite_version: A version of an evaluation suite, all of whose dataset items are the evaluation set.
     """
 
     dataset_version: str = ""
@@ -261,6 +265,8 @@ class Decontamination:
     columns: ColumnMapping | None = None
     ngram_words: int = 8
     ngram_overlap: float = 0.8
+    splits: tuple[str, ...] = ()
+    evaluation_suite_version: str = ""
     kind: Literal["decontamination"] = "decontamination"
 
 

@@ -11,6 +11,7 @@ from mainspring_data_ingest.domain.recipes import (
     DEFAULT_PROMPT_TEMPLATE,
     IngestionRecipe,
     SplitShares,
+    SplitStrata,
 )
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
 from mainspring_data_ingest.domain.splits import Split
@@ -39,7 +40,14 @@ def recipe_from_proto(message: recipe_pb2.IngestionRecipe) -> IngestionRecipe:
         columns=columns_from_proto(message.columns),
         prompt_template=message.prompt_template or DEFAULT_PROMPT_TEMPLATE,
         system_prompt=message.system_prompt,
-        split=SplitShares(split.train_percent, split.validation_percent, split.test_percent)
+        split=SplitShares(
+            split.train_percent,
+            split.validation_percent,
+            split.test_percent,
+            SplitStrata(recipe_pb2.SplitStrata.Name(split.stratify_by).removeprefix("SPLIT_STRATA_"))
+            if split.stratify_by
+            else None,
+        )
         if message.HasField("split")
         else SplitShares(),
         max_field_characters=message.max_field_characters or DEFAULT_MAX_FIELD_CHARACTERS,
@@ -60,6 +68,7 @@ def recipe_to_proto(stored: Stored[IngestionRecipe]) -> recipe_pb2.IngestionReci
             train_percent=recipe.split.train_percent,
             validation_percent=recipe.split.validation_percent,
             test_percent=recipe.split.test_percent,
+            stratify_by=recipe_pb2.SplitStrata.Value(f"SPLIT_STRATA_{recipe.split.stratify_by or 'UNSPECIFIED'}"),
         ),
         max_field_characters=recipe.max_field_characters,
         steps=map(step_to_proto, recipe.steps),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
-from mainspring.data.v1 import recipe_pb2
+from mainspring.data.v1 import dataset_pb2, recipe_pb2
 from mainspring_data_ingest.domain import steps as domain
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.quality import QualityRule
@@ -44,6 +44,8 @@ def _print(step: domain.RecipeStep) -> Any:
             columns=columns_to_proto(step.columns) if step.columns is not None else None,
             ngram_words=step.ngram_words,
             ngram_overlap=step.ngram_overlap,
+            splits=[dataset_pb2.Split.Value(f"SPLIT_{split}") for split in step.splits],
+            evaluation_suite_version=step.evaluation_suite_version,
         )
     if isinstance(step, domain.Balance):
         by = recipe_pb2.BalanceBy.Value(f"BALANCE_BY_{step.by}")
@@ -105,8 +107,10 @@ def _print(step: domain.RecipeStep) -> Any:
             file = artifact_to_proto(step.file) if step.file is not None else None
             return recipe_pb2.WordList(words=step.words, file=file, min_hits=step.min_hits, part=part)
         case domain.TokenStatistics():
-            file = artifact_to_proto(step.file)
-            return recipe_pb2.TokenStatistics(file=file, max_tokens=step.max_tokens, part=part)
+            file = artifact_to_proto(step.file) if step.file is not None else None
+            return recipe_pb2.TokenStatistics(
+                file=file, max_tokens=step.max_tokens, part=part, model_version=step.model_version
+            )
 
 
 def _language(message: recipe_pb2.LanguageFilter) -> domain.LanguageFilter:
@@ -173,7 +177,8 @@ def _word_list(message: recipe_pb2.WordList) -> domain.WordList:
 
 def _token_statistics(message: recipe_pb2.TokenStatistics) -> domain.TokenStatistics:
     part = _part(message.part, domain.TextPart.ALL)
-    return domain.TokenStatistics(artifact_from_proto(message.file), message.max_tokens, part)
+    file = artifact_from_proto(message.file) if message.HasField("file") else None
+    return domain.TokenStatistics(file, message.max_tokens, part, message.model_version)
 
 
 def _balance(message: recipe_pb2.Balance) -> domain.Balance:
@@ -199,6 +204,8 @@ def _decontamination(message: recipe_pb2.Decontamination) -> domain.Decontaminat
         columns_from_proto(message.columns) if message.HasField("columns") else None,
         message.ngram_words or 8,
         message.ngram_overlap or 0.8,
+        tuple(dataset_pb2.Split.Name(split).removeprefix("SPLIT_") for split in message.splits),
+        message.evaluation_suite_version,
     )
 
 

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
+from mainspring.data.v1 import dataset_pb2 as _dataset_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SplitStrata:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SplitStrataEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SplitStrata.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPLIT_STRATA_UNSPECIFIED: _SplitStrata.ValueType  # 0
+    """Not set; everything together."""
+    SPLIT_STRATA_LABEL: _SplitStrata.ValueType  # 1
+    """The rows of each answer, without regard to case."""
+    SPLIT_STRATA_SOURCE: _SplitStrata.ValueType  # 2
+    """The rows of each source."""
+
+class SplitStrata(_SplitStrata, metaclass=_SplitStrataEnumTypeWrapper):
+    """SplitStrata says what is shared out by itself."""
+
+SPLIT_STRATA_UNSPECIFIED: SplitStrata.ValueType  # 0
+"""Not set; everything together."""
+SPLIT_STRATA_LABEL: SplitStrata.ValueType  # 1
+"""The rows of each answer, without regard to case."""
+SPLIT_STRATA_SOURCE: SplitStrata.ValueType  # 2
+"""The rows of each source."""
+Global___SplitStrata: _TypeAlias = SplitStrata  # noqa: Y015
 
 class _TextPart:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -331,22 +356,29 @@ class SplitShares(_message.Message):
     TRAIN_PERCENT_FIELD_NUMBER: _builtins.int
     VALIDATION_PERCENT_FIELD_NUMBER: _builtins.int
     TEST_PERCENT_FIELD_NUMBER: _builtins.int
+    STRATIFY_BY_FIELD_NUMBER: _builtins.int
     train_percent: _builtins.int
     """Required. Share of groups to learn from, in percent."""
     validation_percent: _builtins.int
     """Required. Share of groups for validation, in percent."""
     test_percent: _builtins.int
     """Required. Share of groups for test, in percent."""
+    stratify_by: Global___SplitStrata.ValueType
+    """Optional. Shares out each stratum by itself: the hash that decides is of the stratum and the group. A group whose rows are of several strata goes
+    where its first row goes. As no row may move when data is added, a stratum meets its shares on average; the fewer groups it has, the further it
+    may be off. Default: no strata.
+    """
     def __init__(
         self,
         *,
         train_percent: _builtins.int = ...,
         validation_percent: _builtins.int = ...,
         test_percent: _builtins.int = ...,
+        stratify_by: Global___SplitStrata.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["test_percent", b"test_percent", "train_percent", b"train_percent", "validation_percent", b"validation_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stratify_by", b"stratify_by", "test_percent", b"test_percent", "train_percent", b"train_percent", "validation_percent", b"validation_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -636,13 +668,18 @@ class TokenStatistics(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Optional. Most tokens of a row. Default: no limit."""
     part: Global___TextPart.ValueType
     """Optional. Which messages are counted, without what a chat template adds. Default: all."""
+    model_version: _builtins.str
+    """Optional. Registered version of the model that shall learn, whose tokenizer is used; an adapter has its base's. Format:
+    `projects/{project}/models/{model}/versions/{version}`.
+    """
     @_builtins.property
     def file(self) -> _artifact_pb2.Artifact:
-        """Required. The `tokenizer.json` of the model that shall learn, uploaded or from a registered model's files."""
+        """Optional. The `tokenizer.json` of the model that shall learn, uploaded or from a registered model's files. Either this or `model_version`."""
 
     def __init__(
         self,
@@ -650,10 +687,11 @@ class TokenStatistics(_message.Message):
         file: _artifact_pb2.Artifact | None = ...,
         max_tokens: _builtins.int = ...,
         part: Global___TextPart.ValueType = ...,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "max_tokens", b"max_tokens", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "max_tokens", b"max_tokens", "model_version", b"model_version", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -797,14 +835,20 @@ class Decontamination(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     NGRAM_WORDS_FIELD_NUMBER: _builtins.int
     NGRAM_OVERLAP_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
+    EVALUATION_SUITE_VERSION_FIELD_NUMBER: _builtins.int
     dataset_version: _builtins.str
-    """Optional. Evaluation set: the test split of a version. Format: `projects/{project}/datasets/{dataset}/versions/{version}`. Either this or
-    `file`.
+    """Optional. Evaluation set: splits of a version. Format: `projects/{project}/datasets/{dataset}/versions/{version}`. Exactly one of this, `file`
+    and `evaluation_suite_version` is set.
     """
     ngram_words: _builtins.int
     """Optional. Words in a row that are compared as one. Default: 8; 3 to 50."""
     ngram_overlap: _builtins.float
     """Optional. Share of an example's words in a row from which a row is a leak, above 0 and at most 1. Default: 0.8."""
+    evaluation_suite_version: _builtins.str
+    """Optional. Evaluation set: everything that a suite takes from dataset versions. Format:
+    `projects/{project}/evaluationSuites/{suite}/versions/{version}`.
+    """
     @_builtins.property
     def file(self) -> _artifact_pb2.Artifact:
         """Optional. Evaluation set: an uploaded file, in any format that sources may have; it is recognised by its name and its bytes."""
@@ -812,6 +856,10 @@ class Decontamination(_message.Message):
     @_builtins.property
     def columns(self) -> Global___ColumnMapping:
         """Optional. Columns of the file where they differ from the recipe's."""
+
+    @_builtins.property
+    def splits(self) -> _containers.RepeatedScalarFieldContainer[_dataset_pb2.Split.ValueType]:
+        """Optional. Splits of `dataset_version` that are the evaluation set. Default: the test split."""
 
     def __init__(
         self,
@@ -821,10 +869,12 @@ class Decontamination(_message.Message):
         columns: Global___ColumnMapping | None = ...,
         ngram_words: _builtins.int = ...,
         ngram_overlap: _builtins.float = ...,
+        splits: _abc.Iterable[_dataset_pb2.Split.ValueType] | None = ...,
+        evaluation_suite_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset_version", b"dataset_version", "file", b"file", "ngram_overlap", b"ngram_overlap", "ngram_words", b"ngram_words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset_version", b"dataset_version", "evaluation_suite_version", b"evaluation_suite_version", "file", b"file", "ngram_overlap", b"ngram_overlap", "ngram_words", b"ngram_words", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

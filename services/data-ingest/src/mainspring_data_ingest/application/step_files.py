@@ -1,0 +1,69 @@
+"""Use case of finding what a recipe's steps need from elsewhere: evaluation sets, tokenizers."""
+
+from __future__ import annotations
+
+from mainspring_data_ingest.application.deletions import readable
+from mainspring_data_ingest.application.ports import HeldOut, Ports, StepFiles, Suites, Tokenizers
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep, TokenStatistics, WordList
+from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.values import ArtifactRef
+
+
+class StepFinder:
+    """Finds what steps need."""
+
+    def __init__(self, ports: Ports, tokenizers: Tokenizers | None = None, suites: Suites | None = None) -> None:
+        """Takes the ports, and who knows tokenizers and suites; recipes that need one that is not there are refused."""
+        self._ports, self._tokenizers, self._suites = ports, tokenizers, suites
+
+    async def find(self, recipe: IngestionRecipe) -> dict[int, StepFiles]:
+        """What the steps need, by their position.
+
+        Raises:
+            PreconditionFailed: A version's rows are deleted, a suite asks no dataset, or somebody who knows is not
+                configured.
+            MainspringError: As `Tokenizers.of` and `Suites.splits_of`.
+        """
+        return {number: await self._of(step) for number, step in enumerate(recipe.steps)}
+
+    async def _of(self, step: RecipeStep) -> StepFiles:
+        match step:
+            case WordList():
+                return StepFiles(step.file)
+            case TokenStatistics(file=None):
+                return StepFiles(await self._tokenizer(step.model_version))
+            case TokenStatistics():
+                return StepFiles(step.file)
+            case Decontamination():
+                return StepFiles(step.file, await self._held_out(step))
+            case _:
+                return StepFiles()
+
+    async def _tokenizer(self, model_version: str) -> ArtifactRef:
+        if self._tokenizers is None:
+            message = "token_statistics by model_version needs MAINSPRING_REGISTRY_ADDRESS of data-ingest; set it"
+            raise PreconditionFailed("REGISTRY_NOT_CONFIGURED", message)
+        return await self._tokenizers.of(model_version)
+
+    async def _held_out(self, step: Decontamination) -> tuple[HeldOut, ...]:
+        if step.evaluation_suite_version:
+            wanted = await self._asked(step.evaluation_suite_version)
+        else:
+            splits = tuple(map(Split, step.splits)) or (Split.TEST,)
+            wanted = tuple((step.dataset_version, split) for split in splits if step.dataset_version)
+        async with self._ports.transactions.transaction():
+            return tuple([HeldOut(name, split, (await readable(self._ports, name)).manifest) for name, split in wanted])
+
+    async def _asked(self, suite_version: str) -> tuple[tuple[str, Split], ...]:
+        if self._suites is None:
+            message = "decontamination by a suite needs MAINSPRING_EVALUATION_ADDRESS of data-ingest; set it"
+            raise PreconditionFailed("EVALUATOR_NOT_CONFIGURED", message)
+        found = await self._suites.splits_of(suite_version)
+        if not found:
+            message = (
+                f"{suite_version} names no dataset version, so there is nothing to keep out; name a version or a file"
+            )
+            raise PreconditionFailed("SUITE_WITHOUT_DATASET", message)
+        return found

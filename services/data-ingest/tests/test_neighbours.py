@@ -1,0 +1,70 @@
+"""What other services know, asked as they are asked: real gRPC, behind it an object of the test."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mainspring.common.v1 import artifact_pb2
+from mainspring.data.v1 import dataset_pb2
+from mainspring.evaluation.v1 import evaluation_service_pb2, suite_pb2
+from mainspring.registry.v1 import model_pb2, registry_service_pb2
+from mainspring_data_ingest.adapters.lineage import TOKENIZER, RegistryTokenizers
+from mainspring_data_ingest.adapters.suites import EvaluatorSuites
+from mainspring_data_ingest.domain.splits import Split
+from mainspring_svckit.errors import NotFound, PreconditionFailed
+from mainspring_testkit.neighbours import ServeNeighbours
+
+SUITE, MODEL = "projects/p/evaluationSuites/s", "projects/p/models/m/versions"
+VERSION = "projects/p/datasets/d/versions"
+
+
+def suite(number: int, **fields: Any) -> suite_pb2.EvaluationSuiteVersion:
+    what = suite_pb2.EvaluationSuite(name=SUITE, **fields)
+    return suite_pb2.EvaluationSuiteVersion(name=f"{SUITE}/versions/{number}", evaluation_suite=what)
+
+
+async def test_a_suite_s_datasets_are_those_of_the_version_that_is_named(neighbours: ServeNeighbours) -> None:
+    items = suite_pb2.DatasetItems(dataset_version=f"{VERSION}/2", split=dataset_pb2.SPLIT_VALIDATION)
+    sources = [
+        suite_pb2.ItemSource(task="own", dataset=items),
+        suite_pb2.ItemSource(task="plain", dataset=suite_pb2.DatasetItems(dataset_version=f"{VERSION}/3")),
+        suite_pb2.ItemSource(task="harm", safety=suite_pb2.SafetyItems(set=suite_pb2.SafetyItems.SET_JAILBREAK)),
+    ]
+    pages = {"": [suite(3)], "more": [suite(2, dataset_version=f"{VERSION}/1", sources=sources), suite(1)]}
+
+    async def listed(request: Any, context: Any) -> Any:
+        assert request.parent == SUITE
+        return evaluation_service_pb2.ListEvaluationSuiteVersionsResponse(
+            evaluation_suite_versions=pages[request.page_token], next_page_token="" if request.page_token else "more"
+        )
+
+    found = await neighbours(SimpleNamespace(ListEvaluationSuiteVersions=listed), "evaluation.v1.EvaluationService")
+    suites = EvaluatorSuites(found.channel, found.caller)
+    assert await suites.splits_of(f"{SUITE}/versions/2") == (
+        (f"{VERSION}/1", Split.TEST),
+        (f"{VERSION}/2", Split.VALIDATION),
+        (f"{VERSION}/3", Split.TEST),
+    )
+    assert await suites.splits_of(f"{SUITE}/versions/3") == ()
+    with pytest.raises(NotFound):
+        await suites.splits_of(f"{SUITE}/versions/9")
+
+
+async def test_an_adapter_has_the_tokenizer_of_its_base(neighbours: ServeNeighbours) -> None:
+    file = artifact_pb2.Artifact(sha256="a" * 64, size_bytes=7)
+    versions = {
+        f"{MODEL}/1": model_pb2.ModelVersion(name=f"{MODEL}/1", artifacts={TOKENIZER: file}),
+        f"{MODEL}/2": model_pb2.ModelVersion(name=f"{MODEL}/2", base_model_version=f"{MODEL}/1"),
+        f"{MODEL}/3": model_pb2.ModelVersion(name=f"{MODEL}/3", artifacts={"gguf": file}),
+    }
+
+    async def got(request: Any, context: Any) -> Any:
+        return registry_service_pb2.GetModelVersionResponse(model_version=versions[request.name])
+
+    found = await neighbours(SimpleNamespace(GetModelVersion=got), "registry.v1.RegistryService")
+    tokenizers = RegistryTokenizers(found.channel, found.caller)
+    assert (await tokenizers.of(f"{MODEL}/2")).sha256 == "a" * 64
+    with pytest.raises(PreconditionFailed) as caught:
+        await tokenizers.of(f"{MODEL}/3")
+    assert caught.value.reason == "MODEL_WITHOUT_TOKENIZER"
