@@ -19,6 +19,7 @@ from mainspring_trainer.adapters import postgres
 from mainspring_trainer.adapters.announcements import OutboxAnnouncements
 from mainspring_trainer.adapters.catalogues import IngestedDatasets, RegistryModels
 from mainspring_trainer.adapters.child import ChildProcesses, Limits
+from mainspring_trainer.adapters.cluster import Cluster
 from mainspring_trainer.adapters.files import CachedFiles
 from mainspring_trainer.adapters.mlflow import MlflowTracker
 from mainspring_trainer.adapters.optuna_search import OptunaSearch
@@ -62,7 +63,7 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
         models=RegistryModels(process.channel(settings.registry_address), process.caller),
         datasets=IngestedDatasets(process.channel(settings.data_ingest_address), process.caller),
         files=CachedFiles(ArtifactStore(settings.artifact_url), settings.cache_dir, settings.cache_max_bytes),
-        children=ChildProcesses(settings.worker_python, settings.scratch_dir, _limits(settings)),
+        children=ChildProcesses(settings.worker_python, settings.scratch_dir, _limits(settings), _cluster(settings)),
         wishes=StoredWishes(database, listener, runs_kept),
         search=OptunaSearch(),
         work=WorkQueue(database),
@@ -169,6 +170,17 @@ def _policy(settings: TrainerSettings) -> Policy:
             currency=settings.currency,
         ),
         mirrored=bool(settings.mlflow_url),
+    )
+
+
+def _cluster(settings: TrainerSettings) -> Cluster | None:
+    if settings.executor == "local":
+        return None
+    return Cluster(
+        address=settings.ray_address,
+        token=settings.ray_token.get_secret_value(),
+        workers=settings.ray_workers,
+        wait_s=settings.ray_wait_s,
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from mainspring_svckit.settings import ServiceSettings
 
@@ -36,6 +37,14 @@ class TrainerSettings(ServiceSettings):
     checkpoint_grace_s: float = Field(12, gt=0, description="Time for a last checkpoint when stopping.")
     stop_grace_s: float = Field(18.0, gt=0, le=600, description="Time for everything in flight when stopping.")
 
+    executor: str = Field(
+        "local", pattern="^(local|ray)$", description="Where runs compute: here, or on a Ray cluster."
+    )
+    ray_address: str = Field("", description="The cluster: ray://host:port, or host:port from one of its machines.")
+    ray_token: SecretStr = Field(SecretStr(""), description="Its token; empty when it asks for none.")
+    ray_workers: int = Field(1, ge=1, le=64, description="Workers that learn a run together, by shares of its rows.")
+    ray_wait_s: float = Field(60, gt=0, le=3600, description="Longest wait for all of them; then who is there begins.")
+
     runs_at_a_time: int = Field(1, ge=1, le=64, description="Runs that one replica works on at a time.")
     runs_per_project: int = Field(
         0, ge=0, description="Runs of one project that all replicas together work on at a time; 0 for no limit."
@@ -57,6 +66,12 @@ class TrainerSettings(ServiceSettings):
         "", pattern="^(|https?://.+)$", description="MLflow server that runs are mirrored to; empty for none."
     )
     mlflow_token: SecretStr = Field(SecretStr(""), description="Bearer token for it.")
+
+    @model_validator(mode="after")
+    def _knows_its_cluster(self) -> Self:
+        if self.executor == "ray" and not self.ray_address:
+            raise ValueError("executor is ray, so ray_address must name the cluster")
+        return self
 
     @property
     def threads(self) -> int:

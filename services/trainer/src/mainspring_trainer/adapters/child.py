@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
+from mainspring_svckit.errors import InsufficientStorage, MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
+from mainspring_trainer.adapters.cluster import MODULE as CLUSTER_MODULE
+from mainspring_trainer.adapters.cluster import Cluster, used_elsewhere
 from mainspring_trainer.adapters.environment import describe
 from mainspring_trainer.adapters.meter import SAMPLE_S, Meter, meter_of
 from mainspring_trainer.application.ports import Told
@@ -55,17 +57,20 @@ class Limits:
 
 
 class ChildProcesses:
-    """`Children` by way of `python -m mainspring_training_worker`, in an environment with torch."""
+    """`Children` by way of `python -m mainspring_training_worker`, in an environment with torch; with a cluster, the
+    process sends the work there and follows it.
+    """
 
-    def __init__(self, python: str, scratch: Path | None, limits: Limits) -> None:
+    def __init__(self, python: str, scratch: Path | None, limits: Limits, cluster: Cluster | None = None) -> None:
         """Takes how to run them.
 
         Args:
             python: Interpreter of the environment that has the worker.
             scratch: Folder for a run's files while it runs; the system's when None.
             limits: What a process may do.
+            cluster: Where the work is done; None for this machine.
         """
-        self._python, self._scratch, self._limits = python, scratch, limits
+        self._python, self._scratch, self._limits, self._cluster = python, scratch, limits, cluster
         self._environment: asyncio.Task[Environment] | None = None
 
     async def environment(self) -> Environment:
@@ -78,7 +83,7 @@ class ChildProcesses:
     async def start(self, name: str, spec: Mapping[str, Any]) -> AsyncIterator[ChildProcess]:
         folder = Path(tempfile.mkdtemp(prefix="mainspring-training-", dir=self._scratch))
         try:
-            child = ChildProcess(name, folder, self._limits)
+            child = ChildProcess(name, folder, self._limits, self._cluster)
             try:
                 await child.start(self._python, spec)
                 yield child
@@ -91,8 +96,9 @@ class ChildProcesses:
 class ChildProcess:
     """`Child`: one process in a process group of its own."""
 
-    def __init__(self, name: str, folder: Path, limits: Limits) -> None:
-        self._name, self._folder, self._limits = name, folder, limits
+    def __init__(self, name: str, folder: Path, limits: Limits, cluster: Cluster | None = None) -> None:
+        self._name, self._folder, self._limits, self._cluster = name, folder, limits, cluster
+        self._elsewhere = Consumption()
         self._process: asyncio.subprocess.Process | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._lines, self._printed = asyncio.StreamReader(limit=_LINE_BYTES), asyncio.StreamReader()
@@ -114,12 +120,19 @@ class ChildProcess:
         telling, printing = await self._pipe(self._lines), await self._pipe(self._printed)
         try:
             described = {**spec, "output": str(self.output), "progress_fd": telling, "parent_pid": os.getpid()}
+            module = MODULE
+            if self._cluster is not None:
+                limits = self._limits
+                module = CLUSTER_MODULE
+                described["cluster"] = self._cluster.described(
+                    file_bytes=limits.file_bytes, memory_bytes=limits.memory_bytes
+                )
             path = self._folder / "spec.json"
             path.write_text(json.dumps(described))
             self._process = await asyncio.create_subprocess_exec(
                 python,
                 "-m",
-                MODULE,
+                module,
                 str(path),
                 cwd=self._folder,
                 env=self._environment(),
@@ -146,7 +159,9 @@ class ChildProcess:
         while line := await self._line():
             told = self._parsed(line)
             if told["type"] == "failed":
-                refusal = PreconditionFailed(str(told["reason"]), str(told["message"]))
+                refusal = _refusal(told)
+            elif told["type"] == "usage":
+                self._elsewhere = used_elsewhere(told, self._elsewhere)
             elif told["type"] != "tick":
                 yield told
         process = self._running()
@@ -164,7 +179,8 @@ class ChildProcess:
         self._later(self._limits.stop_s, self._kill)
 
     def consumed(self) -> Consumption:
-        return self._meter.consumed if self._meter is not None else Consumption()
+        here = self._meter.consumed if self._meter is not None else Consumption()
+        return here.beside(self._elsewhere)
 
     async def end(self) -> None:
         """Kills what is left of the process group and frees everything."""
@@ -197,6 +213,8 @@ class ChildProcess:
         # Nothing of the service's own environment, where its secrets stand, is handed on.
         given = {key: os.environ[key] for key in ("PATH", "LANG", "MAINSPRING_CRASH_AT") if key in os.environ}
         # Waiting threads sleep instead of spinning, so that serving on the same cores does not starve.
+        if self._cluster is not None:
+            given |= self._cluster.environment()
         return {
             **given,
             "HOME": str(self._folder),
@@ -304,3 +322,11 @@ class ChildProcess:
     def _running(self) -> asyncio.subprocess.Process:
         assert self._process is not None
         return self._process
+
+
+def _refusal(told: Told) -> MainspringError:
+    """Why a process has ended as it says itself."""
+    reason, message = str(told["reason"]), str(told["message"])
+    if reason == "INSUFFICIENT_STORAGE":
+        return InsufficientStorage("the folder for a run's files, or the largest file that it may write,")
+    return Unavailable(reason, message) if told.get("again") else PreconditionFailed(reason, message)

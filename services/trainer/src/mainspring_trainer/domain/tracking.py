@@ -38,6 +38,17 @@ class Consumption:
     peak_gpu_memory_bytes: int = 0
     now: SystemMetric | None = None
 
+    def beside(self, other: Consumption) -> Consumption:
+        """With what other processes have used at the same time, on other machines; the time is this one's."""
+        now = self.now or SystemMetric(0.0, 0)
+        memory = now.memory_bytes + (other.now.memory_bytes if other.now else 0)
+        return replace(
+            self,
+            cpu_s=self.cpu_s + other.cpu_s,
+            peak_memory_bytes=max(self.peak_memory_bytes, other.peak_memory_bytes),
+            now=replace(now, memory_bytes=memory) if self.now or other.now else None,
+        )
+
 
 @dataclass(frozen=True)
 class Rates:

@@ -6,7 +6,6 @@ is a crash; standard error says why.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import faulthandler
 import os
@@ -16,19 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mainspring_training_worker.fitting import rows_of
-from mainspring_training_worker.progress import Progress
+from mainspring_training_worker.process import REFUSED, STOPPED, die_with
+from mainspring_training_worker.progress import Progress, QuietProgress
 from mainspring_training_worker.spec import Refused, Spec
-
-REFUSED = 3
-STOPPED = 75
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """Does the run that the first argument describes; returns the exit status."""
     faulthandler.enable()
     spec = Spec.read(Path(sys.argv[1]))
-    _die_with(spec.parent_pid)
+    die_with(spec.parent_pid)
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     # Nothing is ever fetched from outside, and the number of threads must be known before torch is loaded.
@@ -38,7 +34,8 @@ def main() -> int:
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": str(spec.threads),
     }
-    progress = Progress(spec.progress_fd)
+    follows = spec.team is not None and spec.team.rank > 0
+    progress = (QuietProgress if follows else Progress)(spec.progress_fd)
     try:
         return _run(spec, progress, lambda: bool(asked))
     except Refused as refusal:
@@ -67,20 +64,13 @@ def _run(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> int:
         # PEFT imports it when it is there, which takes as long as all else together.
         sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # How Python marks what must not be imported.
     from mainspring_training_worker.run import train
-    from mainspring_training_worker.training import Stopped
+    from mainspring_training_worker.team import Stopped
 
     try:
         train(spec, rows, progress, stopping)
     except Stopped:
         return STOPPED
     return 0
-
-
-def _die_with(parent: int) -> None:
-    """Has the kernel kill this process when its parent dies, so that it never trains for nobody."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # It died before we asked.
 
 
 if __name__ == "__main__":

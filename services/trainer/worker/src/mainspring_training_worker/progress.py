@@ -6,7 +6,8 @@
 {"type": "checkpoint", "step": 5, "file": "checkpoint-00000005.safetensors"}
 {"type": "tick"}                                     at least with every micro-batch: silence means that it hangs
 {"type": "result", "files": {role: path below output}, ...}
-{"type": "failed", "reason": "DIVERGED", "message": "..."}
+{"type": "failed", "reason": "DIVERGED", "message": "..."}    with "again": true when another try may help
+{"type": "usage", "cpu_s": 3.5, "memory_bytes": 1000000}      what workers on other machines have used in all
 """
 
 from __future__ import annotations
@@ -40,3 +41,11 @@ class Progress:
         if time.monotonic() - self._ticked >= _TICK_S:
             self._ticked = time.monotonic()
             self.tell("tick")
+
+
+class QuietProgress(Progress):
+    """Of a process that follows another: it shows that it is alive, and why it has ended."""
+
+    def tell(self, kind: str, **values: Any) -> None:
+        if kind in ("tick", "failed"):
+            super().tell(kind, **values)

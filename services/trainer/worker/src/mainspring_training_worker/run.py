@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
 
 from mainspring_training_worker import checks, estimate, methods, outputs
 from mainspring_training_worker.batches import Example, Plan
@@ -21,6 +22,7 @@ from mainspring_training_worker.model import Tunable, choose_precision, load_bas
 from mainspring_training_worker.progress import Progress
 from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused, Spec
+from mainspring_training_worker.team import Team, team_of
 from mainspring_training_worker.training import Training
 from mainspring_training_worker.watching import Watch
 
@@ -54,52 +56,94 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
         Stopped: The parent asked to stop; a checkpoint is written.
     """
     began = time.monotonic()
-    settings = spec.optimization
-    torch.set_num_threads(spec.threads)
+    _make_reproducible(spec.threads)
+    team = team_of(spec.team)
+    prepared = _prepare(spec, rows, progress)
+    progress.tell("phase", phase="loading the base model")
+    checkpoint = Checkpoint.read(spec.resume_from) if spec.resume_from is not None else None
+    precision = checkpoint.precision if checkpoint is not None else _precision(spec, team)
+    plan = _plan(spec, prepared.examples)
+    progress.tell("plan", steps=plan.steps, precision=precision)
+    needed = estimate.check_fits(estimate.shape_of(prepared.base), spec, precision, estimate.available_bytes())
+    training, config = _training(spec, prepared, plan, precision, team, progress, stopping)
+    resumed_from = checkpoint.state.step if checkpoint is not None and training.resume(checkpoint) else None
+    if prepared.signal is not None:
+        training.signal(*prepared.signal)
+    progress.tell("phase", phase="training")
+    measured = training.run()
+    team.part()
+    if not team.leads:
+        return
+    made = outputs.Made(spec, prepared.base, prepared.tokenizer, config, training.best())
+    training.release()
+    gc.collect()
+    progress.tell("phase", phase="writing the result")
+    files = outputs.write(made, lambda phase: progress.tell("phase", phase=phase))
+    counts = _counts(prepared, rows, training)
+    facts = {
+        "measured": measured,
+        "expected_bytes": needed,
+        "resumed_from_step": resumed_from,
+        "wall_s": round(time.monotonic() - began, 1),
+    }
+    files["training_report.json"] = _report(spec, training, files, precision, counts=counts, **facts)
+    progress.tell("result", files={role: str(path.relative_to(spec.output)) for role, path in files.items()}, **counts)
+
+
+def _make_reproducible(threads: int) -> None:
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # It would also fill all memory before use, which only hides errors of a kind that the tests on equal digests find.
     deterministic: Any = torch.utils.deterministic  # Its settings are unknown to type checkers.
     deterministic.fill_uninitialized_memory = False
-    prepared = _prepare(spec, rows, progress)
-    plan = Plan.make(
-        prepared.examples,
+
+
+def _precision(spec: Spec, team: Team) -> str:
+    """What the base is computed in; one for the whole team, although machines differ."""
+    return "bf16" if team.as_leader(choose_precision(spec.precision) == "bf16") else "fp32"
+
+
+def _plan(spec: Spec, examples: list[Example]) -> Plan:
+    settings = spec.optimization
+    return Plan.make(
+        examples,
         epochs=settings.epochs,
         batch_rows=settings.batch_rows,
         max_steps=settings.max_steps,
         validate_every_steps=settings.validate_every_steps,
         seed=settings.seed,
     )
-    progress.tell("phase", phase="loading the base model")
-    checkpoint = Checkpoint.read(spec.resume_from) if spec.resume_from is not None else None
-    precision = checkpoint.precision if checkpoint is not None else choose_precision(spec.precision)
-    progress.tell("plan", steps=plan.steps, precision=precision)
-    needed = estimate.check_fits(estimate.shape_of(prepared.base), spec, precision, estimate.available_bytes())
+
+
+def _training(
+    spec: Spec,
+    prepared: _Prepared,
+    plan: Plan,
+    precision: str,
+    team: Team,
+    progress: Progress,
+    stopping: Callable[[], bool],
+) -> tuple[Training, LoraConfig | None]:
+    """The loop with its model in memory, and the adapter's configuration."""
     model = _model(spec, prepared.base, precision)
-    watch = Watch(spec, model, prepared.tokenizer, progress)
     training = Training(
         spec,
         model,
         plan,
         prepared.validation,
-        watch=watch,
+        watch=Watch(spec, model, prepared.tokenizer, progress),
         objective=methods.objective(spec, model, prepared.tokenizer),
+        team=team,
         precision=precision,
         progress=progress,
         stopping=stopping,
     )
-    resumed_from = checkpoint.state.step if checkpoint is not None and training.resume(checkpoint) else None
-    if prepared.signal is not None:
-        watch.signal(training.state, *prepared.signal)
-    progress.tell("phase", phase="training")
-    measured = training.run()
-    progress.tell("phase", phase="writing the result")
-    made = outputs.Made(spec, prepared.base, prepared.tokenizer, model.adapter_config, training.best())
-    training.release()
-    del model
-    gc.collect()
-    files = outputs.write(made, lambda phase: progress.tell("phase", phase=phase))
+    return training, model.adapter_config
+
+
+def _counts(prepared: _Prepared, rows: Rows, training: Training) -> dict[str, Any]:
     state = training.state
-    counts = {
+    return {
         "rows_learned": len(prepared.examples),
         "rows_replayed": sum(row.row_id in rows.known for row in rows.train),
         "rows_too_long": prepared.too_long,
@@ -112,27 +156,27 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
         "initial_validation_loss": state.initial_validation_loss,
         "stopped_early": training.stopped_early,
     }
-    files["training_report.json"] = outputs.write_report(
+
+
+def _report(spec: Spec, training: Training, files: dict[str, Path], precision: str, **facts: Any) -> Path:
+    state = training.state
+    return outputs.write_report(
         spec.output,
         files,
         run=spec.run,
         method=spec.method,
         adaptation=spec.adaptation,
         base_model_version=spec.base_model_version,
-        counts=counts,
         curve=state.curve,
         signals=state.signals,
         rollbacks=state.rollbacks,
-        measured=measured,
-        expected_bytes=needed,
         seconds=training.seconds,
         plan_sha256=training.plan_sha256,
         precision=precision,
         threads=spec.threads,
-        resumed_from_step=resumed_from,
-        wall_s=round(time.monotonic() - began, 1),
+        workers=spec.team.size if spec.team is not None else 1,
+        **facts,
     )
-    progress.tell("result", files={role: str(path.relative_to(spec.output)) for role, path in files.items()}, **counts)
 
 
 def _prepare(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:

@@ -134,6 +134,21 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class TeamSpec:
+    """Several processes that learn a run together.
+
+    Attributes:
+        rank: Which of them this is; the first leads.
+        size: How many they are.
+        address: Where they meet, `host:port` on the leader's machine.
+    """
+
+    rank: int
+    size: int
+    address: str
+
+
+@dataclass(frozen=True)
 class Spec:
     """One run.
 
@@ -156,6 +171,7 @@ class Spec:
         micro_batch_tokens: Padded tokens that go through the model at once; bounds memory.
         progress_fd: File descriptor that takes the progress lines.
         parent_pid: Who started it; when that process is gone, nobody wants the result.
+        team: Those who learn the run together; None for this process alone.
     """
 
     run: str
@@ -183,6 +199,7 @@ class Spec:
     micro_batch_tokens: int
     progress_fd: int
     parent_pid: int
+    team: TeamSpec | None
 
     @classmethod
     def read(cls, path: Path) -> Spec:
@@ -196,7 +213,7 @@ class Spec:
             raise ValueError(f"{path} is not a {SCHEMA}; start the worker of the same release as the trainer")
         parent = data.pop("parent")
         helper = data.pop("helper")
-        resume_from = data.pop("resume_from")
+        resume_from, team = data.pop("resume_from"), data.pop("team", None)
         return _build(
             cls,
             {
@@ -215,6 +232,7 @@ class Spec:
                 "helper": _helper(helper) if helper else None,
                 "parent": Parent(Path(parent["adapter"]), _shards(parent["known"])) if parent else None,
                 "resume_from": Path(resume_from) if resume_from else None,
+                "team": _build(TeamSpec, team) if team else None,
             },
         )
 

@@ -26,19 +26,12 @@ from mainspring_training_worker.methods.base import Objective
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.progress import Progress
 from mainspring_training_worker.spec import Refused, Spec
+from mainspring_training_worker.team import Diverged, Stopped, Team
 from mainspring_training_worker.watching import Watch
 
 _MAX_GRADIENT_NORM = 1.0
 _METRICS = 100
 """About so many metrics a run, beside those of validations."""
-
-
-class Stopped(Exception):
-    """The parent asked to stop; what was learned since the last whole step is dropped."""
-
-
-class _Diverged(Exception):
-    """The loss has left all bounds; says how."""
 
 
 class Training:
@@ -53,6 +46,7 @@ class Training:
         *,
         objective: Objective,
         watch: Watch,
+        team: Team,
         precision: str,
         progress: Progress,
         stopping: Callable[[], bool],
@@ -66,13 +60,14 @@ class Training:
             validation: Examples that steer; none means that the last step is kept.
             objective: The loss.
             watch: Looks for what a person should know.
+            team: Those who learn the run together.
             precision: The base model's, for checkpoints.
             progress: Where to tell.
             stopping: Whether the parent has asked to stop.
         """
         self._spec, self._model, self._plan, self._validation = spec, model, plan, validation
         self._objective, self._precision, self._progress, self._stopping = objective, precision, progress, stopping
-        self._watch, self._last = watch, spec.output / "last.safetensors"
+        self._watch, self._team, self._last = watch, team, spec.output / "last.safetensors"
         self._optimizer = torch.optim.AdamW(model.parameters.values(), weight_decay=0.0)
         self._metric_every = max(1, math.ceil(plan.steps / _METRICS))
         self._window_began = time.monotonic()
@@ -90,6 +85,10 @@ class Training:
     def best(self) -> dict[str, Tensor]:
         """The weights to keep."""
         return self._best if self._best is not None else self._model.weights()
+
+    def signal(self, name: str, message: str) -> None:
+        """Tells what a person should know, unless it was told before."""
+        self._watch.signal(self.state, name, message)
 
     def release(self) -> None:
         """Lets go of the model and the optimiser, which take most of the memory."""
@@ -126,7 +125,7 @@ class Training:
             while not self._done():
                 try:
                     self._advance()
-                except _Diverged as cause:
+                except Diverged as cause:
                     self._go_back(str(cause))
         except Stopped:
             self._checkpoint()
@@ -181,21 +180,18 @@ class Training:
         objective = self._objective
         targets = sum(objective.weight(example) for example in examples)
         rng = torch.get_rng_state()
+        self._team.begin(self._spec.optimization.seed, state.step)
         self._model.module.train()
-        total = 0.0
         try:
-            for group in objective.groups(examples, self._spec.micro_batch_tokens):
-                self._breathe()
-                loss = objective.loss_sum(group)
-                total += self._finite(loss.item())
-                (loss / targets).backward()
+            total = self._total(examples, self._spec.micro_batch_tokens, lambda loss: (loss / targets).backward())
         except Stopped:
             # The checkpoint is of the step before, with the generator as that step left it.
             torch.set_rng_state(rng)
             raise
+        self._team.add_gradients(self._model.parameters.values())
         if self._spec.method in LEARNS_TEXT:
             if checks.spikes(total / targets, state.recent):
-                raise _Diverged(f"the loss leapt to {total / targets:.2f}")
+                raise Diverged(f"the loss leapt to {total / targets:.2f}")
             state.recent = [*state.recent, total / targets][-checks.RECENT_STEPS :]
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters.values(), _MAX_GRADIENT_NORM)
         self._finite(norm.item())
@@ -236,13 +232,28 @@ class Training:
 
     def _validation_loss(self) -> float:
         self._model.module.eval()
-        total = 0.0
         with torch.no_grad():
             # Without gradients twice as many tokens fit.
-            for group in self._objective.groups(self._validation, 2 * self._spec.micro_batch_tokens):
-                self._breathe()
-                total += self._finite(self._objective.loss_sum(group).item())
+            total = self._total(self._validation, 2 * self._spec.micro_batch_tokens, lambda _: None)
         return total / sum(self._objective.weight(example) for example in self._validation)
+
+    def _total(self, examples: Sequence[Example], max_tokens: int, each: Callable[[Tensor], None]) -> float:
+        """The summed loss of the examples, of which this process computes its share.
+
+        Raises:
+            Stopped: The parent asked to stop.
+            Diverged: A loss is no number.
+        """
+        total, ended = 0.0, None
+        try:
+            for group in self._objective.groups(self._team.share(examples), max_tokens):
+                self._breathe()
+                loss = self._objective.loss_sum(group)
+                total += self._finite(loss.item())
+                each(loss)
+        except (Stopped, Diverged) as cause:
+            ended = cause
+        return self._team.total(total, ended)
 
     def _metric(self, rate: float, validation_loss: float | None, measures: dict[str, float]) -> None:
         state = self.state
@@ -276,13 +287,15 @@ class Training:
         )
 
     def _checkpoint(self) -> None:
+        if not self._team.leads:
+            return self._snapshot().write(self._last)
         name = f"checkpoint-{self.state.step:08}.safetensors"
         path = self._spec.output / name
         self._snapshot().write(path)
         # A second name, since the parent takes the first one away.
         self._last.unlink(missing_ok=True)
         os.link(path, self._last)
-        self._progress.tell("checkpoint", step=self.state.step, file=name)
+        return self._progress.tell("checkpoint", step=self.state.step, file=name)
 
     def _breathe(self) -> None:
         self._progress.tick()
@@ -292,7 +305,7 @@ class Training:
     def _finite(self, value: float) -> float:
         if math.isfinite(value):
             return value
-        raise _Diverged("the loss is no longer a number")
+        raise Diverged("the loss is no longer a number")
 
 
 def _digest(plan: Plan, validation: Sequence[Example]) -> str:

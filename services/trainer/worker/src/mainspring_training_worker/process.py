@@ -1,0 +1,21 @@
+"""What the processes of a run have in common: how they end, and whom they follow."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+REFUSED = 3
+"""Exit status of a run that cannot end, after its reason was told."""
+STOPPED = 75
+"""Exit status of a run that was asked to stop, after its checkpoint."""
+KILLED = 128 + signal.SIGKILL
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent dies, so that it never trains for nobody."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # It died before we asked.
