@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -64,9 +65,8 @@ class ThreadScoring:
         plugins = sorted(entry.name for entry in entry_points(group=_PLUGINS))
         return (*NAMES, *(name for name in plugins if name not in NAMES))
 
-    async def load(self) -> None:
-        await asyncio.to_thread(import_module, "mainspring_evaluator.adapters.resampling")
-        await asyncio.to_thread(import_module, "mainspring_evaluator.adapters.scorers")
+    async def prepare(self, suite: EvaluationSuite, samples: Sequence[Sample]) -> None:
+        await asyncio.to_thread(_prepare, suite, samples)
 
     async def measure(
         self, suite: EvaluationSuite, candidate: Sequence[Sample], baseline: Sequence[Sample] | None
@@ -84,6 +84,20 @@ class ThreadScoring:
 
     async def changes(self, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Sequence[Change]:
         return await asyncio.to_thread(_changes, pairs)
+
+
+def _prepare(suite: EvaluationSuite, samples: Sequence[Sample]) -> None:
+    """Lets the scorers that remember what they counted count it now; one that fails says so in `_measure`."""
+    import_module("mainspring_evaluator.adapters.resampling")
+    from mainspring_evaluator.adapters.scorers import make
+    from mainspring_evaluator.adapters.scorers.base import Setup
+    from mainspring_evaluator.adapters.scorers.overlap import REMEMBERED
+
+    for name in REMEMBERED.intersection(suite.scorers):
+        with suppress(Exception):
+            scorer = make(Setup(name, suite, [sample.item for sample in samples]))
+            for sample in samples:
+                scorer.statistics(sample)
 
 
 def _changes(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Sequence[Change]:

@@ -73,7 +73,7 @@ class Evaluation:
         known = sum(len(system.known) for system in systems)
         await progress.begin(known, len(items) * len(systems), "waiting for the candidate")
         meter = _Meter(self._ports, run.suite.budget)
-        loading = asyncio.create_task(self._ports.scoring.load())  # While the models answer.
+        preparing = [self._preparing(run.suite, [], [])]  # While the models answer.
         close: Fidelity | None = None
         for number, system in enumerate(systems):
             who = ("candidate", "baseline")[number]
@@ -82,9 +82,10 @@ class Evaluation:
             await progress.enter(f"generating the {who}'s answers")
             await self._answer(name, run.suite, system, items, progress, meter)
             if number == 0:
+                preparing.append(self._preparing(run.suite, items, system.answers))
                 await progress.enter("comparing the engine with the reference")
                 close = await self._fidelity(EvaluationRunName.parse(name).project, candidate)
-        await loading
+        await asyncio.gather(*preparing)
         measured, told = await self._score(name, run.suite, items, systems, progress)
         findings = Findings(
             measured.results,
@@ -99,6 +100,12 @@ class Evaluation:
         rows = _rows(name, items, [system.answers for system in systems], measured)
         async with lease.complete():
             await self._runs.succeed(name, findings, rows)
+
+    def _preparing(
+        self, suite: EvaluationSuite, items: Sequence[Item], answers: Sequence[Answer]
+    ) -> asyncio.Task[None]:
+        samples = [Sample(item, answer) for item, answer in zip(items, answers, strict=True)]
+        return asyncio.create_task(self._ports.scoring.prepare(suite, samples))
 
     async def _known(
         self, name: str, suite: EvaluationSuite, version: VersionInfo, unit: ServedUnit, items: Sequence[Item]

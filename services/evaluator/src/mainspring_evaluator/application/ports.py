@@ -338,8 +338,10 @@ class Scoring(Protocol):
         """The scorers that there are."""
         ...
 
-    async def load(self) -> None:
-        """Loads what scoring needs, which takes seconds the first time; scoring does it by itself as well."""
+    async def prepare(self, suite: EvaluationSuite, samples: Sequence[Sample]) -> None:
+        """Loads what scoring needs, which takes seconds the first time, and counts what can be counted of one system's
+        answers before the other's are there. `measure` does what was not prepared.
+        """
         ...
 
     async def measure(

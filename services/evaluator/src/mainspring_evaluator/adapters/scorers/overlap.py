@@ -20,6 +20,8 @@ from sacrebleu.metrics.ter import TER
 from mainspring_evaluator.adapters.scorers.base import MeanScorer, Setup
 from mainspring_evaluator.domain.items import Sample
 
+REMEMBERED = frozenset({"bleu", "chrf", "ter", "rouge_1", "rouge_2", "rouge_l", "rouge_lsum"})
+"""Scorers that know what they counted of an answer."""
 _MEMORY_ENTRIES = 50_000
 _memory: OrderedDict[bytes, list[float]] = OrderedDict()
 _memory_lock = Lock()
