@@ -127,8 +127,8 @@ bench-train: setup ## Measures training: the queue, speed beside TRL, and search
 bench-evidence: setup ## Measures the gate's promise, the evaluator, a large catalogue, and releases as subscribers hear of them; about 17 minutes.
 	@$(PY) -m bench evidence-statistics evidence-evaluator evidence-registry evidence-events
 
-bench-data: setup ## Measures the bars of data: a million rows, near duplicates, dirty files; takes about 10 minutes.
-	@$(PY) -m bench data-messy data-near data-pipeline
+bench-data: setup ## Measures the bars of data: a million rows, near duplicates, dirty files, both engines; takes about 10 minutes.
+	@$(PY) -m bench data-messy data-near data-pipeline data-engines
 
 clean: ## Removes the environments and everything built.
 	rm -rf $(VENV) $(TRAIN) $(TRITON) .build .pytest_cache .ruff_cache .import_linter_cache examples/node/node_modules tests/polyglot/node/node_modules

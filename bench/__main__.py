@@ -4,7 +4,7 @@ usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--ma
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
 evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-quality, train-queue, train-search,
-train-speed, and those of `make bench-data`: data-messy, data-near, data-pipeline.
+train-speed, and those of `make bench-data`: data-engines, data-messy, data-near, data-pipeline.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import (
+    data_engines,
     data_messy,
     data_near,
     data_pipeline,
@@ -52,7 +53,7 @@ from mainspring_testkit.servers import scratch_folder
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
 EVIDENCE = ("evidence-events", "evidence-evaluator", "evidence-registry", "evidence-statistics")
 SLOW = ("demo", "e2e", *EVIDENCE, "train-quality", "train-queue", "train-search", "train-speed")
-DATA = ("data-messy", "data-near", "data-pipeline")
+DATA = ("data-engines", "data-messy", "data-near", "data-pipeline")
 OUT = machine.ROOT / ".build" / "bench.json"
 
 
@@ -78,6 +79,7 @@ class Runner:
             "train-queue": lambda: train_queue.measure(folder / "train-queue"),
             "train-speed": lambda: train_speed.measure(folder / "train-speed"),
             "train-search": lambda: train_search.measure(folder / "train-search", options.data),
+            "data-engines": lambda: data_engines.measure(folder, options.rows // 10),
             "data-messy": lambda: data_messy.measure(folder, options.messy, options.data),
             "data-near": lambda: data_near.measure(folder, options.repeats),
             "data-pipeline": lambda: data_pipeline.measure(folder, options.rows),
@@ -158,7 +160,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--max-steps", type=int, default=100, metavar="N", help="steps of e2e; default 100, 0: one pass"
     )
-    parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="of data-pipeline; default 1,000,000")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="of data-pipeline; a tenth in data-engines; default 1,000,000",
+    )
     parser.add_argument(
         "--messy",
         type=Path,

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ async def measure(folder: Path, rows: int) -> Result:
     """Measures a quarter of the rows, and all of them."""
     result, runs = Result("data-pipeline"), list[Run]()
     for count in (rows // 4, rows):
-        runs.append(await _run(folder, count))
+        runs.append(await ingest(folder / f"rows-{count}", count))
         tally = runs[-1].made.tally
         result.details[str(count)] = {
             "seconds": runs[-1].seconds,
@@ -77,8 +78,15 @@ async def measure(folder: Path, rows: int) -> Result:
     return result
 
 
-async def _run(folder: Path, count: int) -> Run:
-    home = folder / f"rows-{count}"
+async def ingest(home: Path, count: int, ray_address: str = "", env: Mapping[str, str] | None = None) -> Run:
+    """Makes so many rows in a new folder and brings them through the whole recipe.
+
+    Args:
+        home: The folder.
+        count: Rows.
+        ray_address: The Ray cluster that refines, if one does.
+        env: What the refining process needs in its environment besides ours.
+    """
     home.mkdir()
     rows = data_rows.Rows(SEED)
     await asyncio.to_thread(data_rows.write, home / "rows.jsonl", rows.make(count))
@@ -89,15 +97,16 @@ async def _run(folder: Path, count: int) -> Run:
 
     recipe = IngestionRecipe("projects/p/ingestionRecipes/r", "projects/p/datasets/d", _COLUMNS, steps=_STEPS)
     held_out = tuple((source("evaluation.jsonl"),) if isinstance(step, Decontamination) else () for step in _STEPS)
-    (home / "job.json").write_bytes(JOB.dump_json(Job(recipe, (source("rows.jsonl"),), held_out=held_out)))
+    job = Job(recipe, (source("rows.jsonl"),), held_out=held_out, ray_address=ray_address)
+    (home / "job.json").write_bytes(JOB.dump_json(job))
     began = time.monotonic()
-    phases, peak = await _refine(home, began)
+    phases, peak = await _refine(home, began, env or {})
     made = RESULT.validate_json((home / "result.json").read_bytes())
     await _store(made, ArtifactStore(f"file://{home / 'store'}"))
     return Run(time.monotonic() - began, peak, made, phases)
 
 
-async def _refine(home: Path, began: float) -> tuple[dict[str, float], int]:
+async def _refine(home: Path, began: float, env: Mapping[str, str]) -> tuple[dict[str, float], int]:
     """Runs the refining process as the service does; the phases it told of, and its peak memory."""
     module = "mainspring_data_ingest.adapters.refining_process"
     process = await asyncio.create_subprocess_exec(
@@ -107,7 +116,7 @@ async def _refine(home: Path, began: float) -> tuple[dict[str, float], int]:
         str(home),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={key: value for key, value in os.environ.items() if not key.startswith("MAINSPRING_")},
+        env={**{key: value for key, value in os.environ.items() if not key.startswith("MAINSPRING_")}, **env},
     )
     assert process.stdout is not None
     phases: dict[str, float] = {}

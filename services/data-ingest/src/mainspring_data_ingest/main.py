@@ -108,13 +108,16 @@ class _Plant:
     def ingestions(self) -> Ingestions:
         """Sources become versions."""
         ports = self.ports
-        registry, evaluator = self.settings.registry_address, self.settings.evaluation_address
+        settings = self.settings
+        registry, evaluator = settings.registry_address, settings.evaluation_address
         finder = StepFinder(
             ports,
             RegistryTokenizers(self.process.channel(registry), self.process.caller) if registry else None,
             EvaluatorSuites(self.process.channel(evaluator), self.process.caller) if evaluator else None,
         )
-        ingestions = Ingestions(ports, ChildRefiner(self.files, self.scratch, self.embeddings()), finder)
+        address = settings.ray_address if settings.engine == "ray" else ""
+        refiner = ChildRefiner(self.files, self.scratch, self.embeddings(), ray_address=address)
+        ingestions = Ingestions(ports, refiner, finder)
 
         async def ingest(lease: Lease) -> None:
             await ingestions.run(lease.item.key, lease)
@@ -122,8 +125,8 @@ class _Plant:
         async def give_up(lease: Lease, error: Exception) -> None:
             await ingestions.give_up(lease.item.key, *failure_of(error))
 
-        self._leased(WORK_KIND, ingest, give_up, "ingestions", concurrency=self.settings.ingestion_workers)
-        uploads = Uploads(self.files, self.settings.max_upload_bytes)
+        self._leased(WORK_KIND, ingest, give_up, "ingestions", concurrency=settings.ingestion_workers)
+        uploads = Uploads(self.files, settings.max_upload_bytes)
         servicer = DataServicer(ports, uploads, ingestions, Reports(ports, ChildPlotter()), self.listener)
         self.server.add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
         return ingestions

@@ -49,6 +49,18 @@ def up(
             help="A setting of one service, kept for later starts; an empty value takes it back.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="native|ray",
+            show_default=False,
+            help="Who refines rows: processes of this machine, or a Ray cluster; kept for later starts.",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="[ray://]HOST:PORT", show_default=False, help="The Ray cluster; kept for later starts."),
+    ] = None,
     import_root: Annotated[
         list[Path] | None,
         typer.Option(
@@ -74,7 +86,9 @@ def up(
     ports = _numbers(port or [])
     named = {"gateway": gateway_port, "console": console_port, "nats": nats_port, "postgres": postgres_port}
     ports |= {name: number for name, number in named.items() if number is not None}
-    options = _options(before, ports, setting or [], import_root or [], triton, table)
+    named_settings = {"data-ingest.engine": engine, "data-ingest.ray_address": ray_address}
+    settings = [*(setting or []), *(f"{name}={value}" for name, value in named_settings.items() if value)]
+    options = _options(before, ports, settings, import_root or [], triton, table)
     if foreground:
         from mainspring_client.stack.supervisor import supervise
 

@@ -43,10 +43,14 @@ Say = Callable[[dict[str, Any]], None]
 class Engine:
     """Does one job."""
 
-    def __init__(self, job: Job, folder: Path, executor: Executor, say: Say, vectors: Vectors | None = None) -> None:
-        """Takes the folder for everything, who does the work, who hears how far it is, and what makes vectors."""
-        self._vectors = vectors
-        self._job, self._folder, self._executor, self._say = job, folder, executor, say
+    def __init__(
+        self, job: Job, folder: Path, refining: Executor, writing: Executor, say: Say, vectors: Vectors | None = None
+    ) -> None:
+        """Takes the folder for everything, who refines chunks, who writes shards (from the folder, so he is on this
+        machine), who hears how far it is, and what makes vectors.
+        """
+        self._job, self._folder, self._say, self._vectors = job, folder, say, vectors
+        self._refining, self._writing = refining, writing
         self._chunks = ChunkFolder(folder / "chunks")
         self._infos: dict[int, ChunkInfo] = {}
         self._before = TextStatistics()
@@ -85,7 +89,7 @@ class Engine:
 
     def _refine(self) -> None:
         with ExitStack() as stack:
-            for done in self._executor.run(self._tasks(stack)):
+            for done in self._refining.run(self._tasks(stack)):
                 assert isinstance(done, ChunkInfo)
                 self._finished(done)
 
@@ -177,7 +181,7 @@ class Engine:
                 rows_per_shard=self._job.rows_per_shard,
             )
         after, written = TextStatistics(), dict[tuple[Split, int], WrittenShard]()
-        for done in self._executor.run(plans):
+        for done in self._writing.run(plans):
             assert isinstance(done, WrittenShard)
             after.merge(done.after)
             written[done.shard.split, done.number] = done

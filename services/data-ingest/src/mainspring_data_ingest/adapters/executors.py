@@ -9,8 +9,9 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +24,8 @@ from mainspring_svckit.errors import InsufficientStorage, InvalidInput, Mainspri
 
 ATTEMPTS = 2
 """How often a task is tried whose process dies of it."""
+Answer = tuple[Any, ...]
+"""A kind of outcome, and what belongs to it."""
 
 
 class Executor(Protocol):
@@ -107,13 +110,13 @@ class Processes:
                 assert isinstance(connection, Connection)
                 helper = busy[connection]
                 try:
-                    answer = connection.recv()
+                    told = connection.recv()
                 except (EOFError, ConnectionError):
                     again.extend(self._bury(helper))
                     exhausted = False
                     continue
                 helper.tasks.popleft()
-                yield _outcome(answer, self._folder)
+                yield outcome(told, self._folder)
 
     def close(self) -> None:
         """See `Executor`."""
@@ -134,12 +137,13 @@ class Processes:
             how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
             hint = "; it may have run out of memory" if status == -signal.SIGKILL else ""
             raise Unavailable(
-                "REFINING_WORKER_DIED", f"a process that refined {_named(first)} {how}, {ATTEMPTS} times{hint}"
+                "REFINING_WORKER_DIED", f"a process that refined {named(first)} {how}, {ATTEMPTS} times{hint}"
             )
         return helper.tasks
 
 
-def _named(task: Task) -> str:
+def named(task: Task) -> str:
+    """What a person may know a task by."""
     if isinstance(task, RecordChunk):
         records = task.records
         return f"lines {records[0].line} to {records[-1].line} of source {task.source_index}"
@@ -153,7 +157,25 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _outcome(answer: Any, folder: Path) -> Done:
+def answer(do: Callable[[], Any]) -> Answer:
+    """What is done, or why it cannot be, so that it can be told to another process; what it quotes is no data."""
+    try:
+        return "done", do()
+    except MainspringError as err:
+        return "refused", err.reason, err.message
+    except Exception as err:  # noqa: BLE001 - the other process reports it.
+        if isinstance(err, OSError) and err.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return ("no_space",)
+        return "failed", f"{''.join(traceback.format_tb(err.__traceback__)[-3:])}{type(err).__name__}"
+
+
+def outcome(answer: Answer, folder: Path) -> Any:
+    """What was done, as `answer` told.
+
+    Raises:
+        MainspringError: It cannot be done.
+        WorkerFailed: It failed.
+    """
     match answer:
         case ("done", done):
             return done
@@ -178,18 +200,13 @@ def _serve(connection: Connection, folder: str) -> None:
     # listen.
     tasks: SimpleQueue[Task | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
-    workshop: Workshop | None = None
+    workshop = cache(lambda: Workshop(JOB.validate_json((Path(folder) / "job.json").read_bytes()), Path(folder)))
     while (task := tasks.get()) is not None:
-        try:
-            workshop = workshop or Workshop(JOB.validate_json((Path(folder) / "job.json").read_bytes()), Path(folder))
-            answer = ("done", workshop.do(task))
-        except MainspringError as err:
-            answer = ("refused", err.reason, err.message)
-        except Exception as err:  # noqa: BLE001 - the other process reports it.
-            full = isinstance(err, OSError) and err.errno in {errno.ENOSPC, errno.EDQUOT}
-            frames = "".join(traceback.format_tb(err.__traceback__)[-3:])
-            answer = ("no_space",) if full else ("failed", f"{frames}{type(err).__name__}")
-        connection.send(answer)
+        connection.send(answer(partial(_do, workshop, task)))
+
+
+def _do(workshop: Callable[[], Workshop], task: Task) -> Done:
+    return workshop().do(task)
 
 
 def _listen(connection: Connection, tasks: SimpleQueue[Task | None]) -> None:

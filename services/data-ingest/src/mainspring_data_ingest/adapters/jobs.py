@@ -17,6 +17,8 @@ ROWS_PER_SHARD = 50_000
 """Part of what a version is: another number would give the same rows another root digest."""
 REFUSED = 2
 """Exit status with which the process says why it will never succeed."""
+CLUSTER_UNREACHABLE = "REFINING_CLUSTER_UNREACHABLE"
+"""The reason that passes."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Job:
         rows_per_shard: Most rows of one shard.
         held_out: Files of the evaluation set of each of the recipe's steps; none for a step without one.
         processes: Processes that work at the same time; 0 for as many as there are processors.
+        ray_address: The Ray cluster that refines; none when processes of this machine do.
     """
 
     recipe: IngestionRecipe
@@ -50,6 +53,7 @@ class Job:
     rows_per_shard: int = ROWS_PER_SHARD
     held_out: tuple[tuple[SourceFile, ...], ...] = ()
     processes: int = 0
+    ray_address: str = ""
 
 
 @dataclass(frozen=True)

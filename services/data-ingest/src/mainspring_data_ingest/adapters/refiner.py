@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job, SourceFile
+from mainspring_data_ingest.adapters.jobs import CLUSTER_UNREACHABLE, JOB, REFUSED, RESULT, Job, SourceFile
 from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.vectors import embed_file, embed_texts
@@ -36,9 +36,14 @@ log = get_logger(__name__)
 class ChildRefiner:
     """`Refiner` by way of a child process for each ingestion."""
 
-    def __init__(self, files: ArtifactStore, scratch: Scratch, embeddings: Embeddings | None = None) -> None:
-        """Takes the store, where to work, and what makes vectors; without it recipes that need some are refused."""
+    def __init__(
+        self, files: ArtifactStore, scratch: Scratch, embeddings: Embeddings | None = None, *, ray_address: str = ""
+    ) -> None:
+        """Takes the store, where to work, what makes vectors (without it recipes that need some are refused), and the
+        Ray cluster that refines, if one does.
+        """
         self._files, self._scratch, self._embeddings = files, scratch, embeddings
+        self._ray_address = ray_address
 
     @asynccontextmanager
     async def refine(
@@ -53,7 +58,7 @@ class ChildRefiner:
                 )
                 for index, step in enumerate(work.recipe.steps)
             ]
-            job = Job(work.recipe, tuple(sources), held_out=tuple(held_out))
+            job = Job(work.recipe, tuple(sources), held_out=tuple(held_out), ray_address=self._ray_address)
             (folder / "job.json").write_bytes(JOB.dump_json(job))
             await self._run(work, folder, on_progress)
             yield RESULT.validate_json((folder / "result.json").read_bytes())
@@ -161,6 +166,8 @@ def _failure(status: int, last: dict[str, Any], folder: Path) -> MainspringError
     if status == REFUSED:
         if last["reason"] == "INSUFFICIENT_STORAGE":
             return InsufficientStorage(str(folder.parent))
+        if last["reason"] == CLUSTER_UNREACHABLE:
+            return Unavailable(last["reason"], last["message"])
         return InvalidInput(last["message"], reason=last["reason"])
     log.error("refining_failed", status=status, stderr=(folder / "stderr").read_text(errors="replace")[-2000:])
     return Unavailable(

@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,7 +32,7 @@ from mainspring_data_ingest.application.ports import Refined
 from mainspring_svckit.errors import MainspringError
 
 SMALL_BYTES = 4 << 20
-"""Sources up to this size are done by this process alone: others take a second to start."""
+"""Sources up to this size are done by this process alone: others take a second to start, a cluster some to reach."""
 _NICENESS = 5
 _answers: SimpleQueue[bytes] = SimpleQueue()
 """What the parent writes: a byte when that is done which it was asked for."""
@@ -48,18 +48,23 @@ def refine(job: Job, folder: Path, say: Say | None = None, vectors: Vectors | No
     _forget_others(job, folder)
     size = sum(source.path.stat().st_size for source in job.sources)
     count = job.processes or len(os.sched_getaffinity(0))
-    executor: Executor = Inline(Workshop(job, folder))
+    own: Executor = Inline(Workshop(job, folder))
     if count > 1 and size > SMALL_BYTES:
         (folder / "job.json").write_bytes(JOB.dump_json(job))
-        executor = Processes(folder, count)
-    with closing(executor), no_space(str(folder)):
-        return Engine(job, folder, executor, say or (lambda _: None), vectors).run()
+        own = Processes(folder, count)
+    with ExitStack() as stack, no_space(str(folder)):
+        refining = stack.enter_context(closing(own))
+        if job.ray_address and size > SMALL_BYTES:
+            from mainspring_data_ingest.adapters.cluster import Cluster  # Ray is an extra.
+
+            refining = stack.enter_context(closing(Cluster(job, folder, job.ray_address)))
+        return Engine(job, folder, refining, own, say or (lambda _: None), vectors).run()
 
 
 def _forget_others(job: Job, folder: Path) -> None:
     """Removes chunks of another job."""
     stamp = folder / "chunks-of"
-    digest = hashlib.sha256(JOB.dump_json(replace(job, processes=0))).hexdigest()
+    digest = hashlib.sha256(JOB.dump_json(replace(job, processes=0, ray_address=""))).hexdigest()
     if stamp.exists() and stamp.read_text() != digest:
         shutil.rmtree(folder / "chunks", ignore_errors=True)
     stamp.write_text(digest)
@@ -67,27 +72,28 @@ def _forget_others(job: Job, folder: Path) -> None:
 
 def main() -> int:
     """Runs in the child."""
-    folder = Path(sys.argv[1])
+    folder, progress = Path(sys.argv[1]), os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # What libraries print is no progress.
+
+    def say(body: Mapping[str, Any]) -> None:
+        progress.write(json.dumps(body) + "\n")
+        progress.flush()
+
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)  # Answers to callers come before batch work.
     try:
         with no_space(str(folder)):
             job = JOB.validate_json((folder / "job.json").read_bytes())
-            refined = refine(job, folder, _say, AskedVectors(_say, _answers.get))
+            refined = refine(job, folder, say, AskedVectors(say, _answers.get))
             (folder / "result.json").write_bytes(RESULT.dump_json(refined))
     except MainspringError as err:
-        _say({"reason": err.reason, "message": err.message})
+        say({"reason": err.reason, "message": err.message})
         return REFUSED
     except Exception as err:  # noqa: BLE001 - the parent reports it; the message may quote data, so it stays out.
         frames = "".join(traceback.format_tb(err.__traceback__)[-3:])
         sys.stderr.write(f"{frames}{type(err).__name__}\n")
         return 1
     return 0
-
-
-def _say(body: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(body) + "\n")
-    sys.stdout.flush()
 
 
 def _end_with_parent() -> None:
