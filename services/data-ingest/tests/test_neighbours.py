@@ -1,18 +1,28 @@
 """What other services know, asked as they are asked: real gRPC, behind it an object of the test."""
 
+import json
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mainspring.common.v1 import artifact_pb2
+from mainspring.common.v1 import artifact_pb2, chat_pb2
 from mainspring.data.v1 import dataset_pb2
 from mainspring.evaluation.v1 import evaluation_service_pb2, suite_pb2
+from mainspring.feedback.v1 import feedback_pb2, feedback_service_pb2
 from mainspring.registry.v1 import model_pb2, registry_service_pb2
+from mainspring_data_ingest.adapters.connections import Connections
+from mainspring_data_ingest.adapters.feedback import FeedbackAnswers
+from mainspring_data_ingest.adapters.fetching import AllowedFetcher
 from mainspring_data_ingest.adapters.lineage import TOKENIZER, RegistryTokenizers
 from mainspring_data_ingest.adapters.suites import EvaluatorSuites
+from mainspring_data_ingest.application.sources import Sources
+from mainspring_data_ingest.domain.places import Judged
+from mainspring_data_ingest.domain.shapes import recognise
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import NotFound, PreconditionFailed
+from mainspring_testkit.fakes import FakeArtifacts
 from mainspring_testkit.neighbours import ServeNeighbours
 
 SUITE, MODEL = "projects/p/evaluationSuites/s", "projects/p/models/m/versions"
@@ -68,3 +78,53 @@ async def test_an_adapter_has_the_tokenizer_of_its_base(neighbours: ServeNeighbo
     with pytest.raises(PreconditionFailed) as caught:
         await tokenizers.of(f"{MODEL}/3")
     assert caught.value.reason == "MODEL_WITHOUT_TOKENIZER"
+
+
+def judged_answer(number: int, **lesson: Any) -> feedback_pb2.JudgedAnswer:
+    messages = [
+        chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.ROLE_USER, content=f"q{number}"),
+        chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.ROLE_ASSISTANT, content=f"a{number}"),
+    ]
+    return feedback_pb2.JudgedAnswer(answer=f"projects/p/answers/{number}", messages=messages, **lesson)
+
+
+async def test_judged_answers_become_a_file_of_our_rows_the_oldest_judgement_first(
+    neighbours: ServeNeighbours,
+) -> None:
+    pages = {
+        "": [judged_answer(n, desirable=False) for n in range(1200, 1, -1)],
+        "more": [judged_answer(1, rejected="w")],
+    }
+    asked: list[Any] = []
+
+    async def listed(request: Any, context: Any) -> Any:
+        asked.append(request)
+        return feedback_service_pb2.ListJudgedAnswersResponse(
+            judged_answers=pages[request.page_token], next_page_token="" if request.page_token else "more"
+        )
+
+    found = await neighbours(SimpleNamespace(ListJudgedAnswers=listed), "feedback.v1.FeedbackService")
+    fetcher = AllowedFetcher(Connections.parse(""), 20, FeedbackAnswers(found.channel, found.caller))
+    files, previewer = FakeArtifacts(), SimpleNamespace()
+    sources = Sources(previewer, fetcher, files, 1 << 20)  # pyright: ignore[reportArgumentType] - nobody looks into it.
+    wanted = Judged("projects/p/models/m", start=datetime(2026, 1, 2, tzinfo=UTC))
+    ((artifact, origin),) = [one async for one in sources.fetch("p", wanted)]
+    rows = [json.loads(line) for line in (await files.read("p", artifact)).splitlines()]
+    assert [row["messages"][0]["content"] for row in rows] == [f"q{n}" for n in range(1, 1201)]
+    assert (rows[0]["rejected"], rows[0]["desirable"]) == ("w", None)
+    assert (rows[1]["rejected"], rows[1]["desirable"]) == (None, False)
+    assert origin == "judged answers projects/p/models/m from 2026-01-02T00:00:00+00:00"
+    assert (asked[0].parent, asked[0].model) == ("projects/p", "projects/p/models/m")
+    assert asked[0].start_time.ToDatetime(UTC) == wanted.start
+    recognised = recognise(rows[:100])
+    assert recognised is not None
+    columns = recognised[1]
+    assert (columns.messages_column, columns.rejected_column, columns.desirable_column) == (
+        "messages",
+        "rejected",
+        "desirable",
+    )
+    pages[""], pages["more"] = [], []
+    with pytest.raises(PreconditionFailed) as caught:
+        [one async for one in sources.fetch("p", wanted)]
+    assert caught.value.reason == "NO_JUDGED_ANSWERS"

@@ -250,3 +250,26 @@ async def test_requests_are_checked_and_repeats_are_one(feedback: Feedback) -> N
         await feedback.put_trigger(4, etag=trigger.etag)
     listed = await feedback.call("ListRetrainingTriggers", parent="projects/p")
     assert [found.min_items for found in listed.retraining_triggers] == [3]
+
+
+async def test_judged_answers_are_listed_and_forgotten_on_demand(feedback: Feedback) -> None:
+    right = await feedback.answered("who?", "ask Ada@Example.org")
+    wrong = await feedback.answered("why?", "because")
+    await feedback.judge(right, thumb=True)
+    await feedback.judge(wrong, correction="for a reason")
+    listed = await feedback.call("ListJudgedAnswers", parent="projects/p", model=MODEL)
+    assert [judged.answer for judged in listed.judged_answers] == [wrong, right]
+    corrected, thumb = listed.judged_answers
+    assert [(m.role, m.content) for m in corrected.messages] == [
+        (ChatMessage.ROLE_USER, "why?"),
+        (ChatMessage.ROLE_ASSISTANT, "for a reason"),
+    ]
+    assert (corrected.rejected, corrected.HasField("desirable"), thumb.desirable) == ("because", False, True)
+    assert not thumb.HasField("rejected")
+    first = await feedback.call("ListJudgedAnswers", parent="projects/p", page_size=1)
+    rest = await feedback.call("ListJudgedAnswers", parent="projects/p", page_size=1, page_token=first.next_page_token)
+    assert [*first.judged_answers, *rest.judged_answers] == list(listed.judged_answers)
+    erased = await feedback.call("EraseFeedbackContent", parent="projects/p", text="ada@example.org")
+    assert (erased.erased_answers, erased.erased_feedback_items) == (1, 0)
+    left = await feedback.call("ListJudgedAnswers", parent="projects/p")
+    assert [judged.answer for judged in left.judged_answers] == [wrong]

@@ -10,6 +10,7 @@ from mainspring.events.v1.feedback_events_pb2 import FeedbackItemRecorded, Prefe
 from mainspring_feedback.adapters.announcements import OutboxAnnouncements
 from mainspring_feedback.application.examples import Examples
 from mainspring_feedback.application.items import CreateFeedbackItem, Items
+from mainspring_feedback.application.judged import Filter, JudgedAnswers
 from mainspring_feedback.application.ports import Ports
 from mainspring_feedback.application.triggers import WORK_KIND, PutTrigger, Triggers, lesson_key
 from mainspring_feedback.domain.answers import Answer, Turn
@@ -312,3 +313,78 @@ async def test_items_are_listed_newest_first_by_project_and_by_answer(world: Wor
     more, end = await world.items.page("projects/p", first, Page(2, key))
     assert [*seen, *more] == [item for item in made[::-1] if item.answer == first]
     assert end is None
+
+
+async def judged(world: World, page_size: int = 50, **wanted: Any) -> list[tuple[str, str, str, bool | None]]:
+    """Id of each judged answer, with what it teaches; page by page."""
+    found: list[tuple[str, str, str, bool | None]] = []
+    after: str | None = None
+    while True:
+        page, after = await JudgedAnswers(world.ports).page("projects/p", Filter(**wanted), Page(page_size, after))
+        for one in page:
+            example = one.example
+            found.append((one.answer.name.rpartition("/")[2], example.text, example.rejected, example.desirable))
+        if after is None:
+            return found
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 50])
+async def test_each_judged_answer_stands_once_with_what_teaches_most(world: World, page_size: int) -> None:
+    a, b, c, d, e, silent = [await world.answer(name) for name in "abcdef"]
+    silent = await world.answer("silent", messages=())
+    await world.judge(a, Kind.SCORE, 0.9)
+    await world.correct(b, "old")
+    await world.judge(c, Kind.THUMB, 1)
+    await world.judge(silent, Kind.THUMB, 1)
+    await world.judge(d, Kind.PREFERENCE, 1, rejected_answer=e)
+    await world.judge(c, Kind.SCORE, 0)
+    await world.correct(b, "new")
+    await world.judge(b, Kind.THUMB, 0)
+    await world.judge(e, Kind.SCORE, 0.5)
+    assert await judged(world, page_size) == [
+        ("b", "new", "b said", None),
+        ("c", "c said", "", True),
+        ("d", "d said", "e said", None),
+        ("a", "a said", "", True),
+    ]
+
+
+async def test_judged_answers_are_chosen_by_model_version_release_and_time(world: World) -> None:
+    early = await world.answer("a")
+    world.clock.advance(60)
+    noon = world.clock.now()
+    late = await world.answer("b", release=f"{MODEL}/releases/2")
+    other = await world.answer(
+        "c", model="projects/p/models/n", model_version="projects/p/models/n/versions/1", release=""
+    )
+    for answer in (early, late, other):
+        await world.judge(answer, Kind.THUMB, 1)
+
+    async def ids(**wanted: Any) -> list[str]:
+        return [name for name, *_ in await judged(world, **wanted)]
+
+    assert await ids() == ["c", "b", "a"]
+    assert await ids(model=MODEL) == ["b", "a"]
+    assert await ids(model_version="projects/p/models/n/versions/1") == ["c"]
+    assert await ids(release=f"{MODEL}/releases/2") == ["b"]
+    assert await ids(start=noon) == ["c", "b"]
+    assert await ids(end=noon) == ["a"]
+
+
+async def test_what_a_person_said_is_forgotten_and_teaches_nobody(world: World) -> None:
+    await world.triggers.put(wanting(min_items=3))
+    asked = await world.answer("a", "mail to  ADA@example.org")
+    told = await world.answer("b")
+    clean = await world.answer("c")
+    await world.correct(asked)
+    await world.correct(told, "ask Ada@Example.org")
+    await world.correct(clean)
+    judges = JudgedAnswers(world.ports)
+    assert await judges.erase("projects/q", "ada@example.org") == (0, 0)
+    assert await judges.erase("projects/p", "ada@example.org") == (1, 1)
+    assert await judges.erase("projects/p", "ada@example.org") == (0, 0)
+    assert await judged(world) == [("c", "better", "c said", None)]
+    (firing,) = world.firings()
+    assert [line["rejected"] for line in await world.lines(firing)] == ["c said"]
+    (event,) = [event for event in world.outbox.emitted if isinstance(event, PreferencesReady)]
+    assert event.item_count == 1

@@ -105,7 +105,14 @@ class Data(Area):
         return response.preview
 
     async def fetch(
-        self, project: str, *, uri: str = "", connection: str = "", sql: str = "", timeout_s: float = 3600
+        self,
+        project: str,
+        *,
+        uri: str = "",
+        connection: str = "",
+        sql: str = "",
+        feedback: source_service_pb2.FeedbackQuery | None = None,
+        timeout_s: float = 3600,
     ) -> AsyncIterator[source_service_pb2.FetchSourceResponse]:
         """Has the server copy what lies elsewhere, file by file; what it may reach is a matter of its settings.
 
@@ -114,13 +121,16 @@ class Data(Area):
             uri: Objects (`s3://`, `gs://`, `az://`) or a file by `https://`; or else:
             connection: Name of a database in the server's settings.
             sql: What is asked of it.
+            feedback: Which of the project's judged answers; or else the former.
             timeout_s: Longest time for all of it.
 
         Raises:
             InvalidInput: SOURCE_NOT_ALLOWED.
         """
         request = source_service_pb2.FetchSourceRequest(parent=str(ProjectName(project)))
-        if uri:
+        if feedback is not None:
+            request.feedback.CopyFrom(feedback)
+        elif uri:
             request.uri = uri
         else:
             request.query.CopyFrom(source_service_pb2.DatabaseQuery(connection=connection, sql=sql))

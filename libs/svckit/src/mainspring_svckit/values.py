@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from dataclasses import asdict, dataclass
 
 
@@ -165,3 +166,8 @@ class ServedUnit:
 
 
 NO_UNIT = ServedUnit()
+
+
+def folded(text: str) -> str:
+    """A text as erasures look for it: without regard to case, width of characters and white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -14,6 +14,7 @@ from mainspring_data_ingest.adapters import postgres
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
 from mainspring_data_ingest.adapters.connections import Connections
 from mainspring_data_ingest.adapters.embeddings import EmbedderEmbeddings
+from mainspring_data_ingest.adapters.feedback import FeedbackAnswers
 from mainspring_data_ingest.adapters.fetching import AllowedFetcher
 from mainspring_data_ingest.adapters.lineage import RegistryLineage, RegistryTokenizers
 from mainspring_data_ingest.adapters.plotter import ChildPlotter
@@ -152,6 +153,11 @@ class _Plant:
         address = self.settings.embedder_address
         return EmbedderEmbeddings(self.process.channel(address), self.process.caller) if address else None
 
+    def feedback(self) -> FeedbackAnswers | None:
+        """Judged answers, where there is feedback."""
+        address = self.settings.feedback_address
+        return FeedbackAnswers(self.process.channel(address), self.process.caller) if address else None
+
     def erasures(self, tools: ChildShardTools) -> None:
         """What a person or a document said leaves every version."""
         ports, address = self.ports, self.settings.registry_address
@@ -187,7 +193,7 @@ class _Plant:
     def sources(self) -> None:
         """What is out there is looked into and fetched."""
         connections = Connections.parse(self.settings.source_connections.get_secret_value())
-        fetcher = AllowedFetcher(connections, self.settings.fetch_timeout_s)
+        fetcher = AllowedFetcher(connections, self.settings.fetch_timeout_s, self.feedback())
         previewer = ChildPreviewer(self.files, self.scratch)
         sources = Sources(previewer, fetcher, self.files, self.settings.max_upload_bytes)
         self.server.add(SOURCES, source_pb_grpc.add_SourceServiceServicer_to_server, SourceServicer(sources))

@@ -24,6 +24,9 @@ class DataIngestSettings(ServiceSettings):
         "",
         description="host:port of the embedder; without it only lexical vectors, no balance by clusters.",
     )
+    feedback_address: str = Field(
+        "", description="host:port of feedback, whose judged answers can be imported and are erased; empty asks nobody."
+    )
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Largest file that may be uploaded.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
     source_connections: SecretStr = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
 
 if TYPE_CHECKING:
     from mainspring.common.v1 import artifact_pb2
-    from mainspring.data.v1 import dataset_pb2, ingestion_pb2, recipe_pb2, source_pb2
+    from mainspring.data.v1 import dataset_pb2, ingestion_pb2, recipe_pb2, source_pb2, source_service_pb2
     from mainspring_client.cli.output import Ticker
     from mainspring_client.client import Mainspring
     from mainspring_client.collecting import LocalSource
@@ -30,6 +31,16 @@ Files = Annotated[
 FromQuery = Annotated[
     str, typer.Option(help="CONNECTION:SQL, a query of a Postgres database that the server's settings name.")
 ]
+FromFeedback = Annotated[
+    str,
+    typer.Option(
+        help="MODEL, MODEL/VERSION, or 'all': the project's answers that people judged, with corrections, preferences"
+        " and thumbs. Answers whose content is not kept, or is erased, are not among them."
+    ),
+]
+Release = Annotated[str, typer.Option(help="Of --from-feedback MODEL only answers under this release (its number).")]
+Since = Annotated[datetime | None, typer.Option(help="Of --from-feedback only answers since this time (UTC).")]
+Until = Annotated[datetime | None, typer.Option(help="Of --from-feedback only answers before this time (UTC).")]
 InputColumn = Annotated[str, typer.Option(help="Column with the text, or messages, that the model is given.")]
 TargetColumn = Annotated[str, typer.Option(help="Column with what it should answer.")]
 MessagesColumn = Annotated[str, typer.Option(help="Column with a list of chat messages, instead of the two.")]
@@ -55,6 +66,10 @@ def register(datasets: typer.Typer) -> None:
 def preview(
     files: Files = None,
     query: FromQuery = "",
+    from_feedback: FromFeedback = "",
+    release: Release = "",
+    since: Since = None,
+    until: Until = None,
     input_column: InputColumn = "",
     target_column: TargetColumn = "",
     messages_column: MessagesColumn = "",
@@ -71,10 +86,11 @@ def preview(
     from mainspring_client.cli.run import with_client
 
     columns = _columns(locals())
+    places = _Places(files or [], query, _judged(project, from_feedback, release, since, until))
 
     async def body(mainspring: Mainspring) -> list[_Sent]:
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
-            return await _send(mainspring, project, files or [], columns, records, stack, ticker, query)
+            return await _send(mainspring, project, places, columns, records, stack, ticker)
 
     sent = with_client(data, body)
     if json_:
@@ -88,6 +104,10 @@ def import_(
     dataset: Annotated[str, typer.Option(help="Dataset id; the ingestion recipe is called the same.")],
     files: Files = None,
     query: FromQuery = "",
+    from_feedback: FromFeedback = "",
+    release: Release = "",
+    since: Since = None,
+    until: Until = None,
     input_column: InputColumn = "",
     target_column: TargetColumn = "",
     messages_column: MessagesColumn = "",
@@ -135,6 +155,7 @@ def import_(
     from mainspring_client.cli.run import with_client
 
     columns = _columns(locals())
+    places = _Places(files or [], query, _judged(project, from_feedback, release, since, until))
     fresh = bool(
         columns or clean or language or keep_out or prompt_template or system_prompt or stratify or count_tokens
     )
@@ -142,7 +163,7 @@ def import_(
     async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
             known = None if fresh else await _recipe(mainspring, project, dataset)
-            sent = await _send(mainspring, project, files or [], columns, 1, stack, ticker, query, known)
+            sent = await _send(mainspring, project, places, columns, 1, stack, ticker, known)
             if known is None:
                 held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
                 recipe: dict[str, Any] = {"prompt_template": prompt_template, "system_prompt": system_prompt}
@@ -169,6 +190,42 @@ class _Sent:
     origin: str = ""
 
 
+@dataclass(frozen=True)
+class _Places:
+    """What a person named: files and URIs, a query, judged answers."""
+
+    files: list[str]
+    query: str
+    judged: source_service_pb2.FeedbackQuery | None
+
+
+def _judged(
+    project: str, text: str, release: str, since: datetime | None, until: datetime | None
+) -> source_service_pb2.FeedbackQuery | None:
+    """Which judged answers a person means; None when none."""
+    from mainspring.data.v1 import source_service_pb2
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import ModelName, ModelVersionName, ReleaseName
+
+    if not text:
+        if release or since or until:
+            raise typer.BadParameter("--release, --since and --until go with --from-feedback")
+        return None
+    wanted = source_service_pb2.FeedbackQuery()
+    if "/" in text:
+        wanted.model_version = expand(ModelVersionName, project, text, "from-feedback")
+    elif text != "all":
+        wanted.model = expand(ModelName, project, text, "from-feedback")
+    if release:
+        if not wanted.model:
+            raise typer.BadParameter("--release goes with --from-feedback MODEL")
+        wanted.release = str(ReleaseName(project, text, release))
+    for field, time in (("start_time", since), ("end_time", until)):
+        if time is not None:
+            getattr(wanted, field).FromDatetime(time.replace(tzinfo=time.tzinfo or UTC))
+    return wanted
+
+
 def _columns(options: dict[str, Any]) -> dict[str, str]:
     return {key: value for key, value in options.items() if key.endswith("_column") and value}
 
@@ -187,12 +244,11 @@ async def _recipe(mainspring: Mainspring, project: str, dataset: str) -> recipe_
 async def _send(
     mainspring: Mainspring,
     project: str,
-    files: list[str],
+    places: _Places,
     columns: dict[str, str],
     records: int,
     stack: ExitStack,
     ticker: Ticker,
-    query: str,
     known: recipe_pb2.IngestionRecipe | None = None,
 ) -> list[_Sent]:
     """Uploads everything and looks into it; documents keep the columns of their own shape."""
@@ -208,7 +264,7 @@ async def _send(
         ticker.keep(_summary(name, found))
         sent.append(_Sent(name, artifact, found, origin))
 
-    here = [text for text in files if "://" not in text]
+    here = [text for text in places.files if "://" not in text]
     for local in collect(here, stack) if here else ():
         size = local.path.stat().st_size
 
@@ -216,17 +272,21 @@ async def _send(
             ticker.progress(f"uploading {local.name}", done, size)
 
         await look(local.name, await mainspring.data.upload(project, local.path, filename=local.name, on_sent=told))
-    for uri in files:
+    for uri in places.files:
         if "://" in uri:
             ticker.tell(f"the server fetches {uri}")
             async for fetched in mainspring.data.fetch(project, uri=uri):
                 await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
-    if query:
-        connection, _, sql = query.partition(":")
+    if places.query:
+        connection, _, sql = places.query.partition(":")
         async for fetched in mainspring.data.fetch(project, connection=connection, sql=sql):
             await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
+    if places.judged is not None:
+        ticker.tell("the server collects judged answers")
+        async for fetched in mainspring.data.fetch(project, feedback=places.judged):
+            await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
     if not sent:
-        raise typer.BadParameter("name files, URIs or a --query")
+        raise typer.BadParameter("name files, URIs, a --query or --from-feedback")
     return sent
 
 

@@ -26,10 +26,11 @@ from mainspring_data_ingest.adapters.shard_rows import batches, canonical, rows
 from mainspring_data_ingest.application.ports import RefinedShard
 from mainspring_data_ingest.application.version_ports import Leftovers
 from mainspring_data_ingest.domain.columns import ColumnMapping
-from mainspring_data_ingest.domain.erasures import Selector, folded
+from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
+from mainspring_svckit.values import folded
 
 Origin = tuple[int, int]
 

@@ -17,8 +17,9 @@ import orjson
 from obstore.exceptions import BaseError, PreconditionError
 
 from mainspring_data_ingest.adapters.connections import Connections, ObjectStore, PostgresDatabase
+from mainspring_data_ingest.adapters.feedback import FeedbackAnswers
 from mainspring_data_ingest.application.source_ports import RemoteFile
-from mainspring_data_ingest.domain.places import Place, Query, Remote
+from mainspring_data_ingest.domain.places import Judged, Place, Query, Remote
 from mainspring_svckit.egress import AddressRefused, check_url, http_session
 from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed, Unavailable
 
@@ -32,8 +33,9 @@ _SCHEMES = ("s3", "gs", "az")
 class AllowedFetcher:
     """`Fetcher` of what the settings allow."""
 
-    def __init__(self, connections: Connections, timeout_s: float) -> None:
-        """Takes what is allowed, and the longest time for one file."""
+    def __init__(self, connections: Connections, timeout_s: float, feedback: FeedbackAnswers | None = None) -> None:
+        """Takes what is allowed, the longest time for one file, and who has judged answers."""
+        self._feedback = feedback
         self._connections, self._timeout_s = connections, timeout_s
 
     async def files(self, project: str, place: Place) -> AsyncIterator[RemoteFile]:
@@ -42,6 +44,12 @@ class AllowedFetcher:
             database = self._connections.database(project, place.connection)
             chunks = _rows(database, place.sql, self._timeout_s)
             yield RemoteFile(f"{place.connection}.jsonl", f"query of {place.connection}: {place.sql[:1000]}", chunks)
+            return
+        if isinstance(place, Judged):
+            if self._feedback is None:
+                message = "judged answers need MAINSPRING_FEEDBACK_ADDRESS of data-ingest; set it"
+                raise PreconditionFailed("FEEDBACK_NOT_CONFIGURED", message)
+            yield RemoteFile("judged-answers.jsonl", place.origin, self._feedback.lines(project, place))
             return
         scheme = place.uri.partition("://")[0]
         if scheme in _SCHEMES:

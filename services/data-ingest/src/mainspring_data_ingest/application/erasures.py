@@ -30,7 +30,7 @@ from mainspring_data_ingest.domain.datasets import (
     Tally,
     root_sha256,
 )
-from mainspring_data_ingest.domain.erasures import ErasedVersion, Erasure, Selector, folded, proof_bytes
+from mainspring_data_ingest.domain.erasures import ErasedVersion, Erasure, Selector, proof_bytes
 from mainspring_data_ingest.domain.ingestions import SYNTHETIC, Source, SourceFormat
 from mainspring_data_ingest.domain.manifests import Manifest, successor_bytes
 from mainspring_data_ingest.domain.records import RefusalReason
@@ -40,7 +40,7 @@ from mainspring_svckit.errors import FieldViolation, InvalidInput, NotFound, Pre
 from mainspring_svckit.names import ErasureName, ModelVersionName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
-from mainspring_svckit.values import ArtifactRef, Progress
+from mainspring_svckit.values import ArtifactRef, Progress, folded
 
 WORK_KIND = "erasure"
 PARQUET = "application/vnd.apache.parquet"

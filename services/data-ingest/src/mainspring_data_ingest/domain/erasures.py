@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -46,11 +45,6 @@ class Selector:
         """Names the selector without telling it; who knows it can compute the same."""
         value = self.text or self.source_sha256 or "\n".join(sorted(self.row_ids))
         return hashlib.sha256(f"{salt}\n{value}".encode()).hexdigest()
-
-
-def folded(text: str) -> str:
-    """A text as it is looked for: without regard to case, width of characters and white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True)

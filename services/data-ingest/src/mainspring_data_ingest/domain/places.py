@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -20,4 +21,25 @@ class Query:
     sql: str
 
 
-Place = Remote | Query
+@dataclass(frozen=True)
+class Judged:
+    """The project's answers that people judged; what is empty wants all. Times are those of answers, the end not
+    included.
+    """
+
+    model: str = ""
+    model_version: str = ""
+    release: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @property
+    def origin(self) -> str:
+        """The same in words."""
+        named = [name for name in (self.model, self.model_version, self.release) if name]
+        since = [f"from {self.start.isoformat()}"] if self.start is not None else []
+        until = [f"before {self.end.isoformat()}"] if self.end is not None else []
+        return " ".join(["judged answers", *named, *since, *until])
+
+
+Place = Remote | Query | Judged

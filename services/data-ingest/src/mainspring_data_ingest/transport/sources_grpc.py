@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC
 from typing import Any
 
 from mainspring.common.v1 import chat_pb2
@@ -11,13 +12,14 @@ from mainspring.data.v1 import source_service_pb2 as pb
 from mainspring.data.v1 import source_service_pb2_grpc as pb_grpc
 from mainspring_data_ingest.application.sources import Sources
 from mainspring_data_ingest.domain.ingestions import SourceFormat
-from mainspring_data_ingest.domain.places import Query, Remote
+from mainspring_data_ingest.domain.places import Judged, Place, Query, Remote
 from mainspring_data_ingest.domain.previews import Preview, PreviewedRecord
 from mainspring_data_ingest.transport.mapping import refused_to_proto
 from mainspring_data_ingest.transport.reports import refusals_to_proto
 from mainspring_data_ingest.transport.steps import columns_from_proto, columns_to_proto
+from mainspring_svckit.errors import NotFound
 from mainspring_svckit.mapping import artifact_from_proto, artifact_to_proto
-from mainspring_svckit.names import ProjectName
+from mainspring_svckit.names import ProjectName, project_name_of
 
 NAME = "mainspring.data.v1.SourceService"
 
@@ -41,10 +43,28 @@ class SourceServicer(pb_grpc.SourceServiceServicer):
 
     async def FetchSource(self, request: pb.FetchSourceRequest, context: Any) -> AsyncIterator[pb.FetchSourceResponse]:
         project = ProjectName.parse(request.parent, "parent").project
-        query = request.query
-        place = Remote(request.uri) if request.WhichOneof("place") == "uri" else Query(query.connection, query.sql)
-        async for artifact, origin in self._sources.fetch(project, place):
+        async for artifact, origin in self._sources.fetch(project, _place(project, request)):
             yield pb.FetchSourceResponse(artifact=artifact_to_proto(artifact), origin=origin)
+
+
+def _place(project: str, request: pb.FetchSourceRequest) -> Place:
+    match request.WhichOneof("place"):
+        case "uri":
+            return Remote(request.uri)
+        case "query":
+            return Query(request.query.connection, request.query.sql)
+        case _:
+            wanted = request.feedback
+            for name in (wanted.model, wanted.model_version, wanted.release):
+                if name and project_name_of(name) != f"projects/{project}":
+                    raise NotFound("Model", name)
+            return Judged(
+                wanted.model,
+                wanted.model_version,
+                wanted.release,
+                wanted.start_time.ToDatetime(UTC) if wanted.HasField("start_time") else None,
+                wanted.end_time.ToDatetime(UTC) if wanted.HasField("end_time") else None,
+            )
 
 
 def _preview(found: Preview) -> source_pb2.SourcePreview:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mainspring_feedback.application.ports import Ports
@@ -22,6 +22,13 @@ POSTPONE_S = 600.0
 _BATCH = 200
 
 
+@dataclass
+class _Written:
+    """How much of a file is there."""
+
+    lines: int = 0
+
+
 class Examples:
     """Writes the files of firings."""
 
@@ -35,17 +42,17 @@ class Examples:
             MainspringError: The store or the database failed.
         """
         ports = self._ports
-        items = await self._items(firing)
+        items, written = await self._items(firing), _Written()
         examples = await ports.files.put_stream(
             ModelName.parse(firing.model).project,
-            self._lines(items),
+            self._lines(items, written),
             max_bytes=MAX_BYTES,
             media_type="application/jsonl",
             filename=f"feedback-{firing.number}.jsonl",
         )
         async with lease.complete():
             await require(ports.triggers, "RetrainingTrigger", firing.trigger, lock=True)
-            await ports.announcements.preferences_ready(firing, examples, len(items))
+            await ports.announcements.preferences_ready(firing, examples, written.lines)
 
     async def postpone(self, firing: Firing) -> None:
         """Tries a firing again later; what people said is never given up. Joins the ambient transaction."""
@@ -65,21 +72,22 @@ class Examples:
             after = listed.next_key if len(lessons) == len(listed.items) else None
         return {answer: lesson.item for answer, lesson in taken.items()}
 
-    async def _lines(self, items: dict[str, str]) -> AsyncIterator[bytes]:
+    async def _lines(self, items: dict[str, str], written: _Written) -> AsyncIterator[bytes]:
         pairs = list(items.items())
         for start in range(0, len(pairs), _BATCH):
             async with self._ports.transactions.transaction():
                 lines = [await self._line(answer, item) for answer, item in pairs[start : start + _BATCH]]
+            written.lines += sum(map(bool, lines))
             yield b"".join(lines)
 
     async def _line(self, answer_name: str, item_name: str) -> bytes:
+        """An answer's line; none for one whose content was erased since it was judged."""
         answer = (await require(self._ports.answers, "Answer", answer_name)).value
         judgement = (await require(self._ports.items, "FeedbackItem", item_name)).value.judgement
         worse = judgement.rejected_answer
         rejected = (await require(self._ports.answers, "Answer", worse)).value if worse else None
         example = example_of(judgement, answer, rejected)
-        assert example is not None  # It was one when it was counted, and neither answer nor judgement ever changes.
-        return example_line(answer, example)
+        return example_line(answer, example) if example is not None else b""
 
 
 def example_line(answer: Answer, example: Example) -> bytes:

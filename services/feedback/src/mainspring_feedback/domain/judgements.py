@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from mainspring_feedback.domain.answers import Answer
 from mainspring_svckit.errors import InvalidInput
+
+GOOD_SCORE, BAD_SCORE = 0.7, 0.3
+"""Scores from which, and up to which, an answer counts as good and as bad where its judgement is collected."""
 
 
 class Kind(StrEnum):
@@ -34,6 +38,15 @@ class Judgement:
     value: float
     correction: str = ""
     rejected_answer: str = ""
+
+    @property
+    def as_lesson(self) -> Judgement | None:
+        """The judgement with a score as the thumb that it comes to; None when it says neither good nor bad."""
+        if self.kind is not Kind.SCORE:
+            return self
+        if GOOD_SCORE > self.value > BAD_SCORE:
+            return None
+        return Judgement(Kind.THUMB, float(self.value >= GOOD_SCORE))
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ def example_of(judgement: Judgement, answer: Answer, rejected: Answer | None = N
         return None
     said = answer.text if answer.text.strip() else ""
     match judgement.kind:
-        case Kind.CORRECTION:
+        case Kind.CORRECTION if judgement.correction:
             return Example(judgement.correction, said if said != judgement.correction else "")
         case Kind.PREFERENCE if said:
             worse = rejected.text if rejected is not None and rejected.text.strip() else ""
@@ -113,6 +126,19 @@ def example_of(judgement: Judgement, answer: Answer, rejected: Answer | None = N
             return Example(said, desirable=bool(judgement.value))
         case _:
             return None
+
+
+def most_telling(items: Iterable[FeedbackItem]) -> FeedbackItem | None:
+    """Of what people said of one answer, newest first, the item that teaches most; None when none teaches anything."""
+    best: FeedbackItem | None = None
+    for item in items:
+        if item.judgement.as_lesson is not None and (best is None or _rank(item) > _rank(best)):
+            best = item
+    return best
+
+
+def _rank(item: FeedbackItem) -> int:
+    return (Kind.SCORE, Kind.THUMB).index(item.judgement.kind) if item.judgement.kind in (Kind.SCORE, Kind.THUMB) else 2
 
 
 def check_comparable(preferred: Answer, rejected: Answer) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from mainspring.feedback.v1 import feedback_service_pb2 as pb
 from mainspring.feedback.v1 import feedback_service_pb2_grpc as pb_grpc
 from mainspring_feedback.application.items import Items
+from mainspring_feedback.application.judged import JudgedAnswers
 from mainspring_feedback.application.ports import Ports
 from mainspring_feedback.application.triggers import Triggers
 from mainspring_feedback.transport import mapping
@@ -24,6 +25,7 @@ class FeedbackServicer(pb_grpc.FeedbackServiceServicer):
 
     def __init__(self, ports: Ports, items: Items, triggers: Triggers) -> None:
         self._ports, self._items, self._triggers = ports, items, triggers
+        self._judged = JudgedAnswers(ports)
         self._reader = Reader(ports.transactions)
 
     async def CreateFeedbackItem(
@@ -47,6 +49,24 @@ class FeedbackServicer(pb_grpc.FeedbackServiceServicer):
             feedback_items=[mapping.item_to_proto(item) for item in items],
             next_page_token=next_page_token(next_key, request.parent, request.answer),
         )
+
+    async def ListJudgedAnswers(
+        self, request: pb.ListJudgedAnswersRequest, context: Any
+    ) -> pb.ListJudgedAnswersResponse:
+        wanted = mapping.filter_from_proto(request)
+        query = (request.parent, repr(wanted))
+        found, next_key = await self._judged.page(
+            request.parent, wanted, Page.of(request.page_size, request.page_token, *query)
+        )
+        return pb.ListJudgedAnswersResponse(
+            judged_answers=map(mapping.judged_to_proto, found), next_page_token=next_page_token(next_key, *query)
+        )
+
+    async def EraseFeedbackContent(
+        self, request: pb.EraseFeedbackContentRequest, context: Any
+    ) -> pb.EraseFeedbackContentResponse:
+        answers, items = await self._judged.erase(request.parent, request.text)
+        return pb.EraseFeedbackContentResponse(erased_answers=answers, erased_feedback_items=items)
 
     async def UpdateRetrainingTrigger(
         self, request: pb.UpdateRetrainingTriggerRequest, context: Any

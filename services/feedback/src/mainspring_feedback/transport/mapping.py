@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from mainspring.common.v1.chat_pb2 import ChatMessage
 from mainspring.events.v1.inference_events_pb2 import ResponseCompleted
 from mainspring.feedback.v1 import feedback_pb2, feedback_service_pb2
 from mainspring_feedback.application.items import CreateFeedbackItem
+from mainspring_feedback.application.judged import Filter, JudgedAnswer
 from mainspring_feedback.application.triggers import PutTrigger
 from mainspring_feedback.domain.answers import Answer, Turn
 from mainspring_feedback.domain.judgements import FeedbackItem, Judgement, Kind
@@ -21,6 +22,7 @@ _ROLES = {
     ChatMessage.ROLE_USER: "user",
     ChatMessage.ROLE_ASSISTANT: "assistant",
 }
+_PRINTED_ROLES = {role: value for value, role in _ROLES.items()}
 
 
 def answer_from_event(data: ResponseCompleted, time: datetime) -> Answer:
@@ -70,6 +72,35 @@ def item_to_proto(item: FeedbackItem) -> feedback_pb2.FeedbackItem:
         case Kind.PREFERENCE:
             message.preference.rejected_answer = item.judgement.rejected_answer
     return message
+
+
+def judged_to_proto(judged: JudgedAnswer) -> feedback_pb2.JudgedAnswer:
+    """Prints what can be learned from an answer."""
+    answer, example = judged.answer, judged.example
+    message = feedback_pb2.JudgedAnswer(
+        answer=answer.name,
+        model_version=answer.model_version,
+        release=answer.release,
+        messages=[ChatMessage(role=_PRINTED_ROLES[turn.role], content=turn.content) for turn in answer.messages],
+        feedback_item=judged.item.name,
+        answer_time=time_to_proto(answer.time),
+        desirable=example.desirable,
+    )
+    message.messages.append(ChatMessage(role=ChatMessage.ROLE_ASSISTANT, content=example.text))
+    if example.rejected:
+        message.rejected = example.rejected
+    return message
+
+
+def filter_from_proto(request: feedback_service_pb2.ListJudgedAnswersRequest) -> Filter:
+    """Reads which answers are wanted."""
+    return Filter(
+        request.model,
+        request.model_version,
+        request.release,
+        request.start_time.ToDatetime(UTC) if request.HasField("start_time") else None,
+        request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None,
+    )
 
 
 def trigger_from_proto(request: feedback_service_pb2.UpdateRetrainingTriggerRequest) -> PutTrigger:

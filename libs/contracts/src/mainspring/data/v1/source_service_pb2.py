@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mainspring.common.v1 import access_pb2 as mainspring_dot_common_dot_v1_dot_access__pb2
 from mainspring.common.v1 import artifact_pb2 as mainspring_dot_common_dot_v1_dot_artifact__pb2
 from mainspring.data.v1 import ingestion_pb2 as mainspring_dot_data_dot_v1_dot_ingestion__pb2
@@ -31,7 +32,7 @@ from mainspring.data.v1 import recipe_pb2 as mainspring_dot_data_dot_v1_dot_reci
 from mainspring.data.v1 import source_pb2 as mainspring_dot_data_dot_v1_dot_source__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mainspring/data/v1/source_service.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/common/v1/artifact.proto\x1a\"mainspring/data/v1/ingestion.proto\x1a\x1fmainspring/data/v1/recipe.proto\x1a\x1fmainspring/data/v1/source.proto\"\xa1\x02\n\x14PreviewSourceRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12<\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.ArtifactB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12?\n\x06\x66ormat\x18\x03 \x01(\x0e\x32!.mainspring.data.v1.Source.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x07\x63olumns\x18\x04 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\x04\xe2\x41\x01\x01\x12#\n\x0crecord_count\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\"K\n\x15PreviewSourceResponse\x12\x32\n\x07preview\x18\x01 \x01(\x0b\x32!.mainspring.data.v1.SourcePreview\"\xa0\x01\n\x12\x46\x65tchSourceRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x19\n\x03uri\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0fH\x00\x12\x32\n\x05query\x18\x03 \x01(\x0b\x32!.mainspring.data.v1.DatabaseQueryH\x00\x42\x0e\n\x05place\x12\x05\xbaH\x02\x08\x01\"d\n\rDatabaseQuery\x12\x35\n\nconnection\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12\x1c\n\x03sql\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\xa0\x9c\x01\"W\n\x13\x46\x65tchSourceResponse\x12\x30\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x0e\n\x06origin\x18\x02 \x01(\t2\xe3\x01\n\rSourceService\x12j\n\rPreviewSource\x12(.mainspring.data.v1.PreviewSourceRequest\x1a).mainspring.data.v1.PreviewSourceResponse\"\x04\x88\xb5\x18\x02\x12\x66\n\x0b\x46\x65tchSource\x12&.mainspring.data.v1.FetchSourceRequest\x1a\'.mainspring.data.v1.FetchSourceResponse\"\x04\x88\xb5\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mainspring/data/v1/source_service.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!mainspring/common/v1/access.proto\x1a#mainspring/common/v1/artifact.proto\x1a\"mainspring/data/v1/ingestion.proto\x1a\x1fmainspring/data/v1/recipe.proto\x1a\x1fmainspring/data/v1/source.proto\"\xa1\x02\n\x14PreviewSourceRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12<\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.mainspring.common.v1.ArtifactB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12?\n\x06\x66ormat\x18\x03 \x01(\x0e\x32!.mainspring.data.v1.Source.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x07\x63olumns\x18\x04 \x01(\x0b\x32!.mainspring.data.v1.ColumnMappingB\x04\xe2\x41\x01\x01\x12#\n\x0crecord_count\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\"K\n\x15PreviewSourceResponse\x12\x32\n\x07preview\x18\x01 \x01(\x0b\x32!.mainspring.data.v1.SourcePreview\"\xd7\x01\n\x12\x46\x65tchSourceRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x19\n\x03uri\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0fH\x00\x12\x32\n\x05query\x18\x03 \x01(\x0b\x32!.mainspring.data.v1.DatabaseQueryH\x00\x12\x35\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\x0b\x32!.mainspring.data.v1.FeedbackQueryH\x00\x42\x0e\n\x05place\x12\x05\xbaH\x02\x08\x01\"\xd5\x02\n\rFeedbackQuery\x12:\n\x05model\x18\x01 \x01(\tB+\xe2\x41\x01\x01\xbaH$r\"2 ^(projects/[^/]+/models/[^/]+)?$\x12Q\n\rmodel_version\x18\x02 \x01(\tB:\xe2\x41\x01\x01\xbaH3r12/^(projects/[^/]+/models/[^/]+/versions/[^/]+)?$\x12K\n\x07release\x18\x03 \x01(\tB:\xe2\x41\x01\x01\xbaH3r12/^(projects/[^/]+/models/[^/]+/releases/[^/]+)?$\x12\x34\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"d\n\rDatabaseQuery\x12\x35\n\nconnection\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12\x1c\n\x03sql\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\xa0\x9c\x01\"W\n\x13\x46\x65tchSourceResponse\x12\x30\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x0e\n\x06origin\x18\x02 \x01(\t2\xe3\x01\n\rSourceService\x12j\n\rPreviewSource\x12(.mainspring.data.v1.PreviewSourceRequest\x1a).mainspring.data.v1.PreviewSourceResponse\"\x04\x88\xb5\x18\x02\x12\x66\n\x0b\x46\x65tchSource\x12&.mainspring.data.v1.FetchSourceRequest\x1a\'.mainspring.data.v1.FetchSourceResponse\"\x04\x88\xb5\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +55,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHSOURCEREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\024r\0222\020^projects/[^/]+$'
   _globals['_FETCHSOURCEREQUEST'].fields_by_name['uri']._loaded_options = None
   _globals['_FETCHSOURCEREQUEST'].fields_by_name['uri']._serialized_options = b'\272H\007r\005\020\001\030\320\017'
+  _globals['_FEEDBACKQUERY'].fields_by_name['model']._loaded_options = None
+  _globals['_FEEDBACKQUERY'].fields_by_name['model']._serialized_options = b'\342A\001\001\272H$r\"2 ^(projects/[^/]+/models/[^/]+)?$'
+  _globals['_FEEDBACKQUERY'].fields_by_name['model_version']._loaded_options = None
+  _globals['_FEEDBACKQUERY'].fields_by_name['model_version']._serialized_options = b'\342A\001\001\272H3r12/^(projects/[^/]+/models/[^/]+/versions/[^/]+)?$'
+  _globals['_FEEDBACKQUERY'].fields_by_name['release']._loaded_options = None
+  _globals['_FEEDBACKQUERY'].fields_by_name['release']._serialized_options = b'\342A\001\001\272H3r12/^(projects/[^/]+/models/[^/]+/releases/[^/]+)?$'
+  _globals['_FEEDBACKQUERY'].fields_by_name['start_time']._loaded_options = None
+  _globals['_FEEDBACKQUERY'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_FEEDBACKQUERY'].fields_by_name['end_time']._loaded_options = None
+  _globals['_FEEDBACKQUERY'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
   _globals['_DATABASEQUERY'].fields_by_name['connection']._loaded_options = None
   _globals['_DATABASEQUERY'].fields_by_name['connection']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[a-z][a-z0-9-]{0,62}$'
   _globals['_DATABASEQUERY'].fields_by_name['sql']._loaded_options = None
@@ -62,16 +73,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SOURCESERVICE'].methods_by_name['PreviewSource']._serialized_options = b'\210\265\030\002'
   _globals['_SOURCESERVICE'].methods_by_name['FetchSource']._loaded_options = None
   _globals['_SOURCESERVICE'].methods_by_name['FetchSource']._serialized_options = b'\210\265\030\002'
-  _globals['_PREVIEWSOURCEREQUEST']._serialized_start=300
-  _globals['_PREVIEWSOURCEREQUEST']._serialized_end=589
-  _globals['_PREVIEWSOURCERESPONSE']._serialized_start=591
-  _globals['_PREVIEWSOURCERESPONSE']._serialized_end=666
-  _globals['_FETCHSOURCEREQUEST']._serialized_start=669
-  _globals['_FETCHSOURCEREQUEST']._serialized_end=829
-  _globals['_DATABASEQUERY']._serialized_start=831
-  _globals['_DATABASEQUERY']._serialized_end=931
-  _globals['_FETCHSOURCERESPONSE']._serialized_start=933
-  _globals['_FETCHSOURCERESPONSE']._serialized_end=1020
-  _globals['_SOURCESERVICE']._serialized_start=1023
-  _globals['_SOURCESERVICE']._serialized_end=1250
+  _globals['_PREVIEWSOURCEREQUEST']._serialized_start=333
+  _globals['_PREVIEWSOURCEREQUEST']._serialized_end=622
+  _globals['_PREVIEWSOURCERESPONSE']._serialized_start=624
+  _globals['_PREVIEWSOURCERESPONSE']._serialized_end=699
+  _globals['_FETCHSOURCEREQUEST']._serialized_start=702
+  _globals['_FETCHSOURCEREQUEST']._serialized_end=917
+  _globals['_FEEDBACKQUERY']._serialized_start=920
+  _globals['_FEEDBACKQUERY']._serialized_end=1261
+  _globals['_DATABASEQUERY']._serialized_start=1263
+  _globals['_DATABASEQUERY']._serialized_end=1363
+  _globals['_FETCHSOURCERESPONSE']._serialized_start=1365
+  _globals['_FETCHSOURCERESPONSE']._serialized_end=1452
+  _globals['_SOURCESERVICE']._serialized_start=1455
+  _globals['_SOURCESERVICE']._serialized_end=1682
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 from mainspring.data.v1 import ingestion_pb2 as _ingestion_pb2
 from mainspring.data.v1 import recipe_pb2 as _recipe_pb2
@@ -95,6 +96,7 @@ class FetchSourceRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    FEEDBACK_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. Format: `projects/{project}`."""
     uri: _builtins.str
@@ -105,22 +107,71 @@ class FetchSourceRequest(_message.Message):
     def query(self) -> Global___DatabaseQuery:
         """The rows of a query."""
 
+    @_builtins.property
+    def feedback(self) -> Global___FeedbackQuery:
+        """The project's earlier answers with what people said of them."""
+
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         uri: _builtins.str = ...,
         query: Global___DatabaseQuery | None = ...,
+        feedback: Global___FeedbackQuery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "query", b"query", "uri", b"uri"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "place", b"place", "query", b"query", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "place", b"place", "query", b"query", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "parent", b"parent", "place", b"place", "query", b"query", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_place: _TypeAlias = _typing.Literal["uri", "query"]  # noqa: Y015
+    _WhichOneofReturnType_place: _TypeAlias = _typing.Literal["uri", "query", "feedback"]  # noqa: Y015
     _WhichOneofArgType_place: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_place) -> _WhichOneofReturnType_place | None: ...
 
 Global___FetchSourceRequest: _TypeAlias = FetchSourceRequest  # noqa: Y015
+
+@_typing.final
+class FeedbackQuery(_message.Message):
+    """FeedbackQuery is the answers of a project that people judged. They become a JSON Lines file with our own columns: `messages`, `rejected` (what was
+    corrected or not preferred) and `desirable` (a thumb, or a score as one). Answers whose content is not kept, or is erased, are not among them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Optional. Only answers of this model. Format: `projects/{project}/models/{model}`."""
+    model_version: _builtins.str
+    """Optional. Only answers of this version. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    release: _builtins.str
+    """Optional. Only answers under this release. Format: `projects/{project}/models/{model}/releases/{release}`."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only answers given at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only answers given before this time."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        release: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "model", b"model", "model_version", b"model_version", "release", b"release", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedbackQuery: _TypeAlias = FeedbackQuery  # noqa: Y015
 
 @_typing.final
 class DatabaseQuery(_message.Message):

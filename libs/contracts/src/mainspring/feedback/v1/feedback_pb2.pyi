@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from mainspring.common.v1 import chat_pb2 as _chat_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -102,6 +105,69 @@ class FeedbackItem(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_judgement) -> _WhichOneofReturnType_judgement | None: ...
 
 Global___FeedbackItem: _TypeAlias = FeedbackItem  # noqa: Y015
+
+@_typing.final
+class JudgedAnswer(_message.Message):
+    """JudgedAnswer is what can be learned from what people said of one answer: of corrections and preferences the newest, else the newest thumb, else
+    the newest score (0.7 and more is a thumb up, 0.3 and less a thumb down; what lies between teaches nothing).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    DESIRABLE_FIELD_NUMBER: _builtins.int
+    FEEDBACK_ITEM_FIELD_NUMBER: _builtins.int
+    ANSWER_TIME_FIELD_NUMBER: _builtins.int
+    answer: _builtins.str
+    """The answer. Format: `projects/{project}/answers/{answer}`."""
+    model_version: _builtins.str
+    """Version that answered."""
+    release: _builtins.str
+    """Release under which it served, or empty."""
+    rejected: _builtins.str
+    """A worse last answer; absent when none is known."""
+    desirable: _builtins.bool
+    """A thumb on the last answer; absent without one."""
+    feedback_item: _builtins.str
+    """The judgement that teaches it. Format: `projects/{project}/feedbackItems/{item}`."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
+        """The conversation; it ends with the answer as it was, or as it should have been."""
+
+    @_builtins.property
+    def answer_time(self) -> _timestamp_pb2.Timestamp:
+        """When the answer was given."""
+
+    def __init__(
+        self,
+        *,
+        answer: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        release: _builtins.str = ...,
+        messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
+        rejected: _builtins.str | None = ...,
+        desirable: _builtins.bool | None = ...,
+        feedback_item: _builtins.str = ...,
+        answer_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_desirable", b"_desirable", "_rejected", b"_rejected", "answer_time", b"answer_time", "desirable", b"desirable", "rejected", b"rejected"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_desirable", b"_desirable", "_rejected", b"_rejected", "answer", b"answer", "answer_time", b"answer_time", "desirable", b"desirable", "feedback_item", b"feedback_item", "messages", b"messages", "model_version", b"model_version", "rejected", b"rejected", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__desirable: _TypeAlias = _typing.Literal["desirable"]  # noqa: Y015
+    _WhichOneofArgType__desirable: _TypeAlias = _typing.Literal["_desirable", b"_desirable"]  # noqa: Y015
+    _WhichOneofReturnType__rejected: _TypeAlias = _typing.Literal["rejected"]  # noqa: Y015
+    _WhichOneofArgType__rejected: _TypeAlias = _typing.Literal["_rejected", b"_rejected"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__desirable) -> _WhichOneofReturnType__desirable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rejected) -> _WhichOneofReturnType__rejected | None: ...
+
+Global___JudgedAnswer: _TypeAlias = JudgedAnswer  # noqa: Y015
 
 @_typing.final
 class RetrainingTrigger(_message.Message):

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mainspring.common.v1 import access_pb2 as mainspring_dot_common_dot_v1_dot_access__pb2
 from mainspring.feedback.v1 import feedback_pb2 as mainspring_dot_feedback_dot_v1_dot_feedback__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-mainspring/feedback/v1/feedback_service.proto\x12\x16mainspring.feedback.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a%mainspring/feedback/v1/feedback.proto\"\xb6\x01\n\x19\x43reateFeedbackItemRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12G\n\rfeedback_item\x18\x02 \x01(\x0b\x32$.mainspring.feedback.v1.FeedbackItemB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Y\n\x1a\x43reateFeedbackItemResponse\x12;\n\rfeedback_item\x18\x01 \x01(\x0b\x32$.mainspring.feedback.v1.FeedbackItem\"W\n\x16GetFeedbackItemRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xbaH(r&2$^projects/[^/]+/feedbackItems/[^/]+$\"V\n\x17GetFeedbackItemResponse\x12;\n\rfeedback_item\x18\x01 \x01(\x0b\x32$.mainspring.feedback.v1.FeedbackItem\"\xc7\x01\n\x18ListFeedbackItemsRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12<\n\x06\x61nswer\x18\x04 \x01(\tB,\xe2\x41\x01\x01\xbaH%r#2!^(projects/[^/]+/answers/[^/]+)?$\"r\n\x19ListFeedbackItemsResponse\x12<\n\x0e\x66\x65\x65\x64\x62\x61\x63k_items\x18\x01 \x03(\x0b\x32$.mainspring.feedback.v1.FeedbackItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb5\x01\n\x1eUpdateRetrainingTriggerRequest\x12Q\n\x12retraining_trigger\x18\x01 \x01(\x0b\x32).mainspring.feedback.v1.RetrainingTriggerB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x1b\n\rallow_missing\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"h\n\x1fUpdateRetrainingTriggerResponse\x12\x45\n\x12retraining_trigger\x18\x01 \x01(\x0b\x32).mainspring.feedback.v1.RetrainingTrigger\"a\n\x1bGetRetrainingTriggerRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x02\xbaH-r+2)^projects/[^/]+/retrainingTriggers/[^/]+$\"e\n\x1cGetRetrainingTriggerResponse\x12\x45\n\x12retraining_trigger\x18\x01 \x01(\x0b\x32).mainspring.feedback.v1.RetrainingTrigger\"\x8e\x01\n\x1dListRetrainingTriggersRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"\x81\x01\n\x1eListRetrainingTriggersResponse\x12\x46\n\x13retraining_triggers\x18\x01 \x03(\x0b\x32).mainspring.feedback.v1.RetrainingTrigger\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xbc\x06\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12\x81\x01\n\x12\x43reateFeedbackItem\x12\x31.mainspring.feedback.v1.CreateFeedbackItemRequest\x1a\x32.mainspring.feedback.v1.CreateFeedbackItemResponse\"\x04\x88\xb5\x18\x03\x12x\n\x0fGetFeedbackItem\x12..mainspring.feedback.v1.GetFeedbackItemRequest\x1a/.mainspring.feedback.v1.GetFeedbackItemResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11ListFeedbackItems\x12\x30.mainspring.feedback.v1.ListFeedbackItemsRequest\x1a\x31.mainspring.feedback.v1.ListFeedbackItemsResponse\"\x04\x88\xb5\x18\x01\x12\x90\x01\n\x17UpdateRetrainingTrigger\x12\x36.mainspring.feedback.v1.UpdateRetrainingTriggerRequest\x1a\x37.mainspring.feedback.v1.UpdateRetrainingTriggerResponse\"\x04\x88\xb5\x18\x05\x12\x87\x01\n\x14GetRetrainingTrigger\x12\x33.mainspring.feedback.v1.GetRetrainingTriggerRequest\x1a\x34.mainspring.feedback.v1.GetRetrainingTriggerResponse\"\x04\x88\xb5\x18\x01\x12\x8d\x01\n\x16ListRetrainingTriggers\x12\x35.mainspring.feedback.v1.ListRetrainingTriggersRequest\x1a\x36.mainspring.feedback.v1.ListRetrainingTriggersResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-mainspring/feedback/v1/feedback_service.proto\x12\x16mainspring.feedback.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!mainspring/common/v1/access.proto\x1a%mainspring/feedback/v1/feedback.proto\"\xb6\x01\n\x19\x43reateFeedbackItemRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12G\n\rfeedback_item\x18\x02 \x01(\x0b\x32$.mainspring.feedback.v1.FeedbackItemB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Y\n\x1a\x43reateFeedbackItemResponse\x12;\n\rfeedback_item\x18\x01 \x01(\x0b\x32$.mainspring.feedback.v1.FeedbackItem\"W\n\x16GetFeedbackItemRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xbaH(r&2$^projects/[^/]+/feedbackItems/[^/]+$\"V\n\x17GetFeedbackItemResponse\x12;\n\rfeedback_item\x18\x01 \x01(\x0b\x32$.mainspring.feedback.v1.FeedbackItem\"\xc7\x01\n\x18ListFeedbackItemsRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12<\n\x06\x61nswer\x18\x04 \x01(\tB,\xe2\x41\x01\x01\xbaH%r#2!^(projects/[^/]+/answers/[^/]+)?$\"r\n\x19ListFeedbackItemsResponse\x12<\n\x0e\x66\x65\x65\x64\x62\x61\x63k_items\x18\x01 \x03(\x0b\x32$.mainspring.feedback.v1.FeedbackItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x03\n\x18ListJudgedAnswersRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12:\n\x05model\x18\x04 \x01(\tB+\xe2\x41\x01\x01\xbaH$r\"2 ^(projects/[^/]+/models/[^/]+)?$\x12Q\n\rmodel_version\x18\x05 \x01(\tB:\xe2\x41\x01\x01\xbaH3r12/^(projects/[^/]+/models/[^/]+/versions/[^/]+)?$\x12K\n\x07release\x18\x06 \x01(\tB:\xe2\x41\x01\x01\xbaH3r12/^(projects/[^/]+/models/[^/]+/releases/[^/]+)?$\x12\x34\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"r\n\x19ListJudgedAnswersResponse\x12<\n\x0ejudged_answers\x18\x01 \x03(\x0b\x32$.mainspring.feedback.v1.JudgedAnswer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\x1b\x45raseFeedbackContentRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1c\n\x04text\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xe8\x07\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"U\n\x1c\x45raseFeedbackContentResponse\x12\x16\n\x0e\x65rased_answers\x18\x01 \x01(\x05\x12\x1d\n\x15\x65rased_feedback_items\x18\x02 \x01(\x05\"\xb5\x01\n\x1eUpdateRetrainingTriggerRequest\x12Q\n\x12retraining_trigger\x18\x01 \x01(\x0b\x32).mainspring.feedback.v1.RetrainingTriggerB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x1b\n\rallow_missing\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"h\n\x1fUpdateRetrainingTriggerResponse\x12\x45\n\x12retraining_trigger\x18\x01 \x01(\x0b\x32).mainspring.feedback.v1.RetrainingTrigger\"a\n\x1bGetRetrainingTriggerRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x02\xbaH-r+2)^projects/[^/]+/retrainingTriggers/[^/]+$\"e\n\x1cGetRetrainingTriggerResponse\x12\x45\n\x12retraining_trigger\x18\x01 \x01(\x0b\x32).mainspring.feedback.v1.RetrainingTrigger\"\x8e\x01\n\x1dListRetrainingTriggersRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"\x81\x01\n\x1eListRetrainingTriggersResponse\x12\x46\n\x13retraining_triggers\x18\x01 \x03(\x0b\x32).mainspring.feedback.v1.RetrainingTrigger\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc6\x08\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12\x81\x01\n\x12\x43reateFeedbackItem\x12\x31.mainspring.feedback.v1.CreateFeedbackItemRequest\x1a\x32.mainspring.feedback.v1.CreateFeedbackItemResponse\"\x04\x88\xb5\x18\x03\x12x\n\x0fGetFeedbackItem\x12..mainspring.feedback.v1.GetFeedbackItemRequest\x1a/.mainspring.feedback.v1.GetFeedbackItemResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11ListFeedbackItems\x12\x30.mainspring.feedback.v1.ListFeedbackItemsRequest\x1a\x31.mainspring.feedback.v1.ListFeedbackItemsResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11ListJudgedAnswers\x12\x30.mainspring.feedback.v1.ListJudgedAnswersRequest\x1a\x31.mainspring.feedback.v1.ListJudgedAnswersResponse\"\x04\x88\xb5\x18\x02\x12\x87\x01\n\x14\x45raseFeedbackContent\x12\x33.mainspring.feedback.v1.EraseFeedbackContentRequest\x1a\x34.mainspring.feedback.v1.EraseFeedbackContentResponse\"\x04\x88\xb5\x18\x05\x12\x90\x01\n\x17UpdateRetrainingTrigger\x12\x36.mainspring.feedback.v1.UpdateRetrainingTriggerRequest\x1a\x37.mainspring.feedback.v1.UpdateRetrainingTriggerResponse\"\x04\x88\xb5\x18\x05\x12\x87\x01\n\x14GetRetrainingTrigger\x12\x33.mainspring.feedback.v1.GetRetrainingTriggerRequest\x1a\x34.mainspring.feedback.v1.GetRetrainingTriggerResponse\"\x04\x88\xb5\x18\x01\x12\x8d\x01\n\x16ListRetrainingTriggers\x12\x35.mainspring.feedback.v1.ListRetrainingTriggersRequest\x1a\x36.mainspring.feedback.v1.ListRetrainingTriggersResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +52,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFEEDBACKITEMSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\320\017'
   _globals['_LISTFEEDBACKITEMSREQUEST'].fields_by_name['answer']._loaded_options = None
   _globals['_LISTFEEDBACKITEMSREQUEST'].fields_by_name['answer']._serialized_options = b'\342A\001\001\272H%r#2!^(projects/[^/]+/answers/[^/]+)?$'
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\024r\0222\020^projects/[^/]+$'
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\320\017'
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\001\272H$r\"2 ^(projects/[^/]+/models/[^/]+)?$'
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['model_version']._loaded_options = None
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['model_version']._serialized_options = b'\342A\001\001\272H3r12/^(projects/[^/]+/models/[^/]+/versions/[^/]+)?$'
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['release']._loaded_options = None
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['release']._serialized_options = b'\342A\001\001\272H3r12/^(projects/[^/]+/models/[^/]+/releases/[^/]+)?$'
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_LISTJUDGEDANSWERSREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
+  _globals['_ERASEFEEDBACKCONTENTREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_ERASEFEEDBACKCONTENTREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\024r\0222\020^projects/[^/]+$'
+  _globals['_ERASEFEEDBACKCONTENTREQUEST'].fields_by_name['text']._loaded_options = None
+  _globals['_ERASEFEEDBACKCONTENTREQUEST'].fields_by_name['text']._serialized_options = b'\342A\001\002\272H\007r\005\020\003\030\350\007'
+  _globals['_ERASEFEEDBACKCONTENTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ERASEFEEDBACKCONTENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
   _globals['_UPDATERETRAININGTRIGGERREQUEST'].fields_by_name['retraining_trigger']._loaded_options = None
   _globals['_UPDATERETRAININGTRIGGERREQUEST'].fields_by_name['retraining_trigger']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_UPDATERETRAININGTRIGGERREQUEST'].fields_by_name['allow_missing']._loaded_options = None
@@ -71,36 +94,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEEDBACKSERVICE'].methods_by_name['GetFeedbackItem']._serialized_options = b'\210\265\030\001'
   _globals['_FEEDBACKSERVICE'].methods_by_name['ListFeedbackItems']._loaded_options = None
   _globals['_FEEDBACKSERVICE'].methods_by_name['ListFeedbackItems']._serialized_options = b'\210\265\030\001'
+  _globals['_FEEDBACKSERVICE'].methods_by_name['ListJudgedAnswers']._loaded_options = None
+  _globals['_FEEDBACKSERVICE'].methods_by_name['ListJudgedAnswers']._serialized_options = b'\210\265\030\002'
+  _globals['_FEEDBACKSERVICE'].methods_by_name['EraseFeedbackContent']._loaded_options = None
+  _globals['_FEEDBACKSERVICE'].methods_by_name['EraseFeedbackContent']._serialized_options = b'\210\265\030\005'
   _globals['_FEEDBACKSERVICE'].methods_by_name['UpdateRetrainingTrigger']._loaded_options = None
   _globals['_FEEDBACKSERVICE'].methods_by_name['UpdateRetrainingTrigger']._serialized_options = b'\210\265\030\005'
   _globals['_FEEDBACKSERVICE'].methods_by_name['GetRetrainingTrigger']._loaded_options = None
   _globals['_FEEDBACKSERVICE'].methods_by_name['GetRetrainingTrigger']._serialized_options = b'\210\265\030\001'
   _globals['_FEEDBACKSERVICE'].methods_by_name['ListRetrainingTriggers']._loaded_options = None
   _globals['_FEEDBACKSERVICE'].methods_by_name['ListRetrainingTriggers']._serialized_options = b'\210\265\030\001'
-  _globals['_CREATEFEEDBACKITEMREQUEST']._serialized_start=210
-  _globals['_CREATEFEEDBACKITEMREQUEST']._serialized_end=392
-  _globals['_CREATEFEEDBACKITEMRESPONSE']._serialized_start=394
-  _globals['_CREATEFEEDBACKITEMRESPONSE']._serialized_end=483
-  _globals['_GETFEEDBACKITEMREQUEST']._serialized_start=485
-  _globals['_GETFEEDBACKITEMREQUEST']._serialized_end=572
-  _globals['_GETFEEDBACKITEMRESPONSE']._serialized_start=574
-  _globals['_GETFEEDBACKITEMRESPONSE']._serialized_end=660
-  _globals['_LISTFEEDBACKITEMSREQUEST']._serialized_start=663
-  _globals['_LISTFEEDBACKITEMSREQUEST']._serialized_end=862
-  _globals['_LISTFEEDBACKITEMSRESPONSE']._serialized_start=864
-  _globals['_LISTFEEDBACKITEMSRESPONSE']._serialized_end=978
-  _globals['_UPDATERETRAININGTRIGGERREQUEST']._serialized_start=981
-  _globals['_UPDATERETRAININGTRIGGERREQUEST']._serialized_end=1162
-  _globals['_UPDATERETRAININGTRIGGERRESPONSE']._serialized_start=1164
-  _globals['_UPDATERETRAININGTRIGGERRESPONSE']._serialized_end=1268
-  _globals['_GETRETRAININGTRIGGERREQUEST']._serialized_start=1270
-  _globals['_GETRETRAININGTRIGGERREQUEST']._serialized_end=1367
-  _globals['_GETRETRAININGTRIGGERRESPONSE']._serialized_start=1369
-  _globals['_GETRETRAININGTRIGGERRESPONSE']._serialized_end=1470
-  _globals['_LISTRETRAININGTRIGGERSREQUEST']._serialized_start=1473
-  _globals['_LISTRETRAININGTRIGGERSREQUEST']._serialized_end=1615
-  _globals['_LISTRETRAININGTRIGGERSRESPONSE']._serialized_start=1618
-  _globals['_LISTRETRAININGTRIGGERSRESPONSE']._serialized_end=1747
-  _globals['_FEEDBACKSERVICE']._serialized_start=1750
-  _globals['_FEEDBACKSERVICE']._serialized_end=2578
+  _globals['_CREATEFEEDBACKITEMREQUEST']._serialized_start=243
+  _globals['_CREATEFEEDBACKITEMREQUEST']._serialized_end=425
+  _globals['_CREATEFEEDBACKITEMRESPONSE']._serialized_start=427
+  _globals['_CREATEFEEDBACKITEMRESPONSE']._serialized_end=516
+  _globals['_GETFEEDBACKITEMREQUEST']._serialized_start=518
+  _globals['_GETFEEDBACKITEMREQUEST']._serialized_end=605
+  _globals['_GETFEEDBACKITEMRESPONSE']._serialized_start=607
+  _globals['_GETFEEDBACKITEMRESPONSE']._serialized_end=693
+  _globals['_LISTFEEDBACKITEMSREQUEST']._serialized_start=696
+  _globals['_LISTFEEDBACKITEMSREQUEST']._serialized_end=895
+  _globals['_LISTFEEDBACKITEMSRESPONSE']._serialized_start=897
+  _globals['_LISTFEEDBACKITEMSRESPONSE']._serialized_end=1011
+  _globals['_LISTJUDGEDANSWERSREQUEST']._serialized_start=1014
+  _globals['_LISTJUDGEDANSWERSREQUEST']._serialized_end=1477
+  _globals['_LISTJUDGEDANSWERSRESPONSE']._serialized_start=1479
+  _globals['_LISTJUDGEDANSWERSRESPONSE']._serialized_end=1593
+  _globals['_ERASEFEEDBACKCONTENTREQUEST']._serialized_start=1596
+  _globals['_ERASEFEEDBACKCONTENTREQUEST']._serialized_end=1737
+  _globals['_ERASEFEEDBACKCONTENTRESPONSE']._serialized_start=1739
+  _globals['_ERASEFEEDBACKCONTENTRESPONSE']._serialized_end=1824
+  _globals['_UPDATERETRAININGTRIGGERREQUEST']._serialized_start=1827
+  _globals['_UPDATERETRAININGTRIGGERREQUEST']._serialized_end=2008
+  _globals['_UPDATERETRAININGTRIGGERRESPONSE']._serialized_start=2010
+  _globals['_UPDATERETRAININGTRIGGERRESPONSE']._serialized_end=2114
+  _globals['_GETRETRAININGTRIGGERREQUEST']._serialized_start=2116
+  _globals['_GETRETRAININGTRIGGERREQUEST']._serialized_end=2213
+  _globals['_GETRETRAININGTRIGGERRESPONSE']._serialized_start=2215
+  _globals['_GETRETRAININGTRIGGERRESPONSE']._serialized_end=2316
+  _globals['_LISTRETRAININGTRIGGERSREQUEST']._serialized_start=2319
+  _globals['_LISTRETRAININGTRIGGERSREQUEST']._serialized_end=2461
+  _globals['_LISTRETRAININGTRIGGERSRESPONSE']._serialized_start=2464
+  _globals['_LISTRETRAININGTRIGGERSRESPONSE']._serialized_end=2593
+  _globals['_FEEDBACKSERVICE']._serialized_start=2596
+  _globals['_FEEDBACKSERVICE']._serialized_end=3690
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from mainspring.feedback.v1 import feedback_pb2 as _feedback_pb2
 import builtins as _builtins
@@ -182,6 +183,144 @@ class ListFeedbackItemsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListFeedbackItemsResponse: _TypeAlias = ListFeedbackItemsResponse  # noqa: Y015
+
+@_typing.final
+class ListJudgedAnswersRequest(_message.Message):
+    """Request of FeedbackService.ListJudgedAnswers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}`."""
+    page_size: _builtins.int
+    """Optional. Most judgements that one page looks at. Default 50, at most 500; more is taken as 500. A page may hold fewer answers, or none."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before; everything else must be as it was then."""
+    model: _builtins.str
+    """Optional. Only answers of this model. Format: `projects/{project}/models/{model}`."""
+    model_version: _builtins.str
+    """Optional. Only answers of this version. Format: `projects/{project}/models/{model}/versions/{version}`."""
+    release: _builtins.str
+    """Optional. Only answers under this release. Format: `projects/{project}/models/{model}/releases/{release}`."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only answers given at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only answers given before this time."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        release: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "model", b"model", "model_version", b"model_version", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "release", b"release", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJudgedAnswersRequest: _TypeAlias = ListJudgedAnswersRequest  # noqa: Y015
+
+@_typing.final
+class ListJudgedAnswersResponse(_message.Message):
+    """Response of FeedbackService.ListJudgedAnswers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGED_ANSWERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of the list only."""
+    @_builtins.property
+    def judged_answers(self) -> _containers.RepeatedCompositeFieldContainer[_feedback_pb2.JudgedAnswer]:
+        """One page of results."""
+
+    def __init__(
+        self,
+        *,
+        judged_answers: _abc.Iterable[_feedback_pb2.JudgedAnswer] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judged_answers", b"judged_answers", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJudgedAnswersResponse: _TypeAlias = ListJudgedAnswersResponse  # noqa: Y015
+
+@_typing.final
+class EraseFeedbackContentRequest(_message.Message):
+    """Request of FeedbackService.EraseFeedbackContent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}`."""
+    text: _builtins.str
+    """Required. What is looked for; 3 to 1,000 characters."""
+    request_id: _builtins.str
+    """Optional. UUID that makes a repeat within 24 h return the first answer."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        text: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseFeedbackContentRequest: _TypeAlias = EraseFeedbackContentRequest  # noqa: Y015
+
+@_typing.final
+class EraseFeedbackContentResponse(_message.Message):
+    """Response of FeedbackService.EraseFeedbackContent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASED_ANSWERS_FIELD_NUMBER: _builtins.int
+    ERASED_FEEDBACK_ITEMS_FIELD_NUMBER: _builtins.int
+    erased_answers: _builtins.int
+    """Answers whose content was forgotten."""
+    erased_feedback_items: _builtins.int
+    """Judgements whose correction or comment was forgotten."""
+    def __init__(
+        self,
+        *,
+        erased_answers: _builtins.int = ...,
+        erased_feedback_items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased_answers", b"erased_answers", "erased_feedback_items", b"erased_feedback_items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseFeedbackContentResponse: _TypeAlias = EraseFeedbackContentResponse  # noqa: Y015
 
 @_typing.final
 class UpdateRetrainingTriggerRequest(_message.Message):

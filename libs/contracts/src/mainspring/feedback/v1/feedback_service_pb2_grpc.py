@@ -50,6 +50,16 @@ class FeedbackServiceStub:
                 request_serializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListFeedbackItemsRequest.SerializeToString,
                 response_deserializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListFeedbackItemsResponse.FromString,
                 _registered_method=True)
+        self.ListJudgedAnswers = channel.unary_unary(
+                '/mainspring.feedback.v1.FeedbackService/ListJudgedAnswers',
+                request_serializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListJudgedAnswersRequest.SerializeToString,
+                response_deserializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListJudgedAnswersResponse.FromString,
+                _registered_method=True)
+        self.EraseFeedbackContent = channel.unary_unary(
+                '/mainspring.feedback.v1.FeedbackService/EraseFeedbackContent',
+                request_serializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.EraseFeedbackContentRequest.SerializeToString,
+                response_deserializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.EraseFeedbackContentResponse.FromString,
+                _registered_method=True)
         self.UpdateRetrainingTrigger = channel.unary_unary(
                 '/mainspring.feedback.v1.FeedbackService/UpdateRetrainingTrigger',
                 request_serializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.UpdateRetrainingTriggerRequest.SerializeToString,
@@ -87,6 +97,22 @@ class FeedbackServiceServicer:
 
     def ListFeedbackItems(self, request, context):
         """Lists a project's feedback items, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJudgedAnswers(self, request, context):
+        """Lists what can be learned from judged answers, the one that was judged last first. Answers whose content is not kept, or is erased, are not
+        among them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseFeedbackContent(self, request, context):
+        """Forgets the content of every answer, correction and comment of a project in which a text is found, without regard to case, width of characters
+        and white space. Judgements stay, without what was said. A repeat finds nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +156,16 @@ def add_FeedbackServiceServicer_to_server(servicer, server):
                     servicer.ListFeedbackItems,
                     request_deserializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListFeedbackItemsRequest.FromString,
                     response_serializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListFeedbackItemsResponse.SerializeToString,
+            ),
+            'ListJudgedAnswers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJudgedAnswers,
+                    request_deserializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListJudgedAnswersRequest.FromString,
+                    response_serializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListJudgedAnswersResponse.SerializeToString,
+            ),
+            'EraseFeedbackContent': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseFeedbackContent,
+                    request_deserializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.EraseFeedbackContentRequest.FromString,
+                    response_serializer=mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.EraseFeedbackContentResponse.SerializeToString,
             ),
             'UpdateRetrainingTrigger': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateRetrainingTrigger,
@@ -229,6 +265,60 @@ class FeedbackService:
             '/mainspring.feedback.v1.FeedbackService/ListFeedbackItems',
             mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListFeedbackItemsRequest.SerializeToString,
             mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListFeedbackItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJudgedAnswers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.feedback.v1.FeedbackService/ListJudgedAnswers',
+            mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListJudgedAnswersRequest.SerializeToString,
+            mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.ListJudgedAnswersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseFeedbackContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.feedback.v1.FeedbackService/EraseFeedbackContent',
+            mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.EraseFeedbackContentRequest.SerializeToString,
+            mainspring_dot_feedback_dot_v1_dot_feedback__service__pb2.EraseFeedbackContentResponse.FromString,
             options,
             channel_credentials,
             insecure,

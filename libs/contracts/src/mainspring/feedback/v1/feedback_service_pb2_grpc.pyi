@@ -39,6 +39,14 @@ class FeedbackServiceStub:
     """Reads a feedback item."""
     ListFeedbackItems: _grpc.UnaryUnaryMultiCallable[_feedback_service_pb2.ListFeedbackItemsRequest, _feedback_service_pb2.ListFeedbackItemsResponse]
     """Lists a project's feedback items, newest first."""
+    ListJudgedAnswers: _grpc.UnaryUnaryMultiCallable[_feedback_service_pb2.ListJudgedAnswersRequest, _feedback_service_pb2.ListJudgedAnswersResponse]
+    """Lists what can be learned from judged answers, the one that was judged last first. Answers whose content is not kept, or is erased, are not
+    among them.
+    """
+    EraseFeedbackContent: _grpc.UnaryUnaryMultiCallable[_feedback_service_pb2.EraseFeedbackContentRequest, _feedback_service_pb2.EraseFeedbackContentResponse]
+    """Forgets the content of every answer, correction and comment of a project in which a text is found, without regard to case, width of characters
+    and white space. Judgements stay, without what was said. A repeat finds nothing.
+    """
     UpdateRetrainingTrigger: _grpc.UnaryUnaryMultiCallable[_feedback_service_pb2.UpdateRetrainingTriggerRequest, _feedback_service_pb2.UpdateRetrainingTriggerResponse]
     """Writes a retraining trigger. A stale `etag` is refused with ETAG_MISMATCH."""
     GetRetrainingTrigger: _grpc.UnaryUnaryMultiCallable[_feedback_service_pb2.GetRetrainingTriggerRequest, _feedback_service_pb2.GetRetrainingTriggerResponse]
@@ -57,6 +65,14 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
     """Reads a feedback item."""
     ListFeedbackItems: _aio.UnaryUnaryMultiCallable[_feedback_service_pb2.ListFeedbackItemsRequest, _feedback_service_pb2.ListFeedbackItemsResponse]  # type: ignore[assignment]
     """Lists a project's feedback items, newest first."""
+    ListJudgedAnswers: _aio.UnaryUnaryMultiCallable[_feedback_service_pb2.ListJudgedAnswersRequest, _feedback_service_pb2.ListJudgedAnswersResponse]  # type: ignore[assignment]
+    """Lists what can be learned from judged answers, the one that was judged last first. Answers whose content is not kept, or is erased, are not
+    among them.
+    """
+    EraseFeedbackContent: _aio.UnaryUnaryMultiCallable[_feedback_service_pb2.EraseFeedbackContentRequest, _feedback_service_pb2.EraseFeedbackContentResponse]  # type: ignore[assignment]
+    """Forgets the content of every answer, correction and comment of a project in which a text is found, without regard to case, width of characters
+    and white space. Judgements stay, without what was said. A repeat finds nothing.
+    """
     UpdateRetrainingTrigger: _aio.UnaryUnaryMultiCallable[_feedback_service_pb2.UpdateRetrainingTriggerRequest, _feedback_service_pb2.UpdateRetrainingTriggerResponse]  # type: ignore[assignment]
     """Writes a retraining trigger. A stale `etag` is refused with ETAG_MISMATCH."""
     GetRetrainingTrigger: _aio.UnaryUnaryMultiCallable[_feedback_service_pb2.GetRetrainingTriggerRequest, _feedback_service_pb2.GetRetrainingTriggerResponse]  # type: ignore[assignment]
@@ -90,6 +106,26 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feedback_service_pb2.ListFeedbackItemsResponse, _abc.Awaitable[_feedback_service_pb2.ListFeedbackItemsResponse]]:
         """Lists a project's feedback items, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListJudgedAnswers(
+        self,
+        request: _feedback_service_pb2.ListJudgedAnswersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feedback_service_pb2.ListJudgedAnswersResponse, _abc.Awaitable[_feedback_service_pb2.ListJudgedAnswersResponse]]:
+        """Lists what can be learned from judged answers, the one that was judged last first. Answers whose content is not kept, or is erased, are not
+        among them.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseFeedbackContent(
+        self,
+        request: _feedback_service_pb2.EraseFeedbackContentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feedback_service_pb2.EraseFeedbackContentResponse, _abc.Awaitable[_feedback_service_pb2.EraseFeedbackContentResponse]]:
+        """Forgets the content of every answer, correction and comment of a project in which a text is found, without regard to case, width of characters
+        and white space. Judgements stay, without what was said. A repeat finds nothing.
+        """
 
     @_abc_1.abstractmethod
     def UpdateRetrainingTrigger(
