@@ -17,14 +17,17 @@ from mainspring_testkit.waiting import eventually
 
 PROJECT = "training"
 MODEL = f"projects/{PROJECT}/models/{loop.NAME}"
+PARENTS = (f"{loop.NAME}@champion", f"{loop.NAME}/VERSION")
 ENOUGH = "--learning-rate 0.01 --epochs 20 --batch-rows 8 --max-steps 60"
 """What the tiny model needs to learn its task; the guide's few steps are for a real one."""
 
 
 def commands(folder: Path) -> list[str]:
-    """The guide's blocks: advice, one run, two runs compared, a study, judgements, DPO, KTO, from nothing, smaller."""
+    """The guide's blocks: advice, a run, two runs, a study, judgements, DPO, KTO, merged, from nothing, smaller."""
     changes = (
         ("--project demo", f"--project {PROJECT}"),
+        # Which numbers the versions have depends on what ran before.
+        ("summaries/2=0.5 summaries/3=0.5", f"{PARENTS[0]}=0.5 {PARENTS[1]}=0.5"),
         ("summaries", loop.NAME),
         ("smollm2", "base"),
         ("/tmp/mainspring-training", str(folder)),
@@ -79,7 +82,7 @@ async def test_a_dataset_version_becomes_compared_runs_and_a_smaller_version_as_
     stack: Stack, client: Mainspring, tmp_path: Path
 ) -> None:
     await data(stack, client, tmp_path)
-    _, one, two, _, judgements, dpo, _, _, smaller = commands(tmp_path)
+    _, one, two, _, judgements, dpo, *_, smaller = commands(tmp_path)
     shown = await pages.run(stack, "bash", "-ec", one, within_s=200)
     assert "validation loss" in shown
     assert drawn(tmp_path / "careful.png")
@@ -107,7 +110,7 @@ async def test_prompts_searches_thumbs_and_a_model_from_nothing_are_as_the_guide
     stack: Stack, client: Mainspring, tmp_path: Path
 ) -> None:
     await champion(stack, client, tmp_path)
-    advice, _, _, search, judgements, _, kto, scratch, _ = commands(tmp_path)
+    advice, _, _, search, judgements, _, kto, merge, scratch, _ = commands(tmp_path)
     shown = await pages.run(stack, "bash", "-ec", advice, within_s=300)
     for rung in ("base", "instruction", "examples", "lora probe"):
         assert rung in shown
@@ -118,6 +121,23 @@ async def test_prompts_searches_thumbs_and_a_model_from_nothing_are_as_the_guide
     await pages.run(stack, "bash", "-ec", judgements, within_s=200)
     await pages.run(stack, "bash", "-ec", kto, within_s=200)
     assert (await ended(client, f"{loop.NAME}-kto")).state == run_pb2.TrainingRun.STATE_SUCCEEDED
+    # The version that serves, and the one that the thumbs made.
+    learned = (await ended(client, f"{loop.NAME}-kto")).name
+
+    async def registered() -> str:
+        versions = [version async for version in client.registry.versions(MODEL)]
+        return "".join(version.name for version in versions if version.lineage.training_run == learned)
+
+    made = await eventually(registered, within_s=60, what="the run to become a version")
+    told = await pages.run(stack, "bash", "-ec", merge.replace("/VERSION", f"/{made.rpartition('/')[2]}"), within_s=200)
+    merged = [v async for v in client.registry.versions(MODEL) if made in v.lineage.merged_from]
+    assert merged[0].name in told
+
+    async def measured() -> bool:
+        runs = [run async for run in client.evaluation.runs(PROJECT) if run.candidate == merged[0].name]
+        return bool(runs and runs[0].results)
+
+    await eventually(measured, within_s=120, what="the merged version to be measured")
     await pages.run(stack, "bash", "-ec", scratch, within_s=200)
-    made = await client.registry.version(f"{MODEL}-small/versions/1")
-    assert made.lineage.training_run == (await ended(client, f"{loop.NAME}-small-pretraining")).name
+    small = await client.registry.version(f"{MODEL}-small/versions/1")
+    assert small.lineage.training_run == (await ended(client, f"{loop.NAME}-small-pretraining")).name

@@ -55,7 +55,10 @@ def configuration(
                 "optimization": {
                     "epochs": 20,
                     "max_steps": 60,
-                    "learning_rate": 0.02,
+                    # At twice the rate the loss leaps, the run goes back to a checkpoint, and where it ends depends
+                    # on the processor: 0.18 nats between engine and reference were seen on one, 0.003 to 0.011 here. At
+                    # this one nothing leaps; four seeds, in fp32 and bf16, with and without AVX-512, stay below 0.007.
+                    "learning_rate": 0.01,
                     "batch_rows": 8,
                     "validate_every_steps": 20,
                 },
@@ -72,9 +75,6 @@ def configuration(
                 "model": NAME,
                 "evaluation_suite": NAME,
                 "primary_scorer": "rouge_l",
-                # A model of a few thousand weights is so sure of itself that the engine's rounding shows: 0.18 nats on
-                # some processors. What real models keep is measured by `python -m bench fidelity`.
-                "max_mean_kl_nats": 0.5,
                 "unit": unit or {},
             },
             "rollout_policy": {"id": NAME, "model": NAME},

@@ -142,6 +142,16 @@ async def test_b9_a_suite_that_asks_what_the_candidate_learned_is_refused_with_t
     assert (await world.run()).state is RunState.SUCCEEDED, "splits of one version never share a question"
 
 
+async def test_b9_data_of_an_adapter_that_was_merged_into_the_candidate_counts_as_learned(world: World) -> None:
+    other = "projects/p/datasets/merged/versions/1"
+    world.datasets.training[other] = [[Message("user", "blue"), Message("assistant", "learned")]]
+    known = world.catalogue.versions
+    known[FIRST] = replace(known[FIRST], also_learned=(other,))
+    with pytest.raises(PreconditionFailed, match="projects/p/datasets/merged/versions/1 that ask") as caught:
+        await world.run(suite=replace(SUITE, sources=(FROZEN,)))
+    assert caught.value.reason == "SUITE_OVERLAPS_TRAINING"
+
+
 async def test_items_of_several_sources_are_told_apart_and_slices_say_when_they_are_too_few(world: World) -> None:
     world.item_files.sets[SafetySet.OVER_REFUSAL] = [
         Item((Message("user", "red"),), (), safety=SafetySet.OVER_REFUSAL),

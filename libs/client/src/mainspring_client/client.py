@@ -19,6 +19,7 @@ from mainspring_client.erasures import Erasures
 from mainspring_client.evaluation import Evaluation
 from mainspring_client.feedback import Feedback
 from mainspring_client.inference import Inference
+from mainspring_client.merging import Merging
 from mainspring_client.prompts import Prompts
 from mainspring_client.registry import Registry
 from mainspring_client.studies import Studies
@@ -105,6 +106,11 @@ class Mainspring:
     def compression(self) -> Compression:
         """Smaller versions of models."""
         return Compression(self.connection)
+
+    @cached_property
+    def merging(self) -> Merging:
+        """Adapters made of several."""
+        return Merging(self.connection)
 
     @cached_property
     def registry(self) -> Registry:

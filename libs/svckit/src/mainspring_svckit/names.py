@@ -249,6 +249,14 @@ class QuantizationName(ResourceName):
 
 
 @dataclass(frozen=True)
+class MergeName(ResourceName):
+    """A merge of adapters."""
+
+    template: ClassVar[str] = "projects/{project}/merges/{merge}"
+    merge: str
+
+
+@dataclass(frozen=True)
 class ReleasePolicyName(ResourceName):
     """A release policy."""
 

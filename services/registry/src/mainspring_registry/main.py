@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from mainspring.registry.v1 import compression_service_pb2_grpc, webhook_service_pb2_grpc
+from mainspring.registry.v1 import compression_service_pb2_grpc, merging_service_pb2_grpc, webhook_service_pb2_grpc
 from mainspring.registry.v1 import prompt_service_pb2_grpc as prompt_pb_grpc
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
@@ -16,14 +16,17 @@ from mainspring_registry.adapters import webhooks as webhook_adapters
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.adapters.importer import ChildImporter
 from mainspring_registry.adapters.lineage import PostgresLineage
+from mainspring_registry.adapters.merger import ChildMerger
 from mainspring_registry.adapters.notary import SigningNotary
 from mainspring_registry.adapters.quantizer import ChildQuantizer
+from mainspring_registry.application import merges as merging
 from mainspring_registry.application import quantizations as quantizing
 from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.gate import Gate
 from mainspring_registry.application.imports import WORK_KIND, Imports
 from mainspring_registry.application.lineage import Lineages
+from mainspring_registry.application.merges import Merges
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.prompts import Prompts
 from mainspring_registry.application.proofs import WORK_KIND as SIGNATURES
@@ -33,10 +36,11 @@ from mainspring_registry.application.releases import Releases
 from mainspring_registry.application.webhooks import WORK_KIND as WEBHOOK_WORK
 from mainspring_registry.application.webhooks import WebhookPorts, Webhooks
 from mainspring_registry.settings import RegistrySettings
-from mainspring_registry.transport import compression_grpc
+from mainspring_registry.transport import compression_grpc, merging_grpc
 from mainspring_registry.transport.compression_grpc import CompressionServicer
 from mainspring_registry.transport.events import Reactions
 from mainspring_registry.transport.grpc import REGISTRY, RegistryServicer, UseCases
+from mainspring_registry.transport.merging_grpc import MergingServicer
 from mainspring_registry.transport.prompts_grpc import PROMPTS, PromptServicer
 from mainspring_registry.transport.webhook_events import WebhookReactions
 from mainspring_registry.transport.webhook_grpc import NAME as WEBHOOK_NAME
@@ -130,6 +134,8 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     server.add(PROMPTS, prompt_pb_grpc.add_PromptServiceServicer_to_server, PromptServicer(ports, cases.prompts))
     compressor = _compress(process, settings, database, listener, ports, catalogue)
     server.add(compression_grpc.NAME, compression_service_pb2_grpc.add_CompressionServiceServicer_to_server, compressor)
+    merger = _merge(process, settings, database, listener, ports, catalogue)
+    server.add(merging_grpc.NAME, merging_service_pb2_grpc.add_MergingServiceServicer_to_server, merger)
     _webhooks(process, settings, database, listener, events, server)
     return await process.run()
 
@@ -161,6 +167,35 @@ def _compress(
     worker = Worker(database, listener, quantizing.WORK_KIND, do_quantize, on_exhausted=give_up, max_attempts=3)
     process.intake(worker.run(), "quantizations")
     return CompressionServicer(Reader(database), repository, quantizations, listener)
+
+
+def _merge(
+    process: Process,
+    settings: RegistrySettings,
+    database: Database,
+    listener: Listener,
+    ports: Ports,
+    catalogue: Catalogue,
+) -> MergingServicer:
+    """Takes merges, one at a time, and makes the door to them."""
+    repository = postgres.merges(database)
+    merger = ChildMerger(
+        ArtifactStore(settings.artifact_url),
+        settings.modelfiles_python,
+        settings.scratch_dir,
+        settings.merge_timeout_s,
+    )
+    merges = Merges(ports, repository, catalogue, merger)
+
+    async def do_merge(lease: Lease) -> None:
+        await merges.run(lease.item.key, lease)
+
+    async def give_up(lease: Lease, error: Exception) -> None:
+        await merges.give_up(lease.item.key, *failure_of(error))
+
+    worker = Worker(database, listener, merging.WORK_KIND, do_merge, on_exhausted=give_up, max_attempts=3)
+    process.intake(worker.run(), "merges")
+    return MergingServicer(Reader(database), repository, merges, listener, ports.clock)
 
 
 def _webhooks(

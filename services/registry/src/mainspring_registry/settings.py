@@ -30,6 +30,7 @@ class RegistrySettings(ServiceSettings):
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
     import_timeout_s: float = Field(600.0, gt=0, le=86400, description="Longest import.")
     quantization_timeout_s: float = Field(3600.0, gt=0, le=86400, description="Longest quantization.")
+    merge_timeout_s: float = Field(3600.0, gt=0, le=86400, description="Longest merge of adapters.")
     webhooks_to_private_addresses: bool = Field(
         False,
         description="Whether webhooks may go to http:// and to addresses that are not public.",

@@ -19,6 +19,7 @@ from mainspring_client.cli import (
     flywheel,
     gating,
     lineage,
+    merge,
     models,
     runs,
     search,
@@ -71,6 +72,7 @@ app.add_typer(models.rollouts, name="rollouts")
 app.add_typer(gating.policies, name="policies")
 app.add_typer(gating.prompts, name="prompts")
 compress.register(app)
+merge.register(app)
 evaluation.register(app)
 lineage.register(app)
 talk.register(app)

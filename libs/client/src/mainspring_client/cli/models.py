@@ -170,6 +170,7 @@ def _version_fields(version: model_pb2.ModelVersion) -> dict[str, object]:
         "data": lineage.dataset_version,
         "parent": lineage.parent_model_version,
         "compressed from": lineage.quantized_from,
+        "merged from": "\n".join(lineage.merged_from),
         "origin": lineage.origin,
         "cycle": version.cycle,
         "files": files,

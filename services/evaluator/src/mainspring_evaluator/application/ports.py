@@ -33,6 +33,7 @@ class VersionInfo:
         cycle: Turn of the loop that it came from, or empty.
         probe: Its fidelity probe; None when it has none.
         parent: Version that it was tuned from, where that is not the foundation model; else empty.
+        also_learned: Data that adapters which were merged into it learned from.
     """
 
     name: str
@@ -43,6 +44,7 @@ class VersionInfo:
     cycle: str
     probe: ArtifactRef | None = None
     parent: str = ""
+    also_learned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,15 @@ class ItemReader:
 
         Splits of one version never share a question, so its own test split needs no look.
         """
-        learned = candidate.dataset_version
-        foreign = any(
-            source.safety_set is None and (source.dataset_version, source.split) != (learned, Split.TEST)
-            for source in sources
-        )
-        if not learned or not foreign:
-            return
+        for learned in dict.fromkeys((candidate.dataset_version, *candidate.also_learned)):
+            foreign = any(
+                source.safety_set is None and (source.dataset_version, source.split) != (learned, Split.TEST)
+                for source in sources
+            )
+            if learned and foreign:
+                await self._check_overlap_with(learned, items, candidate)
+
+    async def _check_overlap_with(self, learned: str, items: Sequence[Item], candidate: VersionInfo) -> None:
         asked = {question_digest(item.question) for item in items if item.safety is None}
         found: list[str] = []
         overlap = 0

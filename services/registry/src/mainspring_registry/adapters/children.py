@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from mainspring_registry.domain.catalogue import ModelVersion
+from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InvalidInput, Unavailable
+from mainspring_svckit.names import ModelVersionName
 
 REFUSED = 2
 """Exit status with which a program says that the model may not be; stdout then holds reason and message."""
@@ -65,3 +69,18 @@ class Program:
             raise InvalidInput(refusal["message"], reason=refusal["reason"])
         tail = err.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise Unavailable(self.failed, f"the {self.what} ended with status {child.returncode}: {tail[0][:300]}")
+
+
+async def fetch_below(artifacts: ArtifactStore, version: ModelVersion, prefix: str, folder: Path) -> Path:
+    """Brings a version's files whose roles begin with `prefix` into a folder of this machine; returns the folder."""
+    for role in version.artifacts:
+        if role.startswith(prefix):
+            await fetch_one(artifacts, version, role, folder / role.removeprefix(prefix))
+    return folder
+
+
+async def fetch_one(artifacts: ArtifactStore, version: ModelVersion, role: str, path: Path) -> Path:
+    """Brings one file of a version to a path of this machine; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    await artifacts.fetch(ModelVersionName.parse(version.name).project, version.artifacts[role], path)
+    return path

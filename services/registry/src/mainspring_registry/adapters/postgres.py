@@ -8,6 +8,7 @@ from mainspring_registry.domain.cycles import Cycle
 from mainspring_registry.domain.gate import EvidenceRecord, GateDecision
 from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
+from mainspring_registry.domain.merges import Merge
 from mainspring_registry.domain.policies import ReleasePolicy
 from mainspring_registry.domain.prompts import Prompt, PromptVersion
 from mainspring_registry.domain.quantizations import Quantization
@@ -77,6 +78,18 @@ def quantizations(database: Database) -> Documents[Quantization]:
         Quantization,
         parent=lambda q: project_name_of(q.name),
         sort_key=lambda q: q.name,
+        newest_first=True,
+    )
+
+
+def merges(database: Database) -> Documents[Merge]:
+    """Merges, newest first; their ids go by time."""
+    return Documents(
+        database,
+        "merge",
+        Merge,
+        parent=lambda m: project_name_of(m.name),
+        sort_key=lambda m: m.name,
         newest_first=True,
     )
 

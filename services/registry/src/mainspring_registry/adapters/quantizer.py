@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mainspring_registry.adapters.children import Program
+from mainspring_registry.adapters.children import Program, fetch_below, fetch_one
 from mainspring_registry.application.quantizations import CompressedFiles
 from mainspring_registry.domain.catalogue import ModelKind, ModelVersion
 from mainspring_registry.domain.quantizations import ADAPTER_GGUF, GGUF, HF, PEFT, EngineMeasure, Format
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.names import ModelVersionName
 
 
 class ChildQuantizer:
@@ -45,26 +44,16 @@ class ChildQuantizer:
     async def _request(self, source: ModelVersion, base: ModelVersion, folder: Path) -> dict[str, Any]:
         """The files that it works on, brought to this machine."""
         merged = source.kind is ModelKind.ADAPTER
-        hf = await self._fetch(base, HF, folder / "base")
-        peft = await self._fetch(source, PEFT, folder / "adapter") if merged else None
-        gguf = await self._fetch_one(base, GGUF, folder / "before.gguf")
-        adapter = await self._fetch_one(source, ADAPTER_GGUF, folder / "before-adapter.gguf") if merged else None
+        store = self._artifacts
+        hf = await fetch_below(store, base, HF, folder / "base")
+        peft = await fetch_below(store, source, PEFT, folder / "adapter") if merged else None
+        gguf = await fetch_one(store, base, GGUF, folder / "before.gguf")
+        adapter = await fetch_one(store, source, ADAPTER_GGUF, folder / "before-adapter.gguf") if merged else None
         return {
             "base": str(hf),
             "adapter": str(peft or ""),
             "before": {"gguf": str(gguf), "adapter": str(adapter or "")},
         }
-
-    async def _fetch(self, version: ModelVersion, prefix: str, folder: Path) -> Path:
-        for role in version.artifacts:
-            if role.startswith(prefix):
-                await self._fetch_one(version, role, folder / role.removeprefix(prefix))
-        return folder
-
-    async def _fetch_one(self, version: ModelVersion, role: str, path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        await self._artifacts.fetch(ModelVersionName.parse(version.name).project, version.artifacts[role], path)
-        return path
 
 
 def _measure(values: Mapping[str, Any]) -> EngineMeasure:

@@ -64,6 +64,7 @@ def _origin(facts: CardFacts) -> Iterable[tuple[str, ...]]:
         ("digest of the data", lineage.dataset_root_sha256),
         ("digest of the recipe", lineage.recipe_sha256),
         ("begun with", lineage.parent_model_version),
+        ("merged from", ", ".join(lineage.merged_from)),
         ("origin", lineage.origin),
         ("licence", version.licence),
         ("author", version.author),

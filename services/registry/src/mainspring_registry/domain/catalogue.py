@@ -47,6 +47,7 @@ class Lineage:
     model_import: str = ""
     origin: str = ""
     quantized_from: str = ""
+    merged_from: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 

@@ -35,6 +35,7 @@ class Relation(StrEnum):
     APPROVED_BY = "APPROVED_BY"
     PROMPTED_BY = "PROMPTED_BY"
     CONTEXT_FROM = "CONTEXT_FROM"
+    MERGED_FROM = "MERGED_FROM"
 
 
 SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM)
@@ -85,6 +86,11 @@ def edges_of_version(version: ModelVersion, tuning_recipe: str = "") -> tuple[Ed
         # What its source learned from, the source says.
         return _known(
             Edge(made.quantized_from, name, Relation.QUANTIZED_FROM),
+            Edge(version.base_model_version, name, Relation.BASED_ON),
+        )
+    if made.merged_from:
+        return _known(
+            *(Edge(source, name, Relation.MERGED_FROM) for source in made.merged_from),
             Edge(version.base_model_version, name, Relation.BASED_ON),
         )
     return _known(

@@ -244,6 +244,7 @@ def _lineage_to_proto(lineage: Lineage) -> model_pb2.Lineage:
         model_import=lineage.model_import,
         origin=lineage.origin,
         quantized_from=lineage.quantized_from,
+        merged_from=lineage.merged_from,
         environment=lineage.environment,
     )
 

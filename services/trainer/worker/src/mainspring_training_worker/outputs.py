@@ -18,12 +18,13 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mainspring_modelfiles import adapters, llama, probe, refusal
+from mainspring_modelfiles import adapters, llama, refusal
+from mainspring_modelfiles.reference import write_probe
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
 from mainspring_training_worker.model import load_base, read_adapted, write_adapter
 from mainspring_training_worker.spec import Refused, Spec
 
-_POSITIONS = 48
+_PROBE = "fidelity_probe.json"
 _BESIDE_WEIGHTS = (
     "config.json",
     "generation_config.json",
@@ -77,7 +78,7 @@ def write(made: Made, phase: Callable[[str], None]) -> dict[str, Path]:
         return files | _whole(made, adapted.merge_and_unload(), phase)
     files["adapter.gguf"] = write_gguf(spec.output, folder, made.base)
     phase("measuring reference distributions")
-    return files | {"fidelity_probe.json": write_probe(spec.output, adapted, made.tokenizer)}
+    return files | {_PROBE: write_probe(spec.output / _PROBE, adapted, made.tokenizer)}
 
 
 def _whole(made: Made, model: Any, phase: Callable[[str], None]) -> dict[str, Path]:
@@ -100,7 +101,7 @@ def _whole(made: Made, model: Any, phase: Callable[[str], None]) -> dict[str, Pa
     phase("measuring reference distributions")
     reference = load_base(folder, "fp32").eval()
     files = {f"hf/{path.name}": path for path in sorted(folder.iterdir())}
-    return files | {"gguf": gguf, "fidelity_probe.json": write_probe(made.spec.output, reference, made.tokenizer)}
+    return files | {"gguf": gguf, _PROBE: write_probe(made.spec.output / _PROBE, reference, made.tokenizer)}
 
 
 def write_gguf(folder: Path, adapter: Path, base: Path) -> Path:
@@ -115,27 +116,6 @@ def write_gguf(folder: Path, adapter: Path, base: Path) -> Path:
     except refusal.Refused as err:
         raise Refused(err.reason, err.message) from err
     return target
-
-
-def write_probe(folder: Path, model: Any, tokenizer: Any) -> Path:
-    """Reference distributions of the next token after prefixes of a fixed text, in fp32.
-
-    One pass over the whole text gives all of them, for those prefixes that are tokenised as the text begins.
-    """
-    ids: list[int] = tokenizer(probe.TEXT)["input_ids"]
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
-    positions: list[probe.Position] = []
-    for prefix in probe.prefixes(_POSITIONS):
-        tokens: list[int] = tokenizer(prefix)["input_ids"]
-        if tokens == ids[: len(tokens)]:
-            log_probabilities = torch.log_softmax(logits[len(tokens) - 1].float(), dim=-1)
-            top = log_probabilities.topk(min(probe.TOP, len(log_probabilities)))
-            pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-            positions.append(probe.Position(prefix, tuple(pairs)))
-    path = folder / "fidelity_probe.json"
-    path.write_bytes(probe.dump(positions))
-    return path
 
 
 def write_report(folder: Path, files: Mapping[str, Path], **facts: Any) -> Path:

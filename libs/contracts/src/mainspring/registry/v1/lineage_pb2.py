@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/registry/v1/lineage.proto\x12\x16mainspring.registry.v1\")\n\x0bLineageNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hops\x18\x02 \x01(\x05\"\xe4\x04\n\x0bLineageEdge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12>\n\x08relation\x18\x03 \x01(\x0e\x32,.mainspring.registry.v1.LineageEdge.Relation\"\xf4\x03\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x17\n\x13RELATION_TRAINED_ON\x10\x01\x12\x1a\n\x16RELATION_CONFIGURED_BY\x10\x02\x12\x15\n\x11RELATION_BASED_ON\x10\x03\x12\x1b\n\x17RELATION_CONTINUED_FROM\x10\x04\x12\x18\n\x14RELATION_PRODUCED_BY\x10\x05\x12\x18\n\x14RELATION_IMPORTED_BY\x10\x06\x12\x15\n\x11RELATION_MEASURED\x10\x07\x12\x1a\n\x16RELATION_COMPARED_WITH\x10\x08\x12\x17\n\x13RELATION_ASKED_FROM\x10\t\x12\x17\n\x13RELATION_DECIDED_ON\x10\n\x12\x17\n\x13RELATION_ALLOWED_BY\x10\x0b\x12\x15\n\x11RELATION_RELEASES\x10\x0c\x12\x16\n\x12RELATION_SERVED_BY\x10\r\x12\x18\n\x14RELATION_ANSWERED_BY\x10\x0e\x12\x1b\n\x17RELATION_QUANTIZED_FROM\x10\x0f\x12\x18\n\x14RELATION_APPROVED_BY\x10\x10\x12\x18\n\x14RELATION_PROMPTED_BY\x10\x11\x12\x19\n\x15RELATION_CONTEXT_FROM\x10\x12\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/registry/v1/lineage.proto\x12\x16mainspring.registry.v1\")\n\x0bLineageNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hops\x18\x02 \x01(\x05\"\xfe\x04\n\x0bLineageEdge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12>\n\x08relation\x18\x03 \x01(\x0e\x32,.mainspring.registry.v1.LineageEdge.Relation\"\x8e\x04\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x17\n\x13RELATION_TRAINED_ON\x10\x01\x12\x1a\n\x16RELATION_CONFIGURED_BY\x10\x02\x12\x15\n\x11RELATION_BASED_ON\x10\x03\x12\x1b\n\x17RELATION_CONTINUED_FROM\x10\x04\x12\x18\n\x14RELATION_PRODUCED_BY\x10\x05\x12\x18\n\x14RELATION_IMPORTED_BY\x10\x06\x12\x15\n\x11RELATION_MEASURED\x10\x07\x12\x1a\n\x16RELATION_COMPARED_WITH\x10\x08\x12\x17\n\x13RELATION_ASKED_FROM\x10\t\x12\x17\n\x13RELATION_DECIDED_ON\x10\n\x12\x17\n\x13RELATION_ALLOWED_BY\x10\x0b\x12\x15\n\x11RELATION_RELEASES\x10\x0c\x12\x16\n\x12RELATION_SERVED_BY\x10\r\x12\x18\n\x14RELATION_ANSWERED_BY\x10\x0e\x12\x1b\n\x17RELATION_QUANTIZED_FROM\x10\x0f\x12\x18\n\x14RELATION_APPROVED_BY\x10\x10\x12\x18\n\x14RELATION_PROMPTED_BY\x10\x11\x12\x19\n\x15RELATION_CONTEXT_FROM\x10\x12\x12\x18\n\x14RELATION_MERGED_FROM\x10\x13\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINEAGENODE']._serialized_start=64
   _globals['_LINEAGENODE']._serialized_end=105
   _globals['_LINEAGEEDGE']._serialized_start=108
-  _globals['_LINEAGEEDGE']._serialized_end=720
+  _globals['_LINEAGEEDGE']._serialized_end=746
   _globals['_LINEAGEEDGE_RELATION']._serialized_start=220
-  _globals['_LINEAGEEDGE_RELATION']._serialized_end=720
+  _globals['_LINEAGEEDGE_RELATION']._serialized_end=746
 # @@protoc_insertion_point(module_scope)

@@ -93,6 +93,8 @@ class LineageEdge(_message.Message):
         """A release puts the prompt version before conversations."""
         RELATION_CONTEXT_FROM: LineageEdge._Relation.ValueType  # 18
         """A release takes context from the collection."""
+        RELATION_MERGED_FROM: LineageEdge._Relation.ValueType  # 19
+        """A model version's adapter was merged from others, of which the model version is one."""
 
     class Relation(_Relation, metaclass=_RelationEnumTypeWrapper):
         """Relation says what part."""
@@ -135,6 +137,8 @@ class LineageEdge(_message.Message):
     """A release puts the prompt version before conversations."""
     RELATION_CONTEXT_FROM: LineageEdge.Relation.ValueType  # 18
     """A release takes context from the collection."""
+    RELATION_MERGED_FROM: LineageEdge.Relation.ValueType  # 19
+    """A model version's adapter was merged from others, of which the model version is one."""
 
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int

@@ -223,6 +223,7 @@ class Lineage(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     QUANTIZED_FROM_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    MERGED_FROM_FIELD_NUMBER: _builtins.int
     training_run: _builtins.str
     """Run that trained it, or empty. Format: `projects/{project}/trainingRuns/{run}`."""
     dataset_version: _builtins.str
@@ -243,6 +244,10 @@ class Lineage(_message.Message):
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the run ran in, by name: versions of Python and of the libraries that computed."""
 
+    @_builtins.property
+    def merged_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Versions whose adapters were merged into this one; empty for all others."""
+
     def __init__(
         self,
         *,
@@ -255,10 +260,11 @@ class Lineage(_message.Message):
         origin: _builtins.str = ...,
         quantized_from: _builtins.str = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        merged_from: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "environment", b"environment", "model_import", b"model_import", "origin", b"origin", "parent_model_version", b"parent_model_version", "quantized_from", b"quantized_from", "recipe_sha256", b"recipe_sha256", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "environment", b"environment", "merged_from", b"merged_from", "model_import", b"model_import", "origin", b"origin", "parent_model_version", b"parent_model_version", "quantized_from", b"quantized_from", "recipe_sha256", b"recipe_sha256", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
