@@ -69,6 +69,9 @@ class Plane:
     async def GetModel(self, request: Any, context: Any) -> Any:
         return registry_service_pb2.GetModelResponse(model=model_pb2.Model(name=request.name))
 
+    async def GetServedUnits(self, request: Any, context: Any) -> Any:
+        return registry_service_pb2.GetServedUnitsResponse()
+
     async def GetDatasetVersion(self, request: Any, context: Any) -> Any:
         return data_service_pb2.GetDatasetVersionResponse(dataset_version=self.manifest)
 
