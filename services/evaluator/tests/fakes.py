@@ -114,6 +114,7 @@ class FakeInference:
         self.said: dict[str, Callable[[Prompt], str]] = {}
         self.passages: tuple[str, ...] = ()
         self.units: dict[str, ServedUnit] = {}
+        self.scored: list[tuple[str, str]] = []
 
     async def hold(self, version: str, holder: str) -> None:
         if version in self.refused:
@@ -156,6 +157,12 @@ class FakeInference:
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
         return {1: math.log(0.9 if version != BASE else 0.3)}
+
+    async def score(self, version: str, prompt: Prompt, text: str, *, unit: ServedUnit = NO_UNIT) -> Sequence[float]:
+        if not any(version == held for held, _ in self.held):
+            raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
+        self.scored.append((version, text))
+        return [math.log(0.5 if version != BASE else 0.25)] * len(text.split())
 
 
 class FakeEmbeddings:

@@ -145,6 +145,14 @@ class Plane:
         answer.text = reference(question) if request.model != BASE else "this is \x00 no answer at all"
         return inference_service_pb2.GenerateAnswerResponse(answer=answer)
 
+    async def ScoreText(self, request: Any, context: Any) -> Any:
+        if not any(d.model_version == request.model for d in self.deployments.values()):
+            raise NotFound("ServedModel", request.model)
+        scored = inference_service_pb2.ScoreTextResponse(input_tokens=1)
+        for number, _ in enumerate(request.text.split()):
+            scored.tokens.add(token_id=number, logprob=math.log(0.5))
+        return scored
+
     async def StreamAnswer(self, request: Any, context: Any) -> AsyncIterator[Any]:
         wanted = inference_service_pb2.GenerateAnswerRequest.FromString(request.SerializeToString())
         answer = (await self.GenerateAnswer(wanted, context)).answer

@@ -337,6 +337,7 @@ class InferenceContract:
         assert min(base.latency_s, tuned.latency_s) > 0
         assert await inference.next_tokens(FIRST, "a", 200) == pytest.approx(DISTRIBUTION)
         assert min((await inference.first_tokens(FIRST, question, 1)).values()) < 0
+        assert await inference.score(FIRST, question, "two words") == pytest.approx([math.log(0.5)] * 2)
 
     async def test_a_timed_answer_knows_its_first_token_and_one_with_context_its_passages(
         self, inference: Inference

@@ -235,6 +235,22 @@ async def test_embeddings_and_first_tokens_are_asked_for_once(world: World) -> N
     assert failures(await world.run(suite=suite)) == {"embedding_similarity": "MODEL_IS_NO_EMBEDDER"}
 
 
+async def test_perplexity_is_that_of_the_references_and_is_asked_for_once(world: World) -> None:
+    suite = replace(SUITE, scorers=("perplexity",))
+    run = await world.run(suite=suite)
+    (found,) = results(run).values()
+    assert found.lower_is_better
+    assert found.candidate.value == pytest.approx(2), "every token has probability one half"
+    assert found.baseline is not None
+    assert found.baseline.value == pytest.approx(4)
+    assert sorted(world.inference.scored) == sorted(
+        (version, answer) for version in (FIRST, BASE) for _, answer in ROWS
+    )
+    world.inference.scored.clear()
+    assert results(await world.run(suite=suite))["perplexity"] == found
+    assert world.inference.scored == []
+
+
 def by_length(prompt: Prompt) -> str:
     """A judge that likes long answers: consistent in both orders."""
     text = prompt[-1].content
@@ -409,6 +425,7 @@ async def test_empty_answers_are_scored_by_every_scorer_that_needs_no_one_else()
         "faith",
         "embedding",
         "calibration",
+        "perplexity",
         "attack",
         "false",
         "first_token",

@@ -81,6 +81,30 @@ async def test_i7_the_same_seed_gives_the_same_answer_and_another_seed_another(
     assert len({chunk.text for chunk in said}) > 1
 
 
+@pytest.mark.parametrize("text", [" of all things in the list", "é🙂 \x00"])
+async def test_i7_a_given_texts_probabilities_are_the_textbooks(
+    client: TritonClient, serve: Serve, tiny: TinyFiles, text: str
+) -> None:
+    scored = await client.score(await serve(), PROMPT, text)
+    before, wanted = tokens(tiny.llama_folder, PROMPT), tokens(tiny.llama_folder, text)
+    assert ([token for token, _ in scored.tokens], scored.input_tokens) == (list(wanted), len(before))
+    for place, (token, logprob) in enumerate(scored.tokens):
+        expected = reference.next_token_logprobs(tiny.llama_folder, [*before, *wanted[:place]])
+        assert logprob == pytest.approx(float(expected[token]), abs=0.3)
+
+
+async def test_b4_a_text_to_score_is_bounded(client: TritonClient, serve: Serve) -> None:
+    model = await serve(context_tokens=CONTEXT_TOKENS)
+    assert len((await client.score(model, LETTER * (CONTEXT_TOKENS - 2), LETTER * 2)).tokens) == 2
+    for prompt, text, reason, says in (
+        (LETTER * (CONTEXT_TOKENS - 1), LETTER * 2, "CONTEXT_LENGTH_EXCEEDED", f"have {CONTEXT_TOKENS + 1} tokens"),
+        (PROMPT, LETTER * 1_025, "INVALID_PROMPT", "at most 1024 are scored"),
+    ):
+        with pytest.raises(InvalidInput, match=says) as caught:
+            await client.score(model, prompt, text)
+        assert caught.value.reason == reason
+
+
 async def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(client: TritonClient, serve: Serve) -> None:
     model = await serve()
     whole = (await answer(client, model, PROMPT, GREEDY)).text

@@ -150,6 +150,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """The tokens of a given text, each with its natural log-probability, and the tokens before it."""
+
+    tokens: tuple[tuple[int, float], ...]
+    input_tokens: int
+
+
+@dataclass(frozen=True)
 class Delta:
     """Text to append to what was sent before, and the name of the answer that it belongs to."""
 

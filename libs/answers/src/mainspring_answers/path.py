@@ -17,6 +17,7 @@ from mainspring_answers.domain import (
     Question,
     Route,
     Sampling,
+    Scored,
     check_question,
     choose_route,
     model_of,
@@ -32,6 +33,7 @@ from mainspring_svckit.values import ServedUnit
 
 MAX_IN_FLIGHT = 256
 _TRIES = 3
+_OVERLOADED = "too many questions are being answered; try again in a moment"
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,26 @@ class AnswerPath:
             async for event in events:
                 yield event
 
+    async def score(self, question: Question, text: str) -> Scored:
+        """How probable a given text is as the answer, token by token. Nothing was answered, so nothing is recorded.
+
+        Raises:
+            MainspringError: As `generate`.
+        """
+        check_question(question)
+        if self._free <= 0:
+            raise Unavailable("OVERLOADED", _OVERLOADED)
+        self._free -= 1
+        try:
+            plan = await self._plan(question)
+            return await self._engine.score(plan.route.triton_model, plan.prompt, text)
+        finally:
+            self._free += 1
+
     async def _events(self, question: Question, *, stream: bool) -> AsyncGenerator[Delta | Answer]:
         check_question(question)
         if self._free <= 0:
-            raise Unavailable("OVERLOADED", "too many questions are being answered; try again in a moment")
+            raise Unavailable("OVERLOADED", _OVERLOADED)
         self._free -= 1
         try:
             async with aclosing(self._answer(question, stream=stream)) as events:

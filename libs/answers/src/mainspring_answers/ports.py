@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mainspring_answers.domain import Answer, FinishReason, Passage, Question, Route, RoutingTable, Sampling
+from mainspring_answers.domain import Answer, FinishReason, Passage, Question, Route, RoutingTable, Sampling, Scored
 from mainspring_svckit.values import Message
 
 
@@ -46,6 +46,15 @@ class Engine(Protocol):
 
         Raises:
             InvalidInput: CONTEXT_LENGTH_EXCEEDED, the prompt is too long.
+            Unavailable: The engine or the model is away.
+        """
+        ...
+
+    async def score(self, model: str, prompt: str, text: str) -> Scored:
+        """How probable a given text is after a prompt, token by token.
+
+        Raises:
+            InvalidInput: CONTEXT_LENGTH_EXCEEDED or INVALID_PROMPT, one of them is empty or too long.
             Unavailable: The engine or the model is away.
         """
         ...

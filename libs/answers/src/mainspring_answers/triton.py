@@ -25,7 +25,7 @@ from typing import Any, cast
 
 import grpc
 
-from mainspring_answers.domain import FinishReason, Sampling
+from mainspring_answers.domain import FinishReason, Sampling, Scored
 from mainspring_answers.ports import Chunk
 from mainspring_answers.triton_protocol import SERVICE, messages
 from mainspring_answers.triton_tensors import Outputs, invalid_response, request_of, sampling_of
@@ -109,6 +109,23 @@ class TritonClient:
                 yield Chunk(text, finish, outputs.number("num_input_tokens"), output_tokens, first_token)
         finally:
             await responses.aclose()
+
+    async def score(self, model: str, prompt: str, text: str) -> Scored:
+        """How probable a given text is after a prompt. As `ports.Engine.score`.
+
+        Raises:
+            InvalidInput: CONTEXT_LENGTH_EXCEEDED or INVALID_PROMPT.
+            Unavailable: As `generate`.
+        """
+        request = request_of(model, {"text_input": [prompt], "continuation": [text]}, {})
+        responses = self._responses(request, self._generate_timeout_s)
+        try:
+            async for outputs, _ in responses:
+                self._answered_at[model] = time.monotonic()
+                return Scored(outputs.tokens(), outputs.number("num_input_tokens"))
+        finally:
+            await responses.aclose()
+        raise invalid_response("it ended without probabilities")
 
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[tuple[float, ...]], int]:
         """Vectors of texts in their order, of unit length, and the tokens that were read.

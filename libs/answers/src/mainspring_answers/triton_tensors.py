@@ -55,6 +55,17 @@ class Outputs:
             raise invalid_response("logprobs is not a list of positions") from err
         return tuple(sorted(found.items(), key=lambda pair: -pair[1]))
 
+    def tokens(self) -> tuple[tuple[int, float], ...]:
+        """Token ids and log-probabilities of a given text, one for each position."""
+        try:
+            positions = json.loads(self.text("logprobs"))
+            found = tuple((int(token), float(entry["logprob"])) for each in positions for token, entry in each.items())
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+            raise invalid_response("logprobs is not a list of positions") from err
+        if not found or not all(logprob <= 0 for _, logprob in found):
+            raise invalid_response("logprobs holds no probabilities")
+        return found
+
     def vectors(self, name: str, count: int) -> list[tuple[float, ...]]:
         """A matrix of `count` rows."""
         tensor, raw = self._tensors.get(name, (None, b""))

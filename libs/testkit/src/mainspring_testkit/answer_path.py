@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple
 
-from mainspring_answers.domain import Answer, FinishReason, Passage, Question, RoutingTable, Sampling
+from mainspring_answers.domain import Answer, FinishReason, Passage, Question, RoutingTable, Sampling, Scored
 from mainspring_answers.ports import Chunk
 from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, Unavailable
 from mainspring_svckit.names import ModelName
@@ -79,6 +79,17 @@ class FakeEngine:
                         waiting += chunk.text
         finally:
             self.closed += 1
+
+    async def score(self, model: str, prompt: str, text: str) -> Scored:
+        if model in self.gone:
+            raise Unavailable("MODEL_NOT_READY", "gone")
+        if not text:
+            raise InvalidInput("nothing to score", reason="INVALID_PROMPT")
+        if len(prompt) > _MAX_PROMPT_CHARACTERS:
+            raise InvalidInput("too long", reason="CONTEXT_LENGTH_EXCEEDED")
+        self.asked.append(Asked(model, prompt, Sampling(), False, 0))
+        words = text.split() or [text]
+        return Scored(tuple((len(word), -0.1 * len(word)) for word in words), len(prompt.split()))
 
 
 class FakeRoutes:

@@ -74,6 +74,26 @@ class EngineContract:
             [_ async for _ in engine.generate(model, too_long, _GREEDY, stream=True, top_logprobs=0)]
         assert caught.value.reason == "CONTEXT_LENGTH_EXCEEDED"
 
+    async def test_a_given_text_has_a_probability_for_each_token_always_the_same(
+        self, engine: Engine, model: str
+    ) -> None:
+        first, again = [await engine.score(model, _PROMPT, " of all things") for _ in range(2)]
+        assert [token for token, _ in first.tokens] == [token for token, _ in again.tokens]
+        assert len(first.tokens) > 1
+        logprobs = [logprob for _, logprob in first.tokens]
+        assert logprobs == pytest.approx([logprob for _, logprob in again.tokens], abs=1e-3)
+        assert max(logprobs) < 0 < first.input_tokens
+
+    async def test_b4_a_text_that_cannot_be_scored_is_refused(
+        self, engine: Engine, model: str, missing: str, too_long: str
+    ) -> None:
+        for prompt, text, reason in ((_PROMPT, "", "INVALID_PROMPT"), (too_long, "a", "CONTEXT_LENGTH_EXCEEDED")):
+            with pytest.raises(InvalidInput) as caught:
+                await engine.score(model, prompt, text)
+            assert caught.value.reason == reason
+        with pytest.raises(Unavailable):
+            await engine.score(missing, _PROMPT, "a")
+
     async def test_f18_an_answer_may_be_left_at_any_chunk(self, engine: Engine, model: str) -> None:
         async with aclosing(engine.generate(model, _PROMPT, _GREEDY, stream=True, top_logprobs=0)) as chunks:
             async for _ in chunks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,6 +93,19 @@ class PlaneInference(DeploymentHolder):
         )
         answer = await self._generate(request)
         return {token.token_id: token.logprob for token in answer.first_token_probabilities}
+
+    async def score(self, version: str, prompt: Prompt, text: str, *, unit: ServedUnit = NO_UNIT) -> Sequence[float]:
+        request = pb.ScoreTextRequest(
+            parent=_project_name(version),
+            model=version,
+            messages=_messages(prompt),
+            text=text,
+            unit=unit_to_proto(unit),
+        )
+        method, timeout_s = self._answers.ScoreText, self._answer_timeout_s
+        with _served(version):
+            scored = await self._caller.unary(method, request, pb.ScoreTextResponse, timeout_s=timeout_s)
+        return [token.logprob for token in scored.tokens]
 
     async def _generate(self, request: pb.GenerateAnswerRequest) -> answer_pb2.Answer:
         method, timeout_s = self._answers.GenerateAnswer, self._answer_timeout_s

@@ -46,6 +46,7 @@ NAMES = (
     "false_refusal",
     "embedding_similarity",
     "calibration_error",
+    "perplexity",
     "judge_rubric",
     "judge_preference",
     "faithfulness",

@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mainspring_evaluator.application.generation import Generation, Version
-from mainspring_evaluator.application.observing import CALIBRATION, JUDGED, SIMILARITY, Observed, Observing, Told
+from mainspring_evaluator.application.observing import (
+    CALIBRATION,
+    JUDGED,
+    PERPLEXITY,
+    SIMILARITY,
+    Observed,
+    Observing,
+    Told,
+)
 from mainspring_evaluator.application.ports import Measured, Ports, VersionInfo
 from mainspring_evaluator.application.reading import ItemReader
 from mainspring_evaluator.application.runs import Runs
@@ -40,7 +48,7 @@ from mainspring_svckit.values import Fidelity, Progress, ServedUnit
 PROBE_TOP = 200
 _REPORT_EVERY_S = 1.0
 _TIMED = frozenset({"first_token_latency", "token_latency"})
-_OBSERVED = frozenset({SIMILARITY, CALIBRATION, *JUDGED})
+_OBSERVED = frozenset({SIMILARITY, CALIBRATION, PERPLEXITY, *JUDGED})
 
 
 class Evaluation:

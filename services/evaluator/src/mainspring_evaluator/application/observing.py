@@ -33,10 +33,13 @@ from mainspring_svckit.errors import MainspringError, Unavailable
 from mainspring_svckit.values import ScorerFailure
 
 SIMILARITY, CALIBRATION = "embedding_similarity", "calibration_error"
+PERPLEXITY = "perplexity"
 RUBRIC, PREFERENCE = "judge_rubric", "judge_preference"
 FAITHFULNESS, PRECISION, RECALL = "faithfulness", "context_precision", "context_recall"
 JUDGED = (RUBRIC, PREFERENCE, FAITHFULNESS, PRECISION, RECALL)
 _TEXTS_AT_A_TIME = 64
+_SCORED_REFERENCES = 4
+_SURPRISE = (PERPLEXITY, "perplexity_tokens")
 
 
 @dataclass
@@ -76,7 +79,8 @@ class Observing:
             LeaseLost: As the caller's progress raises it.
         """
         told = Told()
-        for name, fill in ((SIMILARITY, self._similarity), (CALIBRATION, self._confidence)):
+        fills = ((SIMILARITY, self._similarity), (CALIBRATION, self._confidence), (PERPLEXITY, self._perplexity))
+        for name, fill in fills:
             if name in suite.scorers:
                 try:
                     for system in systems:
@@ -158,6 +162,41 @@ class Observing:
             system.figures[index][CALIBRATION] = value
 
         await self._generation.each(missing, one)
+
+    async def _perplexity(
+        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed
+    ) -> None:
+        """Surprise at the references, in nats, and their tokens."""
+        del suite
+        ports, version = self._ports, system.version
+        wanted = [
+            (index, reference, tuple(observation_key(part, version.identity, digest, reference) for part in _SURPRISE))
+            for index, item in enumerate(items)
+            for digest in (prompt_digest(item.prompt),)
+            for reference in item.references[:_SCORED_REFERENCES]
+            if reference
+        ]
+        async with ports.transactions.transaction():
+            known = dict(await ports.observations.known(project, [key for _, _, keys in wanted for key in keys]))
+        missing = [each for each in wanted if any(key not in known for key in each[2])]
+        if missing:
+            await ports.inference.hold(version.name, holder)
+
+        async def one(each: tuple[int, str, tuple[str, ...]]) -> None:
+            index, reference, keys = each
+            said = await self._generation.patiently(
+                f"the reference of item {index}",
+                lambda: ports.inference.score(version.name, items[index].prompt, reference, unit=version.unit),
+            )
+            found = dict(zip(keys, (-math.fsum(said), float(len(said))), strict=True))
+            async with ports.transactions.transaction():
+                await ports.observations.put(project, found)
+            known.update(found)
+
+        await self._generation.each(missing, one)
+        for index, _, keys in wanted:
+            for part, key in zip(_SURPRISE, keys, strict=True):
+                system.figures[index][part] = system.figures[index].get(part, 0.0) + known[key]
 
     async def _judges(
         self,

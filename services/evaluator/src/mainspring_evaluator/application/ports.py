@@ -178,6 +178,10 @@ class Inference(Protocol):
         """The most probable first tokens of an answer. Raises as `answer`."""
         ...
 
+    async def score(self, version: str, prompt: Prompt, text: str, *, unit: ServedUnit = NO_UNIT) -> Sequence[float]:
+        """Log-probabilities of the tokens of a text as the answer. Raises as `answer`."""
+        ...
+
 
 class Embeddings(Protocol):
     """Turns texts into vectors of length 1."""

@@ -37,6 +37,10 @@ class FinishReason(StrEnum):
     CANCELLED = "abort"
 
 
+SCORED_TOKENS_MAX = 1_024
+"""Tokens of a continuation whose probabilities can be asked for."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen.
@@ -78,6 +82,14 @@ class Generated:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """The tokens of a given text, each with its natural log-probability after all that stands before it."""
+
+    tokens: tuple[tuple[int, float], ...]
+    input_tokens: int
+
+
+@dataclass(frozen=True)
 class Embedded:
     """Vectors in the order of the texts, one row each as little-endian float32, and what they cost."""
 
@@ -99,6 +111,15 @@ class Engine(Protocol):
 
         Raises:
             EngineError: CONTEXT_LENGTH_EXCEEDED before any work, INVALID_PROMPT, or ENGINE_FAILED.
+        """
+        ...
+
+    def score(self, prompt: str, continuation: str, cancelled: Cancelled) -> Scored:
+        """How probable a given continuation of a prompt is, token by token; costs about as much as generating it.
+
+        Raises:
+            EngineError: CONTEXT_LENGTH_EXCEEDED, INVALID_PROMPT (also for a continuation of more than
+                `SCORED_TOKENS_MAX` tokens), or ENGINE_FAILED.
         """
         ...
 

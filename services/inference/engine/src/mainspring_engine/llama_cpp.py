@@ -1,7 +1,8 @@
 """llama.cpp as an engine, in this process, through xllamacpp.
 
 One server object computes all requests of a model together (continuous batching). It also opens an HTTP door that
-nobody needs; it gets a socket in a folder of our own and a random key, so no port is open.
+only we need, to turn text into tokens; it gets an abstract socket of a random name and a random key, so no port is
+open and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ import importlib
 import os
 import re
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mainspring_engine import door
-from mainspring_engine.engine import Cancelled, Embedded, EngineError, FinishReason, Generated, OnText, Reason, Sampling
+from mainspring_engine.engine import (
+    SCORED_TOKENS_MAX,
+    Cancelled,
+    Embedded,
+    EngineError,
+    FinishReason,
+    Generated,
+    OnText,
+    Reason,
+    Sampling,
+    Scored,
+)
 from mainspring_engine.spec import Kind, ModelSpec
 
 # With more threads than free cores, a spinning thread keeps the one that it waits for from running.
@@ -28,6 +38,7 @@ _SPIN_COUNT = "3000"
 # their turn.
 _BATCH_TOKENS = 256
 _CANCEL_CHECK_S = 0.1
+_WHOLE_VOCABULARY = 1 << 20
 # The largest seed means "random" to llama.cpp.
 _SEEDS = (1 << 32) - 1
 # How llama.cpp says that a text to embed does not fit into a batch; it has no type of its own.
@@ -50,18 +61,15 @@ class LlamaCppEngine:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
         llama: Any = importlib.import_module("xllamacpp")
         self._context_tokens = spec.context_tokens
-        folder = Path(tempfile.mkdtemp(prefix="mainspring-engine-"))
-        # llama.cpp takes a host for a socket by this ending.
-        address, key = folder / "door.sock", secrets.token_hex(32)
+        # Of Linux's abstract sockets, which are no files; llama.cpp takes a host for a socket by the ending.
+        address = f"\0mainspring-engine-{secrets.token_hex(16)}.sock"
+        self._door = door.Door(address, secrets.token_hex(32))
         try:
-            self._server = llama.Server(_parameters(llama, spec, address, key))
-            self._bos = door.text_put_before_prompts(address, key) if spec.kind is Kind.GENERATE else ""
+            self._server = llama.Server(_parameters(llama, spec, self._door))
+            self._bos = self._door.text_put_before_prompts() if spec.kind is Kind.GENERATE else ""
         except (RuntimeError, OSError) as err:
             message = f"llama.cpp cannot load {Path(spec.gguf).name} ({err}); what it says stands in Triton's log"
             raise EngineError(Reason.ENGINE_FAILED, message) from err
-        finally:
-            # An open socket needs no name once nobody is to connect to it any more.
-            shutil.rmtree(folder, ignore_errors=True)
 
     def generate(self, prompt: str, sampling: Sampling, on_text: OnText, cancelled: Cancelled) -> Generated:
         if not prompt:
@@ -73,6 +81,47 @@ class LlamaCppEngine:
         self._server.handle_completions({"prompt": prompt, **_request(sampling)}, watch.take)
         return watch.result(first_token)
 
+    def score(self, prompt: str, continuation: str, cancelled: Cancelled) -> Scored:
+        if not prompt or not continuation:
+            raise EngineError(Reason.INVALID_PROMPT, "prompt or text is empty; send at least one character each")
+        if self._bos and prompt.startswith(self._bos):
+            prompt = prompt.removeprefix(self._bos)
+        try:
+            before = self._door.tokens(prompt, special=True)
+            wanted = self._door.tokens(continuation, special=False)
+        except OSError as err:
+            raise EngineError(Reason.ENGINE_FAILED, f"llama.cpp does not split the text into tokens ({err})") from err
+        if len(wanted) > SCORED_TOKENS_MAX:
+            told = f"the text has {len(wanted)} tokens, at most {SCORED_TOKENS_MAX} are scored; shorten it"
+            raise EngineError(Reason.INVALID_PROMPT, told)
+        if len(before) + len(wanted) > self._context_tokens:
+            told = f"prompt and text have {len(before) + len(wanted)} tokens, the model takes {self._context_tokens}"
+            raise EngineError(Reason.CONTEXT_LENGTH_EXCEEDED, f"{told}; shorten them")
+        scored: list[tuple[int, float]] = []
+        for place, token in enumerate(wanted):
+            if cancelled():
+                raise EngineError(Reason.ENGINE_FAILED, "nobody waits for the probabilities any more")
+            scored.append((token, self._probability([*before, *wanted[:place]], token)))
+        return Scored(tuple(scored), len(before))
+
+    def _probability(self, prefix: Sequence[int], token: int) -> float:
+        """Log-probability of one token after others.
+
+        The bias makes llama.cpp pick the token; the log-probability that it reports is that before the bias. What
+        stands before is in the slot's memory, so each step reads one token.
+        """
+        wish = {"n_predict": 1, "n_probs": 1, "temperature": 0.0, "logit_bias": [[token, 1000.0]], "cache_prompt": True}
+        answer = self._server.handle_completions({"prompt": list(prefix), **wish})
+        _raise_error(answer)
+        content = (answer["choices"][0]["logprobs"] or {}).get("content") or ()
+        if content and content[0]["id"] == token:
+            return float(content[0]["logprob"])
+        # A token that begins a code point is held back with its probability, so it is looked up among all of them.
+        found = dict(self._first_token(prefix, _WHOLE_VOCABULARY))
+        if token not in found:
+            raise EngineError(Reason.ENGINE_FAILED, f"llama.cpp reported no probability of token {token}")
+        return found[token]
+
     def embed(self, texts: Sequence[str]) -> Embedded:
         answer = self._server.handle_embeddings({"input": list(texts), "encoding_format": "base64"})
         _raise_error(answer, text_limit=self._context_tokens)
@@ -80,14 +129,20 @@ class LlamaCppEngine:
         vectors = tuple(base64.b64decode(row["embedding"]) for row in rows)
         return Embedded(vectors, answer["usage"]["prompt_tokens"])
 
-    def _first_token(self, prompt: str, count: int) -> tuple[tuple[int, float], ...]:
+    def _first_token(self, prompt: str | Sequence[int], count: int) -> tuple[tuple[int, float], ...]:
         """The most probable first tokens.
 
         Asked for on its own: with the generation, every token would be sorted out, and a first token that is part of a
         code point would be reported without its probabilities. The bias makes llama.cpp pick a whole letter; what it
         reports is untouched by it. The prompt stays in the slot's memory, so the generation does not read it again.
         """
-        wish = {"prompt": prompt, "n_predict": 1, "n_probs": count, "logit_bias": [["a", 1000.0]], "temperature": 0.0}
+        wish: dict[str, Any] = {
+            "prompt": prompt,
+            "n_predict": 1,
+            "n_probs": count,
+            "logit_bias": [["a", 1000.0]],
+            "temperature": 0.0,
+        }
         answer = self._server.handle_completions({**wish, "cache_prompt": True})
         _raise_error(answer)
         content = (answer["choices"][0]["logprobs"] or {}).get("content") or ()
@@ -150,7 +205,7 @@ class _Watch:
         return Generated(self._finish, self._input_tokens, self._output_tokens, first_token)
 
 
-def _parameters(llama: Any, spec: ModelSpec, socket: Path, key: str) -> Any:
+def _parameters(llama: Any, spec: ModelSpec, address: door.Door) -> Any:
     made = llama.CommonParams()
     made.model.path = spec.gguf
     if spec.adapter:
@@ -164,7 +219,7 @@ def _parameters(llama: Any, spec: ModelSpec, socket: Path, key: str) -> Any:
     made.n_batch = made.n_ubatch = _BATCH_TOKENS
     made.cpuparams.n_threads = made.cpuparams_batch.n_threads = spec.threads
     made.cache_ram_mib = 0
-    made.hostnames, made.api_keys = [str(socket)], [key]
+    made.hostnames, made.api_keys = [address.name], [address.key]
     made.n_threads_http = 1
     made.ui = made.endpoint_slots = False
     made.verbosity = 1

@@ -11,9 +11,11 @@ Triton's vLLM backend, so that on a GPU that backend can stand here instead.
 | `exclude_input_in_output` | BOOL [1] | only true is taken, the prompt is never repeated; optional |
 | `return_finish_reason`, `return_num_input_tokens`, `return_num_output_tokens` | BOOL [1] | optional |
 | `return_logprobs` | BOOL [1] | optional |
+| `continuation` | BYTES [1] | text whose probabilities after the prompt are wanted, and no answer; optional |
 
 Outputs: `text_output`, and when asked for `finish_reason` ("None" before the end), `num_input_tokens`,
-`num_output_tokens` (of this response; their sum counts), `logprobs` (JSON, of the first token only). An embedding model
+`num_output_tokens` (of this response; their sum counts), `logprobs` (JSON, of the first token only, or of each token
+of a continuation). An embedding model
 gives `embedding` (FP32 [n, dimensions], unit length) and `num_input_tokens`.
 """
 
@@ -98,6 +100,8 @@ class TritonPythonModel:
 
     def _generate(self, request: Any, sender: Any) -> Callable[[], None]:
         prompt = self._texts(request)[0]
+        if self._triton.get_input_tensor_by_name(request, "continuation") is not None:
+            return self._score(prompt, self._text(request, "continuation"), sender)
         sampling = parse_sampling(self._text(request, "sampling_parameters"))
         stream = self._flag(request, "stream")
         if not self._flag(request, "exclude_input_in_output", default=True):
@@ -123,6 +127,20 @@ class TritonPythonModel:
             end = self._engine.generate(prompt, sampling, coalescer.add, sender.is_cancelled)
             last = response(coalescer.take_rest(), end)
             sender.send(last, flags=self._triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        return work
+
+    def _score(self, prompt: str, continuation: str, sender: Any) -> Callable[[], None]:
+        def work() -> None:
+            scored = self._engine.score(prompt, continuation, sender.is_cancelled)
+            positions = json.dumps([{str(token): {"logprob": logprob}} for token, logprob in scored.tokens])
+            tensors = [
+                self._triton.Tensor("text_output", _bytes("")),
+                self._triton.Tensor("num_input_tokens", np.array([scored.input_tokens], np.uint32)),
+                self._triton.Tensor("logprobs", _bytes(positions)),
+            ]
+            response = self._triton.InferenceResponse(output_tensors=tensors)
+            sender.send(response, flags=self._triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         return work
 

@@ -17,7 +17,7 @@ from mainspring_svckit.errors import InvalidInput
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
 _PARAMETER = re.compile(r'^parameters \{ key: "mainspring", value: \{ string_value: ("[^\n]*") \} \}$', re.MULTILINE)
 _MODEL_PY = "from mainspring_engine.triton_model import TritonPythonModel as TritonPythonModel\n"
-# Name, type, dims, optional; the tensors of Triton's vLLM backend.
+# Name, type, dims, optional; the tensors of Triton's vLLM backend, and `continuation`.
 _GENERATE_INPUTS = (
     ("text_input", "TYPE_STRING", "[ 1 ]", False),
     ("stream", "TYPE_BOOL", "[ 1 ]", True),
@@ -27,6 +27,7 @@ _GENERATE_INPUTS = (
     ("return_num_input_tokens", "TYPE_BOOL", "[ 1 ]", True),
     ("return_num_output_tokens", "TYPE_BOOL", "[ 1 ]", True),
     ("return_logprobs", "TYPE_BOOL", "[ 1 ]", True),
+    ("continuation", "TYPE_STRING", "[ 1 ]", True),
 )
 _GENERATE_OUTPUTS = (
     ("text_output", "TYPE_STRING", "[ -1 ]"),

@@ -50,6 +50,10 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
                 else:
                     yield pb.StreamAnswerResponse(answer=mapping.answer_to_proto(event))
 
+    async def ScoreText(self, request: pb.ScoreTextRequest, context: Any) -> pb.ScoreTextResponse:
+        question = mapping.scored_from_proto(request, current_principal.get().subject)
+        return mapping.scored_to_proto(await self._path.score(question, request.text))
+
     async def ListServedModels(self, request: pb.ListServedModelsRequest, context: Any) -> pb.ListServedModelsResponse:
         project = ProjectName.parse(request.parent, "parent").project
         tables = self._routes.tables(project)

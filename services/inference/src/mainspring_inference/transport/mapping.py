@@ -11,6 +11,7 @@ from mainspring_answers.domain import (
     Question,
     RoutingTable,
     SamplingWish,
+    Scored,
 )
 from mainspring_inference.domain.deployments import Deployment
 from mainspring_inference.domain.rollouts import DEFAULT_MAX_ERROR_RATE, Rollout, RolloutPolicy
@@ -44,6 +45,26 @@ def question_from_proto(request: AnswerRequest, caller: str) -> Question:
         session=request.session,
         top_logprobs=request.top_logprobs,
         unit=unit_from_proto(request.unit),
+    )
+
+
+def scored_from_proto(request: inference_service_pb2.ScoreTextRequest, caller: str) -> Question:
+    """Reads what stands before a text that is scored."""
+    return Question(
+        project=ProjectName.parse(request.parent, "parent").project,
+        model=request.model,
+        caller=caller,
+        messages=messages_from_proto(request.messages),
+        raw_prompt=request.raw_prompt,
+        unit=unit_from_proto(request.unit),
+    )
+
+
+def scored_to_proto(scored: Scored) -> inference_service_pb2.ScoreTextResponse:
+    """Prints a text's probabilities."""
+    return inference_service_pb2.ScoreTextResponse(
+        tokens=[answer_pb2.TokenProbability(token_id=token, logprob=logprob) for token, logprob in scored.tokens],
+        input_tokens=scored.input_tokens,
     )
 
 

@@ -205,6 +205,80 @@ class StreamAnswerResponse(_message.Message):
 Global___StreamAnswerResponse: _TypeAlias = StreamAnswerResponse  # noqa: Y015
 
 @_typing.final
+class ScoreTextRequest(_message.Message):
+    """Request of InferenceService.ScoreText."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    RAW_PROMPT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}`."""
+    model: _builtins.str
+    """Required. As in GenerateAnswerRequest."""
+    raw_prompt: _builtins.str
+    """Optional. Text that stands before, as it is, without a chat template; at most 1,000,000 characters."""
+    text: _builtins.str
+    """Required. The text; at most 20,000 characters, and 1,024 tokens."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
+        """Optional. The conversation that the text answers; at most 1,000 messages."""
+
+    @_builtins.property
+    def unit(self) -> _unit_pb2.ServedUnit:
+        """Optional. For a version: as in GenerateAnswerRequest."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        model: _builtins.str = ...,
+        messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
+        raw_prompt: _builtins.str = ...,
+        text: _builtins.str = ...,
+        unit: _unit_pb2.ServedUnit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "parent", b"parent", "raw_prompt", b"raw_prompt", "text", b"text", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTextRequest: _TypeAlias = ScoreTextRequest  # noqa: Y015
+
+@_typing.final
+class ScoreTextResponse(_message.Message):
+    """Response of InferenceService.ScoreText."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    input_tokens: _builtins.int
+    """Tokens that stand before the text."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_answer_pb2.TokenProbability]:
+        """The text's tokens in order, each with its log-probability after all that stands before it."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[_answer_pb2.TokenProbability] | None = ...,
+        input_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_tokens", b"input_tokens", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTextResponse: _TypeAlias = ScoreTextResponse  # noqa: Y015
+
+@_typing.final
 class ListServedModelsRequest(_message.Message):
     """Request of InferenceService.ListServedModels."""
 

@@ -45,6 +45,11 @@ class InferenceServiceStub:
                 request_serializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.StreamAnswerRequest.SerializeToString,
                 response_deserializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.StreamAnswerResponse.FromString,
                 _registered_method=True)
+        self.ScoreText = channel.unary_unary(
+                '/mainspring.inference.v1.InferenceService/ScoreText',
+                request_serializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.ScoreTextRequest.SerializeToString,
+                response_deserializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.ScoreTextResponse.FromString,
+                _registered_method=True)
         self.ListServedModels = channel.unary_unary(
                 '/mainspring.inference.v1.InferenceService/ListServedModels',
                 request_serializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.ListServedModelsRequest.SerializeToString,
@@ -70,6 +75,13 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScoreText(self, request, context):
+        """Says how probable a given text is as the answer, token by token; costs about as much as generating it. Nothing is recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListServedModels(self, request, context):
         """Lists the models of a project that can be called now, by name.
         """
@@ -89,6 +101,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.StreamAnswer,
                     request_deserializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.StreamAnswerRequest.FromString,
                     response_serializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.StreamAnswerResponse.SerializeToString,
+            ),
+            'ScoreText': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScoreText,
+                    request_deserializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.ScoreTextRequest.FromString,
+                    response_serializer=mainspring_dot_inference_dot_v1_dot_inference__service__pb2.ScoreTextResponse.SerializeToString,
             ),
             'ListServedModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListServedModels,
@@ -151,6 +168,33 @@ class InferenceService:
             '/mainspring.inference.v1.InferenceService/StreamAnswer',
             mainspring_dot_inference_dot_v1_dot_inference__service__pb2.StreamAnswerRequest.SerializeToString,
             mainspring_dot_inference_dot_v1_dot_inference__service__pb2.StreamAnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.inference.v1.InferenceService/ScoreText',
+            mainspring_dot_inference_dot_v1_dot_inference__service__pb2.ScoreTextRequest.SerializeToString,
+            mainspring_dot_inference_dot_v1_dot_inference__service__pb2.ScoreTextResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class InferenceServiceStub:
     """Answers in one message, when the whole answer is there and recorded."""
     StreamAnswer: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.StreamAnswerRequest, _inference_service_pb2.StreamAnswerResponse]
     """Answers as the text is generated. The last message holds the whole answer, sent when it is recorded; a stream without it was cut short."""
+    ScoreText: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ScoreTextRequest, _inference_service_pb2.ScoreTextResponse]
+    """Says how probable a given text is as the answer, token by token; costs about as much as generating it. Nothing is recorded."""
     ListServedModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListServedModelsRequest, _inference_service_pb2.ListServedModelsResponse]
     """Lists the models of a project that can be called now, by name."""
 
@@ -49,6 +51,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Answers in one message, when the whole answer is there and recorded."""
     StreamAnswer: _aio.UnaryStreamMultiCallable[_inference_service_pb2.StreamAnswerRequest, _inference_service_pb2.StreamAnswerResponse]  # type: ignore[assignment]
     """Answers as the text is generated. The last message holds the whole answer, sent when it is recorded; a stream without it was cut short."""
+    ScoreText: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ScoreTextRequest, _inference_service_pb2.ScoreTextResponse]  # type: ignore[assignment]
+    """Says how probable a given text is as the answer, token by token; costs about as much as generating it. Nothing is recorded."""
     ListServedModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListServedModelsRequest, _inference_service_pb2.ListServedModelsResponse]  # type: ignore[assignment]
     """Lists the models of a project that can be called now, by name."""
 
@@ -70,6 +74,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.StreamAnswerResponse], _abc.AsyncIterator[_inference_service_pb2.StreamAnswerResponse]]:
         """Answers as the text is generated. The last message holds the whole answer, sent when it is recorded; a stream without it was cut short."""
+
+    @_abc_1.abstractmethod
+    def ScoreText(
+        self,
+        request: _inference_service_pb2.ScoreTextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ScoreTextResponse, _abc.Awaitable[_inference_service_pb2.ScoreTextResponse]]:
+        """Says how probable a given text is as the answer, token by token; costs about as much as generating it. Nothing is recorded."""
 
     @_abc_1.abstractmethod
     def ListServedModels(

@@ -34,6 +34,7 @@ SCORERS: Mapping[str, Callable[[Setup], Scorer]] = {
     "false_refusal": rules.FalseRefusalScorer,
     "embedding_similarity": observed.ObservedScorer,
     "calibration_error": observed.CalibrationErrorScorer,
+    "perplexity": observed.PerplexityScorer,
     "judge_rubric": observed.ObservedScorer,
     "judge_preference": observed.ObservedScorer,
     "faithfulness": observed.ObservedScorer,

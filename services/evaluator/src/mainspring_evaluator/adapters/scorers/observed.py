@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mainspring_evaluator.adapters.scorers.base import MeanScorer, Setup
@@ -11,6 +12,8 @@ from mainspring_evaluator.adapters.scorers.rules import AccuracyScorer
 from mainspring_evaluator.domain.items import Sample
 
 _BINS = 10
+_MAX_NATS = 700.0
+"""Beyond this no float holds the perplexity."""
 
 
 class ObservedScorer(MeanScorer):
@@ -51,3 +54,31 @@ class CalibrationErrorScorer:
 
     def corpus_score(self, sums: Sequence[float], items: float) -> float:
         return sum(abs(sums[place] - sums[place + 1]) for place in range(0, 2 * _BINS, 2)) / items
+
+
+class PerplexityScorer:
+    """Perplexity of the references, all tokens together: exp of the mean surprise of a token, after the question and in
+    the model's own tokens. So versions of one tokenizer compare, others do not. Less is better.
+    """
+
+    lower_is_better = True
+    binary = False
+
+    def __init__(self, setup: Setup) -> None:
+        del setup
+
+    @property
+    def signature(self) -> str:
+        return "perplexity|of:references|per:token|version:1"
+
+    def statistics(self, sample: Sample) -> Sequence[float] | None:
+        """Surprise in nats, and tokens."""
+        tokens = sample.observed.get("perplexity_tokens")
+        return [sample.observed["perplexity"], tokens] if tokens else None
+
+    def item_score(self, statistics: Sequence[float]) -> float:
+        return self.corpus_score(statistics, 1)
+
+    def corpus_score(self, sums: Sequence[float], items: float) -> float:
+        del items
+        return math.exp(min(sums[0] / sums[1], _MAX_NATS))
