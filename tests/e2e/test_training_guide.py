@@ -8,11 +8,12 @@ import pytest
 from tests.support import loop, pages
 from tests.support.stack import Stack
 
+from mainspring.registry.v1 import model_pb2
 from mainspring.training.v1 import run_pb2
 from mainspring_client.cli.train import newest_version
 from mainspring_client.client import Mainspring
 from mainspring_client.configuration import Configuration
-from mainspring_svckit.errors import NotFound
+from mainspring_svckit.errors import NotFound, Unavailable
 from mainspring_testkit.waiting import eventually
 
 PROJECT = "training"
@@ -23,13 +24,14 @@ ENOUGH = "--learning-rate 0.01 --epochs 20 --batch-rows 8 --max-steps 60"
 
 
 def commands(folder: Path) -> list[str]:
-    """The guide's blocks: advice, a run, two runs, a study, judgements, DPO, KTO, merged, from nothing, smaller."""
+    """The guide's blocks: advice, one run, two, a study, judgements, DPO, KTO, merged, from nothing, search, less."""
     changes = (
         ("--project demo", f"--project {PROJECT}"),
         # Which numbers the versions have depends on what ran before.
         ("summaries/2=0.5 summaries/3=0.5", f"{PARENTS[0]}=0.5 {PARENTS[1]}=0.5"),
         ("summaries", loop.NAME),
         ("smollm2", "base"),
+        ("minilm", "embedding"),
         ("/tmp/mainspring-training", str(folder)),
         (".build/", f"{folder}/"),
         ("--recipe bold --learning-rate 0.002 --max-steps 24", f"--recipe bold {ENOUGH}"),
@@ -110,7 +112,7 @@ async def test_prompts_searches_thumbs_and_a_model_from_nothing_are_as_the_guide
     stack: Stack, client: Mainspring, tmp_path: Path
 ) -> None:
     await champion(stack, client, tmp_path)
-    advice, _, _, search, judgements, _, kto, merge, scratch, _ = commands(tmp_path)
+    advice, _, _, search, judgements, _, kto, merge, scratch, search_model, _ = commands(tmp_path)
     shown = await pages.run(stack, "bash", "-ec", advice, within_s=300)
     for rung in ("base", "instruction", "examples", "lora probe"):
         assert rung in shown
@@ -141,3 +143,18 @@ async def test_prompts_searches_thumbs_and_a_model_from_nothing_are_as_the_guide
     await pages.run(stack, "bash", "-ec", scratch, within_s=200)
     small = await client.registry.version(f"{MODEL}-small/versions/1")
     assert small.lineage.training_run == (await ended(client, f"{loop.NAME}-small-pretraining")).name
+
+    # An embedding model that was tuned embeds, by the plane that serves.
+    await loop.import_embedding(client, PROJECT, stack.models)
+    await pages.run(stack, "bash", "-ec", search_model, within_s=200)
+    tuned = f"projects/{PROJECT}/models/{loop.NAME}-search/versions/1"
+    assert (await client.registry.version(tuned)).kind == model_pb2.MODEL_KIND_EMBEDDING
+
+    async def embedded() -> list[list[float]]:
+        try:
+            return await client.embedding.embed(tuned, ["the sky"])
+        except Unavailable:
+            return []  # It is being loaded.
+
+    (vector,) = await eventually(embedded, within_s=60, what="the tuned embedding model to be loaded")
+    assert sum(value * value for value in vector) == pytest.approx(1, abs=1e-3)

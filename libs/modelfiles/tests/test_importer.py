@@ -110,7 +110,7 @@ def test_an_embedding_folder_becomes_one_file_for_serving(tmp_path: Path) -> Non
     source, out = tiny_bert(tmp_path / "hf"), tmp_path / "out"
     made = run(source, out, "EMBEDDING")
     assert made.serving == importer.Serving(64, dimensions=32)
-    assert {"gguf", "hf/config.json", "hf/tokenizer.json", "hf/vocab.txt"} <= set(made.files)
+    assert {"gguf", "hf/config.json", "hf/tokenizer.json", "hf/vocab.txt", "hf/model.safetensors"} <= set(made.files)
     weights, model = load_file(source / "model.safetensors"), GgufFile(out / "model.gguf")
     for theirs, ours in (
         ("embeddings.word_embeddings.weight", "token_embd.weight"),

@@ -8,7 +8,7 @@ from mainspring.events.v1 import registry_events_pb2 as events
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.imports import CreateModelImport
 from mainspring_registry.application.lineage import Lineages
-from mainspring_registry.domain.catalogue import Model, ModelKind, ServingSpec
+from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ServingSpec
 from mainspring_registry.domain.cycles import CycleStep
 from mainspring_registry.domain.gate import Outcome
 from mainspring_registry.domain.imports import ImportState
@@ -59,6 +59,20 @@ async def test_a_whole_model_that_was_trained_is_a_foundation_model_served_as_it
     version = await world.catalogue.register_adapter(trained)
     assert (version.kind, version.serving) == (ModelKind.FOUNDATION, ServingSpec(2048, "template"))
     assert version.base_model_version == BASE
+
+
+async def test_an_embedding_model_that_was_tuned_is_one_that_the_embedder_loads(world: World) -> None:
+    base = await world.base()
+    model = await world.catalogue.ensure_model("projects/p/models/e", ModelKind.EMBEDDING)
+    embedding = await world.catalogue.add_version(
+        model, artifacts=base.artifacts, serving=ServingSpec(64, dimensions=32), lineage=Lineage(), licence="MIT"
+    )
+    trained = await world.trained("r")
+    files = {"gguf": trained.artifacts["adapter.gguf"]}
+    version = await world.catalogue.register_adapter(
+        replace(trained, model="projects/p/models/tuned", base_model_version=embedding.name, artifacts=files)
+    )
+    assert (version.kind, version.serving.dimensions) == (ModelKind.EMBEDDING, 32)
 
 
 async def test_i7_good_evidence_releases_and_bad_refuses_with_the_reason(world: World) -> None:

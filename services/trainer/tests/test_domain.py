@@ -94,6 +94,7 @@ def test_an_adapter_is_no_version_of_its_own_base() -> None:
     [
         ({"method": Method.DPO, "adaptation": Adaptation.FULL}, "ADAPTATION_UNSUPPORTED"),
         ({"method": Method.PRETRAINING}, "ADAPTATION_UNSUPPORTED"),
+        ({"method": Method.EMBEDDING}, "ADAPTATION_UNSUPPORTED"),
         ({"adaptation": Adaptation.FULL, "start_from": StartFrom.CHAMPION}, "ADAPTATION_UNSUPPORTED"),
         ({"method": Method.DISTILLATION}, "TEACHER_MISSING"),
         ({"method": Method.GRPO}, "REWARD_MISSING"),
@@ -134,6 +135,9 @@ def test_a_recipe_comes_back_as_it_was_set_with_defaults_for_the_rest() -> None:
     bare = recipe_pb2.TuningRecipe(name=RECIPE.name, method=recipe_pb2.TuningRecipe.METHOD_PRETRAINING)
     read = recipe_from_proto(bare)
     assert (read.adaptation, read.optimization.learning_rate, read.lora.alpha) == (Adaptation.FULL, 1e-3, 32)
+    bare.method = recipe_pb2.TuningRecipe.METHOD_EMBEDDING
+    read = recipe_from_proto(bare)
+    assert (read.adaptation, read.optimization.learning_rate) == (Adaptation.FULL, 5e-5)
     bare.method = recipe_pb2.TuningRecipe.METHOD_DPO
     assert recipe_from_proto(bare).optimization.learning_rate == 1e-4
 
@@ -141,6 +145,7 @@ def test_a_recipe_comes_back_as_it_was_set_with_defaults_for_the_rest() -> None:
 def test_a_result_is_an_adapter_or_a_whole_model() -> None:
     whole = {"hf/config.json", "hf/model.safetensors", "hf/tokenizer.json", "gguf", REPORT}
     assert media_types(whole)["hf/model.safetensors"] == "application/vnd.safetensors"
+    assert media_types({*whole, "hf/vocab.txt"})["hf/vocab.txt"] == "text/plain"
     assert media_types({*ADAPTER, REPORT})[REPORT] == "application/json"
     for made in ({*ADAPTER}, {REPORT}, {*whole, "hf/code.py"}, {*whole, "../gguf"}, whole - {"gguf"}):
         with pytest.raises(PreconditionFailed) as caught:

@@ -24,6 +24,7 @@ from mainspring_trainer.application.ports import ModelVersion
 from mainspring_trainer.application.recipes import Recipes
 from mainspring_trainer.application.runs import TIDY_KIND, WORK_KIND
 from mainspring_trainer.domain.recipes import (
+    Adaptation,
     DistillationConfig,
     LoraConfig,
     Method,
@@ -199,6 +200,21 @@ async def test_what_a_run_needs_and_does_not_find_ends_it_with_its_reason(world:
     run = other
     assert await reason() == "DATASET_MISMATCH"
     assert world.children.specs == []
+
+
+async def test_an_embedding_models_recipe_needs_an_embedding_model_with_its_weights(world: World) -> None:
+    await world.recipe(method=Method.EMBEDDING, adaptation=Adaptation.FULL)
+    await world.dataset()
+    base, config = RECIPE.base_model_version, await world.put("{}")
+    for kind, roles in (
+        ("FOUNDATION", ("hf/config.json", "hf/model.safetensors")),
+        ("EMBEDDING", ("hf/config.json", "gguf")),
+    ):
+        run = await world.runs.create("p", RECIPE.name, VERSION)
+        world.models.known[base] = ModelVersion(base, kind, "", "", dict.fromkeys(roles, config))
+        with pytest.raises(PreconditionFailed, match="is no embedding model with Hugging Face files") as caught:
+            await world.training.run(run.name, world.lease)
+        assert caught.value.reason == "BASE_MODEL_UNUSABLE"
 
 
 async def test_a_catalogue_that_is_away_is_asked_again_later(world: World) -> None:

@@ -125,9 +125,10 @@ def _embedding(source: Source, context_tokens: int, out: Path) -> Imported:
     refuse_custom_code(folder)
     config = bert.parse_config(folder, _config(folder))
     serving = Serving(context_tokens=_context(context_tokens, config.context_tokens), dimensions=config.hidden)
-    weights = Weights(weight_files(folder))
-    bert.write_gguf(folder, weights, config, out / _GGUF, name=folder.name, licence=source.licence)
-    files = _copied(folder, _EMBEDDING_FILES, out, "hf")
+    paths = weight_files(folder)
+    bert.write_gguf(folder, Weights(paths), config, out / _GGUF, name=folder.name, licence=source.licence)
+    index = ["model.safetensors.index.json"] if len(paths) > 1 else []
+    files = _copied(folder, [*_EMBEDDING_FILES, *index, *(p.name for p in paths)], out, "hf")
     return Imported({"gguf": _GGUF, **files}, serving, source.licence, source.origin)
 
 

@@ -67,7 +67,7 @@ class Catalogue:
     async def register_adapter(self, trained: TrainedAdapter) -> ModelVersion:
         """Makes a version of a training run's result; the same run again gives the same version.
 
-        A whole model is a foundation model of its own, served as its base is; everything else is an adapter.
+        A whole model is of its base's kind and served as that is; everything else is an adapter.
 
         Raises:
             PreconditionFailed: ARTIFACTS_MISSING, a file is not in the store, so no half version becomes visible.
@@ -75,12 +75,12 @@ class Catalogue:
         """
         ports = self._ports
         async with ports.transactions.transaction():
+            base = (await require(ports.versions, "ModelVersion", trained.base_model_version)).value
             whole = WHOLE_MODEL in trained.artifacts
-            model = await self.ensure_model(trained.model, ModelKind.FOUNDATION if whole else ModelKind.ADAPTER)
+            model = await self.ensure_model(trained.model, base.kind if whole else ModelKind.ADAPTER)
             known = await ports.versions.find("training_run", trained.lineage.training_run)
             if known:
                 return known[0]
-            base = (await require(ports.versions, "ModelVersion", trained.base_model_version)).value
             project = ModelName.parse(trained.model).project
             missing = [role for role, file in trained.artifacts.items() if not await ports.files.exists(project, file)]
             if missing:

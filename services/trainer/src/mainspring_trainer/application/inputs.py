@@ -12,7 +12,7 @@ from mainspring_svckit.names import ModelAliasName, ModelName, TrainingRunName
 from mainspring_svckit.values import ArtifactRef
 from mainspring_trainer.application.ports import ModelVersion, Ports
 from mainspring_trainer.domain.manifests import TRAIN, VALIDATION, Manifest, Shard, read_manifest
-from mainspring_trainer.domain.recipes import LoraConfig, StartFrom
+from mainspring_trainer.domain.recipes import LoraConfig, Method, StartFrom
 from mainspring_trainer.domain.runs import Dataset, Helper, Inputs, Parent, TrainingRun
 
 SPEC_SCHEMA = "mainspring.training_spec.v1"
@@ -55,8 +55,10 @@ async def look_up(ports: Ports, run: TrainingRun) -> Inputs:
         message = f"{base_name} does not exist; import the foundation model or mend {run.recipe.name}"
         raise PreconditionFailed("BASE_MODEL_UNKNOWN", message, {"baseModelVersion": base_name})
     files = _base_files(base)
-    if base.kind != "FOUNDATION" or "config.json" not in files:
-        message = f"{base_name} is no foundation model with Hugging Face files; import one and name it in the recipe"
+    kind, what = ("EMBEDDING", "embedding") if run.recipe.method is Method.EMBEDDING else ("FOUNDATION", "foundation")
+    weights = any(name.endswith(".safetensors") for name in files)
+    if base.kind != kind or "config.json" not in files or (kind == "EMBEDDING" and not weights):
+        message = f"{base_name} is no {what} model with Hugging Face files; import one and name it in the recipe"
         raise PreconditionFailed("BASE_MODEL_UNUSABLE", message, {"baseModelVersion": base_name})
     return Inputs(base_files=files, dataset=dataset, parent=await _parent(ports, run), helper=await _helper(ports, run))
 

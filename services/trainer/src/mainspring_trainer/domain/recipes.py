@@ -26,6 +26,12 @@ class Method(StrEnum):
     GRPO = "GRPO"
     RLOO = "RLOO"
     DISTILLATION = "DISTILLATION"
+    EMBEDDING = "EMBEDDING"
+
+    @property
+    def makes_whole(self) -> bool:
+        """Whether it makes a whole model and cannot make an adapter."""
+        return self in (Method.PRETRAINING, Method.EMBEDDING)
 
     @property
     def learns_text(self) -> bool:
@@ -150,6 +156,8 @@ def default_learning_rate(method: Method, adaptation: Adaptation) -> float:
     """Peak rate that suits a method and what it changes."""
     if method is Method.PRETRAINING:
         return 1e-3
+    if method is Method.EMBEDDING:
+        return 5e-5
     return 1e-3 if method.learns_text and adaptation is not Adaptation.FULL else 1e-4
 
 
@@ -228,9 +236,9 @@ class TuningRecipe:
 
     def _check_method(self) -> None:
         whole, named = self.adaptation is Adaptation.FULL, f"METHOD_{self.method}"
-        if whole and not self.method.learns_text:
+        if whole and not (self.method.learns_text or self.method.makes_whole):
             raise _unfit("adaptation", f"must be LORA or QLORA for {named}", "ADAPTATION_UNSUPPORTED")
-        if self.method is Method.PRETRAINING and not whole:
+        if self.method.makes_whole and not whole:
             raise _unfit("adaptation", f"must be FULL for {named}", "ADAPTATION_UNSUPPORTED")
         if whole and self.start_from is StartFrom.CHAMPION:
             raise _unfit("start_from", "must be BASE when all weights are learned", "ADAPTATION_UNSUPPORTED")

@@ -18,6 +18,7 @@ _BESIDE_WEIGHTS = frozenset(
         "hf/tokenizer_config.json",
         "hf/special_tokens_map.json",
         "hf/chat_template.jinja",
+        "hf/vocab.txt",
     }
 )
 _MEDIA_TYPES = {
@@ -25,6 +26,7 @@ _MEDIA_TYPES = {
     "json": "application/json",
     "gguf": "application/vnd.gguf",
     "jinja": "text/plain",
+    "txt": "text/plain",
 }
 
 

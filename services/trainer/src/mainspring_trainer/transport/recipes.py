@@ -32,7 +32,7 @@ T = TypeVar("T")
 def recipe_from_proto(message: recipe_pb2.TuningRecipe) -> TuningRecipe:
     """Reads a recipe, with defaults for what is not set."""
     method = Method(_Recipe.Method.Name(message.method).removeprefix("METHOD_"))
-    whole = method is Method.PRETRAINING
+    whole = method.makes_whole
     adaptation = Adaptation.FULL if whole else Adaptation.LORA
     if message.adaptation:
         adaptation = Adaptation(_Recipe.Adaptation.Name(message.adaptation).removeprefix("ADAPTATION_"))

@@ -174,6 +174,11 @@ class Tunable:
         return made
 
     @property
+    def half(self) -> bool:
+        """Whether fp32 weights compute in bf16."""
+        return self._half
+
+    @property
     def predicts(self) -> bool:
         """Whether it gives next tokens; a model that gives scores does not."""
         return self._head is not None

@@ -21,6 +21,7 @@ from torch import Tensor
 from mainspring_modelfiles import adapters, llama, refusal
 from mainspring_modelfiles.reference import write_probe
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
+from mainspring_training_worker import embedding
 from mainspring_training_worker.model import load_base, read_adapted, write_adapter
 from mainspring_training_worker.spec import Refused, Spec
 
@@ -64,6 +65,8 @@ def write(made: Made, phase: Callable[[str], None]) -> dict[str, Path]:
         Refused: They cannot be written for this base.
     """
     spec, folder = made.spec, made.spec.output / "adapter"
+    if spec.method == embedding.METHOD:
+        return embedding.write(made.base, made.weights, spec.output)
     if made.config is None:
         model = load_base(made.base, "fp32")
         model.load_state_dict(made.weights, strict=False)

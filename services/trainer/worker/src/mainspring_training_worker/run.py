@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from mainspring_training_worker import checks, estimate, methods, outputs
+from mainspring_training_worker import checks, embedding, estimate, methods, outputs
 from mainspring_training_worker.batches import Example, Plan
 from mainspring_training_worker.checkpoint import Checkpoint
 from mainspring_training_worker.encoding import encode_all
@@ -181,6 +181,8 @@ def _report(spec: Spec, training: Training, files: dict[str, Path], precision: s
 
 def _prepare(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
     settings = spec.optimization
+    if spec.method == embedding.METHOD:
+        return _prepare_pairs(spec, rows, progress)
     base, tokenizer = spec.base_model, load_tokenizer(spec.base_model)
     train = rows.train
     if spec.method == "PRETRAINING":
@@ -203,6 +205,20 @@ def _prepare(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
     return _Prepared(base, tokenizer, examples, validation, too_long, signal)
 
 
+def _prepare_pairs(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
+    tokenizer = embedding.load_tokenizer(spec.base_model)
+    progress.tell("phase", phase="encoding rows")
+    limit = min(spec.optimization.max_sequence_tokens, int(tokenizer.model_max_length))
+    examples = embedding.encode_pairs(tokenizer, rows.train, limit)
+    if len(examples) < 2:
+        raise Refused(
+            "NO_TRAINING_ROWS", "questions are told apart from each other, and there is only one; import more"
+        )
+    return _Prepared(
+        spec.base_model, tokenizer, examples, embedding.encode_pairs(tokenizer, rows.validation, limit), 0, None
+    )
+
+
 def _answered(spec: Spec, rows: list[Row], progress: Progress) -> list[Row]:
     from mainspring_training_worker.methods.helpers import with_answers_of
 
@@ -217,6 +233,8 @@ def _answered(spec: Spec, rows: list[Row], progress: Progress) -> list[Row]:
 
 def _model(spec: Spec, base: Path, precision: str) -> Tunable:
     packed = spec.optimization.packing
+    if spec.method == embedding.METHOD:
+        return Tunable(embedding.load_model(base), half=precision == "bf16")
     if spec.adaptation == "FULL":
         whole = load_base(base, "fp32", PLAIN_ATTENTION)
         return Tunable(whole, packed=packed, half=precision == "bf16")

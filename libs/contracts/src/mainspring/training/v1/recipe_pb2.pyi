@@ -394,6 +394,11 @@ class TuningRecipe(_message.Message):
         """Rewards of the model's own answers, each compared with the others' mean (Ahmadian et al. 2024, arXiv:2402.14740)."""
         METHOD_DISTILLATION: TuningRecipe._Method.ValueType  # 11
         """Learns from a teacher."""
+        METHOD_EMBEDDING: TuningRecipe._Method.ValueType  # 12
+        """An embedding model learns which answer belongs to which question, from the other answers of a step and from `rejected` ones (Henderson
+        et al. 2017, arXiv:1705.00652). The base is an embedding model with its weights; all weights are learned, and the version is an embedding
+        model that the embedder loads.
+        """
 
     class Method(_Method, metaclass=_MethodEnumTypeWrapper):
         """Method is how the model learns."""
@@ -426,6 +431,11 @@ class TuningRecipe(_message.Message):
     """Rewards of the model's own answers, each compared with the others' mean (Ahmadian et al. 2024, arXiv:2402.14740)."""
     METHOD_DISTILLATION: TuningRecipe.Method.ValueType  # 11
     """Learns from a teacher."""
+    METHOD_EMBEDDING: TuningRecipe.Method.ValueType  # 12
+    """An embedding model learns which answer belongs to which question, from the other answers of a step and from `rejected` ones (Henderson
+    et al. 2017, arXiv:1705.00652). The base is an embedding model with its weights; all weights are learned, and the version is an embedding
+    model that the embedder loads.
+    """
 
     class _Adaptation:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -434,7 +444,7 @@ class TuningRecipe(_message.Message):
     class _AdaptationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TuningRecipe._Adaptation.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         ADAPTATION_UNSPECIFIED: TuningRecipe._Adaptation.ValueType  # 0
-        """FULL for METHOD_PRETRAINING, else LORA."""
+        """FULL for METHOD_PRETRAINING and METHOD_EMBEDDING, else LORA."""
         ADAPTATION_LORA: TuningRecipe._Adaptation.ValueType  # 1
         """A low-rank adapter beside the base's matrices."""
         ADAPTATION_QLORA: TuningRecipe._Adaptation.ValueType  # 2
@@ -446,7 +456,7 @@ class TuningRecipe(_message.Message):
         """Adaptation is what of the base is changed."""
 
     ADAPTATION_UNSPECIFIED: TuningRecipe.Adaptation.ValueType  # 0
-    """FULL for METHOD_PRETRAINING, else LORA."""
+    """FULL for METHOD_PRETRAINING and METHOD_EMBEDDING, else LORA."""
     ADAPTATION_LORA: TuningRecipe.Adaptation.ValueType  # 1
     """A low-rank adapter beside the base's matrices."""
     ADAPTATION_QLORA: TuningRecipe.Adaptation.ValueType  # 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mainspring_training_worker import embedding
 from mainspring_training_worker.fitting import PAIRED, UNPAIRED
 from mainspring_training_worker.methods.base import Objective
 from mainspring_training_worker.methods.supervised import Supervised
@@ -34,6 +35,10 @@ def objective(spec: Spec, model: Tunable, tokenizer: Any) -> Objective:
         from mainspring_training_worker.methods.online import online_objective
 
         return online_objective(spec, model, tokenizer)
+    if spec.method == embedding.METHOD:
+        from mainspring_training_worker.methods.retrieval import retrieval_objective
+
+        return retrieval_objective(spec, model, int(tokenizer.pad_token_id))
     if spec.method == "DISTILLATION" and spec.distillation.source == "LOGITS":
         from mainspring_training_worker.methods.distillation import distillation_objective
 
