@@ -115,7 +115,11 @@ class Bench:
         began = time.monotonic()
         with (output / "log").open("wb") as log:
             process = subprocess.Popen(
-                [PYTHON, "-m", "mainspring_training_worker", path], pass_fds=(writing,), stdout=log, stderr=log
+                [PYTHON, "-m", "mainspring_training_worker", path],
+                pass_fds=(writing,),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         os.close(writing)
         with os.fdopen(reading) as lines:

@@ -22,6 +22,7 @@ ROWS = [(f"sack {number}, mill {number % 4}", ["corn", "wheat", "rye", "oats"][n
 # Stands for the compute only: it tells what the worker tells, and notes each run that it has ended.
 _STAND_IN = """
 import json, os, pathlib, sys, time
+sys.stdin.read()  # Its end says that the specification is there.
 spec = json.loads(pathlib.Path(sys.argv[-1]).read_text())
 output = pathlib.Path(spec["output"])
 def tell(kind, **values):

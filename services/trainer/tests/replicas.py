@@ -41,6 +41,7 @@ Run = run_pb2.TrainingRun
 # the test wants. A second start goes on from the checkpoint of the first.
 FAKE_WORKER = """
 import json, math, os, pathlib, signal, sys, time
+sys.stdin.read()  # Its end says that the specification is there.
 spec = json.loads(pathlib.Path(sys.argv[-1]).read_text())
 output = pathlib.Path(spec["output"])
 def tell(kind, **values):
@@ -121,6 +122,7 @@ class Trainer:
             "cache_dir": str(self.folder / "cache"),
             "worker_python": str(self.python),
             "torch_threads": 1,
+            "spare_worker": False,
             "run_lease_s": 3,
             **settings,
         }

@@ -20,6 +20,7 @@ from mainspring_trainer.application.ports import Told
 
 PREAMBLE = """
 import ctypes, json, os, pathlib, resource, signal, subprocess, sys, time
+sys.stdin.read()  # Its end says that the specification is there.
 spec = json.loads(pathlib.Path(sys.argv[-1]).read_text())
 output = pathlib.Path(spec["output"])
 def tell(kind, **values):
@@ -239,6 +240,36 @@ async def test_a_worker_that_is_not_installed_is_said_to_be_missing(start: Start
                 await heard(child)
         assert caught.value.reason == "WORKER_NOT_INSTALLED"
         assert words in caught.value.message
+
+
+async def test_a_spare_process_waits_takes_the_next_run_and_is_followed_by_another(tmp_path: Path) -> None:
+    python, pids = tmp_path / "python", tmp_path / "pids"
+    (tmp_path / "scratch").mkdir()
+    python.write_text(
+        f"#!{sys.executable}\nimport os, pathlib, sys\n"
+        f"with open({str(pids)!r}, 'a') as file: print(os.getpid(), sys.argv[3:5], file=file)\n"
+        f"{PREAMBLE}tell('result', pid=os.getpid())"
+    )
+    python.chmod(0o755)
+    limits = Limits(30, 1 << 20, 1 << 30, 0, 10)
+    children = ChildProcesses(str(python), tmp_path / "scratch", limits)
+    keeping = asyncio.create_task(children.keep_spare(2))
+
+    async def started(count: int) -> bool:
+        return pids.exists() and len(pids.read_text().splitlines()) == count
+
+    await eventually(lambda: started(1), within_s=60, what="the spare process")
+    async with children.start("run", {"adaptation": "LORA"}) as child:
+        (result,) = await heard(child)
+    await eventually(lambda: started(2), within_s=60, what="the next one")
+    first, second = pids.read_text().splitlines()
+    assert first == f"{result['pid']} ['--ahead', '2']"
+    async with children.start("run", {"adaptation": "QLORA"}) as child:
+        (result,) = await heard(child)
+    assert str(result["pid"]) not in (first.split()[0], second.split()[0])
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert left(tmp_path) == []
 
 
 async def gone(pid: int) -> bool:

@@ -54,6 +54,7 @@ def machine_of(worker: psutil.Process) -> psutil.Process:
     return raylet
 
 
+@pytest.mark.timeout(600)
 async def test_i6_f2_a_run_whose_machine_is_lost_goes_on_elsewhere_and_ends_with_the_same_weights(
     trainer: Trainer, bus: Bus, event_tap: EventTap, cluster: RayCluster, joined: dict[str, object]
 ) -> None:
@@ -78,6 +79,7 @@ async def test_i6_f2_a_run_whose_machine_is_lost_goes_on_elsewhere_and_ends_with
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_i6_f2_two_workers_learn_a_run_together_also_when_one_is_killed(
     trainer: Trainer, bus: Bus, event_tap: EventTap, cluster: RayCluster, joined: dict[str, object]
 ) -> None:
@@ -98,6 +100,7 @@ async def test_i6_f2_two_workers_learn_a_run_together_also_when_one_is_killed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_f2_a_run_on_a_cluster_is_paused_resumed_and_cancelled_and_leaves_no_worker(
     trainer: Trainer, bus: Bus, event_tap: EventTap, cluster: RayCluster, joined: dict[str, object]
 ) -> None:
@@ -127,6 +130,7 @@ async def test_f2_a_run_on_a_cluster_is_paused_resumed_and_cancelled_and_leaves_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_f2_a_trainer_that_is_killed_leaves_no_worker_on_the_cluster_and_the_next_goes_on(
     trainer: Trainer, bus: Bus, event_tap: EventTap, cluster: RayCluster, joined: dict[str, object]
 ) -> None:

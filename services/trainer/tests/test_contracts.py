@@ -205,6 +205,7 @@ class TestFakeChildren(ChildrenContract):
 
 WORKER = """
 import json, os, pathlib, signal, sys
+sys.stdin.read()  # Its end says that the specification is there.
 spec = json.loads(pathlib.Path(sys.argv[-1]).read_text())
 def tell(line):
     os.write(spec["progress_fd"], (json.dumps(line) + "\\n").encode())

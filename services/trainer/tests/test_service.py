@@ -83,7 +83,7 @@ async def test_a_whole_model_from_nothing_has_the_files_of_a_foundation_model(
 async def test_i6_a_trainer_killed_with_its_process_is_followed_by_another_that_ends_the_same(
     trainer: Trainer, bus: Bus, event_tap: EventTap
 ) -> None:
-    """F2: the run is killed in the middle; its twin is not disturbed."""
+    """F2: the run is killed in the middle; its twin is not disturbed, and began in a spare process."""
     await trainer.start(1, worker_python=real_worker())
     await trainer.recipe(steps=40)
     await publish(bus, await trainer.dataset(), cycle=new_id())
@@ -92,7 +92,7 @@ async def test_i6_a_trainer_killed_with_its_process_is_followed_by_another_that_
     assert before
     await trainer.replicas.pop().kill()
     await eventually(lambda: gone(before), what="the training process to die with the trainer")
-    await trainer.start(1, worker_python=real_worker())
+    await trainer.start(1, worker_python=real_worker(), spare_worker=True)
     (event,) = await event_tap.wait_for(TrainingRunSucceeded, within_s=120)
     assert (await trainer.run()).attempt == 2
     await publish(bus, await trainer.dataset(2), cycle=new_id())

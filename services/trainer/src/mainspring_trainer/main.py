@@ -51,6 +51,9 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
     listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL, WISHES)
     events = await Events.connect(process, database, listener)
     runs_kept = postgres.runs(database)
+    children = ChildProcesses(settings.worker_python, settings.scratch_dir, _limits(settings), _cluster(settings))
+    if settings.spare_worker and settings.executor == "local":
+        process.intake(children.keep_spare(settings.threads), "spare worker")
     ports = Ports(
         transactions=database,
         recipes=postgres.recipes(database),

@@ -29,6 +29,9 @@ class TrainerSettings(ServiceSettings):
     max_validation_rows: int = Field(128, ge=1, description="Validation rows that a run looks at; more are left out.")
     run_attempts: int = Field(5, ge=1, le=100, description="Tries before a run whose process dies is given up.")
     run_lease_s: float = Field(30, gt=0, le=3600, description="A trainer that is silent for so long has lost its run.")
+    spare_worker: bool = Field(
+        True, description="Keep a process that has its libraries loaded, for the next run; about 300 MB."
+    )
     worker_silence_s: float = Field(900, gt=0, description="Longest silence of a run's process before it is killed.")
     worker_output_max_bytes: int = Field(64 << 20, ge=1, description="Most that a process may print.")
     worker_file_max_bytes: int = Field(64 << 30, ge=1, description="Largest file that a process may write.")

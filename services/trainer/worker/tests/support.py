@@ -162,6 +162,7 @@ class Job:
         popen = subprocess.Popen(
             [sys.executable, "-m", "mainspring_training_worker", str(path)],
             pass_fds=(writing,),
+            stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
             env={**os.environ, "MAINSPRING_CRASH_AT": crash_at},

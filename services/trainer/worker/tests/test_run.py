@@ -100,7 +100,8 @@ def test_f2_a_process_whose_parent_dies_dies_too(job: Job, tmp_path: Path) -> No
         "reading, writing = os.pipe()\n"
         "body |= {'progress_fd': writing, 'parent_pid': os.getpid()}\n"
         "pathlib.Path(spec).write_text(json.dumps(body))\n"
-        "subprocess.Popen([sys.executable, '-m', 'mainspring_training_worker', spec], pass_fds=(writing,))\n"
+        "command = [sys.executable, '-m', 'mainspring_training_worker', spec]\n"
+        "subprocess.Popen(command, pass_fds=(writing,), stdin=subprocess.DEVNULL)\n"
         "print(os.fdopen(reading).readline(), flush=True)\n"
         "os._exit(0)\n"
     )

@@ -72,6 +72,8 @@ class ChildProcesses:
         """
         self._python, self._scratch, self._limits, self._cluster = python, scratch, limits, cluster
         self._environment: asyncio.Task[Environment] | None = None
+        self._spare: ChildProcess | None = None
+        self._vacant = asyncio.Event()
 
     async def environment(self) -> Environment:
         # Asked once: who changes it starts the trainer anew.
@@ -79,18 +81,49 @@ class ChildProcesses:
             self._environment = asyncio.create_task(describe(self._python, MODULE))
         return await asyncio.shield(self._environment)
 
+    async def keep_spare(self, threads: int) -> None:
+        """Has a process at hand that holds its libraries in memory already, which takes longer than all else before a
+        first step; until this is cancelled.
+
+        Args:
+            threads: Of a run; they must be known before torch is loaded.
+        """
+        try:
+            while True:
+                if self._spare is None:
+                    self._spare = await self._made("spare", ahead=threads)
+                self._vacant.clear()
+                await self._vacant.wait()
+        except PreconditionFailed as err:
+            log.warning("no_spare_process", error=err.message)  # Runs will say the same.
+        finally:
+            if self._spare is not None:
+                await self._spare.end()
+
     @asynccontextmanager
     async def start(self, name: str, spec: Mapping[str, Any]) -> AsyncIterator[ChildProcess]:
-        folder = Path(tempfile.mkdtemp(prefix="mainspring-training-", dir=self._scratch))
+        child, self._spare = self._spare, None
+        # A base in 4 bits needs a library that the spare one has kept out.
+        if child is not None and (spec.get("adaptation") == "QLORA" or not child.alive):
+            await child.end()
+            child = None
+        child = child or await self._made(name)
         try:
-            child = ChildProcess(name, folder, self._limits, self._cluster)
-            try:
-                await child.start(self._python, spec)
-                yield child
-            finally:
-                await child.end()
+            await child.begin(name, spec)
+            yield child
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await child.end()
+            self._vacant.set()  # Not sooner: the next one would take processors from this one.
+
+    async def _made(self, name: str, ahead: int = 0) -> ChildProcess:
+        folder = Path(tempfile.mkdtemp(prefix="mainspring-training-", dir=self._scratch))
+        child = ChildProcess(name, folder, self._limits, self._cluster)
+        try:
+            await child.start(self._python, ahead)
+        except BaseException:
+            await child.end()
+            raise
+        return child
 
 
 class ChildProcess:
@@ -98,6 +131,7 @@ class ChildProcess:
 
     def __init__(self, name: str, folder: Path, limits: Limits, cluster: Cluster | None = None) -> None:
         self._name, self._folder, self._limits, self._cluster = name, folder, limits, cluster
+        self._spec, self._telling = folder / "spec.json", -1
         self._elsewhere = Consumption()
         self._process: asyncio.subprocess.Process | None = None
         self._transports: list[asyncio.BaseTransport] = []
@@ -113,30 +147,32 @@ class ChildProcess:
     def output(self) -> Path:
         return self._folder / "output"
 
-    async def start(self, python: str, spec: Mapping[str, Any]) -> None:
-        """Starts the process."""
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, python: str, ahead: int = 0) -> None:
+        """Starts the process, which waits for its specification.
+
+        Args:
+            python: Interpreter with the worker.
+            ahead: Threads of a run, when it is to load its libraries meanwhile; 0 when it need not.
+        """
         self.output.mkdir()
         # Both streams are our own: asyncio would not see the process end while something else holds one of its pipes.
         telling, printing = await self._pipe(self._lines), await self._pipe(self._printed)
         try:
-            described = {**spec, "output": str(self.output), "progress_fd": telling, "parent_pid": os.getpid()}
-            module = MODULE
-            if self._cluster is not None:
-                limits = self._limits
-                module = CLUSTER_MODULE
-                described["cluster"] = self._cluster.described(
-                    file_bytes=limits.file_bytes, memory_bytes=limits.memory_bytes
-                )
-            path = self._folder / "spec.json"
-            path.write_text(json.dumps(described))
+            self._telling = telling
             self._process = await asyncio.create_subprocess_exec(
                 python,
                 "-m",
-                module,
-                str(path),
+                MODULE if self._cluster is None else CLUSTER_MODULE,
+                *(["--ahead", str(ahead), str(os.getpid())] if ahead else []),
+                str(self._spec),
                 cwd=self._folder,
                 env=self._environment(),
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE,
                 stdout=printing,
                 stderr=printing,
                 pass_fds=(telling,),
@@ -150,9 +186,21 @@ class ChildProcess:
             os.close(printing)
         self._yield_to_others()
         self._tasks = [asyncio.create_task(self._drain()), asyncio.create_task(self._reap())]
-        self._meter = meter_of(self._process.pid)
+
+    async def begin(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Gives it its specification; from here on it is watched."""
+        self._name, limits, process = name, self._limits, self._running()
+        described = {**spec, "output": str(self.output), "progress_fd": self._telling, "parent_pid": os.getpid()}
+        if self._cluster is not None:
+            described["cluster"] = self._cluster.described(
+                file_bytes=limits.file_bytes, memory_bytes=limits.memory_bytes
+            )
+        self._spec.write_text(json.dumps(described))
+        assert process.stdin is not None
+        process.stdin.close()  # That is what it waits for.
+        self._meter = meter_of(process.pid)
         self._metering = asyncio.create_task(self._watch(self._meter))
-        log.info("training_process_started", run=self._name, pid=self._process.pid)
+        log.info("training_process_started", run=name, pid=process.pid)
 
     async def told(self) -> AsyncIterator[Told]:
         refusal: MainspringError | None = None
@@ -195,6 +243,7 @@ class ChildProcess:
         await asyncio.gather(*self._tasks)
         for timer in self._timers:
             timer.cancel()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _pipe(self, reader: asyncio.StreamReader) -> int:
         """A stream that `reader` reads; returns the end that is written to.

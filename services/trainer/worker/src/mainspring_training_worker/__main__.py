@@ -1,4 +1,6 @@
-"""`python -m mainspring_training_worker spec.json`: one run; see `spec.py` and `progress.py`.
+"""`python -m mainspring_training_worker [--ahead THREADS PARENT] spec.json`: one run; see `spec.py` and `progress.py`.
+
+It begins when standard input ends; with `--ahead` it loads its libraries before, for that number of threads.
 
 Exit status 0: the result is told. 3: refused, and why is told. 75: stopped as asked, with a checkpoint. Anything else
 is a crash; standard error says why.
@@ -8,32 +10,31 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from mainspring_training_worker.fitting import rows_of
-from mainspring_training_worker.process import REFUSED, STOPPED, die_with
+from mainspring_training_worker.process import REFUSED, STOPPED, awaited_spec, die_with
 from mainspring_training_worker.progress import Progress, QuietProgress
 from mainspring_training_worker.spec import Refused, Spec
 
+_RUN = "mainspring_training_worker.run"
+
 
 def main() -> int:
-    """Does the run that the first argument describes; returns the exit status."""
+    """Does the run that the last argument describes; returns the exit status."""
     faulthandler.enable()
-    spec = Spec.read(Path(sys.argv[1]))
+    if sys.argv[1] == "--ahead":
+        die_with(int(sys.argv[3]))
+        _set_up(threads=sys.argv[2], four_bits=False)
+        importlib.import_module(_RUN)
+    spec = Spec.read(awaited_spec())
     die_with(spec.parent_pid)
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    # Nothing is ever fetched from outside, and the number of threads must be known before torch is loaded.
-    os.environ |= {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": str(spec.threads),
-    }
     follows = spec.team is not None and spec.team.rank > 0
     progress = (QuietProgress if follows else Progress)(spec.progress_fd)
     try:
@@ -60,9 +61,8 @@ def _run(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> int:
     progress.tell("phase", phase="reading rows")
     rows = rows_of(spec)
     progress.tell("phase", phase="loading libraries")
-    if spec.adaptation != "QLORA":
-        # PEFT imports it when it is there, which takes as long as all else together.
-        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # How Python marks what must not be imported.
+    if _RUN not in sys.modules:
+        _set_up(threads=str(spec.threads), four_bits=spec.adaptation == "QLORA")
     from mainspring_training_worker.run import train
     from mainspring_training_worker.team import Stopped
 
@@ -71,6 +71,19 @@ def _run(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> int:
     except Stopped:
         return STOPPED
     return 0
+
+
+def _set_up(*, threads: str, four_bits: bool) -> None:
+    """What must be known before libraries are loaded: the threads, and that nothing is fetched from outside."""
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": threads,
+    }
+    if not four_bits:
+        # PEFT imports it when it is there, which takes as long as all else together.
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # How Python marks what must not be imported.
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
+from pathlib import Path
 
 REFUSED = 3
 """Exit status of a run that cannot end, after its reason was told."""
@@ -19,3 +21,15 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # It died before we asked.
+
+
+def awaited_spec() -> Path:
+    """The file that the last argument names; the end of standard input says that it is there.
+
+    Who is not wanted after all finds no file, and ends.
+    """
+    sys.stdin.read()
+    path = Path(sys.argv[-1])
+    if not path.exists():
+        sys.exit(0)
+    return path

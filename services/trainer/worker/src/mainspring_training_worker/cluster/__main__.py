@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from mainspring_training_worker.fitting import LEARNS_TEXT
-from mainspring_training_worker.process import REFUSED, die_with
+from mainspring_training_worker.process import REFUSED, awaited_spec, die_with
 from mainspring_training_worker.progress import Progress
 from mainspring_training_worker.spec import Refused
 
 
 def main() -> int:
-    """Does the run that the first argument describes; returns the exit status."""
-    spec: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    """Does the run that the last argument describes; returns the exit status."""
+    spec: dict[str, Any] = json.loads(awaited_spec().read_text())
     cluster = spec.pop("cluster")
     die_with(spec.pop("parent_pid"))
     asked: list[int] = []
