@@ -6,15 +6,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mainspring_data_ingest.application.files import refused_line
+from mainspring_data_ingest.application.files import UploadPorts, Uploads, refused_line
 from mainspring_data_ingest.application.ports import OnProgress, Refined, RefinedShard, StepFiles
 from mainspring_data_ingest.domain.datasets import Tally
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
 from mainspring_data_ingest.domain.report import Report, TextStatistics
 from mainspring_data_ingest.domain.splits import Split
+from mainspring_data_ingest.domain.uploads import Upload
 from mainspring_svckit.values import Progress
-from mainspring_testkit.fakes import FakeArtifacts
+from mainspring_testkit.fakes import FakeArtifacts, FakeClock, FakeRepository, FakeTransactions
 
 
 class FakeRefiner:
@@ -54,3 +55,9 @@ class FakeRefiner:
         yield Refined(tuple(shards), refused, tally, report)
         for path in (refused, *(shard.path for shard in shards)):
             path.unlink()
+
+
+def uploads(files: FakeArtifacts, max_bytes: int = 1 << 20) -> Uploads:
+    """Uploads to a store of fakes."""
+    repository = FakeRepository[Upload](parent=lambda u: f"projects/{u.project}", sort_key=lambda u: u.name)
+    return Uploads(UploadPorts(files, FakeTransactions(), repository, FakeClock()), max_bytes)

@@ -20,17 +20,19 @@ from mainspring_testkit.fakes import FakeArtifacts
 from mainspring_testkit.s3_server import s3_server
 from mainspring_testkit.servers import PostgresServer
 
+from .fakes import uploads
+
 
 def allowed(**connections: Any) -> Sources:
     """Sources of which these connections may be fetched."""
     previewer: Any = None
     fetcher = AllowedFetcher(Connections.parse(json.dumps(connections)), 20)
-    return Sources(previewer, fetcher, FakeArtifacts(), 1 << 20)
+    return Sources(previewer, fetcher, uploads(FakeArtifacts()))
 
 
 async def fetched(sources: Sources, place: Place, project: str = "p") -> dict[str, tuple[str, bytes]]:
     """Files by name, with origin and bytes."""
-    store: Any = sources._files  # pyright: ignore[reportPrivateUsage] - what was stored.
+    store: Any = sources._uploads._ports.files  # pyright: ignore[reportPrivateUsage] - what was stored.
     found: dict[str, tuple[str, bytes]] = {}
     async for artifact, origin in sources.fetch(project, place):
         found[artifact.filename] = (origin, await store.read(project, artifact))

@@ -25,6 +25,8 @@ from mainspring_svckit.errors import NotFound, PreconditionFailed
 from mainspring_testkit.fakes import FakeArtifacts
 from mainspring_testkit.neighbours import ServeNeighbours
 
+from .fakes import uploads
+
 SUITE, MODEL = "projects/p/evaluationSuites/s", "projects/p/models/m/versions"
 VERSION = "projects/p/datasets/d/versions"
 
@@ -106,7 +108,7 @@ async def test_judged_answers_become_a_file_of_our_rows_the_oldest_judgement_fir
     found = await neighbours(SimpleNamespace(ListJudgedAnswers=listed), "feedback.v1.FeedbackService")
     fetcher = AllowedFetcher(Connections.parse(""), 20, FeedbackAnswers(found.channel, found.caller))
     files, previewer = FakeArtifacts(), SimpleNamespace()
-    sources = Sources(previewer, fetcher, files, 1 << 20)  # pyright: ignore[reportArgumentType] - nobody looks into it.
+    sources = Sources(previewer, fetcher, uploads(files))  # pyright: ignore[reportArgumentType] - nobody looks into it.
     wanted = Judged("projects/p/models/m", start=datetime(2026, 1, 2, tzinfo=UTC))
     ((artifact, origin),) = [one async for one in sources.fetch("p", wanted)]
     rows = [json.loads(line) for line in (await files.read("p", artifact)).splitlines()]
@@ -128,3 +130,15 @@ async def test_judged_answers_become_a_file_of_our_rows_the_oldest_judgement_fir
     with pytest.raises(PreconditionFailed) as caught:
         [one async for one in sources.fetch("p", wanted)]
     assert caught.value.reason == "NO_JUDGED_ANSWERS"
+
+
+async def test_feedback_is_asked_to_forget_in_the_project_of_the_erasure(neighbours: ServeNeighbours) -> None:
+    asked: list[Any] = []
+
+    async def erase(request: Any, context: Any) -> Any:
+        asked.append(request)
+        return feedback_service_pb2.EraseFeedbackContentResponse(erased_answers=2, erased_feedback_items=1)
+
+    found = await neighbours(SimpleNamespace(EraseFeedbackContent=erase), "feedback.v1.FeedbackService")
+    assert await FeedbackAnswers(found.channel, found.caller).erase("p", "ada") == (2, 1)
+    assert [(request.parent, request.text) for request in asked] == [("projects/p", "ada")]

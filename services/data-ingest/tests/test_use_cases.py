@@ -10,7 +10,7 @@ import pytest
 
 from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
-from mainspring_data_ingest.application.files import RefusedRows, Uploads, refused_line
+from mainspring_data_ingest.application.files import RefusedRows, refused_line
 from mainspring_data_ingest.application.ingestions import WORK_KIND, CreateIngestion, Ingestions
 from mainspring_data_ingest.application.ports import HeldOut, Ports, StepFiles
 from mainspring_data_ingest.application.recipes import Recipes
@@ -52,7 +52,7 @@ from mainspring_testkit.fakes import (
     FakeWork,
 )
 
-from .fakes import FakeRefiner
+from .fakes import FakeRefiner, uploads
 
 DATASET = "projects/p/datasets/d"
 SUITE = "projects/p/evaluationSuites/s/versions/1"
@@ -281,7 +281,7 @@ async def test_uploads_are_stored_with_their_kind(world: World) -> None:
         yield b"a"
         yield b"b"
 
-    stored = await Uploads(world.files, 10).store("p", "x.csv", chunks())
+    stored = await uploads(world.files, 10).store("p", "x.csv", chunks())
     assert (stored.filename, stored.media_type) == ("x.csv", "text/csv")
     assert await world.files.read("p", stored) == b"ab"
 

@@ -27,13 +27,14 @@ from mainspring_data_ingest.application import deletions, erasures
 from mainspring_data_ingest.application.annotations import AnnotationPorts, Annotations
 from mainspring_data_ingest.application.deletions import Removals
 from mainspring_data_ingest.application.erasures import Erasures
-from mainspring_data_ingest.application.files import Uploads
+from mainspring_data_ingest.application.files import UploadPorts, Uploads
 from mainspring_data_ingest.application.ingestions import WORK_KIND, Ingestions
 from mainspring_data_ingest.application.measurements import Measurements
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.reports import Reports
 from mainspring_data_ingest.application.sources import Sources
 from mainspring_data_ingest.application.step_files import StepFinder
+from mainspring_data_ingest.application.traces import TracePorts, Traces
 from mainspring_data_ingest.application.versions import Versions
 from mainspring_data_ingest.settings import DataIngestSettings
 from mainspring_data_ingest.transport.annotation_grpc import NAME as ANNOTATION
@@ -127,8 +128,7 @@ class _Plant:
             await ingestions.give_up(lease.item.key, *failure_of(error))
 
         self._leased(WORK_KIND, ingest, give_up, "ingestions", concurrency=settings.ingestion_workers)
-        uploads = Uploads(self.files, settings.max_upload_bytes)
-        servicer = DataServicer(ports, uploads, ingestions, Reports(ports, ChildPlotter()), self.listener)
+        servicer = DataServicer(ports, self.uploads(), ingestions, Reports(ports, ChildPlotter()), self.listener)
         self.server.add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
         return ingestions
 
@@ -153,6 +153,11 @@ class _Plant:
         address = self.settings.embedder_address
         return EmbedderEmbeddings(self.process.channel(address), self.process.caller) if address else None
 
+    def uploads(self) -> Uploads:
+        """Files that come in."""
+        ports = UploadPorts(self.files, self.database, postgres.uploads(self.database), SystemClock())
+        return Uploads(ports, self.settings.max_upload_bytes)
+
     def feedback(self) -> FeedbackAnswers | None:
         """Judged answers, where there is feedback."""
         address = self.settings.feedback_address
@@ -162,7 +167,12 @@ class _Plant:
         """What a person or a document said leaves every version."""
         ports, address = self.ports, self.settings.registry_address
         lineage = RegistryLineage(self.process.channel(address), self.process.caller) if address else None
-        erasing = Erasures(ports, tools, lineage)
+        where = TracePorts(
+            annotation_adapters.queues(self.database),
+            annotation_adapters.PostgresItems(self.database),
+            postgres.uploads(self.database),
+        )
+        erasing = Erasures(ports, tools, Traces(ports, where, tools, self.feedback()), lineage)
 
         async def erase(lease: Lease) -> None:
             await erasing.run(lease.item.key, lease)
@@ -195,7 +205,7 @@ class _Plant:
         connections = Connections.parse(self.settings.source_connections.get_secret_value())
         fetcher = AllowedFetcher(connections, self.settings.fetch_timeout_s, self.feedback())
         previewer = ChildPreviewer(self.files, self.scratch)
-        sources = Sources(previewer, fetcher, self.files, self.settings.max_upload_bytes)
+        sources = Sources(previewer, fetcher, self.uploads())
         self.server.add(SOURCES, source_pb_grpc.add_SourceServiceServicer_to_server, SourceServicer(sources))
 
     def _leased(

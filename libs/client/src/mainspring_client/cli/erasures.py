@@ -97,6 +97,13 @@ def _print(done: erasure_pb2.Erasure) -> None:
         {
             "erasure": done.name,
             "versions searched": done.searched_versions,
+            "annotation items": ", ".join(f"{q.erased_items} of {short(q.annotation_queue)}" for q in done.queues)
+            or "none",
+            "uploads": f"{done.erased_uploads} removed"
+            + (f", {done.unreadable_uploads} cannot be read and do not show it" if done.unreadable_uploads else ""),
+            "feedback": f"{done.erased_answers} answers, {done.erased_feedback_items} judgements forgotten"
+            if done.feedback_known
+            else "not asked",
             "proof": done.proof.sha256,
             "models that learned from it": ", ".join(map(short, done.model_versions))
             or ("none" if done.lineage_known else "not known: no registry was asked"),

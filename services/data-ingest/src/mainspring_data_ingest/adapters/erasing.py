@@ -21,18 +21,21 @@ import pyarrow.parquet as pq
 
 from mainspring_data_ingest.adapters.jobs import SourceFile
 from mainspring_data_ingest.adapters.reading import open_source
-from mainspring_data_ingest.adapters.shard_jobs import EraseRows, SideShard
+from mainspring_data_ingest.adapters.recognition import recognised
+from mainspring_data_ingest.adapters.shard_jobs import EraseRows, FindText, SideShard
 from mainspring_data_ingest.adapters.shard_rows import batches, canonical, rows
 from mainspring_data_ingest.application.ports import RefinedShard
 from mainspring_data_ingest.application.version_ports import Leftovers
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.erasures import Selector
-from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.records import Record, RefusalReason
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.values import folded
 
 Origin = tuple[int, int]
+_CHUNK, _OVERLAP = 1 << 20, 8_000
+"""Bytes read at a time where a file is no data, and characters of them that are looked at twice."""
 
 
 def erase(job: EraseRows, folder: Path) -> Leftovers:
@@ -69,7 +72,22 @@ def erase(job: EraseRows, folder: Path) -> Leftovers:
         shards=tuple(_shards(job, search, places, folder)),
         refused=path if kept else None,
         residues=residues,
+        row_ids=tuple(sorted(search.row_ids)),
     )
+
+
+def holds(job: FindText) -> bool | None:
+    """Whether a text is in a file, columns of any name included; None when the file cannot be read as data, and its
+    bytes do not show the text either.
+    """
+    search = _Search(Selector(text=job.text), ())
+    try:
+        source = SourceFile(job.path, job.name, recognised(job.path, job.name, job.name), None)
+        with ExitStack() as stack:
+            reader, _ = open_source(source, ColumnMapping(), stack)
+            return any(search.shows(record) for record in reader.records())
+    except InvalidInput:
+        return True if search.shows_bytes(job.path) else None
 
 
 def _refused(job: EraseRows) -> Iterator[dict[str, Any]]:
@@ -116,9 +134,24 @@ class _Search:
         try:
             with ExitStack() as stack:
                 reader, _ = open_source(source, ColumnMapping(), stack)
-                return any(self._in((*_texts(r.values), r.raw.decode(errors="replace"))) for r in reader.records())
+                return any(self.shows(record) for record in reader.records())
         except InvalidInput:
             return True  # What cannot be read cannot be shown to be free of it.
+
+    def shows(self, record: Record) -> bool:
+        """Whether the text is in a record."""
+        return self._in((*_texts(record.values), record.raw.decode(errors="replace")))
+
+    def shows_bytes(self, path: Path) -> bool:
+        """Whether the text is in bytes that are taken as UTF-8."""
+        before = ""
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                text = chunk.decode(errors="ignore")
+                if self._in((before + text,)):
+                    return True
+                before = text[-_OVERLAP:]
+        return False
 
     def _in(self, texts: Iterable[str]) -> bool:
         return bool(self._text) and any(self._text in folded(text) for text in texts)

@@ -7,6 +7,7 @@ from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion
 from mainspring_data_ingest.domain.erasures import Erasure
 from mainspring_data_ingest.domain.ingestions import Ingestion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.uploads import Upload
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
 from mainspring_svckit.names import project_name_of
@@ -60,6 +61,13 @@ def comparisons(database: Database) -> Documents[Comparison]:
         Comparison,
         parent=lambda c: project_name_of(c.name),
         sort_key=lambda c: c.name,
+    )
+
+
+def uploads(database: Database) -> Documents[Upload]:
+    """Files that somebody brought, by their digests."""
+    return Documents(
+        database, "upload", Upload, parent=lambda u: project_name_of(u.name), sort_key=lambda u: u.artifact.sha256
     )
 
 

@@ -78,6 +78,16 @@ class EraseRows:
 
 
 @dataclass(frozen=True)
+class FindText:
+    """Says in `result.json` whether a text is in a file; null when it is not, and the file cannot be read as data."""
+
+    path: Path
+    name: str
+    text: str
+    kind: Literal["find"] = "find"
+
+
+@dataclass(frozen=True)
 class SampleRows:
     """Writes answer and text of the `count` rows with the smallest ids to `sample.json`."""
 
@@ -98,7 +108,7 @@ class MeasureTexts:
     kind: Literal["measure"] = "measure"
 
 
-ShardJob = ReadRows | CompareSides | EraseRows | SampleRows | MeasureTexts
+ShardJob = ReadRows | CompareSides | EraseRows | FindText | SampleRows | MeasureTexts
 SHARD_JOB: TypeAdapter[ShardJob] = TypeAdapter(ShardJob)
 COUNTS = TypeAdapter(ComparisonCounts)
 LEFTOVERS = TypeAdapter(Leftovers)

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from mainspring_data_ingest.adapters.comparing import compare
-from mainspring_data_ingest.adapters.erasing import erase
+from mainspring_data_ingest.adapters.erasing import erase, holds
 from mainspring_data_ingest.adapters.jobs import REFUSED
 from mainspring_data_ingest.adapters.scratch import no_space
 from mainspring_data_ingest.adapters.shard_jobs import (
@@ -25,6 +25,7 @@ from mainspring_data_ingest.adapters.shard_jobs import (
     SHARD_JOB,
     CompareSides,
     EraseRows,
+    FindText,
     MeasureTexts,
     ReadRows,
     SampleRows,
@@ -51,6 +52,8 @@ def work(job: ShardJob, folder: Path) -> None:
                 (folder / "result.json").write_bytes(COUNTS.dump_json(counts))
             case EraseRows():
                 (folder / "result.json").write_bytes(LEFTOVERS.dump_json(erase(job, folder)))
+            case FindText():
+                (folder / "result.json").write_text(json.dumps(holds(job)))
             case SampleRows():
                 (folder / "sample.json").write_text(json.dumps(_sample(job)))
             case MeasureTexts():

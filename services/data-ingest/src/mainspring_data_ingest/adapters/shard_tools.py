@@ -20,6 +20,7 @@ from mainspring_data_ingest.adapters.shard_jobs import (
     SHARD_JOB,
     CompareSides,
     EraseRows,
+    FindText,
     MeasureTexts,
     ReadRows,
     SampleRows,
@@ -101,6 +102,13 @@ class ChildShardTools:
             ]
             await self._run(EraseRows(side, refused, tuple(local), selector), folder)
             yield LEFTOVERS.validate_json((folder / "result.json").read_bytes())
+
+    async def holds(self, project: str, artifact: ArtifactRef, text: str) -> bool | None:
+        """See `ShardTools`."""
+        with self._scratch.folder() as folder:
+            path = await self._files.fetch(project, artifact, folder / "file")
+            await self._run(FindText(path, artifact.filename, text), folder)
+            return json.loads((folder / "result.json").read_bytes())
 
     async def sample(self, project: str, shards: Sequence[Shard], count: int) -> list[tuple[str, str]]:
         """See `ShardTools`."""

@@ -63,10 +63,10 @@ async def let_go_of_surplus(ports: Ports, dataset: Dataset) -> None:
         return
     held_out = {
         name
-        async for recipe in _all(ports.recipes, project_name_of(dataset.name))
+        async for recipe in every(ports.recipes, project_name_of(dataset.name))
         for name in recipe.evaluation_versions
     }
-    async for version in _all(ports.versions, dataset.name):
+    async for version in every(ports.versions, dataset.name):
         if version.deletion is None and dataset.surplus(version.name) and version.name not in held_out:
             await mark(ports, version, Deletion(DeletionCause.RETENTION, ports.clock.now()))
 
@@ -127,13 +127,14 @@ async def needed_files(ports: Ports, project: str) -> set[str]:
 
 async def living_versions(ports: Ports, project: str) -> AsyncIterator[DatasetVersion]:
     """The project's readable versions. Joins the ambient transaction."""
-    async for dataset in _all(ports.datasets, f"projects/{project}"):
-        async for version in _all(ports.versions, dataset.name):
+    async for dataset in every(ports.datasets, f"projects/{project}"):
+        async for version in every(ports.versions, dataset.name):
             if version.deletion is None:
                 yield version
 
 
-async def _all(repository: Repository[E], parent: str) -> AsyncIterator[E]:
+async def every(repository: Repository[E], parent: str) -> AsyncIterator[E]:
+    """Every entity of a parent, page by page. Joins the ambient transaction."""
     after: str | None = None
     while True:
         listed = await repository.list(parent, Page(MAX_PAGE_SIZE, after))

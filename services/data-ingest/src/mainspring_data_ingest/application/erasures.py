@@ -19,6 +19,7 @@ from mainspring_data_ingest.application.deletions import (
     readable,
 )
 from mainspring_data_ingest.application.ports import Ports
+from mainspring_data_ingest.application.traces import Traces
 from mainspring_data_ingest.application.version_ports import Leftovers, ModelLineage, ShardTools
 from mainspring_data_ingest.domain.columns import MESSAGES
 from mainspring_data_ingest.domain.datasets import (
@@ -52,9 +53,11 @@ _MIN_CHARACTERS = 3
 class Erasures:
     """Use cases of erasures."""
 
-    def __init__(self, ports: Ports, tools: ShardTools, lineage: ModelLineage | None) -> None:
-        """Takes the ports; without `lineage` nobody is asked which models learned from what was erased."""
-        self._ports, self._tools, self._lineage = ports, tools, lineage
+    def __init__(self, ports: Ports, tools: ShardTools, traces: Traces, lineage: ModelLineage | None) -> None:
+        """Takes the ports, what reads shards, and what looks beyond versions; without `lineage` nobody is asked which
+        models learned from what was erased.
+        """
+        self._ports, self._tools, self._traces, self._lineage = ports, tools, traces, lineage
         self._removals = Removals(ports)
 
     async def create(self, project: str, erasure_id: str, selector: Selector, salt: str) -> Erasure:
@@ -86,6 +89,7 @@ class Erasures:
             await self._remove(name, project, lease)
         # Once more, for a worker that died between a version and its removal.
         await self._remove(name, project, lease)
+        await self._traces.erase(name, project, work.selector, lease)
         await self._ask_lineage(name, lease)
         await self._prove(name, project, lease)
 
@@ -153,7 +157,9 @@ class Erasures:
                 sources=tuple(version.sources[index].artifact for index in left.affected),
                 files=(*manifest.files, version.manifest),
             )
-            await self._put(replace(work, versions=(*work.versions, done)))
+            rows = Selector(row_ids=left.row_ids)
+            removed = await self._traces.erase_items(project, rows) if left.row_ids else {}
+            await self._put(replace(work, versions=(*work.versions, done)).with_queues(removed))
             crash_point("erasure:before-commit")
         crash_point("erasure:after-commit")
 
@@ -240,6 +246,7 @@ class Erasures:
         async with lease.complete():
             work, needed = await self._held(name), await needed_files(ports, project)
             files = {f.sha256: f for erased in work.versions for f in (*erased.files, *erased.sources)}
+            files |= {file.sha256: file for file in work.uploads}
             shared = [file for file in files.values() if file.sha256 in needed]
             gone = [file for file in files.values() if file.sha256 not in needed]
             held = [s for erased in work.versions for s in erased.sources if s.sha256 in needed]

@@ -5,35 +5,54 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import AsyncIterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mainspring_data_ingest.application.deletions import readable
 from mainspring_data_ingest.application.line_pages import bad_token, page_of_lines
 from mainspring_data_ingest.application.ports import FileStore, Ports
 from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.uploads import Upload
+from mainspring_svckit.clock import Clock
 from mainspring_svckit.names import DatasetVersionName
 from mainspring_svckit.pagination import Page
+from mainspring_svckit.ports import Transactions
+from mainspring_svckit.repository import Repository
 from mainspring_svckit.values import ArtifactRef
 
 
-class Uploads:
-    """Use case of storing what callers send."""
+@dataclass(frozen=True)
+class UploadPorts:
+    """What storing files needs."""
 
-    def __init__(self, files: FileStore, max_bytes: int) -> None:
-        """Takes the store and the largest file that it is given."""
-        self._files, self._max_bytes = files, max_bytes
+    files: FileStore
+    transactions: Transactions
+    uploads: Repository[Upload]
+    clock: Clock
+
+
+class Uploads:
+    """Use case of storing what callers bring."""
+
+    def __init__(self, ports: UploadPorts, max_bytes: int) -> None:
+        """Takes the ports and the largest file that is taken."""
+        self._ports, self._max_bytes = ports, max_bytes
 
     async def store(self, project: str, filename: str, chunks: AsyncIterable[bytes]) -> ArtifactRef:
-        """Stores a file.
+        """Stores a file, and remembers it for erasures.
 
         Raises:
             QuotaExceeded: It is too large; nothing is kept.
             InsufficientStorage: The store is full; nothing is kept.
         """
         media_type = mimetypes.guess_type(filename)[0] or ""
-        return await self._files.put_stream(
+        ports = self._ports
+        stored = await ports.files.put_stream(
             project, chunks, max_bytes=self._max_bytes, media_type=media_type, filename=filename
         )
+        async with ports.transactions.transaction():
+            await ports.uploads.put(Upload(project, stored, ports.clock.now()))
+        return stored
 
 
 class RefusedRows:

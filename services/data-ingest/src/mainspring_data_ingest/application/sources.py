@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import AsyncIterator
 
-from mainspring_data_ingest.application.ports import FileStore
+from mainspring_data_ingest.application.files import Uploads
 from mainspring_data_ingest.application.source_ports import Fetcher, Previewer
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import SourceFormat
@@ -19,9 +18,9 @@ DEFAULT_SHOWN = 5
 class Sources:
     """Use cases of fetching a source, and of looking into one."""
 
-    def __init__(self, previewer: Previewer, fetcher: Fetcher, files: FileStore, max_bytes: int) -> None:
-        """Takes what looks and fetches, the store, and the largest file that may come in."""
-        self._previewer, self._fetcher, self._files, self._max_bytes = previewer, fetcher, files, max_bytes
+    def __init__(self, previewer: Previewer, fetcher: Fetcher, uploads: Uploads) -> None:
+        """Takes what looks and fetches, and what stores."""
+        self._previewer, self._fetcher, self._uploads = previewer, fetcher, uploads
 
     async def fetch(self, project: str, place: Place) -> AsyncIterator[tuple[ArtifactRef, str]]:
         """Copies the files at a place to the store; gives each with its origin.
@@ -32,11 +31,7 @@ class Sources:
             InsufficientStorage: The store is full; nothing of the file is kept.
         """
         async for file in self._fetcher.files(project, place):
-            media_type = mimetypes.guess_type(file.name)[0] or ""
-            stored = await self._files.put_stream(
-                project, file.chunks, max_bytes=self._max_bytes, media_type=media_type, filename=file.name
-            )
-            yield stored, file.origin
+            yield await self._uploads.store(project, file.name, file.chunks), file.origin
 
     async def preview(
         self,

@@ -42,6 +42,7 @@ class Leftovers:
         refused: The other refused rows; None when there is none.
         residues: What is left of each affected source as rows of ours, by its position; none for one that goes as a
             whole, since no row of it is left.
+        row_ids: Ids of the erased rows.
     """
 
     erased_rows: int
@@ -50,6 +51,7 @@ class Leftovers:
     shards: tuple[RefinedShard, ...]
     refused: Path | None
     residues: dict[int, Path]
+    row_ids: tuple[str, ...] = ()
 
     @property
     def found(self) -> bool:
@@ -65,6 +67,18 @@ class ModelLineage(Protocol):
 
         Raises:
             Unavailable: The registry cannot be asked now.
+        """
+        ...
+
+
+class JudgedContent(Protocol):
+    """What people said of answers, kept elsewhere."""
+
+    async def erase(self, project: str, text: str) -> tuple[int, int]:
+        """Has it forgotten wherever a text is found; the numbers of answers and of judgements.
+
+        Raises:
+            Unavailable: Feedback cannot be asked now.
         """
         ...
 
@@ -99,6 +113,10 @@ class ShardTools(Protocol):
         Raises:
             PreconditionFailed: A shard does not hold the rows that the manifest names.
         """
+        ...
+
+    async def holds(self, project: str, artifact: ArtifactRef, text: str) -> bool | None:
+        """Whether a text is found in a file; None when it is not, and the file cannot be read as data."""
         ...
 
     async def sample(self, project: str, shards: Sequence[Shard], count: int) -> list[tuple[str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -72,6 +74,22 @@ class ErasedVersion:
     files: tuple[ArtifactRef, ...]
 
 
+@dataclass(frozen=True)
+class ErasedQueue:
+    """What was done to one annotation queue: so many items removed, with what people said of them."""
+
+    queue: str
+    items: int
+
+
+@dataclass(frozen=True)
+class ForgottenFeedback:
+    """What feedback forgot: the content of so many answers, and the words of so many judgements."""
+
+    answers: int
+    items: int
+
+
 WAITING = Progress(unit="versions", phase="waiting")
 
 
@@ -88,6 +106,10 @@ class Erasure:
         versions: What was done.
         model_versions: Model versions that had learned from what was erased.
         lineage_known: Whether the registry was asked for them.
+        queues: What was done to annotation queues.
+        uploads: Files that no version was made of, and that are removed.
+        unreadable_uploads: Digests of such files that stay, since nothing can be read in them and nothing shows.
+        feedback: What feedback forgot; None when it was not asked.
         proof: The proof; None until the end.
     """
 
@@ -101,6 +123,10 @@ class Erasure:
     versions: tuple[ErasedVersion, ...] = ()
     model_versions: tuple[str, ...] = ()
     lineage_known: bool = False
+    queues: tuple[ErasedQueue, ...] = ()
+    uploads: tuple[ArtifactRef, ...] = ()
+    unreadable_uploads: tuple[str, ...] = ()
+    feedback: ForgottenFeedback | None = None
     proof: ArtifactRef | None = None
     error_reason: str = ""
     error_message: str = ""
@@ -111,6 +137,12 @@ class Erasure:
         if self.state is not ErasureState.RUNNING:
             ERASURE_STATES.check(self.name, self.state, ErasureState.RUNNING)
         return replace(self, state=ErasureState.RUNNING)
+
+    def with_queues(self, removed: Mapping[str, int]) -> Erasure:
+        """The erasure after it has removed so many items of queues."""
+        counts = Counter({queue.queue: queue.items for queue in self.queues})
+        counts.update(removed)
+        return replace(self, queues=tuple(ErasedQueue(queue, items) for queue, items in sorted(counts.items())))
 
     def succeeded(self, proof: ArtifactRef, now: datetime) -> Erasure:
         """The erasure with its proof, which has forgotten what it looked for."""
@@ -158,6 +190,10 @@ def proof_bytes(erasure: Erasure, gone: list[ArtifactRef], shared: list[Artifact
         ],
         "model_versions": list(erasure.model_versions),
         "lineage_known": erasure.lineage_known,
+        "annotation_queues": [asdict(queue) for queue in erasure.queues],
+        "uploads_sha256": sorted(upload.sha256 for upload in erasure.uploads),
+        "unreadable_uploads_sha256": sorted(erasure.unreadable_uploads),
+        "feedback": asdict(erasure.feedback) if erasure.feedback is not None else None,
         "gone_sha256": sorted({file.sha256 for file in gone}),
         "kept_for_other_versions_sha256": sorted({file.sha256 for file in shared}),
         "verified_time": now.isoformat(),

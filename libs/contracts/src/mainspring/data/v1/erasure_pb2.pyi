@@ -132,9 +132,36 @@ class ErasedVersion(_message.Message):
 Global___ErasedVersion: _TypeAlias = ErasedVersion  # noqa: Y015
 
 @_typing.final
+class ErasedQueue(_message.Message):
+    """ErasedQueue is what an erasure did to one annotation queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATION_QUEUE_FIELD_NUMBER: _builtins.int
+    ERASED_ITEMS_FIELD_NUMBER: _builtins.int
+    annotation_queue: _builtins.str
+    """The queue. Format: `projects/{project}/annotationQueues/{queue}`."""
+    erased_items: _builtins.int
+    """Items removed, with everything that people said of them."""
+    def __init__(
+        self,
+        *,
+        annotation_queue: _builtins.str = ...,
+        erased_items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_queue", b"annotation_queue", "erased_items", b"erased_items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErasedQueue: _TypeAlias = ErasedQueue  # noqa: Y015
+
+@_typing.final
 class Erasure(_message.Message):
     """Erasure finds and removes rows in every version of a project, publishes successors without them, removes the bytes from the store, and says
-    which model versions had learned from them. It reaches data-ingest's own files only: answers, feedback and weights are those of other services.
+    which model versions had learned from them. It also removes items of annotation queues, and files that were uploaded or fetched and that no
+    version is made of; and for texts it has feedback forget answers and judgements that hold them. Weights are not reached.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -181,6 +208,12 @@ class Erasure(_message.Message):
     PROOF_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    ERASED_UPLOADS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_UPLOADS_FIELD_NUMBER: _builtins.int
+    FEEDBACK_KNOWN_FIELD_NUMBER: _builtins.int
+    ERASED_ANSWERS_FIELD_NUMBER: _builtins.int
+    ERASED_FEEDBACK_ITEMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/erasures/{erasure}`."""
     state: Global___Erasure.State.ValueType
@@ -189,6 +222,16 @@ class Erasure(_message.Message):
     """Output only. Versions that were searched."""
     lineage_known: _builtins.bool
     """Output only. Whether the registry was asked for them."""
+    erased_uploads: _builtins.int
+    """Output only. Files removed that were uploaded or fetched and that no version was made of."""
+    unreadable_uploads: _builtins.int
+    """Output only. Such files that stay, since they cannot be read as data and their bytes do not show what was looked for."""
+    feedback_known: _builtins.bool
+    """Output only. Whether feedback was asked to forget; only for texts."""
+    erased_answers: _builtins.int
+    """Output only. Answers whose content feedback forgot."""
+    erased_feedback_items: _builtins.int
+    """Output only. Judgements whose correction or comment feedback forgot."""
     @_builtins.property
     def progress(self) -> _progress_pb2.Progress:
         """Output only. How far it is."""
@@ -221,6 +264,10 @@ class Erasure(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it ended."""
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErasedQueue]:
+        """Output only. What was done, annotation queue by queue."""
+
     def __init__(
         self,
         *,
@@ -235,10 +282,16 @@ class Erasure(_message.Message):
         proof: _artifact_pb2.Artifact | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        queues: _abc.Iterable[Global___ErasedQueue] | None = ...,
+        erased_uploads: _builtins.int = ...,
+        unreadable_uploads: _builtins.int = ...,
+        feedback_known: _builtins.bool = ...,
+        erased_answers: _builtins.int = ...,
+        erased_feedback_items: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "lineage_known", b"lineage_known", "model_versions", b"model_versions", "name", b"name", "progress", b"progress", "proof", b"proof", "searched_versions", b"searched_versions", "state", b"state", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "erased_answers", b"erased_answers", "erased_feedback_items", b"erased_feedback_items", "erased_uploads", b"erased_uploads", "error", b"error", "feedback_known", b"feedback_known", "lineage_known", b"lineage_known", "model_versions", b"model_versions", "name", b"name", "progress", b"progress", "proof", b"proof", "queues", b"queues", "searched_versions", b"searched_versions", "state", b"state", "unreadable_uploads", b"unreadable_uploads", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
