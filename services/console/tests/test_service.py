@@ -57,6 +57,8 @@ async def test_a1_nothing_is_shown_without_a_token(console: httpx.AsyncClient, t
         "/releases",
         "/playground",
         "/feedback",
+        "/annotation",
+        "/annotation/q",
         "/_nicegui",
     ):
         answer = await console.get(path)
@@ -80,7 +82,19 @@ async def test_a6_the_token_is_kept_from_scripts_and_other_sites(console: httpx.
 async def test_every_page_is_built_even_when_its_service_is_away(console: httpx.AsyncClient, token: Token) -> None:
     await enter(console, token("admin"))
     pages = await asyncio.gather(
-        *(console.get(path, timeout=30) for path in ("/", "/data", "/runs", "/evaluations", "/releases", "/feedback"))
+        *(
+            console.get(path, timeout=30)
+            for path in (
+                "/",
+                "/data",
+                "/runs",
+                "/evaluations",
+                "/releases",
+                "/feedback",
+                "/annotation",
+                "/annotation/q",
+            )
+        )
     )
     for page in pages:
         assert page.status_code == 200

@@ -8,7 +8,13 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from mainspring.data.v1 import data_service_pb2, data_service_pb2_grpc
+from mainspring.data.v1 import (
+    annotation_pb2,
+    annotation_service_pb2,
+    annotation_service_pb2_grpc,
+    data_service_pb2,
+    data_service_pb2_grpc,
+)
 from mainspring.embedding.v1 import embedding_service_pb2_grpc
 from mainspring.evaluation.v1 import evaluation_service_pb2, evaluation_service_pb2_grpc
 from mainspring.feedback.v1 import feedback_pb2, feedback_service_pb2, feedback_service_pb2_grpc
@@ -34,6 +40,7 @@ class Services:
         """Takes a channel for each service's name."""
         self.channels = channels
         self.data: Any = data_service_pb2_grpc.DataServiceStub(channels["data-ingest"])
+        self.annotation: Any = annotation_service_pb2_grpc.AnnotationServiceStub(channels["data-ingest"])
         self.training: Any = training_service_pb2_grpc.TrainingServiceStub(channels["trainer"])
         self.evaluation: Any = evaluation_service_pb2_grpc.EvaluationServiceStub(channels["evaluator"])
         self.registry: Any = registry_service_pb2_grpc.RegistryServiceStub(channels["registry"])
@@ -80,6 +87,31 @@ class View:
         request = data_service_pb2.ListRefusedRowsRequest(parent=version, page_size=PAGE)
         kind = data_service_pb2.ListRefusedRowsResponse
         return (await self._call(self.services.data.ListRefusedRows, request, kind)).refused_rows
+
+    async def queues(self) -> Any:
+        """The project's annotation queues."""
+        request = annotation_service_pb2.ListAnnotationQueuesRequest(parent=self._parent, page_size=PAGE)
+        kind = annotation_service_pb2.ListAnnotationQueuesResponse
+        return (await self._call(self.services.annotation.ListAnnotationQueues, request, kind)).annotation_queues
+
+    async def queue(self, queue: str) -> annotation_pb2.AnnotationQueue:
+        """One annotation queue, by its id."""
+        name = f"{self._parent}/annotationQueues/{queue}"
+        request = annotation_service_pb2.GetAnnotationQueueRequest(name=name)
+        kind = annotation_service_pb2.GetAnnotationQueueResponse
+        return (await self._call(self.services.annotation.GetAnnotationQueue, request, kind)).annotation_queue
+
+    async def claim(self, queue: str) -> annotation_service_pb2.ClaimAnnotationItemResponse:
+        """The next item of a queue for whoever looks, reserved; the one that he has, if he has one."""
+        request = annotation_service_pb2.ClaimAnnotationItemRequest(parent=queue)
+        kind = annotation_service_pb2.ClaimAnnotationItemResponse
+        return await self._call(self.services.annotation.ClaimAnnotationItem, request, kind)
+
+    async def annotate(self, item: str, label: annotation_pb2.Label | None, comment: str) -> None:
+        """Says something of an item; without a label it is skipped."""
+        request = annotation_service_pb2.SubmitAnnotationRequest(name=item, label=label, comment=comment)
+        kind = annotation_service_pb2.SubmitAnnotationResponse
+        await self._call(self.services.annotation.SubmitAnnotation, request, kind)
 
     async def runs(self) -> Any:
         """The newest training runs."""

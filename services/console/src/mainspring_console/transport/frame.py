@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from nicegui import ui
+from starlette.requests import Request
 
+from mainspring_console.adapters.services import View
 from mainspring_svckit.errors import MainspringError
 
+ViewOf = Callable[[Request], View]
+"""What whoever sent a request may see."""
 MENU = (
     ("/", "Overview"),
     ("/data", "Data"),
@@ -18,6 +22,7 @@ MENU = (
     ("/releases", "Releases"),
     ("/playground", "Playground"),
     ("/feedback", "Feedback"),
+    ("/annotation", "Annotation"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from nicegui import background_tasks, ui
@@ -15,7 +14,8 @@ from mainspring.registry.v1 import release_pb2
 from mainspring.training.v1 import run_pb2
 from mainspring_console.adapters.services import Services, View
 from mainspring_console.domain.wording import moment, project_of_token, short, state, step_title, with_interval
-from mainspring_console.transport.frame import page, shown, table
+from mainspring_console.transport.annotation import register_annotation
+from mainspring_console.transport.frame import ViewOf, page, shown, table
 from mainspring_console.transport.session import PROJECT_COOKIE, caller_of
 from mainspring_svckit.auth import TokenVerifier
 from mainspring_svckit.errors import MainspringError
@@ -36,9 +36,7 @@ def register(services: Services, verifier: TokenVerifier) -> None:
     _register_releases(view_of)
     _register_playground(view_of)
     _register_feedback(view_of)
-
-
-ViewOf = Callable[[Request], View]
+    register_annotation(view_of)
 
 
 def _register_overview(view_of: ViewOf) -> None:
