@@ -118,7 +118,9 @@ class _Plant:
             EvaluatorSuites(self.process.channel(evaluator), self.process.caller) if evaluator else None,
         )
         address = settings.ray_address if settings.engine == "ray" else ""
-        refiner = ChildRefiner(self.files, self.scratch, self.embeddings(), ray_address=address)
+        refiner = ChildRefiner(
+            self.files, self.scratch, self.embeddings(), ray_address=address, memory_bytes=settings.process_memory_bytes
+        )
         ingestions = Ingestions(ports, refiner, finder)
 
         async def ingest(lease: Lease) -> None:
@@ -204,7 +206,7 @@ class _Plant:
         """What is out there is looked into and fetched."""
         connections = Connections.parse(self.settings.source_connections.get_secret_value())
         fetcher = AllowedFetcher(connections, self.settings.fetch_timeout_s, self.feedback())
-        previewer = ChildPreviewer(self.files, self.scratch)
+        previewer = ChildPreviewer(self.files, self.scratch, memory_bytes=self.settings.process_memory_bytes)
         sources = Sources(previewer, fetcher, self.uploads())
         self.server.add(SOURCES, source_pb_grpc.add_SourceServiceServicer_to_server, SourceServicer(sources))
 

@@ -41,6 +41,9 @@ class DataIngestSettings(ServiceSettings):
         pattern=r"^((ray://)?[^/\s]+:\d+)?$",
         description="Ray cluster: ray://host:port of its client port, or host:port where this machine is part of it.",
     )
+    process_memory_bytes: int = Field(
+        8 << 30, ge=0, description="Memory that each process may take that reads and refines sources; 0 for any."
+    )
     fetch_timeout_s: float = Field(600.0, gt=0, le=86400, description="Longest time to fetch one file.")
     ingestion_workers: int = Field(1, ge=1, le=64, description="Ingestions that one replica does at a time.")
     work_lease_s: float = Field(

@@ -1,11 +1,13 @@
 """All candidates of an ingestion as columns of numbers, and which of them have a value in common.
 
-Memory: a byte or two for each candidate, and what `repeated` needs for one part of the values, however many there are.
+Memory: a byte or two for each candidate (a dozen more once somebody asks where one stands), and what `repeated`
+needs for one part of the values, however many there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,9 +53,13 @@ class Candidates:
 
     def origin(self, candidate: int) -> Origin:
         """Where a candidate stands."""
-        chunk = int(np.searchsorted(self.starts, candidate, side="right")) - 1
-        key = self.array(chunk, "keys")[candidate - self.starts[chunk]]
-        return Origin(int(key["source"]), int(key["line"]))
+        sources, lines = self._origins
+        return Origin(int(sources[candidate]), int(lines[candidate]))
+
+    @cached_property
+    def _origins(self) -> tuple[Any, Any]:
+        # To open a chunk's file for each of many candidates would take longer than all that is done with the answer.
+        return self.column("source"), self.column("line")
 
     def keys(self, *names: str) -> Columns:
         """Some of the `KEYS`, chunk by chunk."""

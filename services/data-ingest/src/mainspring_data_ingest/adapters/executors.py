@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from mainspring_data_ingest.adapters.children import out_of_memory
 from mainspring_data_ingest.adapters.jobs import JOB
 from mainspring_data_ingest.adapters.workshop import Done, Task, Workshop
 from mainspring_data_ingest.application.refining import RecordChunk
@@ -135,7 +136,7 @@ class Processes:
         self._attempts[key] = self._attempts.get(key, 0) + 1
         if self._attempts[key] >= ATTEMPTS:
             how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-            hint = "; it may have run out of memory" if status == -signal.SIGKILL else ""
+            hint = "; it may have run out of memory" if -status in {signal.SIGKILL, signal.SIGABRT} else ""
             raise Unavailable(
                 "REFINING_WORKER_DIED", f"a process that refined {named(first)} {how}, {ATTEMPTS} times{hint}"
             )
@@ -162,6 +163,9 @@ def answer(do: Callable[[], Any]) -> Answer:
     try:
         return "done", do()
     except MainspringError as err:
+        return "refused", err.reason, err.message
+    except MemoryError:
+        err = out_of_memory()
         return "refused", err.reason, err.message
     except Exception as err:  # noqa: BLE001 - the other process reports it.
         if isinstance(err, OSError) and err.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -46,6 +46,7 @@ class Job:
         held_out: Files of the evaluation set of each of the recipe's steps; none for a step without one.
         processes: Processes that work at the same time; 0 for as many as there are processors.
         ray_address: The Ray cluster that refines; none when processes of this machine do.
+        memory_bytes: Memory that each process may take; 0 for any.
     """
 
     recipe: IngestionRecipe
@@ -54,6 +55,7 @@ class Job:
     held_out: tuple[tuple[SourceFile, ...], ...] = ()
     processes: int = 0
     ray_address: str = ""
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class PreviewJob:
         format: How to read it; None to recognise it.
         columns: Where the text is; None to go by the shape.
         shown: Records to return.
+        memory_bytes: Memory that the process may take; 0 for any.
     """
 
     path: Path
@@ -73,6 +76,7 @@ class PreviewJob:
     format: SourceFormat | None
     columns: ColumnMapping | None
     shown: int
+    memory_bytes: int = 0
 
 
 JOB = TypeAdapter(Job)

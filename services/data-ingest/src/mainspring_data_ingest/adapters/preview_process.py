@@ -13,6 +13,7 @@ import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
+from mainspring_data_ingest.adapters.children import limit_memory, out_of_memory
 from mainspring_data_ingest.adapters.jobs import PREVIEW, PREVIEW_JOB, REFUSED, PreviewJob, SourceFile
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.recognition import recognised
@@ -44,9 +45,12 @@ def main() -> int:
     os.nice(5)  # Answers to callers come before batch work.
     try:
         with no_space(str(folder)):
-            found = look(PREVIEW_JOB.validate_json((folder / "job.json").read_bytes()))
+            job = PREVIEW_JOB.validate_json((folder / "job.json").read_bytes())
+            limit_memory(job.memory_bytes)
+            found = look(job)
             (folder / "result.json").write_bytes(PREVIEW.dump_json(found))
-    except MainspringError as err:
+    except (MainspringError, MemoryError) as caught:
+        err = caught if isinstance(caught, MainspringError) else out_of_memory()
         (folder / "refusal.json").write_text(json.dumps({"reason": err.reason, "message": err.message}))
         return REFUSED
     except Exception as err:  # noqa: BLE001 - the parent reports it; the message may quote data, so it stays out.

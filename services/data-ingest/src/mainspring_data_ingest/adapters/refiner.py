@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import os
-import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mainspring_data_ingest.adapters import children
 from mainspring_data_ingest.adapters.jobs import CLUSTER_UNREACHABLE, JOB, REFUSED, RESULT, Job, SourceFile
 from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.scratch import Scratch
@@ -24,7 +23,7 @@ from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFo
 from mainspring_data_ingest.domain.steps import Balance, Decontamination, RecipeStep
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.crash import crash_point
-from mainspring_svckit.errors import InsufficientStorage, InvalidInput, MainspringError, PreconditionFailed, Unavailable
+from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
 from mainspring_svckit.names import IngestionName
 from mainspring_svckit.values import ArtifactRef, Progress
@@ -37,13 +36,19 @@ class ChildRefiner:
     """`Refiner` by way of a child process for each ingestion."""
 
     def __init__(
-        self, files: ArtifactStore, scratch: Scratch, embeddings: Embeddings | None = None, *, ray_address: str = ""
+        self,
+        files: ArtifactStore,
+        scratch: Scratch,
+        embeddings: Embeddings | None = None,
+        *,
+        ray_address: str = "",
+        memory_bytes: int = 0,
     ) -> None:
-        """Takes the store, where to work, what makes vectors (without it recipes that need some are refused), and the
-        Ray cluster that refines, if one does.
+        """Takes the store, where to work, what makes vectors (without it recipes that need some are refused), the Ray
+        cluster that refines, if one does, and the memory that each process may take.
         """
         self._files, self._scratch, self._embeddings = files, scratch, embeddings
-        self._ray_address = ray_address
+        self._ray_address, self._memory_bytes = ray_address, memory_bytes
 
     @asynccontextmanager
     async def refine(
@@ -58,7 +63,13 @@ class ChildRefiner:
                 )
                 for index, step in enumerate(work.recipe.steps)
             ]
-            job = Job(work.recipe, tuple(sources), held_out=tuple(held_out), ray_address=self._ray_address)
+            job = Job(
+                work.recipe,
+                tuple(sources),
+                held_out=tuple(held_out),
+                ray_address=self._ray_address,
+                memory_bytes=self._memory_bytes,
+            )
             (folder / "job.json").write_bytes(JOB.dump_json(job))
             await self._run(work, folder, on_progress)
             yield RESULT.validate_json((folder / "result.json").read_bytes())
@@ -94,18 +105,9 @@ class ChildRefiner:
                 yield SourceFile(path, title, SourceFormat.PARQUET, MESSAGES)
 
     async def _run(self, work: Ingestion, folder: Path, on_progress: OnProgress) -> None:
-        # Standard error goes to a file: nobody reads it while the process runs. The child gets none of our secrets.
+        # Standard error goes to a file: nobody reads it while the process runs.
         with (folder / "stderr").open("wb") as stderr:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                MODULE,
-                str(folder),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=stderr,
-                env={key: value for key, value in os.environ.items() if not key.startswith("MAINSPRING_")},
-            )
+            child = await children.start(MODULE, folder, stdin=PIPE, stdout=PIPE, stderr=stderr)
         last: dict[str, Any] = {}
         resumed = 0
         try:
@@ -129,9 +131,7 @@ class ChildRefiner:
                     crash_point("ingestion:mid-shards")
             await child.wait()
         finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+            await children.end(child)
         if child.returncode:
             raise _failure(child.returncode, last, folder)
 
@@ -164,11 +164,9 @@ def _key(work: Ingestion, files: Mapping[int, StepFiles]) -> str:
 
 def _failure(status: int, last: dict[str, Any], folder: Path) -> MainspringError:
     if status == REFUSED:
-        if last["reason"] == "INSUFFICIENT_STORAGE":
-            return InsufficientStorage(str(folder.parent))
         if last["reason"] == CLUSTER_UNREACHABLE:
             return Unavailable(last["reason"], last["message"])
-        return InvalidInput(last["message"], reason=last["reason"])
+        return children.refusal(last, folder)
     log.error("refining_failed", status=status, stderr=(folder / "stderr").read_text(errors="replace")[-2000:])
     return Unavailable(
         "REFINING_FAILED", f"the refining process ended with status {status}; the service's log tells more"

@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from mainspring_data_ingest.adapters.children import limit_memory, out_of_memory
 from mainspring_data_ingest.adapters.engine import Engine, Say
 from mainspring_data_ingest.adapters.executors import Executor, Inline, Processes
 from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job
@@ -64,7 +65,7 @@ def refine(job: Job, folder: Path, say: Say | None = None, vectors: Vectors | No
 def _forget_others(job: Job, folder: Path) -> None:
     """Removes chunks of another job."""
     stamp = folder / "chunks-of"
-    digest = hashlib.sha256(JOB.dump_json(replace(job, processes=0, ray_address=""))).hexdigest()
+    digest = hashlib.sha256(JOB.dump_json(replace(job, processes=0, ray_address="", memory_bytes=0))).hexdigest()
     if stamp.exists() and stamp.read_text() != digest:
         shutil.rmtree(folder / "chunks", ignore_errors=True)
     stamp.write_text(digest)
@@ -84,9 +85,11 @@ def main() -> int:
     try:
         with no_space(str(folder)):
             job = JOB.validate_json((folder / "job.json").read_bytes())
+            limit_memory(job.memory_bytes)
             refined = refine(job, folder, say, AskedVectors(say, _answers.get))
             (folder / "result.json").write_bytes(RESULT.dump_json(refined))
-    except MainspringError as err:
+    except (MainspringError, MemoryError) as caught:
+        err = caught if isinstance(caught, MainspringError) else out_of_memory()
         say({"reason": err.reason, "message": err.message})
         return REFUSED
     except Exception as err:  # noqa: BLE001 - the parent reports it; the message may quote data, so it stays out.

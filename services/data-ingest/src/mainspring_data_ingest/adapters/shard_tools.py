@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from mainspring_data_ingest.adapters import children
+from mainspring_data_ingest.adapters import shard_jobs as jobs
 from mainspring_data_ingest.adapters.jobs import REFUSED, SourceFile
 from mainspring_data_ingest.adapters.scratch import Scratch
-from mainspring_data_ingest.adapters.shard_jobs import (
-    COUNTS,
-    LEFTOVERS,
-    MEASUREMENT,
-    SHARD_JOB,
-    CompareSides,
-    EraseRows,
-    FindText,
-    MeasureTexts,
-    ReadRows,
-    SampleRows,
-    ShardJob,
-    Side,
-    SideShard,
-)
 from mainspring_data_ingest.application.version_ports import MAX_PAGE_BYTES, Compared, Leftovers
 from mainspring_data_ingest.domain.datasets import Shard
 from mainspring_data_ingest.domain.erasures import Selector
@@ -62,7 +48,7 @@ class ChildShardTools:
                 elif sum(s.rows for s in wanted) < before + count:
                     wanted.append(shard)
             local = await self._local(project, wanted, folder, "shard")
-            await self._run(ReadRows(local, before, count, MAX_PAGE_BYTES, with_split=True), folder)
+            await self._run(jobs.ReadRows(local, before, count, MAX_PAGE_BYTES, with_split=True), folder)
             return [json.loads(line) for line in (folder / "rows.jsonl").read_bytes().splitlines()]
 
     @asynccontextmanager
@@ -70,9 +56,9 @@ class ChildShardTools:
         """See `ShardTools`."""
         with self._scratch.folder() as folder:
             old = await self._side(project, base, folder, "base")
-            await self._run(CompareSides(old, await self._side(project, target, folder, "target")), folder)
+            await self._run(jobs.CompareSides(old, await self._side(project, target, folder, "target")), folder)
             changes = folder / "changes.jsonl"
-            counts = COUNTS.validate_json((folder / "result.json").read_bytes())
+            counts = jobs.COUNTS.validate_json((folder / "result.json").read_bytes())
             yield Compared(counts, changes if changes.exists() else None)
 
     @asynccontextmanager
@@ -80,7 +66,7 @@ class ChildShardTools:
         """See `ShardTools`."""
         with self._scratch.folder() as folder:
             local = await self._local(project, [shard], folder, "shard")
-            await self._run(ReadRows(local, 0, shard.rows, EVERYTHING, with_split=False), folder)
+            await self._run(jobs.ReadRows(local, 0, shard.rows, EVERYTHING, with_split=False), folder)
             yield folder / "rows.jsonl"
 
     @asynccontextmanager
@@ -100,20 +86,20 @@ class ChildShardTools:
                 )
                 for number, source in enumerate(sources)
             ]
-            await self._run(EraseRows(side, refused, tuple(local), selector), folder)
-            yield LEFTOVERS.validate_json((folder / "result.json").read_bytes())
+            await self._run(jobs.EraseRows(side, refused, tuple(local), selector), folder)
+            yield jobs.LEFTOVERS.validate_json((folder / "result.json").read_bytes())
 
     async def holds(self, project: str, artifact: ArtifactRef, text: str) -> bool | None:
         """See `ShardTools`."""
         with self._scratch.folder() as folder:
             path = await self._files.fetch(project, artifact, folder / "file")
-            await self._run(FindText(path, artifact.filename, text), folder)
+            await self._run(jobs.FindText(path, artifact.filename, text), folder)
             return json.loads((folder / "result.json").read_bytes())
 
     async def sample(self, project: str, shards: Sequence[Shard], count: int) -> list[tuple[str, str]]:
         """See `ShardTools`."""
         with self._scratch.folder() as folder:
-            await self._run(SampleRows(await self._local(project, shards, folder, "shard"), count), folder)
+            await self._run(jobs.SampleRows(await self._local(project, shards, folder, "shard"), count), folder)
             return [(answer, text) for answer, text in json.loads((folder / "sample.json").read_bytes())]
 
     async def measure(
@@ -126,8 +112,8 @@ class ChildShardTools:
     ) -> Measurement:
         """See `ShardTools`."""
         with self._scratch.folder() as folder:
-            await self._run(MeasureTexts(answers, texts, reference, vectors, model), folder)
-            return MEASUREMENT.validate_json((folder / "result.json").read_bytes())
+            await self._run(jobs.MeasureTexts(answers, texts, reference, vectors, model), folder)
+            return jobs.MEASUREMENT.validate_json((folder / "result.json").read_bytes())
 
     @asynccontextmanager
     async def fetched(self, project: str, artifact: ArtifactRef) -> AsyncIterator[Path]:
@@ -135,14 +121,16 @@ class ChildShardTools:
         with self._scratch.folder() as folder:
             yield await self._files.fetch(project, artifact, folder / "file")
 
-    async def _side(self, project: str, manifest: Manifest, folder: Path, name: str) -> Side:
+    async def _side(self, project: str, manifest: Manifest, folder: Path, name: str) -> jobs.Side:
         sources = tuple(source["sha256"] for source in manifest.body["sources"])
-        return Side(await self._local(project, manifest.shards, folder, name), sources)
+        return jobs.Side(await self._local(project, manifest.shards, folder, name), sources)
 
-    async def _local(self, project: str, shards: Sequence[Shard], folder: Path, name: str) -> tuple[SideShard, ...]:
+    async def _local(
+        self, project: str, shards: Sequence[Shard], folder: Path, name: str
+    ) -> tuple[jobs.SideShard, ...]:
         return tuple(
             [
-                SideShard(
+                jobs.SideShard(
                     await self._files.fetch(project, shard.artifact, folder / f"{name}-{number}.parquet"),
                     shard.split.value.lower(),
                     shard.rows,
@@ -152,27 +140,17 @@ class ChildShardTools:
             ]
         )
 
-    async def _run(self, job: ShardJob, folder: Path) -> None:
-        (folder / "job.json").write_bytes(SHARD_JOB.dump_json(job))
+    async def _run(self, job: jobs.ShardJob, folder: Path) -> None:
+        (folder / "job.json").write_bytes(jobs.SHARD_JOB.dump_json(job))
         async with self._slots:
-            # The child gets none of our secrets; what it says on standard error quotes no data.
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                MODULE,
-                str(folder),
-                stdin=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={key: value for key, value in os.environ.items() if not key.startswith("MAINSPRING_")},
-            )
+            # What it says on standard error quotes no data.
+            child = await children.start(MODULE, folder, stdin=PIPE, stderr=PIPE)
             try:
                 assert child.stderr is not None
                 errors = await child.stderr.read()
                 await child.wait()
             finally:
-                if child.returncode is None:
-                    child.kill()
-                    await child.wait()
+                await children.end(child)
         if child.returncode == REFUSED:
             error = json.loads((folder / "error.json").read_bytes())
             if error["reason"] == "INSUFFICIENT_STORAGE":

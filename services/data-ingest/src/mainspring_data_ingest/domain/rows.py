@@ -39,7 +39,8 @@ class Draft:
         """The texts of a part, one a line."""
         if part is TextPart.ALL:
             return "\n".join([message.content for message in self.messages])
-        return "\n".join([m.content for m in self.messages if _is_answer(m) is (part is TextPart.ANSWER)])
+        wanted = part is TextPart.ANSWER
+        return "\n".join([m.content for m in self.messages if (m.role == "assistant") is wanted])
 
     def changed(self, part: TextPart, change: Callable[[str], str]) -> Draft:
         """The draft with each message of a part changed; itself when none is another one then."""

@@ -11,6 +11,8 @@ from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import Decontamination, TextPart
 from mainspring_data_ingest.domain.words import runs_of, words_of
 
+_BEGIN_WORDS = 3
+
 
 class DecontaminationStep(BaseStep):
     """Refuses rows that an evaluation set holds. Memory grows with that set, not with the rows."""
@@ -23,6 +25,7 @@ class DecontaminationStep(BaseStep):
         self._prompts: set[str] = set()
         self._sizes: list[int] = []
         self._examples: dict[str, list[int]] = {}
+        self._begins: set[tuple[str, ...]] = set()
         for number, draft in enumerate(held_out):
             prompt = words_of(draft.text(TextPart.PROMPT))
             if prompt:
@@ -31,6 +34,7 @@ class DecontaminationStep(BaseStep):
             self._sizes.append(len(runs))
             for run in runs:
                 self._examples.setdefault(run, []).append(number)
+                self._begins.add(tuple(run.split(" ", _BEGIN_WORDS)[:_BEGIN_WORDS]))
         self.about["evaluation_examples"] = len(self._sizes)
 
     def apply(self, draft: Draft) -> Draft:
@@ -40,6 +44,10 @@ class DecontaminationStep(BaseStep):
             self.found["same_prompt"] += 1
             raise RowRefused(RefusalReason.EVALUATION_LEAK, "its prompt is one of the evaluation set's")
         words, size = prompt + words_of(draft.text(TextPart.ANSWER)), self._step.ngram_words
+        # A run that both hold begins with the same words in both; most rows have no such words, and need no runs.
+        begins = zip(*(words[start:] for start in range(_BEGIN_WORDS)), strict=False)
+        if len(words) > size >= _BEGIN_WORDS and self._begins.isdisjoint(begins):
+            return draft
         shared: Counter[int] = Counter()
         for run in runs_of(words, size):
             if run in self._examples:
