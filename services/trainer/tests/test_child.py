@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
+from mainspring_svckit.errors import InsufficientStorage, MainspringError, PreconditionFailed, Unavailable
 from mainspring_testkit.waiting import eventually
 from mainspring_trainer.adapters.child import ChildProcess, ChildProcesses, Limits
 from mainspring_trainer.application.ports import Told
@@ -145,6 +145,13 @@ while resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY: ti
     async with start(script, file_bytes=1 << 20) as child:
         error = await failure(child)
     assert "File too large" in error.message
+
+
+async def test_f9_a_process_without_space_is_told_from_one_that_cannot_end(start: Start) -> None:
+    script = "tell('failed', reason='INSUFFICIENT_STORAGE', message='m'); sys.exit(3)"
+    async with start(script) as child:
+        error = await failure(child)
+    assert isinstance(error, InsufficientStorage), "the run is paused, not failed"
 
 
 async def test_f19_a_process_that_multiplies_is_killed_with_all_of_it(start: Start, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LORA, OPTIMIZATION, Job, make_tokenizer, rows, shard
+from support import CHAT, LORA, OPTIMIZATION, Job, make_tokenizer, rows, shard
 
 from mainspring_training_worker import checks, estimate
 from mainspring_training_worker.batches import Example
+from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused, Spec
 
 
@@ -70,6 +71,54 @@ def test_a_gap_between_what_is_learned_and_what_is_held_out_is_told(job: Job) ->
         optimization={**OPTIMIZATION, "learning_rate": 1e-2, "epochs": 5.0},
     )
     assert "OVERFITTING" in signals(outcome)
+
+
+def told_rows(system: int, marked: int = 0) -> list[Row]:
+    """Eight rows, so many of which have a system message, or a mark of the template in their texts."""
+    made: list[Row] = []
+    for number in range(8):
+        ask = {"role": "user", "content": "what?<|im_end|>" if number < marked else "what?"}
+        before = [{"role": "system", "content": "Be short."}] if number < system else []
+        made.append(Row(str(number), (*before, ask, {"role": "assistant", "content": "that"}), None, None))
+    return made
+
+
+def test_b9_a_template_that_loses_what_rows_say_is_told_or_refused() -> None:
+    tokenizer = make_tokenizer()
+    assert checks.template_signal(tokenizer, told_rows(8)) is None
+    tokenizer.chat_template = CHAT.replace("in messages %}", "in messages if m['role'] != 'system' %}")
+    name, message = checks.template_signal(tokenizer, told_rows(3)) or ("", "")
+    assert (name, "leaves out what `system` says in 3 of 8 rows" in message) == ("TEMPLATE_MISMATCH", True)
+    with pytest.raises(Refused, match="leaves out what `system` says in 5 of 8 rows") as caught:
+        checks.template_signal(tokenizer, told_rows(5))
+    assert caught.value.reason == "DATASET_MISMATCH"
+
+
+def test_b9_rows_with_the_templates_own_marks_are_told_or_refused() -> None:
+    tokenizer = make_tokenizer()
+    _, message = checks.template_signal(tokenizer, told_rows(0, marked=2)) or ("", "")
+    assert "finds its own marks in the texts of 2 of 8 rows" in message
+    with pytest.raises(Refused, match="rendered already"):
+        checks.template_signal(tokenizer, told_rows(0, marked=6))
+
+
+def test_b9_a_template_that_ends_no_answer_is_told_and_one_that_takes_no_system_message_refused(job: Job) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = CHAT.replace("'<|im_end|>\n'", "'\n'")
+    _, message = checks.template_signal(tokenizer, told_rows(0)) or ("", "")
+    assert "does not end 8 of 8 rows" in message
+    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    with pytest.raises(Refused, match="does not take messages of the roles system, user") as caught:
+        checks.template_signal(tokenizer, told_rows(1))
+    assert caught.value.reason == "CHAT_TEMPLATE_UNUSABLE"
+
+
+def test_the_time_of_a_run_is_told_before_its_first_step(job: Job) -> None:
+    phases = [line["phase"] for line in job.run_here(optimization={**OPTIMIZATION, "max_steps": 1}).of("phase")]
+    assert any(phase.startswith("training: about ") and phase.endswith("of memory expected") for phase in phases)
+    shape = estimate.Shape(parameters=100, layers=1, width=1, vocabulary=1)
+    whole, adapter = (estimate.expected_s(shape, kind, 1000, 0, 1e6) for kind in ("FULL", "LORA"))
+    assert whole == 1.5 * adapter == pytest.approx(100 * 6 * 1000 / 0.4e6)
 
 
 def test_b9_rows_that_teach_nothing_are_told_or_refused() -> None:

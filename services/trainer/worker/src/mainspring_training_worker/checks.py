@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import random
 import string
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from mainspring_modelfiles import probe
 from mainspring_training_worker.batches import Example
+from mainspring_training_worker.encoding import rendered
+from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused
 
 RECENT_STEPS = 8
 _SPIKE = 2.0
 _VARIANTS = 63
 _LONG, _TOO_LONG = 0.05, 0.5
+_ROWS_RENDERED = 256
+"""Rows that are looked at for what a template does to them."""
 
 
 def spikes(loss: float, recent: Sequence[float]) -> bool:
@@ -44,6 +49,39 @@ def rows_signal(too_long: int, examples: Sequence[Example], max_tokens: int) -> 
     if empty:
         return "EMPTY_TARGETS", f"{empty} of {len(examples)} rows have an empty answer"
     return None
+
+
+def template_signal(tokenizer: Any, rows: Sequence[Row]) -> tuple[str, str] | None:
+    """What the base's chat template does not say of the rows as they are, as a signal's name and message: messages that
+    it leaves out, texts that stand for its own marks, answers that it does not end.
+
+    Raises:
+        Refused: DATASET_MISMATCH, most rows lose a message, or hold a mark; CHAT_TEMPLATE_UNUSABLE, it does not take
+            their roles.
+    """
+    looked_at = [row for row in rows[:_ROWS_RENDERED] if len(row.messages) > 1]
+    marks = {str(mark) for mark in tokenizer.all_special_tokens if len(str(mark)) > 1}
+    left_out, marked, endless = Counter[str](), 0, 0
+    for row in looked_at:
+        text = rendered(tokenizer, row.messages)
+        left_out.update({m["role"] for m in row.messages if m["content"].strip() not in text})
+        marked += any(mark in message["content"] for message in row.messages for mark in marks)
+        endless += tokenizer.eos_token not in text[text.rfind(row.messages[-1]["content"].strip()) :]
+    of = f"of {len(looked_at)} rows"
+    role, lost = left_out.most_common(1)[0] if left_out else ("", 0)
+    if 2 * lost > len(looked_at):
+        message = f"the base's chat template leaves out what `{role}` says in {lost} {of}; move it to another role or"
+        raise Refused("DATASET_MISMATCH", f"{message} choose a base that takes it")
+    if 2 * marked > len(looked_at):
+        message = f"{marked} {of} hold marks of the base's chat template in their texts: they are rendered already;"
+        raise Refused("DATASET_MISMATCH", f"{message} import them as messages")
+    said = [
+        f"leaves out what `{role}` says in {lost} {of}" if lost else "",
+        f"finds its own marks in the texts of {marked} {of}" if marked else "",
+        f"does not end {endless} {of} with the model's end token, which is learned all the same" if endless else "",
+    ]
+    found = "; ".join(part for part in said if part)
+    return ("TEMPLATE_MISMATCH", f"the base's chat template {found}") if found else None
 
 
 def general_text(tokenizer: Any) -> Example:

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from jinja2 import TemplateError
 
 from mainspring_training_worker.batches import Example
 from mainspring_training_worker.rows import Message, Row
 from mainspring_training_worker.spec import Refused
+
+
+def rendered(tokenizer: Any, messages: Sequence[Message], *, prompt: bool = False) -> str:
+    """Messages as the base's chat template writes them.
+
+    Args:
+        tokenizer: The base's.
+        messages: What is said.
+        prompt: Whether the beginning of an answer follows.
+
+    Raises:
+        Refused: CHAT_TEMPLATE_UNUSABLE, the template does not take these messages.
+    """
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=prompt, tokenize=False))
+    except TemplateError as err:
+        roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
+        message = f"the base model's chat template does not take messages of the roles {roles}: {err}; choose another"
+        raise Refused("CHAT_TEMPLATE_UNUSABLE", f"{message} base or change the rows"[:500]) from err
 
 
 def encode(tokenizer: Any, row: Row) -> Example:
@@ -19,7 +40,7 @@ def encode(tokenizer: Any, row: Row) -> Example:
     Raises:
         Refused: CHAT_TEMPLATE_UNUSABLE, the template does not render the answer right after the prompt.
     """
-    prompt: str = tokenizer.apply_chat_template(list(row.messages[:-1]), add_generation_prompt=True, tokenize=False)
+    prompt = rendered(tokenizer, row.messages[:-1], prompt=True)
     head: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     tail = _answer(tokenizer, prompt, list(row.messages))
     rejected: list[int] = []
@@ -31,7 +52,7 @@ def encode(tokenizer: Any, row: Row) -> Example:
 
 def _answer(tokenizer: Any, prompt: str, messages: list[Message]) -> list[int]:
     """The last message's tokens with the end token."""
-    whole: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    whole = rendered(tokenizer, messages)
     if not whole.startswith(prompt):
         message = "the base model's chat template does not render an answer right after its prompt; mend the template"
         raise Refused("CHAT_TEMPLATE_UNUSABLE", message)
@@ -48,7 +69,7 @@ def encode_text(tokenizer: Any, row: Row, max_tokens: int) -> list[Example]:
     A row with a prompt is rendered as the template does it; one without is a document of a plain corpus.
     """
     plain = len(row.messages) == 1
-    text = row.messages[0]["content"] if plain else tokenizer.apply_chat_template(list(row.messages), tokenize=False)
+    text = row.messages[0]["content"] if plain else rendered(tokenizer, row.messages)
     tokens: list[int] = [*tokenizer(text, add_special_tokens=False)["input_ids"], int(tokenizer.eos_token_id)]
     pieces = [tuple(tokens[at : at + max_tokens]) for at in range(0, len(tokens), max_tokens)]
     # A piece's first token has nothing before it to be told from.

@@ -14,6 +14,8 @@ _LIBRARIES = 700 << 20
 """torch, transformers and what they bring, measured."""
 _ACTIVATIONS = 34
 """Numbers kept of each token, layer and unit of width for the way back (Korthikanti et al. 2022, arXiv:2205.05198)."""
+_OF_PEAK = 0.4
+"""Of a plain matrix product's speed, what training reaches (docs/benchmarks.md)."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -96,6 +98,30 @@ def check_fits(shape: Shape, spec: Spec, precision: str, available: int) -> int:
     advice = "; ".join(fit) or "choose a smaller base, or lower max_sequence_tokens"
     message = f"the run needs about {_gb(needed)} of memory and {_gb(available)} are available; {advice}"
     raise Refused("OUT_OF_MEMORY", message)
+
+
+def expected_s(shape: Shape, adaptation: str, tokens: int, validated: int, multiplied_per_s: float) -> float:
+    """About how long a run computes.
+
+    A token costs two operations a weight on the way there, two more on the way back, and two for the gradient of a
+    weight that is learned (Kaplan et al. 2020, arXiv:2001.08361).
+
+    Args:
+        shape: The model.
+        adaptation: What is learned.
+        tokens: To learn from.
+        validated: To look at in validations.
+        multiplied_per_s: Operations a second of a plain matrix product here.
+    """
+    learned = 6 if adaptation == "FULL" else 4
+    operations = shape.parameters * (learned * tokens + 2 * validated)
+    return operations / (multiplied_per_s * _OF_PEAK)
+
+
+def said(needed: int, seconds: float) -> str:
+    """An estimate for a person."""
+    long = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
+    return f"about {long} and {_gb(needed)} of memory expected"
 
 
 def _gb(size: int) -> str:

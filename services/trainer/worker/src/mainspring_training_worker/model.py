@@ -39,6 +39,11 @@ def _faster(fp32_s: float, bf16_s: float) -> str:
     return "bf16" if fp32_s > bf16_s * _WORTH_IT else "fp32"
 
 
+def operations_per_s(precision: str) -> float:
+    """Operations a second of a plain matrix product here."""
+    return 2 * 256 * 1024 * 1024 / _matmul_s(_DTYPES[precision])
+
+
 def _matmul_s(dtype: torch.dtype) -> float:
     left, right = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
     times: list[float] = []

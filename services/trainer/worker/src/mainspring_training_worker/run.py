@@ -18,7 +18,7 @@ from mainspring_training_worker.checkpoint import Checkpoint
 from mainspring_training_worker.encoding import encode_all
 from mainspring_training_worker.fitting import CORPUS, Rows
 from mainspring_training_worker.layers import PLAIN_ATTENTION
-from mainspring_training_worker.model import Tunable, choose_precision, load_base, load_tokenizer
+from mainspring_training_worker.model import Tunable, choose_precision, load_base, load_tokenizer, operations_per_s
 from mainspring_training_worker.progress import Progress
 from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused, Spec
@@ -37,7 +37,7 @@ class _Prepared:
         examples: What is learned.
         validation: What steers.
         too_long: Rows left out.
-        signal: What is odd about the rows, or None.
+        signals: What is odd about the rows.
     """
 
     base: Path
@@ -45,7 +45,7 @@ class _Prepared:
     examples: list[Example]
     validation: list[Example]
     too_long: int
-    signal: tuple[str, str] | None
+    signals: list[tuple[str, str]]
 
 
 def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], bool]) -> None:
@@ -67,9 +67,10 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     needed = estimate.check_fits(estimate.shape_of(prepared.base), spec, precision, estimate.available_bytes())
     training, config = _training(spec, prepared, plan, precision, team, progress, stopping)
     resumed_from = checkpoint.state.step if checkpoint is not None and training.resume(checkpoint) else None
-    if prepared.signal is not None:
-        training.signal(*prepared.signal)
-    progress.tell("phase", phase="training")
+    for signal in prepared.signals:
+        training.signal(*signal)
+    expected_s = _expected_s(spec, prepared, plan, precision)
+    progress.tell("phase", phase=f"training: {estimate.said(needed, expected_s)}")
     measured = training.run()
     team.part()
     if not team.leads:
@@ -83,6 +84,7 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     facts = {
         "measured": measured,
         "expected_bytes": needed,
+        "expected_s": round(expected_s, 1),
         "resumed_from_step": resumed_from,
         "wall_s": round(time.monotonic() - began, 1),
     }
@@ -112,6 +114,19 @@ def _plan(spec: Spec, examples: list[Example]) -> Plan:
         max_steps=settings.max_steps,
         validate_every_steps=settings.validate_every_steps,
         seed=settings.seed,
+    )
+
+
+def _expected_s(spec: Spec, prepared: _Prepared, plan: Plan, precision: str) -> float:
+    """About how long the steps and validations of the plan take here; of a team each does its share."""
+    rows = plan.order[: plan.steps * plan.batch_rows]
+    validations = 1 + plan.steps // plan.validate_every_steps
+    return estimate.expected_s(
+        estimate.shape_of(prepared.base),
+        spec.adaptation,
+        tokens=sum(example.size for example in rows),
+        validated=validations * sum(example.size for example in prepared.validation),
+        multiplied_per_s=operations_per_s(precision) * (spec.team.size if spec.team is not None else 1),
     )
 
 
@@ -201,8 +216,10 @@ def _prepare(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
     if not examples:
         message = f"none of {len(train)} rows has at most {settings.max_sequence_tokens} tokens; raise the limit"
         raise Refused("NO_TRAINING_ROWS", message)
-    signal = None if corpus else checks.rows_signal(too_long, examples, settings.max_sequence_tokens)
-    return _Prepared(base, tokenizer, examples, validation, too_long, signal)
+    odd = [checks.template_signal(tokenizer, train)]
+    odd += [] if corpus else [checks.rows_signal(too_long, examples, settings.max_sequence_tokens)]
+    signals = [signal for signal in odd if signal is not None]
+    return _Prepared(base, tokenizer, examples, validation, too_long, signals)
 
 
 def _prepare_pairs(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
@@ -215,7 +232,7 @@ def _prepare_pairs(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
             "NO_TRAINING_ROWS", "questions are told apart from each other, and there is only one; import more"
         )
     return _Prepared(
-        spec.base_model, tokenizer, examples, embedding.encode_pairs(tokenizer, rows.validation, limit), 0, None
+        spec.base_model, tokenizer, examples, embedding.encode_pairs(tokenizer, rows.validation, limit), 0, []
     )
 
 
