@@ -170,10 +170,11 @@ def _translated(what: str) -> Iterator[None]:
     except FileNotFoundError as err:
         raise NotFound("Artifact", what) from err
     except OSError as err:
-        if err.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if err.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise InsufficientStorage("the artifact store") from err
         raise Unavailable("ARTIFACT_STORE_UNAVAILABLE", f"the artifact store failed: {err.strerror}") from err
     except BaseError as err:
-        if "No space left" in str(err):
+        # Its text is the system's; the last is what a limit on files says.
+        if any(said in str(err) for said in ("No space left", "quota exceeded", "File too large")):
             raise InsufficientStorage("the artifact store") from err
         raise Unavailable("ARTIFACT_STORE_UNAVAILABLE", "the artifact store failed; try again in a moment") from err
