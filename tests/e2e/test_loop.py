@@ -1,6 +1,7 @@
 """The loop as a black box: data in, released model out, answers through both doors, feedback, and round again."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from tests.support import loop
 from tests.support.stack import Stack
 
 from mainspring.common.v1 import chat_pb2
-from mainspring.data.v1 import dataset_pb2
+from mainspring.data.v1 import dataset_pb2, erasure_pb2
 from mainspring.embedding.v1 import collection_pb2
 from mainspring.inference.v1 import answer_pb2
 from mainspring.registry.v1 import prompt_pb2
 from mainspring_client.client import Mainspring
 from mainspring_client.flywheel import Result
+from mainspring_svckit.errors import NotFound
 from mainspring_testkit.waiting import eventually
 
 CORRECTIONS = 6
@@ -66,6 +68,30 @@ async def test_the_loop_turns_twice_and_answers_through_both_doors(
     assert bare.usage.input_tokens < whole.usage.input_tokens, "the prompt stands before the question"
     pieces = [piece async for piece in client.inference.stream(model, loop.question(1000), sampling=sampling)]
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == whole.text
+
+    # Back from the answer to all that it rests on, and forward from a row to all that saw it: one call each.
+    async def rests_on() -> set[str]:
+        with suppress(NotFound):  # That there was an answer travels by event.
+            return {node.name for node in (await client.registry.lineage(whole.name)).nodes}
+        return set()
+
+    behind = await eventually(rests_on, what="the answer to be known")
+    assert {
+        released.name,
+        first.decision.name,
+        first.decision.evaluation_run,
+        f"{model}/versions/1",
+        first.ingestion.dataset_version,
+        f"projects/{project}/tuningRecipes/{loop.NAME}",
+        base,
+        prompt.name,
+    } <= behind
+    assert any("/trainingRuns/" in name for name in behind)
+    asked = await client.erasures.create(project, erasure_pb2.ErasureSelector(text="sky 0"), search_only=True)
+    search = [update async for update in client.erasures.watch(asked.name)][-1]
+    assert [found.dataset_version for found in search.versions] == [first.ingestion.dataset_version]
+    assert (list(search.model_versions), list(search.releases)) == ([f"{model}/versions/1"], [released.name])
+    assert not (await client.data.version(first.ingestion.dataset_version)).HasField("deletion")
 
     # Out through OpenAI's API, with OpenAI's client.
     gateway = f"{(await stack.status())['gateway']}/v1"

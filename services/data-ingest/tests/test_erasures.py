@@ -35,8 +35,9 @@ async def call(ingest: DataIngest, method: str, role: str = "admin", replica: in
     return await ingest.surroundings.caller(role).unary(getattr(stub, method), request, response, timeout_s=30)
 
 
-async def erased(ingest: DataIngest, **selector: Any) -> erasure_pb2.Erasure:
-    made = await call(ingest, "CreateErasure", parent="projects/p", selector=Request(**selector))
+async def erased(ingest: DataIngest, *, search_only: bool = False, **selector: Any) -> erasure_pb2.Erasure:
+    wish = Request(**selector)
+    made = await call(ingest, "CreateErasure", parent="projects/p", selector=wish, search_only=search_only)
     return await ended(ingest, made.erasure.name)
 
 
@@ -155,6 +156,23 @@ async def test_rows_and_documents_are_erased_by_their_digests(ingest: DataIngest
     done = await erased(ingest, source_sha256=(await ingest.version(one.successor)).sources[0].sha256)
     assert done.versions[0].successor == ""
     assert not (await erased(ingest, text="nobody of that name")).versions
+
+
+async def test_a_search_says_where_somebody_is_and_removes_nothing(ingest: DataIngest, artifact_url: str) -> None:
+    await ingest.put_recipe()
+    await published(ingest, pairs(20))
+    versions = [await published(ingest, pairs(20) + about(PERSON), pairs(n, 100)) for n in (10, 11)]
+    before = sorted(bytes_in(artifact_url))
+    (row,) = [row["row_id"] for row in await ingest.rows(versions[1]) if "ask" in row["messages"][-1]["content"]]
+    for selector, rows, refused in (({"text": PERSON}, 2, 1), ({"rows": {"row_ids": [row]}}, 1, 0)):
+        found = await erased(ingest, search_only=True, **selector)
+        assert [(v.dataset_version, v.erased_rows, v.erased_refused_rows, v.successor) for v in found.versions] == [
+            (version.name, rows, refused, "") for version in versions
+        ]
+        assert found.search_only
+        assert not found.HasField("proof")
+    assert sorted(bytes_in(artifact_url)) == before
+    assert not any(version.HasField("deletion") for version in [await ingest.version(v.name) for v in versions])
 
 
 async def test_a_tag_moves_to_the_successor_and_only_admins_erase(ingest: DataIngest) -> None:

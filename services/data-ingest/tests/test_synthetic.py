@@ -33,6 +33,9 @@ class Writer(inference_service_pb2_grpc.InferenceServiceServicer):
         text = "" if self.silent else f"in other words: {prompt.splitlines()[-1]}"
         return inference_service_pb2.GenerateAnswerResponse(answer=answer_pb2.Answer(text=text))
 
+    def ScoreText(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     def StreamAnswer(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 

@@ -152,6 +152,24 @@ async def test_b9_data_of_an_adapter_that_was_merged_into_the_candidate_counts_a
     assert caught.value.reason == "SUITE_OVERLAPS_TRAINING"
 
 
+async def test_b9_what_the_candidate_was_made_from_learned_counts_too_through_every_step(world: World) -> None:
+    older = "projects/p/datasets/older/versions/1"
+    world.datasets.training[older] = [[Message("user", "blue"), Message("assistant", "learned")]]
+    known, suite = world.catalogue.versions, replace(SUITE, sources=(FROZEN,))
+    assert (await world.run(suite=suite)).state is RunState.SUCCEEDED
+    # The candidate is a smaller one of the second, which went on from a third, which had learned it.
+    third = f"{MODEL}/versions/3"
+    known[third] = replace(known[SECOND], name=third, dataset_version=older)
+    known[SECOND] = replace(known[SECOND], parent=third)
+    known[FIRST] = replace(known[FIRST], parent=SECOND, dataset_version="")
+    with pytest.raises(
+        PreconditionFailed, match=f"{third}, which {FIRST} was made from, learned from 1 rows of {older}"
+    ):
+        await world.run(suite=suite)
+    known[third] = replace(known[third], parent=FIRST, dataset_version="")
+    assert (await world.run(suite=suite)).state is RunState.SUCCEEDED, "a ring ends"
+
+
 async def test_items_of_several_sources_are_told_apart_and_slices_say_when_they_are_too_few(world: World) -> None:
     world.item_files.sets[SafetySet.OVER_REFUSAL] = [
         Item((Message("user", "red"),), (), safety=SafetySet.OVER_REFUSAL),

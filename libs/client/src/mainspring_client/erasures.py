@@ -20,11 +20,21 @@ class Erasures(Area):
         self.stub = pb_grpc.ErasureServiceStub(connection.channel("data-ingest"))
 
     async def create(
-        self, project: str, selector: erasure_pb2.ErasureSelector, *, request_id: str = ""
+        self,
+        project: str,
+        selector: erasure_pb2.ErasureSelector,
+        *,
+        search_only: bool = False,
+        request_id: str = "",
     ) -> erasure_pb2.Erasure:
-        """Asks for an erasure; returns at once, follow it with `watch`. What it removes cannot be brought back."""
+        """Asks for an erasure; returns at once, follow it with `watch`. What it removes cannot be brought back;
+        with `search_only` it removes nothing and says who saw what is looked for.
+        """
         request = pb.CreateErasureRequest(
-            parent=str(ProjectName(project)), selector=selector, request_id=request_id or new_id()
+            parent=str(ProjectName(project)),
+            selector=selector,
+            search_only=search_only,
+            request_id=request_id or new_id(),
         )
         return (await self._unary(self.stub.CreateErasure, request, pb.CreateErasureResponse)).erasure
 

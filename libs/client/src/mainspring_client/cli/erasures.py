@@ -1,4 +1,4 @@
-"""`datasets erase` and `datasets erasures`."""
+"""`datasets erase`, `datasets who-saw` and `datasets erasures`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 def register(datasets: typer.Typer) -> None:
     """Adds the commands to the group."""
     datasets.command()(erase)
+    datasets.command()(who_saw)
     datasets.command("erasures")(erasures)
 
 
+_Text = Annotated[str, typer.Option(help="Text that tells of a person, such as a name or an address.")]
+_Row = Annotated[list[str] | None, typer.Option(help="Id of a row; may come several times.")]
+_Source = Annotated[str, typer.Option(help="SHA-256 of a source: all rows that come from it.")]
+
+
 def erase(
-    text: Annotated[str, typer.Option(help="Text that tells of a person, such as a name or an address.")] = "",
-    row: Annotated[list[str] | None, typer.Option(help="Id of a row; may come several times.")] = None,
-    source: Annotated[str, typer.Option(help="SHA-256 of a source: all rows that come from it.")] = "",
+    text: _Text = "",
+    row: _Row = None,
+    source: _Source = "",
     yes: Annotated[bool, typer.Option("--yes", help="Erase without asking.")] = False,
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
@@ -32,16 +38,32 @@ def erase(
 
     Versions that held something get successors without it; their bytes leave the store. Needs the role admin.
     """
+    selector = _selector(text, row, source)
+    if not yes:
+        typer.confirm(f"erase it from all dataset versions of {project}? It cannot be brought back", abort=True)
+    _run(project, selector, data, search_only=False, as_json=json_)
+
+
+def who_saw(
+    text: _Text = "",
+    row: _Row = None,
+    source: _Source = "",
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Shows every dataset version that holds a person, rows or a document, and who learned from them: forward lineage.
+
+    Nothing is changed. Needs the role admin, since it searches all texts.
+    """
+    _run(project, _selector(text, row, source), data, search_only=True, as_json=json_)
+
+
+def _selector(text: str, row: list[str] | None, source: str) -> erasure_pb2.ErasureSelector:
     from mainspring.data.v1 import erasure_pb2
-    from mainspring_client.cli.output import Ticker, print_json, progress_text
-    from mainspring_client.cli.run import with_client
-    from mainspring_svckit.errors import PreconditionFailed
-    from mainspring_svckit.status import error_info
 
     if sum(map(bool, (text, row, source))) != 1:
         raise typer.BadParameter("name one of --text, --row and --source")
-    if not yes:
-        typer.confirm(f"erase it from all dataset versions of {project}? It cannot be brought back", abort=True)
     selector = erasure_pb2.ErasureSelector()
     if text:
         selector.text = text
@@ -49,10 +71,19 @@ def erase(
         selector.rows.row_ids.extend(row)
     elif source:
         selector.source_sha256 = source
+    return selector
+
+
+def _run(project: str, selector: erasure_pb2.ErasureSelector, data: Data, *, search_only: bool, as_json: bool) -> None:
+    from mainspring.data.v1 import erasure_pb2
+    from mainspring_client.cli.output import Ticker, print_json, progress_text
+    from mainspring_client.cli.run import with_client
+    from mainspring_svckit.errors import PreconditionFailed
+    from mainspring_svckit.status import error_info
 
     async def body(mainspring: Mainspring) -> erasure_pb2.Erasure:
-        with Ticker(quiet=json_) as ticker:
-            work = await mainspring.erasures.create(project, selector)
+        with Ticker(quiet=as_json) as ticker:
+            work = await mainspring.erasures.create(project, selector, search_only=search_only)
             async for update in mainspring.erasures.watch(work.name):
                 ticker.tell(progress_text(update))
                 work = update
@@ -61,7 +92,7 @@ def erase(
     done = with_client(data, body)
     if done.state != erasure_pb2.Erasure.STATE_SUCCEEDED:
         raise PreconditionFailed(error_info(done.error).reason or "ERASURE_FAILED", done.error.message)
-    if json_:
+    if as_json:
         print_json(done)
     else:
         _print(done)
@@ -80,6 +111,7 @@ def erasures(project: Project = DEFAULT_PROJECT, limit: Limit = 50, data: Data =
         found,
         {
             "erasure": lambda e: short(e.name),
+            "kind": lambda e: "search" if e.search_only else "erasure",
             "state": state_of,
             "versions": lambda e: len(e.versions),
             "rows": lambda e: sum(version.erased_rows for version in e.versions),
@@ -93,10 +125,10 @@ def erasures(project: Project = DEFAULT_PROJECT, limit: Limit = 50, data: Data =
 def _print(done: erasure_pb2.Erasure) -> None:
     from mainspring_client.cli.output import print_fields, print_table, short
 
-    print_fields(
-        {
-            "erasure": done.name,
-            "versions searched": done.searched_versions,
+    elsewhere = (
+        {}
+        if done.search_only
+        else {
             "annotation items": ", ".join(f"{q.erased_items} of {short(q.annotation_queue)}" for q in done.queues)
             or "none",
             "uploads": f"{done.erased_uploads} removed"
@@ -104,9 +136,17 @@ def _print(done: erasure_pb2.Erasure) -> None:
             "feedback": f"{done.erased_answers} answers, {done.erased_feedback_items} judgements forgotten"
             if done.feedback_known
             else "not asked",
-            "proof": done.proof.sha256,
+        }
+    )
+    print_fields(
+        {
+            "search" if done.search_only else "erasure": done.name,
+            "versions searched": done.searched_versions,
+            **elsewhere,
+            "proof": done.proof.sha256 or "nothing was removed",
             "models that learned from it": ", ".join(map(short, done.model_versions))
             or ("none" if done.lineage_known else "not known: no registry was asked"),
+            "released as": ", ".join(map(short, done.releases)) or "none",
         }
     )
     print_table(
@@ -116,9 +156,9 @@ def _print(done: erasure_pb2.Erasure) -> None:
             "rows": lambda v: v.erased_rows,
             "refused rows": lambda v: v.erased_refused_rows,
             "sources": lambda v: v.erased_sources,
-            "successor": lambda v: short(v.successor) or "none, no row is left",
+            "successor": lambda v: short(v.successor) or ("" if done.search_only else "none, no row is left"),
         },
         "nothing was found",
     )
-    if done.model_versions:
+    if done.model_versions and not done.search_only:
         print("next: train these models anew from the successors, or withdraw them with 'mainspring releases revoke'")

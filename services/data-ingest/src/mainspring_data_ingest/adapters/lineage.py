@@ -11,7 +11,7 @@ from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from mainspring_svckit.errors import NotFound, PreconditionFailed
 from mainspring_svckit.grpc_client import Caller
 from mainspring_svckit.mapping import artifact_from_proto
-from mainspring_svckit.names import ModelVersionName
+from mainspring_svckit.names import ModelVersionName, ReleaseName
 from mainspring_svckit.values import ArtifactRef
 
 TOKENIZER = "hf/tokenizer.json"
@@ -25,14 +25,16 @@ class RegistryLineage:
         self._stub: Any = pb_grpc.RegistryServiceStub(channel)
         self._caller = caller
 
-    async def trained_on(self, dataset_version: str) -> list[str]:
+    async def saw(self, dataset_version: str) -> list[str]:
         """See `ModelLineage`."""
         request = pb.GetLineageRequest(name=dataset_version, direction=pb.GetLineageRequest.DIRECTION_DOWNSTREAM)
         try:
             found = await self._caller.unary(self._stub.GetLineage, request, pb.GetLineageResponse)
         except NotFound:
             return []  # The registry has never heard of it: no model learned from it.
-        return [node.name for node in found.nodes if ModelVersionName.matches(node.name)]
+        return [
+            node.name for node in found.nodes if ModelVersionName.matches(node.name) or ReleaseName.matches(node.name)
+        ]
 
 
 class RegistryTokenizers:

@@ -8,6 +8,7 @@ a version may have been published meanwhile from a source that held what is look
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from mainspring_data_ingest.application.deletions import (
@@ -38,7 +39,7 @@ from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.crash import crash_point
 from mainspring_svckit.errors import FieldViolation, InvalidInput, NotFound, PreconditionFailed, Unavailable
-from mainspring_svckit.names import ErasureName, ModelVersionName
+from mainspring_svckit.names import ErasureName, ModelVersionName, ReleaseName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
 from mainspring_svckit.values import ArtifactRef, Progress, folded
@@ -48,6 +49,7 @@ PARQUET = "application/vnd.apache.parquet"
 JSON_LINES = "application/jsonl"
 RESIDUE_COLUMNS = replace(MESSAGES, group_column="group")
 _MIN_CHARACTERS = 3
+_Found = Callable[[DatasetVersion, Manifest, Leftovers], Awaitable[None]]
 
 
 class Erasures:
@@ -60,8 +62,10 @@ class Erasures:
         self._ports, self._tools, self._traces, self._lineage = ports, tools, traces, lineage
         self._removals = Removals(ports)
 
-    async def create(self, project: str, erasure_id: str, selector: Selector, salt: str) -> Erasure:
-        """Queues an erasure.
+    async def create(
+        self, project: str, erasure_id: str, selector: Selector, salt: str, *, search_only: bool = False
+    ) -> Erasure:
+        """Queues an erasure, or a search that removes nothing.
 
         Raises:
             InvalidInput: The text would be found everywhere.
@@ -72,7 +76,7 @@ class Erasures:
             raise InvalidInput(f"selector.text {description}", violations=[violation])
         ports, name = self._ports, str(ErasureName(project, erasure_id))
         async with ports.transactions.transaction():
-            stored = await ports.erasures.add(Erasure(name, selector, salt, ports.clock.now()))
+            stored = await ports.erasures.add(Erasure(name, selector, salt, ports.clock.now(), search_only=search_only))
             await ports.work.enqueue(WORK_KIND, name)
             return stored.value
 
@@ -85,7 +89,14 @@ class Erasures:
         project = ErasureName.parse(name).project
         async with lease.transaction():
             work = await self._put((await self._held(name)).started())
-        while await self._pass(name, project, work.selector, lease):
+        if work.search_only:
+            await self._look(name, project, work.selector, lease)
+            return
+
+        async def replace_it(version: DatasetVersion, manifest: Manifest, left: Leftovers) -> None:
+            await self._replace(name, project, version, manifest, left, lease)
+
+        while await self._pass(name, project, work.selector, lease, replace_it):
             await self._remove(name, project, lease)
         # Once more, for a worker that died between a version and its removal.
         await self._remove(name, project, lease)
@@ -93,12 +104,33 @@ class Erasures:
         await self._ask_lineage(name, lease)
         await self._prove(name, project, lease)
 
+    async def _look(self, name: str, project: str, selector: Selector, lease: Claim) -> None:
+        """Looks at every version and writes down where something is; begun anew by a worker that takes over."""
+        found: list[ErasedVersion] = []
+
+        async def note(version: DatasetVersion, manifest: Manifest, left: Leftovers) -> None:
+            del manifest
+            refused, sources = sum(left.erased_refused.values()), [version.sources[i].artifact for i in left.affected]
+            where = (version.name, version.root_sha256, left.erased_rows, refused)
+            found.append(
+                ErasedVersion(*where, successor="", successor_root_sha256="", sources=tuple(sources), files=())
+            )
+
+        await self._pass(name, project, selector, lease, note)
+        async with lease.transaction():
+            await self._put(replace(await self._held(name), versions=tuple(found)))
+        await self._ask_lineage(name, lease)
+        async with lease.complete():
+            await self._put((await self._held(name)).looked(self._ports.clock.now()))
+
     async def give_up(self, name: str, reason: str, message: str) -> None:
         """Records why an erasure cannot be done. Joins the ambient transaction."""
         await self._put((await self._held(name)).started().failed(reason, message, self._ports.clock.now()))
 
-    async def _pass(self, name: str, project: str, selector: Selector, lease: Claim) -> bool:
-        """Looks at every version once, the oldest of a dataset first; returns whether something was found."""
+    async def _pass(self, name: str, project: str, selector: Selector, lease: Claim, do: _Found) -> bool:
+        """Looks at every version once, the oldest of a dataset first, and does something about each in which something
+        is found; returns whether there was one.
+        """
         async with self._ports.transactions.transaction():
             versions = [version async for version in living_versions(self._ports, project)]
         versions.sort(key=lambda version: (version.dataset, version.number))
@@ -109,7 +141,7 @@ class Erasures:
                 work = await self._held(name)
                 await self._put(replace(work, progress=progress, searched=max(work.searched, number + 1)))
             try:
-                found |= await self._search(name, project, version, selector, lease)
+                found |= await self._search(project, version, selector, do)
             except (NotFound, PreconditionFailed):
                 async with self._ports.transactions.transaction():
                     now = (await require(self._ports.versions, "DatasetVersion", version.name)).value
@@ -117,12 +149,12 @@ class Erasures:
                     raise  # Otherwise retention has let go of it while it was read.
         return found
 
-    async def _search(self, name: str, project: str, version: DatasetVersion, selector: Selector, lease: Claim) -> bool:
+    async def _search(self, project: str, version: DatasetVersion, selector: Selector, do: _Found) -> bool:
         manifest = await manifest_of(self._ports, version)
         async with self._tools.without(project, manifest, version.sources, selector) as left:
             crash_point("erasure:after-search")
             if left.found:
-                await self._replace(name, project, version, manifest, left, lease)
+                await do(version, manifest, left)
             return left.found
 
     async def _replace(
@@ -231,10 +263,11 @@ class Erasures:
             return
         async with self._ports.transactions.transaction():
             work = (await require(self._ports.erasures, "Erasure", name)).value
-        models = {m for erased in work.versions for m in await self._lineage.trained_on(erased.version)}
+        saw = sorted({seen for erased in work.versions for seen in await self._lineage.saw(erased.version)})
+        models, releases = (tuple(n for n in saw if kind.matches(n)) for kind in (ModelVersionName, ReleaseName))
         async with lease.transaction():
-            known = tuple(sorted(model for model in models if ModelVersionName.matches(model)))
-            await self._put(replace(await self._held(name), model_versions=known, lineage_known=True))
+            work = await self._held(name)
+            await self._put(replace(work, model_versions=models, releases=releases, lineage_known=True))
 
     async def _prove(self, name: str, project: str, lease: Claim) -> None:
         """Sees that everything is gone, and says so.

@@ -62,8 +62,8 @@ class Leftovers:
 class ModelLineage(Protocol):
     """Knows which models learned from what."""
 
-    async def trained_on(self, dataset_version: str) -> list[str]:
-        """Model versions that learned from a dataset version.
+    async def saw(self, dataset_version: str) -> list[str]:
+        """Model versions that learned from a dataset version, and releases of them, by their names.
 
         Raises:
             Unavailable: The registry cannot be asked now.

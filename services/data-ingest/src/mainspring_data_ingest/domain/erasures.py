@@ -111,6 +111,8 @@ class Erasure:
         unreadable_uploads: Digests of such files that stay, since nothing can be read in them and nothing shows.
         feedback: What feedback forgot; None when it was not asked.
         proof: The proof; None until the end.
+        search_only: Whether it removes nothing.
+        releases: Releases of `model_versions`.
     """
 
     name: str
@@ -131,6 +133,8 @@ class Erasure:
     error_reason: str = ""
     error_message: str = ""
     end_time: datetime | None = None
+    search_only: bool = False
+    releases: tuple[str, ...] = ()
 
     def started(self) -> Erasure:
         """The erasure with a worker; one that another worker left behind goes on where that one was."""
@@ -151,6 +155,12 @@ class Erasure:
         return replace(
             self, state=ErasureState.SUCCEEDED, selector=Selector(), proof=proof, progress=done, end_time=now
         )
+
+    def looked(self, now: datetime) -> Erasure:
+        """The search with what it found, which has forgotten what it looked for."""
+        ERASURE_STATES.check(self.name, self.state, ErasureState.SUCCEEDED)
+        done = Progress(done=self.searched, total=self.searched, unit="versions", phase="searched", remaining_s=0.0)
+        return replace(self, state=ErasureState.SUCCEEDED, selector=Selector(), progress=done, end_time=now)
 
     def failed(self, reason: str, message: str, now: datetime) -> Erasure:
         """The erasure with the reason why it cannot be done."""

@@ -32,7 +32,7 @@ class ErasureServicer(pb_grpc.ErasureServiceServicer):
         selector = request.selector
         wish = Selector(selector.text, tuple(selector.rows.row_ids), selector.source_sha256)
         project = ProjectName.parse(request.parent, "parent").project
-        made = await self._erasures.create(project, new_id(), wish, new_id())
+        made = await self._erasures.create(project, new_id(), wish, new_id(), search_only=request.search_only)
         return pb.CreateErasureResponse(erasure=erasure_to_proto(made))
 
     async def GetErasure(self, request: pb.GetErasureRequest, context: Any) -> pb.GetErasureResponse:
@@ -86,4 +86,6 @@ def erasure_to_proto(work: Erasure) -> erasure_pb2.Erasure:
         proof=artifact_to_proto(work.proof) if work.proof is not None else None,
         create_time=time_to_proto(work.create_time),
         end_time=time_to_proto(work.end_time),
+        search_only=work.search_only,
+        releases=work.releases,
     )

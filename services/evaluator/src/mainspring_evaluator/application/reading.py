@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from mainspring_evaluator.application.ports import Ports, VersionInfo
@@ -12,6 +12,7 @@ from mainspring_evaluator.domain.suites import EvaluationSuite, ItemSource, Spli
 from mainspring_svckit.errors import PreconditionFailed
 
 _ROWS_TOLD = 20
+_ANCESTORS_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,44 @@ class ItemReader:
     async def _check_overlap(
         self, sources: Sequence[ItemSource], items: Sequence[Item], candidate: VersionInfo
     ) -> None:
-        """Looks for the items' questions in what the candidate learned from.
+        """Looks for the items' questions in what the candidate, and all that it was made from, learned from.
 
-        Splits of one version never share a question, so its own test split needs no look.
+        Splits of one version never share a question, so a version's own test split needs no look.
         """
-        for learned in dict.fromkeys((candidate.dataset_version, *candidate.also_learned)):
+        asked = {question_digest(item.question) for item in items if item.safety is None}
+        learned: dict[str, str] = {}
+        for ancestor in await self._ancestors(candidate):
+            for dataset in (ancestor.dataset_version, *ancestor.also_learned):
+                learned.setdefault(dataset, ancestor.name)
+        for dataset, by in learned.items():
             foreign = any(
-                source.safety_set is None and (source.dataset_version, source.split) != (learned, Split.TEST)
+                source.safety_set is None and (source.dataset_version, source.split) != (dataset, Split.TEST)
                 for source in sources
             )
-            if learned and foreign:
-                await self._check_overlap_with(learned, items, candidate)
+            found, overlap = await self._overlap(asked, dataset) if dataset and foreign else ((), 0)
+            if overlap:
+                who = candidate.name if by == candidate.name else f"{by}, which {candidate.name} was made from,"
+                more = f" and {overlap - len(found)} more" if overlap > len(found) else ""
+                message = (
+                    f"{who} learned from {overlap} rows of {dataset} that ask what the suite asks:"
+                    f" {', '.join(found)}{more}; train without them, or set allow_training_overlap"
+                )
+                raise PreconditionFailed("SUITE_OVERLAPS_TRAINING", message, {"rows": str(overlap)})
 
-    async def _check_overlap_with(self, learned: str, items: Sequence[Item], candidate: VersionInfo) -> None:
-        asked = {question_digest(item.question) for item in items if item.safety is None}
+    async def _ancestors(self, candidate: VersionInfo) -> list[VersionInfo]:
+        """The candidate, and what it was made from, nearest first: what it went on from or was compressed from, and its
+        foundation model.
+        """
+        found, waiting = {candidate.name: candidate}, [candidate.parent, candidate.base]
+        while waiting and len(found) < _ANCESTORS_MAX:
+            name = waiting.pop(0)
+            if name and name not in found:
+                found[name] = await self._ports.catalogue.version(name)
+                waiting += [found[name].parent, found[name].base]
+        return list(found.values())
+
+    async def _overlap(self, asked: Set[str], learned: str) -> tuple[Sequence[str], int]:
+        """Where the first rows stand that ask what the suite asks, and how many there are."""
         found: list[str] = []
         overlap = 0
         for part in (Split.TRAIN, Split.VALIDATION):
@@ -114,13 +139,7 @@ class ItemReader:
                         overlap += 1
                         if len(found) < _ROWS_TOLD:
                             found.append(f"{part.value} {row.place}")
-        if found:
-            more = f" and {overlap - len(found)} more" if overlap > len(found) else ""
-            message = (
-                f"{candidate.name} learned from {overlap} rows of {learned} that ask what the suite asks:"
-                f" {', '.join(found)}{more}; train without them, or set allow_training_overlap"
-            )
-            raise PreconditionFailed("SUITE_OVERLAPS_TRAINING", message, {"rows": str(overlap)})
+        return found, overlap
 
 
 def _of_task(source: ItemSource, item: Item) -> Item:

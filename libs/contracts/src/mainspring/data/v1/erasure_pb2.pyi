@@ -160,7 +160,8 @@ Global___ErasedQueue: _TypeAlias = ErasedQueue  # noqa: Y015
 @_typing.final
 class Erasure(_message.Message):
     """Erasure finds and removes rows in every version of a project, publishes successors without them, removes the bytes from the store, and says
-    which model versions had learned from them. It also removes items of annotation queues, and files that were uploaded or fetched and that no
+    which model versions had learned from them; or only looks into versions, and says where they are and who
+    learned from them. An erasure also removes items of annotation queues, and files that were uploaded or fetched and that no
     version is made of; and for texts it has feedback forget answers and judgements that hold them. Weights are not reached.
     """
 
@@ -214,6 +215,8 @@ class Erasure(_message.Message):
     FEEDBACK_KNOWN_FIELD_NUMBER: _builtins.int
     ERASED_ANSWERS_FIELD_NUMBER: _builtins.int
     ERASED_FEEDBACK_ITEMS_FIELD_NUMBER: _builtins.int
+    SEARCH_ONLY_FIELD_NUMBER: _builtins.int
+    RELEASES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/erasures/{erasure}`."""
     state: Global___Erasure.State.ValueType
@@ -232,6 +235,8 @@ class Erasure(_message.Message):
     """Output only. Answers whose content feedback forgot."""
     erased_feedback_items: _builtins.int
     """Output only. Judgements whose correction or comment feedback forgot."""
+    search_only: _builtins.bool
+    """Output only. Whether it only looks: `versions` says where what is looked for is, nothing is removed, and there is no proof."""
     @_builtins.property
     def progress(self) -> _progress_pb2.Progress:
         """Output only. How far it is."""
@@ -268,6 +273,10 @@ class Erasure(_message.Message):
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErasedQueue]:
         """Output only. What was done, annotation queue by queue."""
 
+    @_builtins.property
+    def releases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Releases of these model versions, also such as were taken back. Format: `projects/{project}/models/{model}/releases/{release}`."""
+
     def __init__(
         self,
         *,
@@ -288,10 +297,12 @@ class Erasure(_message.Message):
         feedback_known: _builtins.bool = ...,
         erased_answers: _builtins.int = ...,
         erased_feedback_items: _builtins.int = ...,
+        search_only: _builtins.bool = ...,
+        releases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "erased_answers", b"erased_answers", "erased_feedback_items", b"erased_feedback_items", "erased_uploads", b"erased_uploads", "error", b"error", "feedback_known", b"feedback_known", "lineage_known", b"lineage_known", "model_versions", b"model_versions", "name", b"name", "progress", b"progress", "proof", b"proof", "queues", b"queues", "searched_versions", b"searched_versions", "state", b"state", "unreadable_uploads", b"unreadable_uploads", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "erased_answers", b"erased_answers", "erased_feedback_items", b"erased_feedback_items", "erased_uploads", b"erased_uploads", "error", b"error", "feedback_known", b"feedback_known", "lineage_known", b"lineage_known", "model_versions", b"model_versions", "name", b"name", "progress", b"progress", "proof", b"proof", "queues", b"queues", "releases", b"releases", "search_only", b"search_only", "searched_versions", b"searched_versions", "state", b"state", "unreadable_uploads", b"unreadable_uploads", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

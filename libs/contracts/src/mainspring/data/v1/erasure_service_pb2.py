@@ -28,7 +28,7 @@ from mainspring.common.v1 import access_pb2 as mainspring_dot_common_dot_v1_dot_
 from mainspring.data.v1 import erasure_pb2 as mainspring_dot_data_dot_v1_dot_erasure__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(mainspring/data/v1/erasure_service.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a mainspring/data/v1/erasure.proto\"\xab\x01\n\x14\x43reateErasureRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x41\n\x08selector\x18\x02 \x01(\x0b\x32#.mainspring.data.v1.ErasureSelectorB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"E\n\x15\x43reateErasureResponse\x12,\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Erasure\"M\n\x11GetErasureRequest\x12\x38\n\x04name\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/erasures/[^/]+$\"B\n\x12GetErasureResponse\x12,\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Erasure\"\x84\x01\n\x13ListErasuresRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"^\n\x14ListErasuresResponse\x12-\n\x08\x65rasures\x18\x01 \x03(\x0b\x32\x1b.mainspring.data.v1.Erasure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x13WatchErasureRequest\x12\x38\n\x04name\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/erasures/[^/]+$\"D\n\x14WatchErasureResponse\x12,\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Erasure2\xb3\x03\n\x0e\x45rasureService\x12j\n\rCreateErasure\x12(.mainspring.data.v1.CreateErasureRequest\x1a).mainspring.data.v1.CreateErasureResponse\"\x04\x88\xb5\x18\x05\x12\x61\n\nGetErasure\x12%.mainspring.data.v1.GetErasureRequest\x1a&.mainspring.data.v1.GetErasureResponse\"\x04\x88\xb5\x18\x01\x12g\n\x0cListErasures\x12\'.mainspring.data.v1.ListErasuresRequest\x1a(.mainspring.data.v1.ListErasuresResponse\"\x04\x88\xb5\x18\x01\x12i\n\x0cWatchErasure\x12\'.mainspring.data.v1.WatchErasureRequest\x1a(.mainspring.data.v1.WatchErasureResponse\"\x04\x88\xb5\x18\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(mainspring/data/v1/erasure_service.proto\x12\x12mainspring.data.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!mainspring/common/v1/access.proto\x1a mainspring/data/v1/erasure.proto\"\xc6\x01\n\x14\x43reateErasureRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x41\n\x08selector\x18\x02 \x01(\x0b\x32#.mainspring.data.v1.ErasureSelectorB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x19\n\x0bsearch_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"E\n\x15\x43reateErasureResponse\x12,\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Erasure\"M\n\x11GetErasureRequest\x12\x38\n\x04name\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/erasures/[^/]+$\"B\n\x12GetErasureResponse\x12,\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Erasure\"\x84\x01\n\x13ListErasuresRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^projects/[^/]+$\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"^\n\x14ListErasuresResponse\x12-\n\x08\x65rasures\x18\x01 \x03(\x0b\x32\x1b.mainspring.data.v1.Erasure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x13WatchErasureRequest\x12\x38\n\x04name\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xbaH#r!2\x1f^projects/[^/]+/erasures/[^/]+$\"D\n\x14WatchErasureResponse\x12,\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x1b.mainspring.data.v1.Erasure2\xb3\x03\n\x0e\x45rasureService\x12j\n\rCreateErasure\x12(.mainspring.data.v1.CreateErasureRequest\x1a).mainspring.data.v1.CreateErasureResponse\"\x04\x88\xb5\x18\x05\x12\x61\n\nGetErasure\x12%.mainspring.data.v1.GetErasureRequest\x1a&.mainspring.data.v1.GetErasureResponse\"\x04\x88\xb5\x18\x01\x12g\n\x0cListErasures\x12\'.mainspring.data.v1.ListErasuresRequest\x1a(.mainspring.data.v1.ListErasuresResponse\"\x04\x88\xb5\x18\x01\x12i\n\x0cWatchErasure\x12\'.mainspring.data.v1.WatchErasureRequest\x1a(.mainspring.data.v1.WatchErasureResponse\"\x04\x88\xb5\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEERASUREREQUEST'].fields_by_name['selector']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_CREATEERASUREREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEERASUREREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CREATEERASUREREQUEST'].fields_by_name['search_only']._loaded_options = None
+  _globals['_CREATEERASUREREQUEST'].fields_by_name['search_only']._serialized_options = b'\342A\001\001'
   _globals['_GETERASUREREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETERASUREREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H#r!2\037^projects/[^/]+/erasures/[^/]+$'
   _globals['_LISTERASURESREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -60,21 +62,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERASURESERVICE'].methods_by_name['WatchErasure']._loaded_options = None
   _globals['_ERASURESERVICE'].methods_by_name['WatchErasure']._serialized_options = b'\210\265\030\001'
   _globals['_CREATEERASUREREQUEST']._serialized_start=196
-  _globals['_CREATEERASUREREQUEST']._serialized_end=367
-  _globals['_CREATEERASURERESPONSE']._serialized_start=369
-  _globals['_CREATEERASURERESPONSE']._serialized_end=438
-  _globals['_GETERASUREREQUEST']._serialized_start=440
-  _globals['_GETERASUREREQUEST']._serialized_end=517
-  _globals['_GETERASURERESPONSE']._serialized_start=519
-  _globals['_GETERASURERESPONSE']._serialized_end=585
-  _globals['_LISTERASURESREQUEST']._serialized_start=588
-  _globals['_LISTERASURESREQUEST']._serialized_end=720
-  _globals['_LISTERASURESRESPONSE']._serialized_start=722
-  _globals['_LISTERASURESRESPONSE']._serialized_end=816
-  _globals['_WATCHERASUREREQUEST']._serialized_start=818
-  _globals['_WATCHERASUREREQUEST']._serialized_end=897
-  _globals['_WATCHERASURERESPONSE']._serialized_start=899
-  _globals['_WATCHERASURERESPONSE']._serialized_end=967
-  _globals['_ERASURESERVICE']._serialized_start=970
-  _globals['_ERASURESERVICE']._serialized_end=1405
+  _globals['_CREATEERASUREREQUEST']._serialized_end=394
+  _globals['_CREATEERASURERESPONSE']._serialized_start=396
+  _globals['_CREATEERASURERESPONSE']._serialized_end=465
+  _globals['_GETERASUREREQUEST']._serialized_start=467
+  _globals['_GETERASUREREQUEST']._serialized_end=544
+  _globals['_GETERASURERESPONSE']._serialized_start=546
+  _globals['_GETERASURERESPONSE']._serialized_end=612
+  _globals['_LISTERASURESREQUEST']._serialized_start=615
+  _globals['_LISTERASURESREQUEST']._serialized_end=747
+  _globals['_LISTERASURESRESPONSE']._serialized_start=749
+  _globals['_LISTERASURESRESPONSE']._serialized_end=843
+  _globals['_WATCHERASUREREQUEST']._serialized_start=845
+  _globals['_WATCHERASUREREQUEST']._serialized_end=924
+  _globals['_WATCHERASURERESPONSE']._serialized_start=926
+  _globals['_WATCHERASURERESPONSE']._serialized_end=994
+  _globals['_ERASURESERVICE']._serialized_start=997
+  _globals['_ERASURESERVICE']._serialized_end=1432
 # @@protoc_insertion_point(module_scope)

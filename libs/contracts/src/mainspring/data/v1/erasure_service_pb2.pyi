@@ -28,10 +28,13 @@ class CreateErasureRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     SELECTOR_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEARCH_ONLY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. Format: `projects/{project}`."""
     request_id: _builtins.str
     """Optional. UUID that makes a repeat within 24 h return the first answer."""
+    search_only: _builtins.bool
+    """Optional. Looks and removes nothing: from a person, rows or a document to every dataset version, model version and release that saw them."""
     @_builtins.property
     def selector(self) -> _erasure_pb2.ErasureSelector:
         """Required. What is erased."""
@@ -42,10 +45,11 @@ class CreateErasureRequest(_message.Message):
         parent: _builtins.str = ...,
         selector: _erasure_pb2.ErasureSelector | None = ...,
         request_id: _builtins.str = ...,
+        search_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "search_only", b"search_only", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
