@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mainspring_data_ingest.adapters import vectors
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_rows import canonical
@@ -150,6 +151,28 @@ async def test_texts_that_are_too_long_for_the_model_are_cut(tmp_path: Path) -> 
     found = np.fromfile(vectors_of(texts), "<f4").reshape(-1, 2)
     assert found[:3].tolist() == [[225, 1], [1, 1], [1, 1]]
     assert len(found) == 103
+
+
+async def test_a_model_that_is_being_loaded_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "_LOOK_AGAIN_S", 0)
+    texts, embedder, asked = tmp_path / "texts.jsonl", Embedder(10), 0
+    texts.write_text('"a"\n')
+
+    class Slow(Embedder):
+        async def embed(self, project: str, model: str, texts: list[str]) -> tuple[list[list[float]], str]:
+            nonlocal asked
+            asked += 1
+            if asked < 4:
+                raise Unavailable("MODEL_LOADING", "it is being loaded")
+            return await embedder.embed(project, model, texts)
+
+    await embed_file(Slow(10), "p", MODEL, texts)
+    assert np.fromfile(vectors_of(texts), "<f4").tolist() == [1, 1]
+    monkeypatch.setattr(vectors, "LOADING_S", 0)
+    asked = 0
+    with pytest.raises(Unavailable) as caught:
+        await embed_file(Slow(10), "p", MODEL, texts)
+    assert caught.value.reason == "EMBEDDER_UNREACHABLE"
 
 
 @pytest.mark.parametrize(

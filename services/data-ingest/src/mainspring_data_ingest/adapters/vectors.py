@@ -4,7 +4,9 @@ call the embedder. What was made once lies beside the texts, also for a run that
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from array import array
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
@@ -15,6 +17,9 @@ from mainspring_data_ingest.application.measurements import Embeddings
 from mainspring_svckit.errors import InvalidInput, MainspringError, PreconditionFailed, Unavailable
 
 TEXTS_PER_CALL = 64
+LOADING, LOADING_S = "MODEL_LOADING", 120.0
+"""Reason with which the embedder says that it loads a model now, and how long that is waited for."""
+_LOOK_AGAIN_S = 0.5
 _SHORTEST = 100
 """Characters below which a text is not cut further for a model with a short context."""
 
@@ -63,16 +68,21 @@ async def _embedded(embeddings: Embeddings, project: str, model: str, texts: Pat
 
 
 async def embed_texts(embeddings: Embeddings, project: str, model: str, texts: list[str]) -> list[list[float]]:
-    """Vectors of texts; they are cut in half while the model's context is too short for them.
+    """Vectors of texts; they are cut in half while the model's context is too short for them. A model that nobody used
+    yet is waited for.
 
     Raises:
         Unavailable: EMBEDDER_UNREACHABLE.
         PreconditionFailed: EMBEDDING_REFUSED.
     """
+    until = time.monotonic() + LOADING_S
     while True:
         try:
             return (await embeddings.embed(project, model, texts))[0]
         except Unavailable as err:
+            if err.reason == LOADING and time.monotonic() < until:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                continue
             message = f"the embedder cannot be asked for vectors of {model} ({err.message}); see that it runs"
             raise Unavailable("EMBEDDER_UNREACHABLE", message) from err
         except InvalidInput as err:
