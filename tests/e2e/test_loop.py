@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 from openai import AsyncOpenAI
-from tests.support import loop
+from tests.support import loop, pages
 from tests.support.stack import Stack
 
 from mainspring.common.v1 import chat_pb2
@@ -145,6 +145,14 @@ async def test_the_loop_turns_twice_and_answers_through_both_doors(
     cycle = await client.registry.cycle(f"projects/{project}/cycles/{first.ingestion.cycle}")
     types = [step.event_type.split(".")[1] for step in cycle.steps]
     assert types.index("data") < types.index("training") < types.index("evaluation") < types.index("registry", 3)
+
+    # The same judgements as a dataset of somebody's own choice.
+    collect = f"datasets import --dataset judged --from-feedback {loop.NAME} --release 1 --project {project} --json"
+    shown = await pages.run(stack, "bash", "-ec", f".venv/bin/mainspring {collect}", within_s=120)
+    version = json.loads(shown)["name"]
+    judged_rows = [row async for row in client.dataset_versions.rows(version)]
+    assert {row.messages[-1].content for row in judged_rows} == {loop.ANSWER}
+    assert len(judged_rows) == CORRECTIONS
 
 
 async def test_an_answer_cites_the_documents_it_was_given(stack: Stack, client: Mainspring, tmp_path: Path) -> None:
