@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mainspring.training.v1 import study_service_pb2_grpc
 from mainspring.training.v1 import training_service_pb2_grpc as pb_grpc
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
@@ -22,14 +24,15 @@ from mainspring_trainer.adapters.child import ChildProcesses, Limits
 from mainspring_trainer.adapters.cluster import Cluster
 from mainspring_trainer.adapters.files import CachedFiles
 from mainspring_trainer.adapters.mlflow import MlflowTracker
+from mainspring_trainer.adapters.offline_trackers import OfflineTracker
 from mainspring_trainer.adapters.optuna_search import OptunaSearch
 from mainspring_trainer.adapters.wishes import StoredWishes
 from mainspring_trainer.application.inputs import Compute
-from mainspring_trainer.application.mirroring import Mirroring
+from mainspring_trainer.application.mirroring import Exporting, Mirroring
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.application.recipes import Recipes
-from mainspring_trainer.application.runs import MIRROR_KIND, STUDY_KIND, TIDY_KIND, WISHES, WORK_KIND, Runs
+from mainspring_trainer.application.runs import MIRROR_KIND, STUDY_KIND, TIDY_KIND, WISHES, WORK_KIND, Runs, export_kind
 from mainspring_trainer.application.studies import Studies
 from mainspring_trainer.application.training import Training
 from mainspring_trainer.domain.tracking import Rates
@@ -81,6 +84,7 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
     if settings.mlflow_url:
         tracker = MlflowTracker(settings.mlflow_url, settings.mlflow_token.get_secret_value())
         _mirror(process, database, listener, Mirroring(ports, tracker))
+    _export(process, settings, database, listener, ports)
     events.consume("trainer-datasets", Reactions(runs).on_dataset_version_published)
     servicer = TrainingServicer(ports, Recipes(ports), runs, listener)
     server = process.grpc_server(database)
@@ -160,6 +164,26 @@ def _mirror(process: Process, database: Database, listener: Listener, mirroring:
     process.intake(worker.run(), "mirror")
 
 
+def _export(process: Process, settings: TrainerSettings, database: Database, listener: Listener, ports: Ports) -> None:
+    """Gives runs that have ended to trackers that take whole runs; each by itself, so that none holds up another."""
+    for tracker, folder in _export_folders(settings).items():
+        exporting = Exporting(ports, OfflineTracker(tracker, folder, settings.tracker_python))
+
+        async def advance(lease: Lease, exporting: Exporting = exporting) -> None:
+            await exporting.advance(lease.item.key, lease)
+
+        async def give_up(lease: Lease, error: Exception, tracker: str = tracker) -> None:
+            log.warning("run_not_mirrored", run=lease.item.key, tracker=tracker, error=str(error))
+
+        worker = Worker(database, listener, export_kind(tracker), advance, on_exhausted=give_up, max_attempts=5)
+        process.intake(worker.run(), f"{tracker} experiments")
+
+
+def _export_folders(settings: TrainerSettings) -> dict[str, Path]:
+    folders = {"comet": settings.comet_folder, "wandb": settings.wandb_folder}
+    return {tracker: folder for tracker, folder in folders.items() if folder is not None}
+
+
 def _policy(settings: TrainerSettings) -> Policy:
     return Policy(
         kept_checkpoints=settings.kept_checkpoints,
@@ -172,7 +196,7 @@ def _policy(settings: TrainerSettings) -> Policy:
             per_kwh=settings.cost_per_kwh,
             currency=settings.currency,
         ),
-        mirrored=bool(settings.mlflow_url),
+        mirrors=((MIRROR_KIND,) if settings.mlflow_url else ()) + tuple(map(export_kind, _export_folders(settings))),
     )
 
 

@@ -69,6 +69,9 @@ class TrainerSettings(ServiceSettings):
         "", pattern="^(|https?://.+)$", description="MLflow server that runs are mirrored to; empty for none."
     )
     mlflow_token: SecretStr = Field(SecretStr(""), description="Bearer token for it.")
+    comet_folder: Path | None = Field(None, description="Folder for runs as offline experiments of Comet; none: none.")
+    wandb_folder: Path | None = Field(None, description="Folder for runs as offline runs of W&B; none: none are made.")
+    tracker_python: str = Field(sys.executable, description="Interpreter that has comet_ml and wandb.")
 
     @model_validator(mode="after")
     def _knows_its_cluster(self) -> Self:

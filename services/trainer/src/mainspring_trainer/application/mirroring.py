@@ -11,11 +11,42 @@ from dataclasses import replace
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
-from mainspring_trainer.application.ports import Mirrored, Ports, Tracker
+from mainspring_trainer.application.ports import Exporter, Mirrored, Ports, Tracker
 from mainspring_trainer.domain.runs import RUN_STATES, TrainingMetric, metric_key
 
 BATCH = 300
 """Metrics in one message to a tracker."""
+
+
+async def metrics_after(ports: Ports, name: str, step: int) -> list[TrainingMetric]:
+    """The next metrics of a run after a step, at most a batch; none at the end."""
+    async with ports.transactions.transaction():
+        listed = await ports.metrics.list(name, Page(BATCH, metric_key(step)))
+    return [item.value for item in listed.items]
+
+
+class Exporting:
+    """Gives a run to a tracker that takes whole runs, when it has ended."""
+
+    def __init__(self, ports: Ports, exporter: Exporter) -> None:
+        self._ports, self._exporter = ports, exporter
+
+    async def advance(self, name: str, lease: Claim) -> None:
+        """Gives the run, if it has ended.
+
+        Raises:
+            Unavailable: The tracker cannot take it now; another try may help.
+        """
+        ports = self._ports
+        async with ports.transactions.transaction():
+            run = (await require(ports.runs, "TrainingRun", name)).value
+        if RUN_STATES.ended(run.state):
+            metrics: list[TrainingMetric] = []
+            while some := await metrics_after(ports, name, metrics[-1].step if metrics else -1):
+                metrics += some
+            await self._exporter.write(run, metrics)
+        async with lease.complete():
+            pass
 
 
 class Mirroring:
@@ -47,9 +78,7 @@ class Mirroring:
             await ports.mirrored.put(mirrored)
 
     async def _metrics_after(self, name: str, step: int) -> list[TrainingMetric]:
-        async with self._ports.transactions.transaction():
-            listed = await self._ports.metrics.list(name, Page(BATCH, metric_key(step)))
-        return [item.value for item in listed.items]
+        return await metrics_after(self._ports, name, step)
 
     async def _kept(self, mirrored: Mirrored, lease: Claim) -> Mirrored:
         async with lease.transaction():

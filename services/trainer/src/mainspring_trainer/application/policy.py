@@ -17,11 +17,11 @@ class Policy:
         checkpoint_retention_s: How long they are kept after that.
         open_runs_per_project: Runs of a project that may wait or be worked on; more cannot be asked for by hand.
         rates: What computing takes and costs.
-        mirrored: Whether runs are shown in an experiment tracker, too.
+        mirrors: Kinds of work that show runs in experiment trackers, too.
     """
 
     kept_checkpoints: int = KEPT_CHECKPOINTS
     checkpoint_retention_s: float = 0.0
     open_runs_per_project: int = 1000
     rates: Rates = field(default_factory=Rates)
-    mirrored: bool = False
+    mirrors: tuple[str, ...] = ()

@@ -181,6 +181,19 @@ class Mirrored:
     ended: bool = False
 
 
+class Exporter(Protocol):
+    """An experiment tracker that is given whole runs."""
+
+    async def write(self, run: TrainingRun, metrics: Sequence[TrainingMetric]) -> None:
+        """Keeps a run that has ended, with all its metrics; one that it has already stays as it is.
+
+        Raises:
+            Unavailable: It cannot be done now.
+            MainspringError: It cannot be done.
+        """
+        ...
+
+
 class Tracker(Protocol):
     """An experiment tracker."""
 

@@ -21,6 +21,11 @@ WISHES = "training-wish"
 """Channel that wakes the trainer of a run when somebody wants something of it."""
 
 
+def export_kind(tracker: str) -> str:
+    """The kind of work that gives runs to a tracker."""
+    return f"training-export-{tracker}"
+
+
 class Runs:
     """Use cases of training runs."""
 
@@ -189,5 +194,5 @@ class Runs:
         await ports.notifier.notify(WATCH, run.name)
         if run.study:
             await ports.work.enqueue(STUDY_KIND, run.study, coalesce=True)
-        if self._policy.mirrored:
-            await ports.work.enqueue(MIRROR_KIND, run.name, coalesce=True)
+        for kind in self._policy.mirrors:
+            await ports.work.enqueue(kind, run.name, coalesce=True)

@@ -19,7 +19,7 @@ from mainspring_trainer.application.grouping import grouped
 from mainspring_trainer.application.inputs import Compute
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Child, Ports, Told
-from mainspring_trainer.application.runs import MIRROR_KIND, STUDY_KIND, TIDY_KIND, WATCH
+from mainspring_trainer.application.runs import STUDY_KIND, TIDY_KIND, WATCH
 from mainspring_trainer.domain.results import media_types
 from mainspring_trainer.domain.runs import (
     RUN_STATES,
@@ -235,8 +235,8 @@ class Training:
             await self._ports.notifier.notify(WATCH, name)
 
     async def _mirror(self, run: TrainingRun) -> None:
-        if self._policy.mirrored:
-            await self._ports.work.enqueue(MIRROR_KIND, run.name, coalesce=True)
+        for kind in self._policy.mirrors:
+            await self._ports.work.enqueue(kind, run.name, coalesce=True)
 
     async def _save(self, run: TrainingRun, lease: Claim) -> TrainingRun:
         async with lease.transaction():
