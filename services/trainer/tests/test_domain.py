@@ -99,6 +99,11 @@ def test_an_adapter_is_no_version_of_its_own_base() -> None:
         ({"method": Method.DISTILLATION}, "TEACHER_MISSING"),
         ({"method": Method.GRPO}, "REWARD_MISSING"),
         ({"method": Method.RLOO, "online": replace(RULED, reward_model_version=JUDGE)}, "REWARD_MISSING"),
+        ({"method": Method.RLOO, "online": replace(RULED, judge_model_version=JUDGE)}, "REWARD_MISSING"),
+        (
+            {"method": Method.GRPO, "online": OnlineConfig(judge_model_version=JUDGE.replace("/p/", "/q/"))},
+            "PROJECT_DIFFERS",
+        ),
         (
             {"method": Method.GRPO, "online": OnlineConfig(reward_model_version=JUDGE.replace("/p/", "/q/"))},
             "PROJECT_DIFFERS",
@@ -112,6 +117,11 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused(changes: dict[str, Any], rea
 
 
 def test_a_recipe_names_the_model_that_helps_its_method() -> None:
+    judged = replace(RECIPE, method=Method.GRPO, online=OnlineConfig(judge_model_version=JUDGE))
+    judged.check()
+    assert judged.helper_model_version == JUDGE
+    assert judged.settings()["online"]["judge_rubric"].startswith("Mark how well")
+    assert "judge_model_version" not in judged.settings()["online"]
     taught = DistillationConfig(teacher_model_version=JUDGE)
     recipe = replace(RECIPE, method=Method.DISTILLATION, distillation=taught, online=RULED)
     recipe.check()

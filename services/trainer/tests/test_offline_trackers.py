@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import struct
 import sys
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb.proto import wandb_internal_pb2
 
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_testkit.fakes import FakeLease
@@ -58,8 +58,9 @@ async def test_a_run_is_given_to_a_tracker_when_it_has_ended_with_all_its_metric
     assert (kept.state, told) == (RunState.SUCCEEDED, steps)
 
 
-def wandb_records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
+def wandb_records(path: Path) -> Iterator[Any]:
     """The records of a W&B file: a header of 7 bytes, then LevelDB's log format in blocks of 32 KiB."""
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")  # Its types are made at run time.
     data, at, whole = path.read_bytes(), 7, b""
     while at + 7 <= len(data):
         if (left := 32768 - at % 32768) < 7:
@@ -69,7 +70,7 @@ def wandb_records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
         whole += data[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):
-            yield wandb_internal_pb2.Record.FromString(whole)
+            yield messages.Record.FromString(whole)
             whole = b""
 
 

@@ -10,6 +10,7 @@ from support import LORA, OPTIMIZATION, Job, Outcome, make_job, rows, shard
 from test_preferences import pairs
 
 from mainspring_training_worker.methods.helpers import RewardModel
+from mainspring_training_worker.methods.judging import Judge, judged_text
 from mainspring_training_worker.methods.online import RULES
 from mainspring_training_worker.spec import Helper, Refused
 
@@ -104,6 +105,66 @@ def test_a_judge_ranks_answers_that_it_has_not_seen_and_gives_rewards(
     told = [metric["measures"]["validation_reward"] for metric in run.of("metric") if metric["validation_loss"]]
     assert result["initial_validation_loss"] == pytest.approx(-told[0])
     assert min(better) - 10 < told[0] < max(better) + 10
+
+
+RUBRIC = "Fits?"
+
+
+def marked(count: int, start: int) -> list[dict[str, Any]]:
+    """Conversations as a judge sees them, and the mark that it should give: 5 for the row's answer, 1 for another."""
+    made: list[dict[str, Any]] = []
+    for number, row in enumerate(pairs(count, start), start):
+        question, right = row["messages"][:1], row["messages"][1]["content"]
+        answer, mark = (right, "5") if number % 2 else (row["rejected"], "1")
+        told = [{"role": "user", "content": judged_text(RUBRIC, (question, answer, right))}]
+        made.append({"row_id": row["row_id"], "messages": [*told, {"role": "assistant", "content": mark}]})
+    return made
+
+
+@pytest.fixture(scope="module")
+def marker(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Helper:
+    """A model that has learned to give marks."""
+    job = make_job(tmp_path_factory.mktemp("marker"), tiny_model)
+    job.spec["train"] = [shard(job.folder / "marked.parquet", marked(96, 0))]
+    job.spec["validation"] = [shard(job.folder / "held-out.parquet", marked(24, 1002))]
+    steps = {**STEPS, "learning_rate": 3e-3, "epochs": 10.0, "validate_every_steps": 30, "max_sequence_tokens": 512}
+    made = job.run_here(adaptation="FULL", optimization=steps)
+    assert made.status == 0, made.told[-1]
+    return Helper(made.output / "hf", None)
+
+
+def test_a_judge_marks_answers_that_it_has_not_seen(marker: Helper) -> None:
+    judge, unseen = Judge(marker, RUBRIC), pairs(24, 2001)
+    right = [row["messages"][1]["content"] for row in unseen]
+    better = judge.score([(row["messages"][:1], own, own) for row, own in zip(unseen, right, strict=True)])
+    worse = judge.score([(r["messages"][:1], r["rejected"], own) for r, own in zip(unseen, right, strict=True)])
+    assert sum(good > bad for good, bad in zip(better, worse, strict=True)) > 18
+    assert all(0 <= mark <= 1 for mark in (*better, *worse))
+    assert judge.measures()["judge_nonsense"] < 0.1
+    assert judge.measures() == {}
+
+
+def test_a_judge_gives_rewards_and_a_resumed_run_is_given_the_same(job: Job, fluent: Path, marker: Helper) -> None:
+    changes: dict[str, Any] = {**earning(fluent), "method": "GRPO"}
+    changes["optimization"] |= {"max_steps": 4, "validate_every_steps": 2}
+    changes["helper"] = {"base_model": str(marker.base_model), "adapter": None}
+    changes["online"] = {**job.spec["online"], "judge_rubric": RUBRIC}
+    whole = job.run_here(**changes)
+    assert whole.status == 0, whole.told[-1]
+    told = [metric["measures"] for metric in whole.of("metric") if metric["validation_loss"] is not None]
+    assert all(0 <= measures["validation_reward"] <= 1 for measures in told)
+    assert all("validation_judge_nonsense" in measures for measures in told)
+    again = job.run_here(**changes, resume_from=whole.output / "checkpoint-00000002.safetensors")
+    assert again.adapter_sha256 == whole.adapter_sha256
+
+
+def test_b9_a_judge_that_talks_nonsense_ends_the_run(job: Job, fluent: Path, tiny_model: Path) -> None:
+    helper = {"base_model": str(tiny_model), "adapter": None}
+    online = {**job.spec["online"], "judge_rubric": RUBRIC}
+    run = job.run_here(**earning(fluent), method="GRPO", helper=helper, online=online)
+    (failed,) = run.of("failed")
+    assert failed["reason"] == "JUDGE_UNUSABLE"
+    assert "had no mark" in failed["message"]
 
 
 def test_rules_reward_what_they_say() -> None:

@@ -95,6 +95,10 @@ class PreferenceConfig:
     undesirable_weight: float = 1.0
 
 
+PLAIN_RUBRIC = "Mark how well the answer answers the question: 5 is right, complete and clear, 1 is wrong or beside it."
+"""What a judge looks at unless the recipe says something else."""
+
+
 class Rule(StrEnum):
     """What gives rewards without a model."""
 
@@ -115,6 +119,13 @@ class OnlineConfig:
     beta: float = 0.0
     reward_model_version: str = ""
     rule: Rule = Rule.UNSPECIFIED
+    judge_model_version: str = ""
+    judge_rubric: str = ""
+
+    @property
+    def sources(self) -> int:
+        """How many things give the rewards; exactly one may."""
+        return sum(map(bool, (self.reward_model_version, self.rule, self.judge_model_version)))
 
 
 class TeacherSource(StrEnum):
@@ -190,6 +201,7 @@ class TuningRecipe:
         """What the process of a run is told of the recipe; models that help are given to it as files."""
         online, distillation = asdict(self.online), asdict(self.distillation)
         del online["reward_model_version"], distillation["teacher_model_version"]
+        online["judge_rubric"] = (self.online.judge_rubric or PLAIN_RUBRIC) if online.pop("judge_model_version") else ""
         return {
             "method": self.method.value,
             "adaptation": self.adaptation.value,
@@ -208,7 +220,8 @@ class TuningRecipe:
         """The model that teaches or gives rewards, or empty."""
         if self.method is Method.DISTILLATION:
             return self.distillation.teacher_model_version
-        return self.online.reward_model_version if self.method.learns_rewards else ""
+        online = self.online
+        return (online.reward_model_version or online.judge_model_version) if self.method.learns_rewards else ""
 
     def check(self) -> None:
         """Raises `InvalidInput` unless all that the recipe names is well-named and of its own project, and fits."""
@@ -216,7 +229,8 @@ class TuningRecipe:
         versions = {"base_model_version": self.base_model_version}
         if self.helper_model_version:
             field = "distillation.teacher_model_version"
-            field = field if self.method is Method.DISTILLATION else "online.reward_model_version"
+            if self.method is not Method.DISTILLATION:
+                field = f"online.{'reward' if self.online.reward_model_version else 'judge'}_model_version"
             versions[field] = self.helper_model_version
         named = {
             "tuning_recipe.dataset": DatasetName.parse(self.dataset, "tuning_recipe.dataset").project,
@@ -244,8 +258,9 @@ class TuningRecipe:
             raise _unfit("start_from", "must be BASE when all weights are learned", "ADAPTATION_UNSUPPORTED")
         if self.method is Method.DISTILLATION and not self.helper_model_version:
             raise _unfit("distillation.teacher_model_version", f"is required for {named}", "TEACHER_MISSING")
-        if self.method.learns_rewards and bool(self.online.reward_model_version) == bool(self.online.rule):
-            raise _unfit("online", f"must have a rule or a reward_model_version for {named}", "REWARD_MISSING")
+        if self.method.learns_rewards and self.online.sources != 1:
+            message = f"must have a rule, a reward_model_version or a judge_model_version for {named}, and only one"
+            raise _unfit("online", message, "REWARD_MISSING")
 
 
 def _unfit(field: str, description: str, reason: str) -> InvalidInput:

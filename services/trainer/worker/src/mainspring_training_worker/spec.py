@@ -70,6 +70,7 @@ class Online:
     temperature: float
     beta: float
     rule: str
+    judge_rubric: str
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ class OnlineConfig(_message.Message):
     class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[OnlineConfig._Rule.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         RULE_UNSPECIFIED: OnlineConfig._Rule.ValueType  # 0
-        """No rule; `reward_model_version` gives the rewards."""
+        """No rule; a reward model or a judge gives the rewards."""
         RULE_EXACT_MATCH: OnlineConfig._Rule.ValueType  # 1
         """1 for the reference itself, else 0; white space around is ignored."""
         RULE_CONTAINS: OnlineConfig._Rule.ValueType  # 2
@@ -179,7 +179,7 @@ class OnlineConfig(_message.Message):
         """Rule gives an answer a reward without a model; the row's own answer is the reference."""
 
     RULE_UNSPECIFIED: OnlineConfig.Rule.ValueType  # 0
-    """No rule; `reward_model_version` gives the rewards."""
+    """No rule; a reward model or a judge gives the rewards."""
     RULE_EXACT_MATCH: OnlineConfig.Rule.ValueType  # 1
     """1 for the reference itself, else 0; white space around is ignored."""
     RULE_CONTAINS: OnlineConfig.Rule.ValueType  # 2
@@ -195,6 +195,8 @@ class OnlineConfig(_message.Message):
     BETA_FIELD_NUMBER: _builtins.int
     REWARD_MODEL_VERSION_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
+    JUDGE_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    JUDGE_RUBRIC_FIELD_NUMBER: _builtins.int
     generations: _builtins.int
     """Optional. Answers drawn for each prompt, which are compared with each other. Default 8; 2 to 64."""
     max_answer_tokens: _builtins.int
@@ -208,7 +210,14 @@ class OnlineConfig(_message.Message):
     Format: `projects/{project}/models/{model}/versions/{version}`.
     """
     rule: Global___OnlineConfig.Rule.ValueType
-    """Optional. Rule that gives the rewards. Exactly one of this and `reward_model_version` is set."""
+    """Optional. Rule that gives the rewards. Exactly one of this, `reward_model_version` and `judge_model_version` is set."""
+    judge_model_version: _builtins.str
+    """Optional. Version that is asked for a mark from 1 to 5 of each answer: a foundation model or an adapter, computed beside the model that
+    learns. The reward is the mean of the marks by their probabilities, from 0 to 1; an answer for which no mark is the likeliest next token
+    earns 0 and is counted. Format: `projects/{project}/models/{model}/versions/{version}`.
+    """
+    judge_rubric: _builtins.str
+    """Optional. What the judge is told to look at; a plain rubric of correctness when it is empty."""
     def __init__(
         self,
         *,
@@ -218,10 +227,12 @@ class OnlineConfig(_message.Message):
         beta: _builtins.float = ...,
         reward_model_version: _builtins.str = ...,
         rule: Global___OnlineConfig.Rule.ValueType = ...,
+        judge_model_version: _builtins.str = ...,
+        judge_rubric: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "generations", b"generations", "max_answer_tokens", b"max_answer_tokens", "reward_model_version", b"reward_model_version", "rule", b"rule", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "generations", b"generations", "judge_model_version", b"judge_model_version", "judge_rubric", b"judge_rubric", "max_answer_tokens", b"max_answer_tokens", "reward_model_version", b"reward_model_version", "rule", b"rule", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

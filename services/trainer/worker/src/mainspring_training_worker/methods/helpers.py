@@ -25,10 +25,11 @@ def load_teacher(helper: Helper, precision: str, tokenizer: Any) -> Any:
     if load_tokenizer(helper.base_model).get_vocab() != tokenizer.get_vocab():
         message = "the teacher has another vocabulary than the student; learn from its answers (source ANSWERS) instead"
         raise Refused("TEACHER_UNUSABLE", message)
-    return _causal(helper, precision)
+    return load_causal(helper, precision)
 
 
-def _causal(helper: Helper, precision: str) -> Any:
+def load_causal(helper: Helper, precision: str) -> Any:
+    """A model that gives next tokens, with its adapter merged, for asking only."""
     base = load_base(helper.base_model, precision)
     model: Any = read_adapted(base, helper.adapter).merge_and_unload() if helper.adapter is not None else base
     return model.eval().requires_grad_(requires_grad=False)
@@ -38,7 +39,7 @@ def with_answers_of(helper: Helper, rows: Sequence[Row], precision: str, max_tok
     """The rows with the teacher's most likely answers instead of theirs, some at a time."""
     tokenizer = load_tokenizer(helper.base_model)
     tokenizer.padding_side = "left"
-    model = _causal(helper, precision)
+    model = load_causal(helper, precision)
     ordered = sorted(rows, key=lambda row: (sum(len(m["content"]) for m in row.messages), row.row_id))
     for start in range(0, len(ordered), _ANSWERS_AT_ONCE):
         some = ordered[start : start + _ANSWERS_AT_ONCE]

@@ -16,6 +16,7 @@ from torch import Tensor
 from mainspring_training_worker.batches import Example
 from mainspring_training_worker.methods import trl_trainers
 from mainspring_training_worker.methods.helpers import RewardModel
+from mainspring_training_worker.methods.judging import Judge
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.rows import Message
 from mainspring_training_worker.spec import Refused, Spec
@@ -50,8 +51,8 @@ RULES: dict[str, Rule] = {
 class Online:
     """`Objective`: TRL's policy loss while training; while validating, what is missing to the mean reward, negated."""
 
-    def __init__(self, trainer: Any, generations: int) -> None:
-        self._trainer, self._generations = trainer, generations
+    def __init__(self, trainer: Any, generations: int, judge: Judge | None) -> None:
+        self._trainer, self._generations, self._judge = trainer, generations, judge
         self._gathered = trl_trainers.Gathered(trainer._metrics, _NAMES)
 
     def weight(self, example: Example) -> int:
@@ -79,7 +80,7 @@ class Online:
     def measures(self) -> dict[str, float]:
         for log in (self._trainer._logs[name] for name in ("prompt", "completion", "advantages")):
             log.clear()
-        return self._gathered.means()
+        return self._gathered.means() | (self._judge.measures() if self._judge is not None else {})
 
 
 def online_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Online:
@@ -103,16 +104,27 @@ def online_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Online:
     )
     del own["max_length"]
     is_grpo = spec.method == "GRPO"
+    judge = Judge(spec.helper, spec.online.judge_rubric) if spec.helper and spec.online.judge_rubric else None
     kind: Any = GRPOTrainer if is_grpo else RLOOTrainer
     trainer: Any = kind(
         model=model.module,
-        reward_funcs=_reward(spec),
+        reward_funcs=_by_judge(judge) if judge is not None else _reward(spec),
         args=GRPOConfig(**own, loss_type="grpo") if is_grpo else RLOOConfig(**own),
         train_dataset=trl_trainers.placeholder({"prompt": [{"role": "user", "content": "a"}], "reference": "b"}),
         processing_class=tokenizer,
     )
     trainer.current_gradient_accumulation_steps = 1  # Otherwise set by TRL's own loop; ours divides itself.
-    return Online(trainer, wanted.generations)
+    return Online(trainer, wanted.generations, judge)
+
+
+def _by_judge(judge: Judge) -> Callable[..., list[float]]:
+    def marked(
+        prompts: list[list[Message]], completions: list[list[Message]], reference: list[str], **_: Any
+    ) -> list[float]:
+        answers = [answer[-1]["content"] for answer in completions]
+        return judge.score(list(zip(prompts, answers, reference, strict=True)))
+
+    return marked
 
 
 def _reward(spec: Spec) -> Callable[..., list[float]]:
@@ -126,7 +138,7 @@ def _reward(spec: Spec) -> Callable[..., list[float]]:
         return by_model
     rule = RULES.get(spec.online.rule)
     if rule is None:
-        raise Refused("REWARD_MISSING", "the recipe names neither a reward model nor a rule; set `online.reward`")
+        raise Refused("REWARD_MISSING", "the recipe names no rule, reward model or judge; set one in `online`")
 
     def by_rule(completions: list[list[Message]], reference: list[str], **_: Any) -> list[float]:
         pairs = zip(completions, reference, strict=True)
