@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from mlflow.models import get_model_info
 from tests.support import loop, pages
 from tests.support.stack import Stack
 
@@ -153,8 +153,8 @@ async def test_the_gate_history_and_proof_are_as_the_guide_says(
     proved = await pages.run(stack, "bash", "-c", proof)
     assert "verified: every file is as it was signed" in proved
     assert f"{MODEL}/releases/1" in proved
-    described = yaml.safe_load((tmp_path / "summaries-mlflow" / "MLmodel").read_text())
-    assert described["flavors"]["mainspring"]["model_version"] == f"{MODEL}/versions/1"
+    described = get_model_info(str(tmp_path / "summaries-mlflow"))
+    assert described.flavors["mainspring"]["model_version"] == f"{MODEL}/versions/1"
     card = (tmp_path / "summaries-1" / "README.md").read_text()
     assert (await client.registry.version(f"{MODEL}/versions/1")).lineage.dataset_version in card
     assert '"language"' in await pages.run(stack, "bash", "-c", prompts)

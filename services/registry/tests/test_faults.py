@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,18 +14,22 @@ import grpc
 import pytest
 from sqlalchemy import text
 
-from mainspring.events.v1.registry_events_pb2 import ModelVersionRegistered
+from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered
 from mainspring_eventkit.bus import Bus
 from mainspring_registry.adapters import postgres as tables
 from mainspring_registry.domain.catalogue import Model, ModelKind, ModelQuery
+from mainspring_svckit.errors import ConcurrentChange, NotFound, Unavailable
+from mainspring_svckit.ids import new_id
 from mainspring_svckit.pagination import Page
 from mainspring_testkit.events import EventTap, publish
 from mainspring_testkit.fakes import FakeClock
 from mainspring_testkit.plugin import DatabaseFor, Token
-from mainspring_testkit.servers import PostgresServer
+from mainspring_testkit.servers import NatsServer, PostgresServer, scratch_folder
+from mainspring_testkit.service import Surroundings
+from mainspring_testkit.waiting import eventually
 
 from .fakes import FakeModels
-from .processes import MODEL, Registry
+from .processes import MODEL, Registry, start_registry
 
 TABLES = ("model_version", "lineage_edge", "evidence", "approval", "history", "prompt")
 
@@ -82,7 +88,7 @@ async def test_f8_evidence_that_only_decisions_held_is_kept_by_the_upgrade(datab
     assert (record.suite, record.evidence.items, record.name) == ("", 50, "projects/p/evaluationRuns/e")
 
 
-async def test_f12_a_hundred_copies_of_an_evaluation_are_one_decision(
+async def test_f4_f12_a_hundred_copies_that_the_bus_takes_for_new_are_one_decision(
     registry: Registry, bus: Bus, event_tap: EventTap
 ) -> None:
     await registry.import_base()
@@ -102,6 +108,74 @@ async def test_f12_a_hundred_copies_of_an_evaluation_are_one_decision(
             await asyncio.sleep(0.05)
     assert await decided() == 1
     assert (await registry.call("VerifyHistory", name=MODEL)).intact
+
+
+async def measured_before_there_was_a_policy(registry: Registry, bus: Bus) -> str:
+    """A version that a release by hand would be allowed for; returns its name."""
+    await registry.import_base()
+    await publish(bus, await registry.run_succeeded(1))
+    version = f"{MODEL}/versions/1"
+
+    async def registered() -> bool:
+        with suppress(NotFound):
+            return bool((await registry.call("GetModelVersion", name=version)).model_version.name)
+        return False
+
+    await eventually(registered, what="the version")
+    evaluated = await registry.evaluated(version, 0.1)
+    await publish(bus, evaluated)
+
+    async def heard() -> bool:
+        with suppress(NotFound):
+            return bool((await registry.call("GetLineage", name=evaluated.evaluation_run)).nodes)
+        return False
+
+    await eventually(heard, what="the evidence")
+    await registry.apply_policy()  # After the evidence, so that the gate releases nothing by itself.
+    return version
+
+
+async def test_f3_a_release_made_while_the_bus_is_dead_is_told_of_once_when_it_is_back(
+    registry: Registry, bus: Bus, nats_server: NatsServer, event_tap: EventTap
+) -> None:
+    version = await measured_before_there_was_a_policy(registry, bus)
+    await nats_server.kill()
+    made = (await registry.call("CreateRelease", parent=MODEL, model_version=version, request_id=new_id())).release
+    assert (await registry.call("GetRelease", name=made.name)).release == made
+    await nats_server.start(with_topology=False)
+    (told,) = await event_tap.wait_for(ModelReleased, within_s=60)
+    assert (told.release, told.release_number) == (made.name, 1)
+
+
+async def test_f6_a_release_whose_database_dies_under_it_is_made_once(
+    surroundings: Surroundings, bus: Bus, artifact_url: str, tmp_path: Path
+) -> None:
+    async with scratch_folder("f6") as folder:
+        server = PostgresServer(folder)
+        await server.start()
+        try:
+            registry = await start_registry(surroundings, server, artifact_url, tmp_path)
+            version = await measured_before_there_was_a_policy(registry, bus)
+            wish = {"parent": MODEL, "model_version": version, "request_id": new_id()}
+
+            async def release() -> str:
+                # Whether the first one was committed nobody knows; its key says so to the next.
+                with suppress(Unavailable, ConcurrentChange):
+                    return (await registry.call("CreateRelease", **wish)).release.name
+                return ""
+
+            asked = [asyncio.create_task(release()) for _ in range(4)]
+            await server.kill()
+            await asyncio.gather(*asked)
+            await server.start()
+            assert await eventually(release, within_s=60, what="the release") == f"{MODEL}/releases/1"
+            releases = (await registry.call("ListReleases", parent=MODEL)).releases
+            assert [one.model_version for one in releases] == [version]
+            assert (await registry.call("VerifyHistory", name=MODEL)).intact
+            for replica in registry.replicas:
+                await replica.stop()
+        finally:
+            await server.stop()
 
 
 NO_REQUESTS = {

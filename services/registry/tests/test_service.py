@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from mainspring.common.v1 import chat_pb2
 from mainspring.events.v1 import inference_events_pb2
 from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered, ReleaseRefused
 from mainspring.registry.v1 import (
     compression_service_pb2,
     compression_service_pb2_grpc,
     model_pb2,
+    prompt_pb2,
+    prompt_service_pb2,
+    prompt_service_pb2_grpc,
     quantization_pb2,
     release_pb2,
 )
@@ -218,3 +222,38 @@ async def test_requests_are_checked_and_repeats_are_one(registry: Registry) -> N
     ]
     assert both[0] == both[1]
     assert len((await registry.call("ListModelImports", parent="projects/p")).model_imports) == 1
+
+
+async def test_prompts_have_versions_and_labels_and_are_a_projects_own(registry: Registry) -> None:
+    caller, prompt = registry.surroundings.caller("admin"), "projects/p/prompts/q"
+    stub: Any = prompt_service_pb2_grpc.PromptServiceStub(registry.replicas[1].channel)
+
+    async def call(method: str, **fields: Any) -> Any:
+        request = getattr(prompt_service_pb2, f"{method}Request")(**fields)
+        return await caller.unary(getattr(stub, method), request, getattr(prompt_service_pb2, f"{method}Response"))
+
+    async def write(text: str) -> prompt_pb2.PromptVersion:
+        message = chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.ROLE_SYSTEM, content=text)
+        wish = prompt_pb2.PromptVersion(messages=[message], comment="why")
+        made = await call("CreatePromptVersion", parent=prompt, prompt_version=wish, request_id=new_id())
+        return made.prompt_version
+
+    first = await write("Write {{ language }}, {{tone}}.")
+    assert (first.name, list(first.variables)) == (f"{prompt}/versions/1", ["language", "tone"])
+    assert await write("Write {{ language }}, {{tone}}.") == first, "the newest one's own text is that version"
+    second = await write("Write.")
+    assert (second.name, second.author, second.comment) == (f"{prompt}/versions/2", "tester", "why")
+    assert second.sha256 != first.sha256
+    await call("SetPromptLabel", name=prompt, label="production", prompt_version=first.name, request_id=new_id())
+    assert (await call("GetPromptVersion", name=f"{prompt}@production")).prompt_version == first
+    listed = (await call("ListPromptVersions", parent=prompt)).prompt_versions
+    assert [version.name for version in listed] == [second.name, first.name]
+    (found,) = (await call("ListPrompts", parent="projects/p")).prompts
+    assert (found.latest_version, dict(found.labels)) == (second.name, {"production": "1"})
+    with pytest.raises(NotFound):
+        await call("ListPrompts", parent="projects/q")
+    for name in (f"{prompt}/versions/3", f"{prompt}@staging", "projects/q/prompts/q/versions/1"):
+        with pytest.raises(NotFound):
+            await call("GetPromptVersion", name=name)
+    with pytest.raises(InvalidInput):
+        await call("SetPromptLabel", name="projects/p/prompts/other", label="x", prompt_version=first.name)
