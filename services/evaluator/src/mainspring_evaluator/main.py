@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mainspring.evaluation.v1 import evaluation_service_pb2_grpc as pb_grpc
 from mainspring_evaluator.adapters import postgres
 from mainspring_evaluator.adapters.announcements import OutboxAnnouncements
@@ -25,11 +27,12 @@ from mainspring_eventkit.service import Events
 from mainspring_svckit import watching, work
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.clock import SystemClock
+from mainspring_svckit.database import Database, Listener
 from mainspring_svckit.errors import failure_of
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.lifecycle import Process, run_main
 from mainspring_svckit.logs import get_logger
-from mainspring_svckit.work import Lease, Worker, WorkQueue
+from mainspring_svckit.work import ExhaustedHandler, Handler, Lease, Worker, WorkQueue
 
 PACKAGE = "mainspring_evaluator"
 # A model that nobody needs stays in memory until this succeeds, so it is tried for days.
@@ -42,9 +45,29 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
     database = await process.database(PACKAGE)
     listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
     events = await Events.connect(process, database, listener)
+    ports = _ports(process, settings, database, events)
+    generation = Generation(
+        ports,
+        concurrency=settings.answers_at_a_time,
+        tries=settings.answer_tries,
+        retry_wait_s=settings.answer_retry_wait_s,
+    )
+    plant = _Plant(process, settings, database, listener, ports, generation)
+    runs = plant.runs()
+    plant.releases(runs)
+    plant.drift()
+    reactions = Reactions(runs, Traffic(ports))
+    events.consume("evaluator-versions", reactions.on_version_registered)
+    events.consume("evaluator-traffic", reactions.on_answered)
+    events.consume("evaluator-judgements", reactions.on_judged)
+    return await process.run()
+
+
+def _ports(process: Process, settings: EvaluatorSettings, database: Database, events: Events) -> Ports:
+    """The outside, as the use cases see it."""
     store = ArtifactStore(settings.artifact_url)
     data_ingest = process.channel(settings.data_ingest_address)
-    ports = Ports(
+    return Ports(
         transactions=database,
         suites=postgres.suites(database),
         suite_versions=postgres.suite_versions(database),
@@ -73,75 +96,85 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
         clock=SystemClock(),
         new_id=new_id,
     )
-    runs = Runs(ports, cancel_release_delay_s=settings.lease_s / 2)  # It is renewed three times in lease_s.
-    generation = Generation(
-        ports,
-        concurrency=settings.answers_at_a_time,
-        tries=settings.answer_tries,
-        retry_wait_s=settings.answer_retry_wait_s,
-    )
-    evaluation, checks = Evaluation(ports, runs, generation), DriftChecks(ports, generation)
 
-    async def do_run(lease: Lease) -> None:
-        await evaluation.run(lease.item.key, lease)
 
-    async def give_up_run(lease: Lease, error: Exception) -> None:
-        await runs.give_up(lease.item.key, *failure_of(error))
+@dataclass(frozen=True)
+class _Plant:
+    """What every part is built from; each method builds one, with its workers and its door."""
 
-    async def do_release(lease: Lease) -> None:
-        await runs.release(lease.item.key)
-        async with lease.complete():
-            pass
+    process: Process
+    settings: EvaluatorSettings
+    database: Database
+    listener: Listener
+    ports: Ports
+    generation: Generation
 
-    async def give_up_release(lease: Lease, error: Exception) -> None:
-        log.error("models_not_released", holder=lease.item.key, error=str(error))
+    def runs(self) -> Runs:
+        """Versions are measured."""
+        settings = self.settings
+        runs = Runs(self.ports, cancel_release_delay_s=settings.lease_s / 2)  # It is renewed three times in lease_s.
+        evaluation = Evaluation(self.ports, runs, self.generation)
 
-    async def do_check(lease: Lease) -> None:
-        await checks.check(lease.item.key, lease)
+        async def measure(lease: Lease) -> None:
+            await evaluation.run(lease.item.key, lease)
 
-    async def put_off_check(lease: Lease, error: Exception) -> None:
-        log.warning("drift_check_failed", monitor=lease.item.key, error=str(error))
-        await checks.put_off(lease.item.key)
+        async def give_up(lease: Lease, error: Exception) -> None:
+            await runs.give_up(lease.item.key, *failure_of(error))
 
-    worker = Worker(
-        database,
-        listener,
-        RUN_WORK,
-        do_run,
-        on_exhausted=give_up_run,
-        concurrency=settings.runs_at_a_time,
-        lease_s=settings.lease_s,
-        max_attempts=settings.run_attempts,
-    )
-    process.intake(worker.run(), "evaluation runs")
-    releaser = Worker(
-        database,
-        listener,
-        RELEASE_WORK,
-        do_release,
-        on_exhausted=give_up_release,
-        lease_s=settings.lease_s,
-        max_attempts=_RELEASE_ATTEMPTS,
-    )
-    process.intake(releaser.run(), "releases of models")
-    checker = Worker(
-        database,
-        listener,
-        DRIFT_WORK,
-        do_check,
-        on_exhausted=put_off_check,
-        lease_s=settings.lease_s,
-        max_attempts=settings.run_attempts,
-    )
-    process.intake(checker.run(), "drift checks")
-    reactions = Reactions(runs, Traffic(ports))
-    events.consume("evaluator-versions", reactions.on_version_registered)
-    events.consume("evaluator-traffic", reactions.on_answered)
-    events.consume("evaluator-judgements", reactions.on_judged)
+        attempts, at_a_time = settings.run_attempts, settings.runs_at_a_time
+        self._leased(RUN_WORK, measure, give_up, "evaluation runs", attempts=attempts, concurrency=at_a_time)
+        servicer = EvaluationServicer(self.ports, Suites(self.ports), runs, self.listener)
+        server = self.process.grpc_server(self.database)
+        server.add(NAME, pb_grpc.add_EvaluationServiceServicer_to_server, servicer)
+        return runs
 
-    servicer = EvaluationServicer(ports, Suites(ports), runs, listener)
-    process.grpc_server(database).add(NAME, pb_grpc.add_EvaluationServiceServicer_to_server, servicer)
-    return await process.run()
+    def releases(self, runs: Runs) -> None:
+        """Models that a run held are let go of."""
+
+        async def release(lease: Lease) -> None:
+            await runs.release(lease.item.key)
+            async with lease.complete():
+                pass
+
+        async def give_up(lease: Lease, error: Exception) -> None:
+            log.error("models_not_released", holder=lease.item.key, error=str(error))
+
+        self._leased(RELEASE_WORK, release, give_up, "releases of models", attempts=_RELEASE_ATTEMPTS)
+
+    def drift(self) -> None:
+        """What serves is watched."""
+        checks = DriftChecks(self.ports, self.generation)
+
+        async def check(lease: Lease) -> None:
+            await checks.check(lease.item.key, lease)
+
+        async def put_off(lease: Lease, error: Exception) -> None:
+            log.warning("drift_check_failed", monitor=lease.item.key, error=str(error))
+            await checks.put_off(lease.item.key)
+
+        self._leased(DRIFT_WORK, check, put_off, "drift checks", attempts=self.settings.run_attempts)
+
+    def _leased(
+        self,
+        kind: str,
+        handler: Handler,
+        on_exhausted: ExhaustedHandler,
+        name: str,
+        *,
+        attempts: int,
+        concurrency: int = 1,
+    ) -> None:
+        worker = Worker(
+            self.database,
+            self.listener,
+            kind,
+            handler,
+            on_exhausted=on_exhausted,
+            concurrency=concurrency,
+            lease_s=self.settings.lease_s,
+            max_attempts=attempts,
+        )
+        self.process.intake(worker.run(), name)
 
 
 def main() -> None:
