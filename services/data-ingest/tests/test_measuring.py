@@ -1,10 +1,21 @@
 """Measures of texts: values that are known, and what changes them."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from mainspring_data_ingest.adapters.jobs import Job, SourceFile
 from mainspring_data_ingest.adapters.measuring import clusters, lexical, measure, self_bleu, vendi_score
+from mainspring_data_ingest.adapters.refining_process import refine
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.measurements import LEXICAL
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.report import Report
+from mainspring_data_ingest.domain.steps import Decontamination
+from mainspring_svckit.values import ArtifactRef
 
 TEXTS = [
     f"the {noun} {verb} in the {place}" for noun in ("cat", "boat") for verb in ("sleeps", "turns") for place in "xy"
@@ -69,3 +80,30 @@ def test_vectors_of_a_model_are_taken_as_they_are() -> None:
     assert (found.vectors, found.vendi_score) == ("projects/p/models/m/versions/1", 2.0)
     assert found.alignment is not None
     assert found.alignment.reference_to_nearest == pytest.approx(0.7071, abs=1e-4)
+
+
+def test_a_report_tells_diversity_and_alignment_before_and_after(tmp_path: Path) -> None:
+    rows = [{"q": f"q{n % 20}", "a": TEXTS[n % 8] if n % 20 < 8 else f"{TEXTS[0]} {n % 20}"} for n in range(60)]
+    for name, some in (("rows", rows), ("held-out", [{"q": f"q{n}", "a": text} for n, text in enumerate(TEXTS)])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some))
+    columns, step = ColumnMapping(input_column="q", target_column="a"), Decontamination(file=ArtifactRef("0" * 64, 1))
+    recipe = IngestionRecipe("projects/p/ingestionRecipes/r", "projects/p/datasets/d", columns, steps=(step,))
+    sources = [SourceFile(tmp_path / name, name, SourceFormat.JSONL, None) for name in ("rows", "held-out")]
+    made = refine(Job(recipe, (sources[0],), held_out=((sources[1],),)), tmp_path)
+    report = Report.parse(made.report.as_bytes())
+    assert report == made.report
+    before, after = report.before.diversity, report.after.diversity
+    assert before is not None
+    assert after is not None
+    assert (before.rows, after.rows) == (60, made.tally.input_rows - sum(made.tally.refusals.values()))
+    assert before.vectors == after.vectors == LEXICAL
+    assert before.self_bleu > after.self_bleu  # Duplicates are gone.
+    assert before.alignment is not None
+    # What the evaluation set asks has left the rows.
+    assert before.alignment.reference_to_nearest == 1
+    assert after.alignment is not None
+    assert after.alignment.reference_to_nearest < 1
+    body = json.loads(made.report.as_bytes())
+    for side in ("before", "after"):
+        del body[side]["diversity"]  # As older releases wrote it.
+    assert Report.parse(json.dumps(body).encode()).after.diversity is None

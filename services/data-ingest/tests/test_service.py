@@ -339,6 +339,9 @@ async def report_adds_up(ingest: DataIngest, version: dataset_pb2.DatasetVersion
         reached = step.passed_rows
     assert {finding.name: finding.count for finding in report.steps[5].findings} == {"EMAIL_ADDRESS": 1, "IBAN": 1}
     assert (report.before.rows, report.after.rows) == (8, 3)
+    assert (report.before.diversity.sample_rows, report.after.diversity.sample_rows) == (8, 3)
+    assert 1 < report.after.diversity.vendi_score <= 3
+    assert report.after.diversity.vectors == "lexical"
     assert answer.plot_png.startswith(b"\x89PNG")
     manifest = json.loads(await ingest.artifacts.read("p", artifact_from_proto(version.manifest)))
     assert manifest["report"]["sha256"] == version.report.sha256

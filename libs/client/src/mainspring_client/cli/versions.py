@@ -315,10 +315,31 @@ def measures_of(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
         was = shares.get(distinct.ngram_words)
         shown = f"{was:.3f}" if was is not None else ""
         measures.append((f"distinct-{distinct.ngram_words}", shown, f"{distinct.share:.3f}"))
+    measures += _diversity(before, after)
     labels = {label.label: label.rows for label in before.labels}
     for label in after.labels[:20]:
         measures.append((f"answer {label.label!r}", labels.get(label.label, ""), label.rows))
     return measures
+
+
+def _diversity(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
+    if not (before.HasField("diversity") and after.HasField("diversity")):
+        return []
+    sides = (before.diversity, after.diversity)
+    made = sides[1].vectors
+    found: list[tuple[str, Any, Any]] = [
+        ("self-BLEU", *(f"{side.self_bleu:.1f}" for side in sides)),
+        (f"Vendi score ({made})", *(f"{side.vendi_score:.1f} of {side.sample_rows}" for side in sides)),
+        (f"cluster evenness ({made})", *(f"{side.cluster_evenness:.2f}" for side in sides)),
+    ]
+    if all(side.HasField("alignment") for side in sides):
+        near = [side.alignment for side in sides]
+        found += [
+            (f"evaluation set to nearest ({made})", *(f"{one.reference_to_nearest:.2f}" for one in near)),
+            (f"answer to nearest ({made})", *(f"{one.row_to_nearest:.2f}" for one in near)),
+            ("its clusters covered", *(f"{one.covered_clusters}/{one.reference_clusters}" for one in near)),
+        ]
+    return found
 
 
 def _kind(change: Any) -> str:

@@ -22,12 +22,14 @@ from mainspring_data_ingest.adapters.jobs import Job
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.shards import ShardPlan, WrittenShard, plan
 from mainspring_data_ingest.adapters.steps.base import Vectors
+from mainspring_data_ingest.adapters.workshop import reference_answers
 from mainspring_data_ingest.application.files import refused_line
 from mainspring_data_ingest.application.ports import Refined, SourceReader
 from mainspring_data_ingest.application.refining import RecordChunk, SourceTally
 from mainspring_data_ingest.domain.datasets import Tally
+from mainspring_data_ingest.domain.measurements import SAMPLE_ROWS
 from mainspring_data_ingest.domain.records import EXCERPT_BYTES, Record, RefusalReason, RefusedRow, excerpt
-from mainspring_data_ingest.domain.report import Report, StepCounts, TextStatistics
+from mainspring_data_ingest.domain.report import Report, StepCounts, TextReport, TextStatistics
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import InvalidInput
 
@@ -66,6 +68,8 @@ class Engine:
             MainspringError: As `Executor.run`.
         """
         self._refine()
+        # Those who refined have a good deal in memory, and nothing to do while one process compares all rows.
+        self._refining.close()
         infos = [self._infos[number] for number in sorted(self._infos)]
         self._check_sources(infos)
         self._tell("comparing", 1.0)
@@ -196,15 +200,24 @@ class Engine:
             for counted, state in zip(counts, info.steps, strict=True):
                 if state is not None:
                     counted.merge(state)
+        reference = reference_answers(self._job, SAMPLE_ROWS)
         return Report(
             input_rows=tally.input_rows,
             kept_unchanged=sum(tally.splits.values()) - changed,
             kept_changed=changed,
             refused=dict(tally.refusals),
             steps=tuple(counted.report() for counted in counts),
-            before=self._before.report(),
-            after=after.report(),
+            before=self._measured(self._before, reference),
+            after=self._measured(after, reference),
         )
+
+    @staticmethod
+    def _measured(texts: TextStatistics, reference: Sequence[str]) -> TextReport:
+        """What was gathered, with the diversity of a sample of answers and how near they come to the reference."""
+        from mainspring_data_ingest.adapters.measuring import measure  # Slow to import, and needed at the end only.
+
+        answers = texts.answers(SAMPLE_ROWS)
+        return replace(texts.report(), diversity=measure(answers, answers, reference, None, "") if answers else None)
 
     def _nothing_kept(self, refusals: Counter[RefusalReason], refused: Path | None) -> InvalidInput:
         assert refused is not None

@@ -41,7 +41,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends what it started."""
+        """Ends what it started; a later `run` starts it anew."""
         ...
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -15,7 +17,9 @@ from mainspring_data_ingest.adapters.shards import ShardPlan, WrittenShard
 from mainspring_data_ingest.adapters.steps.base import Probe
 from mainspring_data_ingest.application.refining import RecordChunk, RowRefinery
 from mainspring_data_ingest.domain.records import RowRefused
+from mainspring_data_ingest.domain.report import SAMPLE_CHARACTERS
 from mainspring_data_ingest.domain.rows import Draft, ExampleMaker
+from mainspring_data_ingest.domain.steps import Decontamination, TextPart
 from mainspring_svckit.errors import InvalidInput
 
 Task = RecordChunk | ShardPlan
@@ -63,6 +67,17 @@ class Workshop:
     def _probes(self) -> list[tuple[int, Probe]]:
         probes = [(position, steps.probe(step)) for position, step in enumerate(self._job.recipe.steps)]
         return [(position, probe) for position, probe in probes if probe is not None]
+
+
+def reference_answers(job: Job, count: int) -> list[str]:
+    """Answers of the evaluation set that the recipe keeps out, which is what the data is for: so many of the first
+    such set, those with the smallest checksums; none when the recipe has no such step.
+    """
+    for step, files in zip(job.recipe.steps, job.held_out, strict=False):
+        if isinstance(step, Decontamination) and files:
+            texts = (draft.text(TextPart.ANSWER)[:SAMPLE_CHARACTERS] for draft in examples(files, job))
+            return [text for _, text in heapq.nsmallest(count, ((zlib.crc32(t.encode()), t) for t in texts if t))]
+    return []
 
 
 def examples(files: Sequence[SourceFile], job: Job) -> Iterator[Draft]:

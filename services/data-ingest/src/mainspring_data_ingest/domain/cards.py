@@ -10,7 +10,7 @@ from typing import Any
 from mainspring_data_ingest.domain.datasets import DatasetVersion
 from mainspring_data_ingest.domain.exports import ExportedFile
 from mainspring_data_ingest.domain.manifests import Manifest
-from mainspring_data_ingest.domain.report import Report, TextReport
+from mainspring_data_ingest.domain.report import Report
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.names import DatasetVersionName
 
@@ -89,12 +89,17 @@ def _texts(report: Report) -> Iterator[str]:
     yield _line("words of an answer, mean", sides, lambda s: f"{s.answer.mean_words:.1f}")
     for size in sorted(report.after.distinct):
         yield _line(f"distinct-{size} of answers", sides, lambda s, size=size: f"{s.distinct.get(size, 0):.3f}")
+    if report.before.diversity is not None and report.after.diversity is not None:
+        measured = (report.before.diversity, report.after.diversity)
+        yield _line("self-BLEU of answers", measured, lambda m: f"{m.self_bleu:.1f}")
+        yield _line("Vendi score of answers", measured, lambda m: f"{m.vendi_score:.1f} of {m.rows} ({m.vectors})")
+        yield _line("cluster evenness of answers", measured, lambda m: f"{m.cluster_evenness:.2f}")
     for label in list(report.after.labels or ())[:_MAX_LABELS]:
         yield _line(f"answer “{_cell(label)}”", sides, lambda s, label=label: str((s.labels or {}).get(label, "")))
     yield ""
 
 
-def _line(title: str, sides: Sequence[TextReport], show: Any) -> str:
+def _line(title: str, sides: Sequence[Any], show: Any) -> str:
     return f"| {title} | {' | '.join(show(side) for side in sides)} |"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 SAMPLE_ROWS = 256
 """Rows measured: those with the smallest ids, which are digests, so the sample is fair and always the same."""
@@ -50,3 +52,10 @@ class Measurement:
     vendi_score: float
     cluster_evenness: float
     alignment: Alignment | None = None
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Measurement:
+        """Reads what `dataclasses.asdict` gave."""
+        measured: dict[str, Any] = {**body}
+        near: dict[str, Any] | None = measured.pop("alignment")
+        return cls(**measured, alignment=Alignment(**near) if near is not None else None)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from mainspring_data_ingest.domain.measurements import Measurement
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import TextPart
@@ -71,6 +72,8 @@ class TextReport:
         answer: Lengths of answers.
         distinct: Share of different n-grams among the n-grams of a sample of answers, by n.
         labels: Rows by answer, where answers are few and short; None where they are free text.
+        diversity: How different answers of a sample are from each other, and how near they come to the recipe's
+            evaluation set where it has one; None in reports that older releases wrote.
     """
 
     rows: int
@@ -78,6 +81,7 @@ class TextReport:
     answer: LengthReport
     distinct: dict[int, float]
     labels: dict[str, int] | None
+    diversity: Measurement | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,10 @@ class TextStatistics:
             self._rows, self._prompt.report(self._rows), self._answer.report(self._rows), self._distinct(), labels
         )
 
+    def answers(self, count: int) -> list[str]:
+        """So many answers of the sample, those with the smallest checksums."""
+        return [text for _, _, text in sorted(self._sample, reverse=True)[:count]]
+
     def _offer(self, entry: tuple[int, int, str]) -> None:
         if len(self._sample) < SAMPLE_ROWS:
             heapq.heappush(self._sample, entry)
@@ -298,7 +306,15 @@ def _report(body: dict[str, Any]) -> Report:
 
 def _texts(body: dict[str, Any]) -> TextReport:
     distinct = {int(size): share for size, share in body["distinct"].items()}
-    return TextReport(body["rows"], _lengths(body["prompt"]), _lengths(body["answer"]), distinct, body["labels"])
+    measured = body.get("diversity")
+    return TextReport(
+        body["rows"],
+        _lengths(body["prompt"]),
+        _lengths(body["answer"]),
+        distinct,
+        body["labels"],
+        Measurement.parse(measured) if measured is not None else None,
+    )
 
 
 def _lengths(body: dict[str, Any]) -> LengthReport:

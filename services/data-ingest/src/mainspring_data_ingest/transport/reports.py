@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mainspring.data.v1 import dataset_pb2, report_pb2
+from mainspring.data.v1 import dataset_pb2, measurement_pb2, report_pb2
+from mainspring_data_ingest.domain.measurements import Alignment, Measurement
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.report import LengthReport, Report, TextReport
 
@@ -53,6 +54,30 @@ def texts_to_proto(texts: TextReport) -> report_pb2.TextReport:
             report_pb2.LabelCount(label=label, rows=rows)
             for label, rows in sorted((texts.labels or {}).items(), key=lambda item: (-item[1], item[0]))
         ],
+        diversity=_diversity(texts.diversity) if texts.diversity is not None else None,
+    )
+
+
+def _diversity(found: Measurement) -> report_pb2.DiversityReport:
+    return report_pb2.DiversityReport(
+        sample_rows=found.rows,
+        vectors=found.vectors,
+        self_bleu=found.self_bleu,
+        vendi_score=found.vendi_score,
+        cluster_evenness=found.cluster_evenness,
+        alignment=alignment_to_proto("", found.alignment) if found.alignment is not None else None,
+    )
+
+
+def alignment_to_proto(reference: str, found: Alignment) -> measurement_pb2.DatasetAlignment:
+    """Prints how near texts come to a reference, which is a version or nameless."""
+    return measurement_pb2.DatasetAlignment(
+        reference=reference,
+        reference_rows=found.reference_rows,
+        reference_to_nearest=found.reference_to_nearest,
+        row_to_nearest=found.row_to_nearest,
+        reference_clusters=found.reference_clusters,
+        covered_clusters=found.covered_clusters,
     )
 
 

@@ -12,10 +12,9 @@ from mainspring.data.v1 import version_service_pb2_grpc as pb_grpc
 from mainspring_data_ingest.application.measurements import Measurements
 from mainspring_data_ingest.application.versions import ComparisonPage, FileBegins, Versions
 from mainspring_data_ingest.domain.exports import ExportFormat
-from mainspring_data_ingest.domain.measurements import Alignment
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_data_ingest.transport.mapping import dataset_to_proto
-from mainspring_data_ingest.transport.reports import texts_to_proto
+from mainspring_data_ingest.transport.reports import alignment_to_proto, texts_to_proto
 from mainspring_svckit.pagination import Page, next_page_token
 
 NAME = "mainspring.data.v1.DatasetVersionService"
@@ -85,7 +84,7 @@ class DatasetVersionServicer(pb_grpc.DatasetVersionServiceServicer):
                 self_bleu=found.self_bleu,
                 vendi_score=found.vendi_score,
                 cluster_evenness=found.cluster_evenness,
-                alignment=_alignment(request.reference, found.alignment) if found.alignment is not None else None,
+                alignment=found.alignment and alignment_to_proto(request.reference, found.alignment),
             )
         )
 
@@ -98,17 +97,6 @@ class DatasetVersionServicer(pb_grpc.DatasetVersionServiceServicer):
     ) -> pb.SetDatasetRetentionResponse:
         dataset = await self._versions.retain(request.dataset, request.keep_newest)
         return pb.SetDatasetRetentionResponse(dataset=dataset_to_proto(dataset))
-
-
-def _alignment(reference: str, found: Alignment) -> measurement_pb2.DatasetAlignment:
-    return measurement_pb2.DatasetAlignment(
-        reference=reference,
-        reference_rows=found.reference_rows,
-        reference_to_nearest=found.reference_to_nearest,
-        row_to_nearest=found.row_to_nearest,
-        reference_clusters=found.reference_clusters,
-        covered_clusters=found.covered_clusters,
-    )
 
 
 def _comparison(found: ComparisonPage) -> comparison_pb2.DatasetComparison:

@@ -23,29 +23,32 @@ _sym_db = _symbol_database.Default()
 
 
 from mainspring.data.v1 import dataset_pb2 as mainspring_dot_data_dot_v1_dot_dataset__pb2
+from mainspring.data.v1 import measurement_pb2 as mainspring_dot_data_dot_v1_dot_measurement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmainspring/data/v1/report.proto\x12\x12mainspring.data.v1\x1a mainspring/data/v1/dataset.proto\"\xb6\x02\n\rDatasetReport\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t\x12\x12\n\ninput_rows\x18\x02 \x01(\x03\x12\x1b\n\x13kept_unchanged_rows\x18\x03 \x01(\x03\x12\x19\n\x11kept_changed_rows\x18\x04 \x01(\x03\x12\x32\n\x08refusals\x18\x05 \x03(\x0b\x32 .mainspring.data.v1.RefusalCount\x12-\n\x05steps\x18\x06 \x03(\x0b\x32\x1e.mainspring.data.v1.StepReport\x12.\n\x06\x62\x65\x66ore\x18\x07 \x01(\x0b\x32\x1e.mainspring.data.v1.TextReport\x12-\n\x05\x61\x66ter\x18\x08 \x01(\x0b\x32\x1e.mainspring.data.v1.TextReport\"\xa8\x01\n\nStepReport\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x13\n\x0bpassed_rows\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hanged_rows\x18\x03 \x01(\x03\x12\x32\n\x08refusals\x18\x04 \x03(\x0b\x32 .mainspring.data.v1.RefusalCount\x12-\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x1b.mainspring.data.v1.Finding\"&\n\x07\x46inding\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\xe3\x01\n\nTextReport\x12\x0c\n\x04rows\x18\x01 \x01(\x03\x12\x30\n\x06prompt\x18\x02 \x01(\x0b\x32 .mainspring.data.v1.LengthReport\x12\x30\n\x06\x61nswer\x18\x03 \x01(\x0b\x32 .mainspring.data.v1.LengthReport\x12\x33\n\x08\x64istinct\x18\x04 \x03(\x0b\x32!.mainspring.data.v1.DistinctShare\x12.\n\x06labels\x18\x05 \x03(\x0b\x32\x1e.mainspring.data.v1.LabelCount\"n\n\x0cLengthReport\x12\x17\n\x0fmean_characters\x18\x01 \x01(\x01\x12\x12\n\nmean_words\x18\x02 \x01(\x01\x12\x31\n\x07\x62uckets\x18\x03 \x03(\x0b\x32 .mainspring.data.v1.LengthBucket\"/\n\x0cLengthBucket\x12\x11\n\tmin_words\x18\x01 \x01(\x03\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"3\n\rDistinctShare\x12\x13\n\x0bngram_words\x18\x01 \x01(\x05\x12\r\n\x05share\x18\x02 \x01(\x01\")\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmainspring/data/v1/report.proto\x12\x12mainspring.data.v1\x1a mainspring/data/v1/dataset.proto\x1a$mainspring/data/v1/measurement.proto\"\xb6\x02\n\rDatasetReport\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t\x12\x12\n\ninput_rows\x18\x02 \x01(\x03\x12\x1b\n\x13kept_unchanged_rows\x18\x03 \x01(\x03\x12\x19\n\x11kept_changed_rows\x18\x04 \x01(\x03\x12\x32\n\x08refusals\x18\x05 \x03(\x0b\x32 .mainspring.data.v1.RefusalCount\x12-\n\x05steps\x18\x06 \x03(\x0b\x32\x1e.mainspring.data.v1.StepReport\x12.\n\x06\x62\x65\x66ore\x18\x07 \x01(\x0b\x32\x1e.mainspring.data.v1.TextReport\x12-\n\x05\x61\x66ter\x18\x08 \x01(\x0b\x32\x1e.mainspring.data.v1.TextReport\"\xa8\x01\n\nStepReport\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x13\n\x0bpassed_rows\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hanged_rows\x18\x03 \x01(\x03\x12\x32\n\x08refusals\x18\x04 \x03(\x0b\x32 .mainspring.data.v1.RefusalCount\x12-\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x1b.mainspring.data.v1.Finding\"&\n\x07\x46inding\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x9b\x02\n\nTextReport\x12\x0c\n\x04rows\x18\x01 \x01(\x03\x12\x30\n\x06prompt\x18\x02 \x01(\x0b\x32 .mainspring.data.v1.LengthReport\x12\x30\n\x06\x61nswer\x18\x03 \x01(\x0b\x32 .mainspring.data.v1.LengthReport\x12\x33\n\x08\x64istinct\x18\x04 \x03(\x0b\x32!.mainspring.data.v1.DistinctShare\x12.\n\x06labels\x18\x05 \x03(\x0b\x32\x1e.mainspring.data.v1.LabelCount\x12\x36\n\tdiversity\x18\x06 \x01(\x0b\x32#.mainspring.data.v1.DiversityReport\"\xb2\x01\n\x0f\x44iversityReport\x12\x13\n\x0bsample_rows\x18\x01 \x01(\x05\x12\x0f\n\x07vectors\x18\x02 \x01(\t\x12\x11\n\tself_bleu\x18\x03 \x01(\x01\x12\x13\n\x0bvendi_score\x18\x04 \x01(\x01\x12\x18\n\x10\x63luster_evenness\x18\x05 \x01(\x01\x12\x37\n\talignment\x18\x06 \x01(\x0b\x32$.mainspring.data.v1.DatasetAlignment\"n\n\x0cLengthReport\x12\x17\n\x0fmean_characters\x18\x01 \x01(\x01\x12\x12\n\nmean_words\x18\x02 \x01(\x01\x12\x31\n\x07\x62uckets\x18\x03 \x03(\x0b\x32 .mainspring.data.v1.LengthBucket\"/\n\x0cLengthBucket\x12\x11\n\tmin_words\x18\x01 \x01(\x03\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"3\n\rDistinctShare\x12\x13\n\x0bngram_words\x18\x01 \x01(\x05\x12\r\n\x05share\x18\x02 \x01(\x01\")\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mainspring.data.v1.report_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATASETREPORT']._serialized_start=90
-  _globals['_DATASETREPORT']._serialized_end=400
-  _globals['_STEPREPORT']._serialized_start=403
-  _globals['_STEPREPORT']._serialized_end=571
-  _globals['_FINDING']._serialized_start=573
-  _globals['_FINDING']._serialized_end=611
-  _globals['_TEXTREPORT']._serialized_start=614
-  _globals['_TEXTREPORT']._serialized_end=841
-  _globals['_LENGTHREPORT']._serialized_start=843
-  _globals['_LENGTHREPORT']._serialized_end=953
-  _globals['_LENGTHBUCKET']._serialized_start=955
-  _globals['_LENGTHBUCKET']._serialized_end=1002
-  _globals['_DISTINCTSHARE']._serialized_start=1004
-  _globals['_DISTINCTSHARE']._serialized_end=1055
-  _globals['_LABELCOUNT']._serialized_start=1057
-  _globals['_LABELCOUNT']._serialized_end=1098
+  _globals['_DATASETREPORT']._serialized_start=128
+  _globals['_DATASETREPORT']._serialized_end=438
+  _globals['_STEPREPORT']._serialized_start=441
+  _globals['_STEPREPORT']._serialized_end=609
+  _globals['_FINDING']._serialized_start=611
+  _globals['_FINDING']._serialized_end=649
+  _globals['_TEXTREPORT']._serialized_start=652
+  _globals['_TEXTREPORT']._serialized_end=935
+  _globals['_DIVERSITYREPORT']._serialized_start=938
+  _globals['_DIVERSITYREPORT']._serialized_end=1116
+  _globals['_LENGTHREPORT']._serialized_start=1118
+  _globals['_LENGTHREPORT']._serialized_end=1228
+  _globals['_LENGTHBUCKET']._serialized_start=1230
+  _globals['_LENGTHBUCKET']._serialized_end=1277
+  _globals['_DISTINCTSHARE']._serialized_start=1279
+  _globals['_DISTINCTSHARE']._serialized_end=1330
+  _globals['_LABELCOUNT']._serialized_start=1332
+  _globals['_LABELCOUNT']._serialized_end=1373
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from mainspring.data.v1 import dataset_pb2 as _dataset_pb2
+from mainspring.data.v1 import measurement_pb2 as _measurement_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -158,6 +159,7 @@ class TextReport(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     DISTINCT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     """Rows."""
     @_builtins.property
@@ -176,6 +178,12 @@ class TextReport(_message.Message):
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
         """Rows by answer, most frequent first; empty where answers are free text (more than 100 different ones, or some longer than 60 characters)."""
 
+    @_builtins.property
+    def diversity(self) -> Global___DiversityReport:
+        """How different the answers of a sample are from each other, and how near they come to what the data is for; absent in reports that older releases
+        wrote, and where there are no rows.
+        """
+
     def __init__(
         self,
         *,
@@ -184,14 +192,63 @@ class TextReport(_message.Message):
         answer: Global___LengthReport | None = ...,
         distinct: _abc.Iterable[Global___DistinctShare] | None = ...,
         labels: _abc.Iterable[Global___LabelCount] | None = ...,
+        diversity: Global___DiversityReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "diversity", b"diversity", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "distinct", b"distinct", "labels", b"labels", "prompt", b"prompt", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "distinct", b"distinct", "diversity", b"diversity", "labels", b"labels", "prompt", b"prompt", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TextReport: _TypeAlias = TextReport  # noqa: Y015
+
+@_typing.final
+class DiversityReport(_message.Message):
+    """DiversityReport measures up to 256 answers, which a checksum of each chooses. Figures are comparable where `vectors` are the same;
+    DatasetVersionService.MeasureDatasetVersion measures prompts and answers together, by vectors of a model.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_ROWS_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    SELF_BLEU_FIELD_NUMBER: _builtins.int
+    VENDI_SCORE_FIELD_NUMBER: _builtins.int
+    CLUSTER_EVENNESS_FIELD_NUMBER: _builtins.int
+    ALIGNMENT_FIELD_NUMBER: _builtins.int
+    sample_rows: _builtins.int
+    """Answers of the sample."""
+    vectors: _builtins.str
+    """What made the vectors behind everything but `self_bleu`: `lexical` for hashed runs of three characters, which tell likeness of words and not of
+    meaning.
+    """
+    self_bleu: _builtins.float
+    """Mean BLEU of an answer against the others of up to 100, 0 to 100 (Zhu et al. 2018); high means that answers are alike."""
+    vendi_score: _builtins.float
+    """How many different answers there are in effect, from 1 to `sample_rows` (Vendi score, Friedman and Dieng 2023; cosine kernel)."""
+    cluster_evenness: _builtins.float
+    """How evenly answers lie in 16 clusters, 0 (all in one) to 1."""
+    @_builtins.property
+    def alignment(self) -> _measurement_pb2.DatasetAlignment:
+        """How near the answers come to those of the evaluation set that the recipe keeps out first (`reference` is empty); absent when it keeps out none."""
+
+    def __init__(
+        self,
+        *,
+        sample_rows: _builtins.int = ...,
+        vectors: _builtins.str = ...,
+        self_bleu: _builtins.float = ...,
+        vendi_score: _builtins.float = ...,
+        cluster_evenness: _builtins.float = ...,
+        alignment: _measurement_pb2.DatasetAlignment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment", "cluster_evenness", b"cluster_evenness", "sample_rows", b"sample_rows", "self_bleu", b"self_bleu", "vectors", b"vectors", "vendi_score", b"vendi_score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiversityReport: _TypeAlias = DiversityReport  # noqa: Y015
 
 @_typing.final
 class LengthReport(_message.Message):
