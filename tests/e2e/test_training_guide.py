@@ -104,6 +104,13 @@ async def test_a_dataset_version_becomes_compared_runs_and_a_smaller_version_as_
     shown = await pages.run(stack, "bash", "-ec", smaller, within_s=200)
     assert "compressed from" in shown
     assert "mean KL to the reference" in shown
+    refused = await stack.run(
+        "quantize", f"{loop.NAME}@champion", "--format", "int4", "--project", PROJECT, check=False
+    )
+    assert refused == ""  # It says on standard error what to do instead, and asks for nothing.
+    assert [done.model_version async for done in client.compression.quantizations(PROJECT)] == [
+        version.name async for version in client.registry.versions(MODEL) if version.lineage.quantized_from
+    ]
 
 
 @pytest.mark.slow

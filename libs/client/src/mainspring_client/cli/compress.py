@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mainspring_client.client import Mainspring
 
 _FORMATS = ("Q8_0", "Q6_K", "Q4_K_M")
+_FOR_GPUS = ("INT8", "INT4")
 _PATIENCE_S, _NEWEST = 120.0, 50
 
 
@@ -44,6 +45,13 @@ def quantize(
     from mainspring_svckit.errors import PreconditionFailed
     from mainspring_svckit.status import error_info
 
+    if format_.upper() in _FOR_GPUS:
+        message = (
+            f"{format_} is for engines on GPUs, which quantise unchanged weights while they load them; nothing is"
+            " encoded here. Write an adapter and its base with 'mainspring models export' and tell the engine, for"
+            " example vLLM with the package bitsandbytes: --quantization bitsandbytes"
+        )
+        raise typer.BadParameter(message, param_hint="--format")
     if format_ not in _FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(_FORMATS)}", param_hint="--format")
     source = expand_model(project, model)
