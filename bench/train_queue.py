@@ -18,6 +18,8 @@ from mainspring_testkit.tiny import tiny_llama
 
 RUNS, REPLICAS, AT_A_TIME = 200, 3, 2
 FIRST_STEP_BAR_S = 10.0
+IDLE_S = 20.0
+"""In which a trainer has its next process load its libraries."""
 ROWS = [(f"sack {number}, mill {number % 4}", ["corn", "wheat", "rye", "oats"][number % 4]) for number in range(64)]
 # Stands for the compute only: it tells what the worker tells, and notes each run that it has ended.
 _STAND_IN = """
@@ -43,10 +45,11 @@ tell("result", files=dict.fromkeys(roles, "file"), best_step=4, best_validation_
 async def measure(folder: Path) -> Result:
     """Both measurements."""
     queue = await _queue(folder / "queue")
-    first_step_s = await _first_step(folder / "first-step")
+    first_step_s, following_s = await _first_step(folder / "first-step")
     figures = [
         *queue,
         Figure.of("accepted to first step, SmolLM2-135M, warm", "s", first_step_s, bar=Bar(FIRST_STEP_BAR_S)),
+        Figure.of("the same, asked for as soon as a run before it ended", "s", following_s),
     ]
     return Result("train-queue", figures, {"runs": RUNS, "replicas": REPLICAS, "runs_at_a_time": AT_A_TIME})
 
@@ -82,23 +85,28 @@ async def _queue(folder: Path) -> list[Figure]:
     ]
 
 
-async def _first_step(folder: Path) -> list[float]:
-    """Runs of the real worker on a real model, one after the other; the first, which warms the cache, is left out."""
+async def _first_step(folder: Path) -> tuple[list[float], list[float]]:
+    """Runs of the real worker on a real model: each after a while without any, and each right after another one. The
+    first, which warms the cache, is left out.
+    """
     folder.mkdir(parents=True)
-    seconds: list[float] = []
+    seconds: tuple[list[float], list[float]] = ([], [])
     async with trainers(folder) as made:
         await made.base(await smollm2(folder))
         await made.start(1)
         optimization = recipe_pb2.Optimization(max_steps=1, batch_rows=4, validate_every_steps=1)
         await made.recipe(optimization=optimization)
         version = await made.dataset(ROWS[:48], ROWS[48:52])
-        for number in range(4):
+        for number in range(7):
+            following = number % 2 == 0
+            if not following:
+                await asyncio.sleep(IDLE_S)
             (run,) = await _ended(made, [await _asked(made, version)])
             if run.state != run_pb2.TrainingRun.STATE_SUCCEEDED:
                 raise RuntimeError(f"the run failed: {json.dumps(run.error.message)}")
             if number:
                 first, asked = run.first_step_time.ToMilliseconds(), run.create_time.ToMilliseconds()
-                seconds.append((first - asked) / 1000)
+                seconds[following].append((first - asked) / 1000)
     return seconds
 
 
