@@ -325,21 +325,34 @@ def measures_of(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
 def _diversity(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
     if not (before.HasField("diversity") and after.HasField("diversity")):
         return []
-    sides = (before.diversity, after.diversity)
-    made = sides[1].vectors
+    was, is_now = before.diversity, after.diversity
+    made = is_now.vectors
     found: list[tuple[str, Any, Any]] = [
-        ("self-BLEU", *(f"{side.self_bleu:.1f}" for side in sides)),
-        (f"Vendi score ({made})", *(f"{side.vendi_score:.1f} of {side.sample_rows}" for side in sides)),
-        (f"cluster evenness ({made})", *(f"{side.cluster_evenness:.2f}" for side in sides)),
+        ("self-BLEU", f"{was.self_bleu:.1f}", f"{is_now.self_bleu:.1f}"),
+        (f"Vendi score ({made})", _of_sample(was), _of_sample(is_now)),
+        (f"cluster evenness ({made})", f"{was.cluster_evenness:.2f}", f"{is_now.cluster_evenness:.2f}"),
     ]
-    if all(side.HasField("alignment") for side in sides):
-        near = [side.alignment for side in sides]
-        found += [
-            (f"evaluation set to nearest ({made})", *(f"{one.reference_to_nearest:.2f}" for one in near)),
-            (f"answer to nearest ({made})", *(f"{one.row_to_nearest:.2f}" for one in near)),
-            ("its clusters covered", *(f"{one.covered_clusters}/{one.reference_clusters}" for one in near)),
-        ]
-    return found
+    if not (was.HasField("alignment") and is_now.HasField("alignment")):
+        return found
+    near, nearer = was.alignment, is_now.alignment
+    return [
+        *found,
+        (
+            f"evaluation set to nearest ({made})",
+            f"{near.reference_to_nearest:.2f}",
+            f"{nearer.reference_to_nearest:.2f}",
+        ),
+        (f"answer to nearest ({made})", f"{near.row_to_nearest:.2f}", f"{nearer.row_to_nearest:.2f}"),
+        (
+            "its clusters covered",
+            f"{near.covered_clusters}/{near.reference_clusters}",
+            f"{nearer.covered_clusters}/{nearer.reference_clusters}",
+        ),
+    ]
+
+
+def _of_sample(side: Any) -> str:
+    return f"{side.vendi_score:.1f} of {side.sample_rows}"
 
 
 def _kind(change: Any) -> str:
