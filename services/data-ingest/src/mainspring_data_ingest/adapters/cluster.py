@@ -99,7 +99,7 @@ class Cluster:
                 yield self._chunks.put(chunk.number, outcome(_told(reference, chunk), self._folder))
 
     def close(self) -> None:
-        """See `Executor`."""
+        """See `Executor`; only that it does not run again."""
         with suppress(RayError, ConnectionError):
             for reference in self._running:
                 ray.cancel(reference, force=True)
