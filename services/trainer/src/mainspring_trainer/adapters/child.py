@@ -261,13 +261,13 @@ class ChildProcess:
     def _environment(self) -> dict[str, str]:
         # Nothing of the service's own environment, where its secrets stand, is handed on.
         given = {key: os.environ[key] for key in ("PATH", "LANG", "MAINSPRING_CRASH_AT") if key in os.environ}
-        # Waiting threads sleep instead of spinning, so that serving on the same cores does not starve.
         if self._cluster is not None:
             given |= self._cluster.environment()
         return {
             **given,
             "HOME": str(self._folder),
             "TMPDIR": str(self._folder),
+            # Waiting threads sleep instead of spinning, so that serving on the same cores does not starve.
             "OMP_WAIT_POLICY": "PASSIVE",
         }
 
