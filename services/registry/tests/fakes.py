@@ -46,6 +46,17 @@ class FakeNotary:
         return b"signed " + record.release.encode()
 
 
+class FakeNumbers:
+    """Lets numbers be given out until told otherwise."""
+
+    def __init__(self) -> None:
+        self.failure: MainspringError | None = None
+
+    async def require_current(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
 class FakeImporter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder

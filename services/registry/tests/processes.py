@@ -116,15 +116,15 @@ class Registry:
 
 
 async def start_registry(
-    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, folder: Path
+    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, folder: Path, *, count: int = 2
 ) -> Registry:
-    """Two replicas over one database; the importer is a script that makes files of any name."""
+    """Replicas over one database; the importer is a script that makes files of any name."""
     script = folder / "python"
     script.write_text(f"#!{sys.executable}\n{IMPORTER}")
     script.chmod(0o755)
     database = await postgres.new_database("mainspring_registry")
     replicas = [
-        surroundings.replica("mainspring_registry.main", database, modelfiles_python=str(script)) for _ in range(2)
+        surroundings.replica("mainspring_registry.main", database, modelfiles_python=str(script)) for _ in range(count)
     ]
     await asyncio.gather(*(replica.start() for replica in replicas))
     return Registry(surroundings, replicas, ArtifactStore(artifact_url), database)

@@ -29,7 +29,7 @@ from mainspring_testkit.fakes import (
     FakeWork,
 )
 
-from .fakes import FakeImporter, FakeModels, FakeNotary
+from .fakes import FakeImporter, FakeModels, FakeNotary, FakeNumbers
 
 BASE = "projects/p/models/base/versions/1"
 MODEL = "projects/p/models/m"
@@ -126,6 +126,7 @@ def fake_ports(lineage: LineageGraph, outbox: FakeOutbox) -> Ports:
         lineage=lineage,
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
         notary=FakeNotary(),
+        numbers=FakeNumbers(),
         files=FakeArtifacts(),
         work=FakeWork(),
         notifier=FakeNotifier(),

@@ -29,6 +29,15 @@ class Published:
 
 
 @dataclass(frozen=True)
+class StoredMessage:
+    """A message as it lies in a stream."""
+
+    sequence: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
 class StreamState:
     """A stream as it is now.
 
@@ -139,6 +148,16 @@ class Bus:
         except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as err:
             raise Unavailable("BUS_UNAVAILABLE", f"NATS did not answer: {type(err).__name__}") from err
         return (message.headers or {}).get("Nats-Msg-Id")
+
+    async def next_message(self, subject: str, after: int, stream: str = EVENTS_STREAM) -> StoredMessage | None:
+        """The first message behind a place of a stream whose subject matches, or None when there is none."""
+        try:
+            found = await self.jetstream.get_msg(stream, after + 1, subject=subject, next=True)
+        except nats.js.errors.NotFoundError:
+            return None
+        except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as err:
+            raise Unavailable("BUS_UNAVAILABLE", f"NATS did not answer: {type(err).__name__}") from err
+        return StoredMessage(found.seq or 0, found.headers or {}, found.data or b"")
 
     async def stream(self, name: str = EVENTS_STREAM) -> StreamState:
         """What a stream is and holds now."""

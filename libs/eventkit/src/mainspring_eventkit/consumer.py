@@ -49,7 +49,16 @@ LAG = Histogram(
 class Consumer:
     """Takes events of one durable consumer, until cancelled."""
 
-    def __init__(self, bus: Bus, database: Database, name: str, handler: Handler, *, concurrency: int = 1) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        name: str,
+        handler: Handler,
+        *,
+        concurrency: int = 1,
+        hold: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Takes what to do.
 
         Args:
@@ -58,7 +67,9 @@ class Consumer:
             name: The durable, as declared in `deploy/nats/topology.yaml`.
             handler: Makes the effect, in the ambient transaction and quickly; long work is put in the work queue.
             concurrency: Events at a time; above 1 there is no order.
+            hold: Returns when events may be taken; asked before each.
         """
+        self._hold = hold
         self._bus, self._database, self._name, self._handler = bus, database, name, handler
         self._spec = load().consumers[name]
         self._slots = asyncio.Semaphore(concurrency)
@@ -107,6 +118,8 @@ class Consumer:
                 self._slots.release()
                 if self._database_away:
                     await self._wait_for_database()
+                if self._hold is not None:
+                    await self._hold()
                 await client.publish(subject, json.dumps(request).encode(), reply=inbox)
                 message = await self._next()
                 if message is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from mainspring_eventkit import outbox as outbox_module
 from mainspring_eventkit.bus import Bus
@@ -21,6 +22,7 @@ class Events:
 
     def __init__(self, process: Process, database: Database, listener: Listener, bus: Bus) -> None:
         self._process, self._database, self._bus = process, database, bus
+        self._hold: Callable[[], Awaitable[None]] | None = None
         self.outbox = Outbox(database, process.name)
         relay = Relay(database, listener, bus, self.outbox)
         process.support(relay.run(), "relay", flush=relay.flush)
@@ -39,9 +41,13 @@ class Events:
         """The connection."""
         return self._bus
 
+    def hold_until(self, hold: Callable[[], Awaitable[None]]) -> None:
+        """Has the consumers that are started from now on take an event only when `hold` has returned."""
+        self._hold = hold
+
     def consume(self, name: str, handler: Handler, *, concurrency: int = 1) -> None:
         """Starts a consumer."""
-        consumer = Consumer(self._bus, self._database, name, handler, concurrency=concurrency)
+        consumer = Consumer(self._bus, self._database, name, handler, concurrency=concurrency, hold=self._hold)
         self._process.intake(consumer.run(), f"consumer {name}")
 
 

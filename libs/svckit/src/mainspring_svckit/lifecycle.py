@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -195,25 +195,32 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def run_main(
-    name: str, package: str, settings_type: type[ServiceSettings], serve: Callable[[Process, Any], Awaitable[int]]
+    name: str,
+    package: str,
+    settings_type: type[ServiceSettings],
+    serve: Callable[[Process, Any], Awaitable[int]],
+    jobs: Mapping[str, Callable[[Any], Coroutine[Any, Any, int]]] | None = None,
 ) -> None:
-    """The command of a service: `serve` (the default) or `migrate`.
+    """The command of a service: `serve` (the default), `migrate`, or a job of its own.
 
     Args:
         name: The service's name, `registry`.
         package: Its import package, `mainspring_registry`.
         settings_type: Its settings class.
         serve: Wires the service and returns `await process.run()`.
+        jobs: What else it does, by the words on the command line; each returns the exit status.
     """
-    settings = settings_type.load()
+    settings, jobs = settings_type.load(), jobs or {}
     match sys.argv[1:]:
         case ["migrate"]:
             uvloop.run(migrate(settings.database_url.get_secret_value(), package))
             return
         case [] | ["serve"]:
             pass
+        case words if (job := jobs.get(" ".join(words))) is not None:
+            sys.exit(uvloop.run(job(settings)))
         case _:
-            sys.exit(f"usage: mainspring-{name} [serve | migrate]")
+            sys.exit(f"usage: mainspring-{name} [{' | '.join(['serve', 'migrate', *jobs])}]")
 
     async def main() -> int:
         async with Process(name, settings) as process:

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 from nats.aio.client import Client
+from sqlalchemy.engine import make_url
 
 from mainspring_client.stack.component import Running, free_port, start
 from mainspring_client.stack.nats import NatsUser, nats_component, user_url
@@ -127,12 +128,20 @@ class PostgresServer:
             if package:
                 await migrate(url, package)
             self._templates.add(template)
+        return await self._copy(template, template)
+
+    async def backup(self, url: str) -> str:
+        """URL of a copy of a database as it is now; nobody may be connected to it."""
+        parts = make_url(url)
+        return await self._copy(str(parts.database), str(parts.username))
+
+    async def _copy(self, source: str, owner: str) -> str:
         name = f"test_{new_id().replace('-', '')}"
         admin: Any = await asyncpg.connect(
             user="mainspring_admin", password=self._password, host="127.0.0.1", port=self.port, database="postgres"
         )
         try:
-            await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER "{template}" STRATEGY file_copy')
+            await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}" OWNER "{owner}" STRATEGY file_copy')
         finally:
             await admin.close()
-        return f"postgresql://{template}:{self._password}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql://{owner}:{self._password}@127.0.0.1:{self.port}/{name}"

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import json
+import sys
+from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
+from functools import partial
 
 from mainspring.registry.v1 import compression_service_pb2_grpc, merging_service_pb2_grpc, webhook_service_pb2_grpc
 from mainspring.registry.v1 import prompt_service_pb2_grpc as prompt_pb_grpc
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
+from mainspring_eventkit.bus import Bus
+from mainspring_eventkit.memory import StreamMemory
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
+from mainspring_eventkit.outbox import Outbox
 from mainspring_eventkit.service import Events
-from mainspring_proof.keys import TrustedKeys, open_signer
+from mainspring_proof.keys import Signer, TrustedKeys, open_signer
 from mainspring_registry.adapters import postgres
 from mainspring_registry.adapters import webhooks as webhook_adapters
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
 from mainspring_registry.adapters.importer import ChildImporter
 from mainspring_registry.adapters.lineage import PostgresLineage
+from mainspring_registry.adapters.memory import BusMemory, TrustedSeals
 from mainspring_registry.adapters.merger import ChildMerger
 from mainspring_registry.adapters.notary import SigningNotary
 from mainspring_registry.adapters.quantizer import ChildQuantizer
 from mainspring_registry.application import merges as merging
 from mainspring_registry.application import quantizations as quantizing
 from mainspring_registry.application.catalogue import Catalogue
+from mainspring_registry.application.currency import Currency
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.gate import Gate
 from mainspring_registry.application.imports import WORK_KIND, Imports
 from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.merges import Merges
-from mainspring_registry.application.ports import Ports
+from mainspring_registry.application.ports import Numbers, Ports
 from mainspring_registry.application.prompts import Prompts
 from mainspring_registry.application.proofs import WORK_KIND as SIGNATURES
 from mainspring_registry.application.proofs import Proofs
 from mainspring_registry.application.quantizations import Quantizations
+from mainspring_registry.application.reconciling import Reconciliation
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.application.webhooks import WORK_KIND as WEBHOOK_WORK
 from mainspring_registry.application.webhooks import WebhookPorts, Webhooks
+from mainspring_registry.domain.reconciling import Outcome
 from mainspring_registry.settings import RegistrySettings
 from mainspring_registry.transport import compression_grpc, merging_grpc
 from mainspring_registry.transport.compression_grpc import CompressionServicer
@@ -52,11 +63,14 @@ from mainspring_svckit.database import Database, Listener
 from mainspring_svckit.errors import MainspringError, failure_of
 from mainspring_svckit.grpc_server import GrpcServer
 from mainspring_svckit.lifecycle import Process, run_main
-from mainspring_svckit.logs import get_logger
+from mainspring_svckit.logs import configure_logging, get_logger
+from mainspring_svckit.migrations import check, migrate
 from mainspring_svckit.reading import Reader
 from mainspring_svckit.work import Lease, Worker, WorkQueue
 
+SERVICE = "registry"
 PACKAGE = "mainspring_registry"
+AREA = "mainspring.registry"
 HOUSEKEEPING_S = 3600.0
 log = get_logger(__name__)
 
@@ -67,28 +81,8 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     database = await process.database(PACKAGE)
     listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
     events = await Events.connect(process, database, listener)
-    ports = Ports(
-        transactions=database,
-        models=postgres.PostgresModels(database),
-        versions=postgres.versions(database),
-        imports=postgres.imports(database),
-        policies=postgres.policies(database),
-        evidence=postgres.evidence(database),
-        decisions=postgres.decisions(database),
-        approvals=postgres.approvals(database),
-        releases=postgres.releases(database),
-        history=postgres.history(database),
-        prompts=postgres.prompts(database),
-        prompt_versions=postgres.prompt_versions(database),
-        cycles=postgres.cycles(database),
-        lineage=PostgresLineage(database),
-        announcements=OutboxAnnouncements(events.outbox),
-        notary=SigningNotary(signer),
-        files=ArtifactStore(settings.artifact_url),
-        work=WorkQueue(database),
-        notifier=database,
-        clock=SystemClock(),
-    )
+    currency = await _current(process, database, events)
+    ports = _ports(database, settings, events.outbox, signer, currency)
     importer = ChildImporter(
         settings.modelfiles_python, settings.import_roots, settings.scratch_dir, settings.import_timeout_s
     )
@@ -138,6 +132,74 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     server.add(merging_grpc.NAME, merging_service_pb2_grpc.add_MergingServiceServicer_to_server, merger)
     _webhooks(process, settings, database, listener, events, server)
     return await process.run()
+
+
+async def _current(process: Process, database: Database, events: Events) -> Currency:
+    """Gives no numbers out, and reacts to nothing, while the bus has heard of more than the database knows."""
+    currency = Currency(database, BusMemory(StreamMemory(database, events.bus, SERVICE, AREA)))
+    with suppress(MainspringError):  # It is asked again before the first number is given out.
+        await currency.check()
+    process.support(currency.run(), "numbers")
+    process.health.add_probe("numbers", currency.probe)
+    events.hold_until(currency.settled)
+    return currency
+
+
+def _ports(database: Database, settings: RegistrySettings, outbox: Outbox, signer: Signer, numbers: Numbers) -> Ports:
+    """Everything that the use cases need."""
+    return Ports(
+        transactions=database,
+        models=postgres.PostgresModels(database),
+        versions=postgres.versions(database),
+        imports=postgres.imports(database),
+        policies=postgres.policies(database),
+        evidence=postgres.evidence(database),
+        decisions=postgres.decisions(database),
+        approvals=postgres.approvals(database),
+        releases=postgres.releases(database),
+        history=postgres.history(database),
+        prompts=postgres.prompts(database),
+        prompt_versions=postgres.prompt_versions(database),
+        cycles=postgres.cycles(database),
+        lineage=PostgresLineage(database),
+        announcements=OutboxAnnouncements(outbox),
+        notary=SigningNotary(signer),
+        numbers=numbers,
+        files=ArtifactStore(settings.artifact_url),
+        work=WorkQueue(database),
+        notifier=database,
+        clock=SystemClock(),
+    )
+
+
+class _Raised:
+    """`Numbers` for the job that raises them: it gives none out."""
+
+    async def require_current(self) -> None:
+        pass
+
+
+async def reconcile(settings: RegistrySettings, *, repair: bool) -> int:
+    """The job after a restore: a report on stdout, as JSON; 1 when something is left to be repaired."""
+    configure_logging(SERVICE, settings.log_level, sys.stderr)
+    trusted, url = TrustedKeys.from_file(settings.signing_keys), settings.database_url.get_secret_value()
+    await (migrate if settings.migrate_on_start else check)(url, PACKAGE)
+    async with AsyncExitStack() as stack:
+        database = Database(url, service=f"{SERVICE}-reconcile")
+        stack.push_async_callback(database.close)
+        bus = await Bus.connect(settings.nats_url.get_secret_value(), name=f"mainspring-{SERVICE}-reconcile")
+        stack.push_async_callback(bus.close)
+        ports = _ports(
+            database, settings, Outbox(database, SERVICE), open_signer(settings.signing_key_url, trusted), _Raised()
+        )
+        catalogue = Catalogue(ports)
+        memory = BusMemory(StreamMemory(database, bus, SERVICE, AREA))
+        job = Reconciliation(ports, catalogue, Releases(ports, catalogue), memory, TrustedSeals(trusted))
+        findings = await job.run(repair=repair)
+    counts = {outcome.value: sum(one.outcome is outcome for one in findings) for outcome in Outcome}
+    report = {"repaired": repair, "counts": counts, "findings": [asdict(one) for one in findings]}
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return 0 if repair or not findings else 1
 
 
 def _compress(
@@ -246,7 +308,8 @@ def _webhooks(
 
 def main() -> None:
     """The command `mainspring-registry`."""
-    run_main("registry", PACKAGE, RegistrySettings, serve)
+    jobs = {"reconcile": partial(reconcile, repair=False), "reconcile --repair": partial(reconcile, repair=True)}
+    run_main(SERVICE, PACKAGE, RegistrySettings, serve, jobs)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ class OutboxAnnouncements:
             manifest=artifact_to_proto(version.manifest),
             dataset_version=version.lineage.dataset_version,
             training_run=version.training_run,
+            proof=artifact_to_proto(version.proof) if version.proof is not None else None,
+            author=version.author,
         )
         await self._outbox.emit(event, cycle=version.cycle, aggregate=version.model)
 

@@ -133,6 +133,7 @@ class Catalogue:
         Joins the ambient transaction.
         """
         ports = self._ports
+        await ports.numbers.require_current()
         model, name = model.with_version()
         base_digest = base.manifest.sha256 if base is not None else ""
         kind = kind or model.kind

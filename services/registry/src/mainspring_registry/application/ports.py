@@ -16,6 +16,7 @@ from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.lineage import Direction, Edge, Walk
 from mainspring_registry.domain.policies import ReleasePolicy
 from mainspring_registry.domain.prompts import Prompt, PromptVersion
+from mainspring_registry.domain.reconciling import Heard, SignedManifest, SignedRelease
 from mainspring_registry.domain.records import ReleaseRecord
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.clock import Clock
@@ -103,6 +104,59 @@ class Models(Repository[Model], Protocol):
         ...
 
 
+class Memory(Protocol):
+    """What the bus remembers of the registry. Joins the ambient transaction."""
+
+    def unknown(self, *, whole: bool) -> AsyncIterator[Heard]:
+        """Events of the registry that its database does not know, oldest first.
+
+        Args:
+            whole: Whether to look at everything that the bus holds, or only at what came last.
+        """
+        ...
+
+    async def remember(self, heard: Heard) -> None:
+        """Marks an event that `unknown` gave as known, and as told."""
+        ...
+
+    def promotions(self, after: int) -> AsyncIterator[tuple[str, str]]:
+        """Releases that got all traffic behind a place of the bus, each with its version."""
+        ...
+
+
+class Numbers(Protocol):
+    """Whether numbers of versions, decisions and releases may be given out."""
+
+    async def require_current(self) -> None:
+        """Raises unless they may.
+
+        Raises:
+            PreconditionFailed: DATABASE_IS_OLDER_THAN_THE_BUS, they would be given out a second time.
+            Unavailable: It cannot be seen now.
+        """
+        ...
+
+
+class Seals(Protocol):
+    """Reads what a trusted key signed."""
+
+    async def version(self, bundle: bytes) -> SignedManifest:
+        """A version's manifest.
+
+        Raises:
+            PreconditionFailed: PROOF_INVALID or PROOF_UNTRUSTED.
+        """
+        ...
+
+    async def release(self, bundle: bytes) -> SignedRelease:
+        """A release's record.
+
+        Raises:
+            PreconditionFailed: PROOF_INVALID or PROOF_UNTRUSTED.
+        """
+        ...
+
+
 class Notary(Protocol):
     """Signs what the registry answers for."""
 
@@ -155,6 +209,7 @@ class Ports:
     lineage: LineageGraph
     announcements: Announcements
     notary: Notary
+    numbers: Numbers
     files: FileStore
     work: Work
     notifier: Notifier

@@ -73,6 +73,7 @@ class Releases:
                 version.name, runs, policy_sha256, outcome,
             ):  # fmt: skip
                 return model, known
+        await ports.numbers.require_current()
         model, name = model.with_decision()
         decision = GateDecision(
             name=name,
@@ -101,12 +102,10 @@ class Releases:
     ) -> Release:
         """Makes the release that a decision allows. Joins the ambient transaction of a locked model."""
         ports = self._ports
+        await ports.numbers.require_current()
         previous = model.active_release
         head = model.history_sha256
-        if previous:
-            before = (await require(ports.releases, "Release", previous)).value
-            await ports.releases.put(before.superseded())
-            model = await self._ledger.write(model, HistoryKind.SUPERSEDED, previous, actor)
+        model = await self.supersede(model, actor)
         model, name = model.with_release()
         release = Release(
             name=name,
@@ -125,14 +124,28 @@ class Releases:
             release, version, decision, judgement.policy, judgement.approvals, history_sha256=head
         )
         release = replace(release, proof=proof)
+        await self.keep(model, release, actor)
+        await ports.announcements.released(release, version, decision)
+        return release
+
+    async def supersede(self, model: Model, actor: Actor, **notes: str) -> Model:
+        """Ends what is active for something newer. Joins the ambient transaction of a locked model."""
+        if not model.active_release:
+            return model
+        before = (await require(self._ports.releases, "Release", model.active_release)).value
+        await self._ports.releases.put(before.superseded())
+        return await self._ledger.write(model, HistoryKind.SUPERSEDED, before.name, actor, **notes)
+
+    async def keep(self, model: Model, release: Release, actor: Actor, **notes: str) -> None:
+        """Writes down a signed release that is active now. Joins the ambient transaction of a locked model."""
+        ports, version, decision = self._ports, release.model_version, release.gate_decision
+        proof = release.proof.sha256 if release.proof is not None else ""
         model = await self._ledger.write(
-            model, HistoryKind.RELEASED, name, actor, version=version.name, decision=decision.name, proof=proof.sha256
+            model, HistoryKind.RELEASED, release.name, actor, version=version, decision=decision, proof=proof, **notes
         )
         await ports.models.put(model)
         await ports.releases.add(release)
         await ports.lineage.add(edges_of_release(release))
-        await ports.announcements.released(release, version, decision)
-        return release
 
     async def revoke(self, name: str, reason: str, actor: Actor) -> Release:
         """Takes the active release back.
@@ -162,28 +175,40 @@ class Releases:
                 await self._catalogue.move_alias(release.model, CHAMPION, version, INFERENCE)
 
     async def _end(self, model_name: str, name: str, state: ReleaseState, reason: str, actor: Actor) -> Release:
+        ended, restored = await self.take_back(model_name, name, state, reason, actor)
+        await self._ports.announcements.release_revoked(ended, reason, restored)
+        return ended
+
+    async def take_back(
+        self, model_name: str, name: str, state: ReleaseState, reason: str, actor: Actor, **notes: str
+    ) -> tuple[Release, Release | None]:
+        """Ends a release without telling anybody; returns it and what is active again. Joins the ambient transaction.
+
+        Raises:
+            NotFound: There is no such release.
+            IllegalTransition: It is not ACTIVE.
+        """
         ports = self._ports
         model = (await require(ports.models, "Model", model_name, lock=True)).value
         release = (await require(ports.releases, "Release", name)).value
         revoked = state is ReleaseState.REVOKED
         ended = release.revoked(reason) if revoked else release.rolled_back(reason)
         kind = HistoryKind.REVOKED if revoked else HistoryKind.ROLLED_BACK
-        model = await self._ledger.write(model, kind, name, actor, reason=reason)
+        model = await self._ledger.write(model, kind, name, actor, reason=reason, **notes)
         restored = await self._restorable(ended)
         if restored is not None:
             restored = (await ports.releases.put(restored.restored())).value
             model = model.with_alias(CHAMPION, restored.model_version)
-            model = await self._ledger.write(model, HistoryKind.RESTORED, restored.name, actor)
+            model = await self._ledger.write(model, HistoryKind.RESTORED, restored.name, actor, **notes)
         await ports.releases.put(ended)
         await ports.models.put(replace(model, active_release=restored.name if restored is not None else ""))
-        await ports.announcements.release_revoked(ended, reason, restored)
-        return ended
+        return ended, restored
 
     async def _restorable(self, release: Release) -> Release | None:
-        """The newest release before this one that was not taken back itself."""
+        """The newest release before this one that was not taken back itself; none beyond one that is lost."""
         name = release.previous_release
-        while name:
-            before = (await require(self._ports.releases, "Release", name)).value
+        while name and (found := await self._ports.releases.get(name)) is not None:
+            before = found.value
             if before.state is ReleaseState.SUPERSEDED:
                 return before
             name = before.previous_release

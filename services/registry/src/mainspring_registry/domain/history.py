@@ -24,6 +24,7 @@ class HistoryKind(StrEnum):
     ROLLED_BACK = "ROLLED_BACK"
     POLICY_WRITTEN = "POLICY_WRITTEN"
     ALIAS_MOVED = "ALIAS_MOVED"
+    RECONCILED = "RECONCILED"
 
 
 @dataclass(frozen=True)

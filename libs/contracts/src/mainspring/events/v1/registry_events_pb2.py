@@ -28,7 +28,7 @@ from mainspring.common.v1 import unit_pb2 as mainspring_dot_common_dot_v1_dot_un
 from mainspring.events.v1 import event_type_pb2 as mainspring_dot_events_dot_v1_dot_event__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*mainspring/events/v1/registry_events.proto\x12\x14mainspring.events.v1\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/common/v1/statistics.proto\x1a\x1fmainspring/common/v1/unit.proto\x1a%mainspring/events/v1/event_type.proto\"\xfe\x01\n\x16ModelVersionRegistered\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x1a\n\x12\x62\x61se_model_version\x18\x04 \x01(\t\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x17\n\x0f\x64\x61taset_version\x18\x06 \x01(\t\x12\x14\n\x0ctraining_run\x18\x07 \x01(\t:3\x92\xb5\x18/mainspring.registry.model_version.registered.v1\"\x98\x03\n\rModelReleased\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x16\n\x0erelease_number\x18\x04 \x01(\x03\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x15\n\rgate_decision\x18\x06 \x01(\t\x12\x16\n\x0e\x65valuation_run\x18\x07 \x01(\t\x12\x18\n\x10previous_release\x18\x08 \x01(\t\x12\x33\n\x07results\x18\t \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12-\n\x05proof\x18\n \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12.\n\x04unit\x18\x0b \x01(\x0b\x32 .mainspring.common.v1.ServedUnit:)\x92\xb5\x18%mainspring.registry.model.released.v1\"\xac\x01\n\x0eReleaseRevoked\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x18\n\x10restored_release\x18\x04 \x01(\t\x12\x1e\n\x16restored_model_version\x18\x05 \x01(\t:0\x92\xb5\x18,mainspring.registry.model.release_revoked.v1\"\x90\x01\n\x0eReleaseRefused\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rgate_decision\x18\x03 \x01(\t\x12\x0f\n\x07reasons\x18\x04 \x03(\t:0\x92\xb5\x18,mainspring.registry.model.release_refused.v1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*mainspring/events/v1/registry_events.proto\x12\x14mainspring.events.v1\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/common/v1/statistics.proto\x1a\x1fmainspring/common/v1/unit.proto\x1a%mainspring/events/v1/event_type.proto\"\xbd\x02\n\x16ModelVersionRegistered\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x1a\n\x12\x62\x61se_model_version\x18\x04 \x01(\t\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x17\n\x0f\x64\x61taset_version\x18\x06 \x01(\t\x12\x14\n\x0ctraining_run\x18\x07 \x01(\t\x12-\n\x05proof\x18\x08 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x0e\n\x06\x61uthor\x18\t \x01(\t:3\x92\xb5\x18/mainspring.registry.model_version.registered.v1\"\x98\x03\n\rModelReleased\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x16\n\x0erelease_number\x18\x04 \x01(\x03\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x15\n\rgate_decision\x18\x06 \x01(\t\x12\x16\n\x0e\x65valuation_run\x18\x07 \x01(\t\x12\x18\n\x10previous_release\x18\x08 \x01(\t\x12\x33\n\x07results\x18\t \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12-\n\x05proof\x18\n \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12.\n\x04unit\x18\x0b \x01(\x0b\x32 .mainspring.common.v1.ServedUnit:)\x92\xb5\x18%mainspring.registry.model.released.v1\"\xac\x01\n\x0eReleaseRevoked\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x18\n\x10restored_release\x18\x04 \x01(\t\x12\x1e\n\x16restored_model_version\x18\x05 \x01(\t:0\x92\xb5\x18,mainspring.registry.model.release_revoked.v1\"\x90\x01\n\x0eReleaseRefused\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rgate_decision\x18\x03 \x01(\t\x12\x0f\n\x07reasons\x18\x04 \x03(\t:0\x92\xb5\x18,mainspring.registry.model.release_refused.v1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,11 +44,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEREFUSED']._loaded_options = None
   _globals['_RELEASEREFUSED']._serialized_options = b'\222\265\030,mainspring.registry.model.release_refused.v1'
   _globals['_MODELVERSIONREGISTERED']._serialized_start=217
-  _globals['_MODELVERSIONREGISTERED']._serialized_end=471
-  _globals['_MODELRELEASED']._serialized_start=474
-  _globals['_MODELRELEASED']._serialized_end=882
-  _globals['_RELEASEREVOKED']._serialized_start=885
-  _globals['_RELEASEREVOKED']._serialized_end=1057
-  _globals['_RELEASEREFUSED']._serialized_start=1060
-  _globals['_RELEASEREFUSED']._serialized_end=1204
+  _globals['_MODELVERSIONREGISTERED']._serialized_end=534
+  _globals['_MODELRELEASED']._serialized_start=537
+  _globals['_MODELRELEASED']._serialized_end=945
+  _globals['_RELEASEREVOKED']._serialized_start=948
+  _globals['_RELEASEREVOKED']._serialized_end=1120
+  _globals['_RELEASEREFUSED']._serialized_start=1123
+  _globals['_RELEASEREFUSED']._serialized_end=1267
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,8 @@ class ModelVersionRegistered(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     DATASET_VERSION_FIELD_NUMBER: _builtins.int
     TRAINING_RUN_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Format: `projects/{project}/models/{model}/versions/{version}`."""
     model: _builtins.str
@@ -48,9 +50,15 @@ class ModelVersionRegistered(_message.Message):
     """Data it learned from, or empty."""
     training_run: _builtins.str
     """Run that trained it, or empty."""
+    author: _builtins.str
+    """Who asked for it, as their token names them, or empty."""
     @_builtins.property
     def manifest(self) -> _artifact_pb2.Artifact:
         """JSON manifest; its digest identifies the version."""
+
+    @_builtins.property
+    def proof(self) -> _artifact_pb2.Artifact:
+        """Signed manifest of the version (Sigstore bundle), in the artifact store."""
 
     def __init__(
         self,
@@ -62,10 +70,12 @@ class ModelVersionRegistered(_message.Message):
         manifest: _artifact_pb2.Artifact | None = ...,
         dataset_version: _builtins.str = ...,
         training_run: _builtins.str = ...,
+        proof: _artifact_pb2.Artifact | None = ...,
+        author: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_version", b"base_model_version", "dataset_version", b"dataset_version", "kind", b"kind", "manifest", b"manifest", "model", b"model", "model_version", b"model_version", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "base_model_version", b"base_model_version", "dataset_version", b"dataset_version", "kind", b"kind", "manifest", b"manifest", "model", b"model", "model_version", b"model_version", "proof", b"proof", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -633,6 +633,8 @@ class HistoryEntry(_message.Message):
         """The policy that guards the model was written."""
         KIND_ALIAS_MOVED: HistoryEntry._Kind.ValueType  # 9
         """An alias was moved."""
+        KIND_RECONCILED: HistoryEntry._Kind.ValueType  # 10
+        """The database was older than the bus; `details` says what the bus had heard and what became of it."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kind says what happened."""
@@ -657,6 +659,8 @@ class HistoryEntry(_message.Message):
     """The policy that guards the model was written."""
     KIND_ALIAS_MOVED: HistoryEntry.Kind.ValueType  # 9
     """An alias was moved."""
+    KIND_RECONCILED: HistoryEntry.Kind.ValueType  # 10
+    """The database was older than the bus; `details` says what the bus had heard and what became of it."""
 
     @_typing.final
     class DetailsEntry(_message.Message):
