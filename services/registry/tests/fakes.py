@@ -1,5 +1,6 @@
 """The fakes of this service's own ports; each passes the contract suite of its port."""
 
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from mainspring_registry.application.ports import ImportedFiles
@@ -7,6 +8,7 @@ from mainspring_registry.application.quantizations import CompressedFiles
 from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion, ServingSpec
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.quantizations import EngineMeasure, Format
+from mainspring_registry.domain.reconciling import Heard
 from mainspring_registry.domain.records import ReleaseRecord
 from mainspring_svckit.errors import InvalidInput, MainspringError
 from mainspring_svckit.names import project_name_of
@@ -55,6 +57,29 @@ class FakeNumbers:
     async def require_current(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+
+class FakeMemory:
+    """`Memory` of what a test says that the bus has heard."""
+
+    def __init__(self, *heard: Heard, promoted: Sequence[tuple[str, str]] = ()) -> None:
+        self.heard, self.promoted = list(heard), promoted
+        self.failure: MainspringError | None = None
+
+    async def unknown(self, *, whole: bool) -> AsyncIterator[Heard]:
+        del whole
+        if self.failure is not None:
+            raise self.failure
+        for one in list(self.heard):
+            yield one
+
+    async def remember(self, heard: Heard) -> None:
+        self.heard.remove(heard)
+
+    async def promotions(self, after: int) -> AsyncIterator[tuple[str, str]]:
+        del after
+        for one in self.promoted:
+            yield one
 
 
 class FakeImporter:

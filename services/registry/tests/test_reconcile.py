@@ -1,27 +1,44 @@
 """A database that was restored from before: it gives no number out twice, and gets back what was signed."""
 
 import asyncio
+import hashlib
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered, ReleaseRevoked
 from mainspring.registry.v1 import release_pb2
 from mainspring_eventkit.bus import Bus
+from mainspring_registry.application.currency import Currency
+from mainspring_registry.application.ledger import Ledger
+from mainspring_registry.application.reconciling import Reconciliation
 from mainspring_registry.domain.history import HistoryKind
-from mainspring_svckit.errors import NotFound
+from mainspring_registry.domain.reconciling import (
+    Heard,
+    HeardRelease,
+    HeardVersion,
+    Outcome,
+    SignedManifest,
+    SignedRelease,
+)
+from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_testkit.events import EventTap, publish
 from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import ServiceProcess, Surroundings
 from mainspring_testkit.waiting import eventually
 
+from .fakes import FakeMemory
 from .processes import BASE, MODEL, Registry, start_registry
+from .world import POLICY, World
 
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
 OLDER = "DATABASE_IS_OLDER_THAN_THE_BUS"
 LATE = "projects/p/models/late"
 
@@ -145,3 +162,134 @@ async def test_f22_a_restored_database_gives_no_number_out_twice_and_gets_back_w
     for kind in (ModelVersionRegistered, ModelReleased):
         told = Counter(getattr(one, "release", "") or one.model_version for one in event_tap.of(kind))
         assert set(told.values()) == {1}, told
+
+
+async def told_of(world: World) -> tuple[Heard, Heard]:
+    """The events of a release and its version that the world has never seen, all signed files in its store."""
+    await world.put_policy(POLICY)
+    version = await world.version()
+    await world.measure(version, 0.1)
+    (release,) = await world.ports.releases.all()
+    about_version = HeardVersion(
+        version.name, MODEL, version.kind, version.base_model_version, version.manifest, version.proof, "anna"
+    )
+    about_release = HeardRelease(release.name, MODEL, version.name, release.gate_decision, release.proof)
+    for table in (world.ports.versions, world.ports.releases, world.ports.decisions, world.ports.history):
+        for item in await table.all():
+            if item.name.startswith(MODEL):
+                await table.remove(item.name)
+    await world.ports.models.remove(MODEL)
+    return Heard("1", "v", TIME, "cycle", 1, about_version), Heard("2", "r", TIME, "cycle", 2, about_release)
+
+
+class WorldSeals:
+    """`Seals` over what the fake notary signed."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def version(self, bundle: bytes) -> SignedManifest:
+        manifest = bundle.removeprefix(b"signed ")
+        body = json.loads(manifest)
+        return SignedManifest(body["name"], hashlib.sha256(manifest).hexdigest(), body)
+
+    async def release(self, bundle: bytes) -> SignedRelease:
+        record = next(one for one in self.world.notary.releases if one.release in bundle.decode())
+        return SignedRelease(
+            record.release,
+            record.model_version,
+            record.manifest_sha256,
+            record.time,
+            json.loads(json.dumps(record.details)),
+        )
+
+
+def reconciliation(world: World, memory: FakeMemory) -> Reconciliation:
+    return Reconciliation(world.ports, world.catalogue, world.releases, memory, WorldSeals(world))
+
+
+async def test_f22_a_model_that_the_copy_has_never_seen_comes_back_with_its_champion(world: World) -> None:
+    heard = await told_of(world)
+    memory = FakeMemory(
+        *heard, promoted=[(heard[1].fact.name, heard[0].fact.name), ("projects/p/models/x/releases/1", "")]
+    )
+    said = len(world.outbox.emitted)
+    findings = await reconciliation(world, memory).run(repair=True)
+    assert [(one.name, one.outcome) for one in findings] == [(one.fact.name, Outcome.REBUILT) for one in heard]
+    model: Any = await world.ports.models.get(MODEL)
+    assert (model.value.versions, model.value.releases, model.value.decisions) == (1, 1, 1)
+    assert (model.value.active_release, model.value.aliases) == (heard[1].fact.name, {"champion": "1"})
+    version: Any = await world.ports.versions.get(heard[0].fact.name)
+    assert (version.value.author, version.value.cycle, version.value.training_run[-1]) == ("anna", "cycle", "r")
+    assert (await Ledger(world.ports).verify(MODEL)).problems == []
+    assert await reconciliation(world, memory).run(repair=True) == []
+    assert len(world.outbox.emitted) == said
+    assert (await world.version("next")).name == f"{MODEL}/versions/2"
+
+
+@pytest.mark.parametrize("harm", ["digest", "base", "model", "unsigned", "file", "release"])
+async def test_f22_what_is_not_as_it_was_signed_is_burnt(world: World, harm: str) -> None:
+    heard, about_release = await told_of(world)
+    fact: Any = heard.fact
+    match harm:
+        case "digest":
+            fact = replace(fact, manifest=replace(fact.manifest, sha256="0" * 64))
+        case "base":
+            fact = replace(fact, base_model_version="")
+        case "model":
+            fact = replace(fact, model=LATE)
+        case "unsigned":
+            fact = replace(fact, proof=None)
+        case "file":
+            adapter = await world.files.put_bytes("p", b"r")
+            await world.files.discard("p", adapter)
+        case _:
+            # A release's record of another release of the same version.
+            about_release = replace(about_release, fact=replace(about_release.fact, name=f"{MODEL}/releases/7"))
+    memory = FakeMemory(replace(heard, fact=fact), about_release)
+    findings = await reconciliation(world, memory).run(repair=True)
+    intact = Outcome.REBUILT if harm == "release" else Outcome.BURNT
+    assert [one.outcome for one in findings] == [intact, Outcome.BURNT]
+    assert all(one.why for one in findings if one.outcome is Outcome.BURNT)
+    assert len(await world.ports.releases.all()) == 0
+    model: Any = await world.ports.models.get(fact.model)
+    assert (model.value.versions, model.value.active_release) == (1, "")
+    if harm == "release":
+        assert model.value.releases == 7
+
+
+async def test_f22_a_number_that_was_given_out_twice_already_is_told_and_left(world: World) -> None:
+    heard, _ = await told_of(world)
+    other = await world.version("another run")
+    (finding,) = await reconciliation(world, FakeMemory(heard)).run(repair=True)
+    assert (finding.name, finding.outcome) == (other.name, Outcome.CONFLICT)
+    known: Any = await world.ports.versions.get(other.name)
+    assert known.value == other
+
+
+async def test_f22_numbers_stand_still_while_the_bus_knows_more(world: World) -> None:
+    heard, _ = await told_of(world)
+    memory = FakeMemory(heard)
+    currency = Currency(world.ports.transactions, memory)
+    for _ in range(2):
+        with pytest.raises(PreconditionFailed) as caught:
+            await currency.require_current()
+        assert (caught.value.reason, caught.value.metadata["name"]) == (OLDER, heard.fact.name)
+    memory.heard.clear()
+    await currency.check()
+    await asyncio.gather(currency.require_current(), currency.settled(), currency.probe())
+    memory.failure = Unavailable("BUS_UNAVAILABLE", "away")
+    with pytest.raises(Unavailable):
+        await currency.check()
+    await currency.require_current()  # What was known still holds: a dead bus stops no release.
+
+
+async def test_f22_nothing_is_numbered_while_numbers_stand_still(world: World) -> None:
+    await world.put_policy(POLICY)
+    version = await world.version()
+    cast("Any", world.ports.numbers).failure = PreconditionFailed(OLDER, "older")
+    with pytest.raises(PreconditionFailed):
+        await world.version("more")
+    with pytest.raises(PreconditionFailed):
+        await world.measure(version, 0.1)
+    assert await world.ports.releases.all() == []

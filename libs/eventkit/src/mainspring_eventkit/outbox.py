@@ -12,7 +12,7 @@ have gone back, the relay publishes again what the stream has lost (F24); consum
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -100,8 +100,19 @@ class Relay:
     """Publishes what the outbox holds."""
 
     def __init__(
-        self, database: Database, listener: Listener, bus: Bus, outbox: Outbox, *, poll_s: float = 5.0
+        self,
+        database: Database,
+        listener: Listener,
+        bus: Bus,
+        outbox: Outbox,
+        *,
+        poll_s: float = 5.0,
+        may_publish: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
+        """Takes what to relay, and who is asked before each batch: what a database that is older than the bus publishes
+        would hide that it is.
+        """
+        self._may_publish = may_publish
         self._database, self._listener, self._bus, self._outbox, self._poll_s = database, listener, bus, outbox, poll_s
         self._epoch = ""
         self._highest = 0
@@ -114,7 +125,7 @@ class Relay:
             while True:
                 published = 0
                 try:
-                    published = await self._turn()
+                    published = await self._turn() if await self._may() else 0
                 except MainspringError as err:
                     log.warning("relay_failed", reason=err.reason)
                     await asyncio.sleep(0.5)
@@ -123,8 +134,11 @@ class Relay:
 
     async def flush(self) -> None:
         """Publishes what is there now; for an orderly stop."""
-        while await self._turn() == BATCH:
+        while await self._may() and await self._turn() == BATCH:
             pass
+
+    async def _may(self) -> bool:
+        return self._may_publish is None or await self._may_publish()
 
     async def _turn(self) -> int:
         """One batch; 0 when there is nothing or another relay works."""

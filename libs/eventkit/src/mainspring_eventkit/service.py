@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from mainspring_eventkit import outbox as outbox_module
 from mainspring_eventkit.bus import Bus
@@ -17,33 +17,50 @@ from mainspring_svckit.lifecycle import Process
 HOUSEKEEPING_S = 3600.0
 
 
+class Guard(Protocol):
+    """Says whether a service may tell and hear events."""
+
+    async def verify(self) -> bool:
+        """Looks, and says whether it may."""
+        ...
+
+    async def settled(self) -> None:
+        """Returns when it may."""
+        ...
+
+
+async def connect_bus(process: Process) -> Bus:
+    """The service's connection, closed at the end."""
+    bus = await Bus.connect(process.settings.nats_url.get_secret_value(), name=f"mainspring-{process.name}")
+    process.on_close(bus.close)
+    process.health.add_probe("bus", bus.ping)
+    return bus
+
+
 class Events:
     """A service's way out of and into the bus."""
 
-    def __init__(self, process: Process, database: Database, listener: Listener, bus: Bus) -> None:
+    def __init__(
+        self, process: Process, database: Database, listener: Listener, bus: Bus, guard: Guard | None = None
+    ) -> None:
+        """Starts the relay on a connected bus; with a guard neither it nor consumers work against its word."""
         self._process, self._database, self._bus = process, database, bus
-        self._hold: Callable[[], Awaitable[None]] | None = None
+        self._hold = guard.settled if guard is not None else None
         self.outbox = Outbox(database, process.name)
-        relay = Relay(database, listener, bus, self.outbox)
+        may_publish = guard.verify if guard is not None else None
+        relay = Relay(database, listener, bus, self.outbox, may_publish=may_publish)
         process.support(relay.run(), "relay", flush=relay.flush)
         process.support(_housekeeping(database), "housekeeping")
 
     @classmethod
     async def connect(cls, process: Process, database: Database, listener: Listener) -> Events:
         """Connects to the bus and starts the relay."""
-        bus = await Bus.connect(process.settings.nats_url.get_secret_value(), name=f"mainspring-{process.name}")
-        process.on_close(bus.close)
-        process.health.add_probe("bus", bus.ping)
-        return cls(process, database, listener, bus)
+        return cls(process, database, listener, await connect_bus(process))
 
     @property
     def bus(self) -> Bus:
         """The connection."""
         return self._bus
-
-    def hold_until(self, hold: Callable[[], Awaitable[None]]) -> None:
-        """Has the consumers that are started from now on take an event only when `hold` has returned."""
-        self._hold = hold
 
     def consume(self, name: str, handler: Handler, *, concurrency: int = 1) -> None:
         """Starts a consumer."""

@@ -16,7 +16,7 @@ from mainspring_eventkit.bus import Bus
 from mainspring_eventkit.memory import StreamMemory
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
 from mainspring_eventkit.outbox import Outbox
-from mainspring_eventkit.service import Events
+from mainspring_eventkit.service import Events, connect_bus
 from mainspring_proof.keys import Signer, TrustedKeys, open_signer
 from mainspring_registry.adapters import postgres
 from mainspring_registry.adapters import webhooks as webhook_adapters
@@ -80,8 +80,11 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     signer = open_signer(settings.signing_key_url, TrustedKeys.from_file(settings.signing_keys))
     database = await process.database(PACKAGE)
     listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
-    events = await Events.connect(process, database, listener)
-    currency = await _current(process, database, events)
+    bus = await connect_bus(process)
+    currency = Currency(database, BusMemory(StreamMemory(database, bus, SERVICE, AREA)))
+    await currency.verify()
+    process.health.add_probe("numbers", currency.probe)
+    events = Events(process, database, listener, bus, currency)
     ports = _ports(database, settings, events.outbox, signer, currency)
     importer = ChildImporter(
         settings.modelfiles_python, settings.import_roots, settings.scratch_dir, settings.import_timeout_s
@@ -132,17 +135,6 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     server.add(merging_grpc.NAME, merging_service_pb2_grpc.add_MergingServiceServicer_to_server, merger)
     _webhooks(process, settings, database, listener, events, server)
     return await process.run()
-
-
-async def _current(process: Process, database: Database, events: Events) -> Currency:
-    """Gives no numbers out, and reacts to nothing, while the bus has heard of more than the database knows."""
-    currency = Currency(database, BusMemory(StreamMemory(database, events.bus, SERVICE, AREA)))
-    with suppress(MainspringError):  # It is asked again before the first number is given out.
-        await currency.check()
-    process.support(currency.run(), "numbers")
-    process.health.add_probe("numbers", currency.probe)
-    events.hold_until(currency.settled)
-    return currency
 
 
 def _ports(database: Database, settings: RegistrySettings, outbox: Outbox, signer: Signer, numbers: Numbers) -> Ports:

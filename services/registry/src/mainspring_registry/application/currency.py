@@ -7,10 +7,8 @@ from contextlib import suppress
 
 from mainspring_registry.application.ports import Memory
 from mainspring_registry.domain.reconciling import Heard
-from mainspring_svckit.errors import MainspringError, PreconditionFailed
+from mainspring_svckit.errors import PreconditionFailed, Unavailable
 from mainspring_svckit.ports import Transactions
-
-PERIOD_S = 5.0
 
 
 class Currency:
@@ -35,12 +33,15 @@ class Currency:
         self._unknown = None
         self._current.set()
 
-    async def run(self) -> None:
-        """Checks until cancelled: a copy may be restored, or reconciled, under a running service."""
-        while True:
-            with suppress(MainspringError):  # It is tried again.
-                await self.check()
-            await asyncio.sleep(PERIOD_S)
+    async def verify(self) -> bool:
+        """Looks, and says whether the database is current; by what was known before when it cannot be seen now.
+
+        The relay asks before each batch and every few seconds: what an older copy publishes would move the place behind
+        which is looked, and a copy may be restored, or reconciled, under a running service.
+        """
+        with suppress(Unavailable):
+            await self.check()
+        return self._current.is_set()
 
     async def settled(self) -> None:
         """Returns when the database is known to be current; what reacts to events waits for it."""
