@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 
+from google.protobuf.message import Message
+
 from mainspring.common.v1 import artifact_pb2
 from mainspring.events.v1 import inference_events_pb2
 from mainspring.events.v1 import registry_events_pb2 as events
@@ -23,8 +25,11 @@ from mainspring_registry.domain.reconciling import (
     SignedManifest,
     SignedRelease,
 )
+from mainspring_svckit.logs import get_logger
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_svckit.values import ArtifactRef
+
+log = get_logger(__name__)
 
 
 class BusMemory:
@@ -71,8 +76,16 @@ class TrustedSeals:
 
 
 def _fact_of(told: Told) -> HeardVersion | HeardRelease | HeardRevocation | HeardRefusal | None:
-    """What an event says; None for a type of a newer release."""
-    match told.event.data:
+    """What an event says; None for one of a newer release, of a type or a kind that this one does not know."""
+    try:
+        return _read(told.event.data)
+    except ValueError:
+        log.warning("event_unreadable", sequence=told.sequence)
+        return None
+
+
+def _read(event: Message) -> HeardVersion | HeardRelease | HeardRevocation | HeardRefusal | None:
+    match event:
         case events.ModelVersionRegistered() as data:
             return HeardVersion(
                 name=data.model_version,
