@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from nats.aio.client import Client
-from sqlalchemy.engine import make_url
 
 from mainspring_client.stack.component import Running, free_port, start
 from mainspring_client.stack.nats import NatsUser, nats_component, user_url
@@ -132,8 +132,8 @@ class PostgresServer:
 
     async def backup(self, url: str) -> str:
         """URL of a copy of a database as it is now; nobody may be connected to it."""
-        parts = make_url(url)
-        return await self._copy(str(parts.database), str(parts.username))
+        parts = urlsplit(url)
+        return await self._copy(parts.path.removeprefix("/"), str(parts.username))
 
     async def _copy(self, source: str, owner: str) -> str:
         name = f"test_{new_id().replace('-', '')}"

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 
-from google.protobuf.message import Message
-
 from mainspring.common.v1 import artifact_pb2
 from mainspring.events.v1 import inference_events_pb2
 from mainspring.events.v1 import registry_events_pb2 as events
@@ -84,7 +82,7 @@ def _fact_of(told: Told) -> HeardVersion | HeardRelease | HeardRevocation | Hear
         return None
 
 
-def _read(event: Message) -> HeardVersion | HeardRelease | HeardRevocation | HeardRefusal | None:
+def _read(event: object) -> HeardVersion | HeardRelease | HeardRevocation | HeardRefusal | None:
     match event:
         case events.ModelVersionRegistered() as data:
             return HeardVersion(
