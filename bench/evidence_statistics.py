@@ -12,22 +12,23 @@ import math
 import os
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from multiprocessing import get_context
 from typing import TypeVar
 
 from bench.figures import Bar, Figure, Result
 from mainspring_evaluator.adapters.scoring import ThreadScoring
 from mainspring_evaluator.domain.items import Answer, Item, Message, Sample
-from mainspring_evaluator.domain.power import items_needed, standard_error_of
-from mainspring_evaluator.domain.suites import DEFAULT_RESAMPLES, EvaluationSuite
+from mainspring_evaluator.domain.power import items_needed, minimum_detectable_effect
+from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_registry.domain.gate import Evidence, EvidenceRecord, judge
 from mainspring_registry.domain.policies import ReleasePolicy
 from mainspring_svckit.values import Fidelity, ScorerResult
 
-PAIRS, POWER_PAIRS, ITEMS, PILOT_ITEMS, PILOTS = 2_000, 500, 60, 40_000, 12
+PAIRS, POWER_PAIRS, ITEMS, PILOT_ITEMS, PILOTS = 2_000, 1_000, 60, 40_000, 12
 ALPHA = 0.05
 """What the gate states at intervals of 95 %: at most this share of equal models passes the primary rule. Only the lower
 end of the two-sided interval decides, so half of it is expected."""
@@ -52,8 +53,10 @@ class Verdict:
 
 async def measure(pairs: int = PAIRS, power_pairs: int = POWER_PAIRS, pilot_items: int = PILOT_ITEMS) -> Result:
     """Simulates pairs of equal systems, and pairs that differ by what sample sizes were reckoned for."""
+    with processors() as pool:
+        equal = await _simulate(pool, pairs, ITEMS, _EQUAL, SCORERS)
+        powers = await power(pool, power_pairs, pilot_items)
     result = Result("evidence-statistics")
-    equal = await _simulate(pairs, ITEMS, _EQUAL, SCORERS)
     for name in SCORERS:
         share = sum(verdict.passed[name] for verdict in equal) / pairs
         low, high = interval(share, pairs)
@@ -61,22 +64,27 @@ async def measure(pairs: int = PAIRS, power_pairs: int = POWER_PAIRS, pilot_item
         result.figures.append(Figure(f"false promotions, {name}: upper end", "share", high, (), Bar(ALPHA), note))
     family = sum(any(verdict.significant.values()) for verdict in equal) / pairs
     result.figures.append(Figure("any scorer called different after Holm, though equal", "share", family))
-    result.figures += await power(power_pairs, pilot_items)
+    result.figures += powers
     return result
 
 
-async def power(pairs: int, pilot_items: int) -> list[Figure]:
+def processors() -> ProcessPoolExecutor:
+    """A process for each processor; spawned, since a fork of a process with threads may never wake up."""
+    return ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
+
+
+async def power(pool: Executor, pairs: int, pilot_items: int) -> list[Figure]:
     """How often a better system passes with the items that its effect is said to need.
 
-    The effect must be the true one: a pilot whose luck makes it 5 % larger asks for a tenth too few items. Its spread
-    comes from the first pilot, its size from the mean of all.
+    Both the effect and how much an item's deviates must be the true ones: a pilot whose luck makes the one 5 % larger
+    asks for a tenth too few items. They are the means of many pilots.
     """
-    pilots = await _over_processors(partial(_pilot, items=pilot_items), range(PILOTS))
+    pilots = await _each(pool, partial(_pilot, items=pilot_items), range(PILOTS))
     figures: list[Figure] = []
     for name in SCORERS:
-        effect, deviation = sum(pilot[name][0] for pilot in pilots) / PILOTS, pilots[0][name][1]
+        effect, deviation = (sum(pilot[name][figure] for pilot in pilots) / PILOTS for figure in (0, 1))
         needed = items_needed(deviation, effect, confidence_level=0.95, power=POWER)
-        better = await _simulate(pairs, needed, _BETTER, (name,))
+        better = await _simulate(pool, pairs, needed, _BETTER, (name,))
         share = sum(verdict.passed[name] for verdict in better) / pairs
         low, high = interval(share, pairs)
         note = f"{needed} items for {effect:.3g}; {pairs:,} pairs, 95 %: {low:.3f} to {high:.3f}"
@@ -85,14 +93,12 @@ async def power(pairs: int, pilot_items: int) -> list[Figure]:
 
 
 def _pilot(number: int, *, items: int) -> dict[str, tuple[float, float]]:
-    """The difference of the better system and how much one item's deviates, by scorer; the latter of the first only."""
-    resamples = DEFAULT_RESAMPLES if number == 0 else 2
+    """The difference of the better system and how much one item's deviates, by scorer."""
     found: dict[str, tuple[float, float]] = {}
-    for name, result in _results(-1 - number, items, _BETTER, SCORERS, resamples)[0].items():
-        difference = result.difference
-        assert difference is not None
-        error = standard_error_of(difference.low, difference.high, difference.confidence_level)
-        found[name] = difference.value, error * math.sqrt(items)
+    for name, result in _results(-1 - number, items, _BETTER, SCORERS)[0].items():
+        assert result.difference is not None
+        error = result.minimum_detectable_effect / minimum_detectable_effect(1.0, confidence_level=0.95)
+        found[name] = result.difference.value, error * math.sqrt(items)
     return found
 
 
@@ -103,18 +109,13 @@ def interval(share: float, count: int, z: float = 1.959964) -> tuple[float, floa
     return middle - half, middle + half
 
 
-async def _simulate(pairs: int, items: int, candidate: float, scorers: Sequence[str]) -> list[Verdict]:
-    """Verdicts on many pairs, over all processors."""
+async def _simulate(pool: Executor, pairs: int, items: int, candidate: float, scorers: Sequence[str]) -> list[Verdict]:
     one = partial(_verdict, items=items, candidate=candidate, scorers=scorers)
-    return await _over_processors(one, range(1, pairs + 1), chunk=20)
+    return await _each(pool, one, range(1, pairs + 1), chunk=20)
 
 
-async def _over_processors(do: Callable[[int], T], numbers: Sequence[int], chunk: int = 1) -> list[T]:
-    def all_of_them() -> list[T]:
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(do, numbers, chunksize=chunk))
-
-    return await asyncio.to_thread(all_of_them)
+async def _each(pool: Executor, do: Callable[[int], T], numbers: Sequence[int], chunk: int = 1) -> list[T]:
+    return await asyncio.to_thread(lambda: list(pool.map(do, numbers, chunksize=chunk)))
 
 
 def _verdict(seed: int, *, items: int, candidate: float, scorers: Sequence[str]) -> Verdict:
@@ -124,7 +125,7 @@ def _verdict(seed: int, *, items: int, candidate: float, scorers: Sequence[str])
 
 
 def _results(
-    seed: int, items: int, candidate: float, scorers: Sequence[str], resamples: int = DEFAULT_RESAMPLES
+    seed: int, items: int, candidate: float, scorers: Sequence[str]
 ) -> tuple[dict[str, ScorerResult], tuple[ScorerResult, ...]]:
     """What the evaluator measures of a candidate against a baseline that gets `_EQUAL` of the items right."""
     rng = random.Random(seed)
@@ -138,7 +139,7 @@ def _results(
             right = (hardness if rng.random() < 0.5 else rng.random()) < share
             said = words if right else [word if rng.random() > 1 / 3 else rng.choice(_WORDS) for word in words]
             samples.append(Sample(item, Answer(" ".join(said), 0.1)))
-    suite = EvaluationSuite(_SUITE, _MODEL, tuple(scorers), bootstrap_resamples=resamples)
+    suite = EvaluationSuite(_SUITE, _MODEL, tuple(scorers))
     measured = asyncio.run(ThreadScoring().measure(suite, own, other))
     return {result.scorer: result for result in measured.results}, measured.results
 
