@@ -21,6 +21,7 @@ from mainspring_client.cli import (
     lineage,
     merge,
     models,
+    restoring,
     runs,
     search,
     stack,
@@ -56,6 +57,7 @@ def root(
 
 
 stack.register(app)
+restoring.register(app)
 access.register(app)
 train.register(app)
 advise.register(app)
