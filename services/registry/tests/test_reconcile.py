@@ -29,6 +29,7 @@ from mainspring_registry.domain.reconciling import (
 )
 from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.mapping import artifact_from_proto
+from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.events import EventTap, publish
 from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import ServiceProcess, Surroundings
@@ -85,6 +86,20 @@ async def state(registry: Registry) -> dict[str, Any]:
     }
 
 
+async def what_the_copy_has_never_seen(registry: Registry, bus: Bus, tap: EventTap) -> ArtifactRef:
+    """A release, one that is taken back, another model; returns the signature of the version that was taken back."""
+    await turn(registry, bus, tap, 2, f"{MODEL}/versions/1")
+    await turn(registry, bus, tap, 3, f"{MODEL}/versions/2")
+    await registry.call("RevokeRelease", name=f"{MODEL}/releases/3", reason="worse")
+    late = await registry.run_succeeded(9)
+    late.model = LATE
+    await publish(bus, late)
+    await tap.wait_for(ModelVersionRegistered, count=5, within_s=60)
+    await tap.wait_for(ReleaseRevoked, within_s=60)
+    version = (await registry.call("GetModelVersion", name=f"{MODEL}/versions/3")).model_version
+    return artifact_from_proto(version.proof)
+
+
 async def test_f22_a_restored_database_gives_no_number_out_twice_and_gets_back_what_was_signed(
     surroundings: Surroundings, postgres: PostgresServer, bus: Bus, event_tap: EventTap, artifact_url: str,
     tmp_path: Path,
@@ -97,20 +112,11 @@ async def test_f22_a_restored_database_gives_no_number_out_twice_and_gets_back_w
     await replica.stop()
     backup = await postgres.backup(registry.database_url)
 
-    # What the copy has never seen: a release, one that was taken back and whose signature is lost, a model.
     await replica.start()
-    await turn(registry, bus, event_tap, 2, f"{MODEL}/versions/1")
-    await turn(registry, bus, event_tap, 3, f"{MODEL}/versions/2")
-    await registry.call("RevokeRelease", name=f"{MODEL}/releases/3", reason="worse")
-    late = await registry.run_succeeded(9)
-    late.model = LATE
-    await publish(bus, late)
-    await event_tap.wait_for(ModelVersionRegistered, count=5, within_s=60)
-    await event_tap.wait_for(ReleaseRevoked, within_s=60)
+    lost = await what_the_copy_has_never_seen(registry, bus, event_tap)
     before = await state(registry)
-    lost = (await registry.call("GetModelVersion", name=f"{MODEL}/versions/3")).model_version.proof
     assert await replica.stop() == 0
-    await registry.artifacts.discard("p", artifact_from_proto(lost))
+    await registry.artifacts.discard("p", lost)
 
     # The older copy serves what it knows, gives nothing out, and says why.
     replica.env["MAINSPRING_DATABASE_URL"] = backup
