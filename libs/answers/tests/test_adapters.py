@@ -69,7 +69,7 @@ async def test_f17_the_last_tables_stay_while_the_bus_is_away(
             return False
         return await revision(follower) == 2
 
-    await eventually(published, within_s=20)
+    await eventually(published, within_s=60)
 
 
 async def test_what_is_not_a_table_is_passed_over(bus: Bus, follower: RoutingFollower) -> None:

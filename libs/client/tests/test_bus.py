@@ -18,7 +18,7 @@ from mainspring_client.stack import rights
 from mainspring_client.stack.component import Running, free_port, start
 from mainspring_client.stack.nats import nats_component, user_url
 from mainspring_client.stack.services import SERVICES
-from mainspring_client.subscription import RELEASE_EVENTS, cancellation_kept, subscribe
+from mainspring_client.subscription import RELEASE_EVENTS, subscribe
 from mainspring_eventkit import topology
 from mainspring_eventkit.bus import Bus
 from mainspring_eventkit.catalog import subject_of, type_of
@@ -310,21 +310,3 @@ async def test_an_event_of_a_newer_release_is_passed_over(server: Server, publis
 async def test_a_subscription_that_cannot_be_is_refused(project: str, types: list[str], durable: str | None) -> None:
     with pytest.raises(InvalidInput):
         await anext(subscribe("nats://x", project, types, durable=durable))
-
-
-async def test_a_cancellation_that_comes_together_with_an_answer_is_not_forgotten() -> None:
-    answer = asyncio.get_running_loop().create_future()
-
-    async def follow() -> None:
-        while True:
-            with cancellation_kept():
-                await asyncio.wait_for(asyncio.shield(answer), timeout=60)
-
-    following = asyncio.create_task(follow())
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    answer.set_result(None)
-    asyncio.get_running_loop().call_soon(following.cancel)
-    done, _ = await asyncio.wait({following}, timeout=60)
-    assert done
-    assert following.cancelled()

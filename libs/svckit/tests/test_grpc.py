@@ -46,6 +46,7 @@ READS = (
     "Compare",
     "Estimate",
     "Preview",
+    "Score",
     "Export",
     "Measure",
     "Download",

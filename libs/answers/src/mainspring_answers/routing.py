@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -13,7 +14,7 @@ from nats.js.kv import KeyValue
 
 from mainspring.inference.v1 import routing_pb2
 from mainspring_answers.domain import Route, RoutingTable
-from mainspring_eventkit.bus import Bus
+from mainspring_eventkit.bus import Bus, cancellation_kept
 from mainspring_eventkit.topology import ROUTING_BUCKET
 from mainspring_svckit.errors import Unavailable
 from mainspring_svckit.logs import get_logger
@@ -106,13 +107,21 @@ class RoutingFollower:
             raise Unavailable("ROUTING_UNKNOWN", "the routing tables have not been read yet")
 
     async def _follow(self) -> None:
-        bucket = await self._bus.jetstream.key_value(ROUTING_BUCKET)
-        self._restart.clear()
-        watcher = await bucket.watchall()
+        with cancellation_kept():
+            bucket = await self._bus.jetstream.key_value(ROUTING_BUCKET)
+            self._restart.clear()
+            watcher = await bucket.watchall()
+        restarted = asyncio.create_task(self._restart.wait())
+        waiting: set[asyncio.Task[Any]] = {restarted}
         try:
-            while not self._restart.is_set():
+            while True:
+                update = asyncio.create_task(watcher.updates(timeout=_REFRESH_S))
+                waiting = {restarted, update}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if restarted.done():
+                    return  # The watch died with its connection.
                 try:
-                    entry = await watcher.updates(timeout=_REFRESH_S)
+                    entry = update.result()
                 except nats.errors.TimeoutError:
                     return  # Nothing new for a while; a new watch would show what this one may have missed.
                 if isinstance(entry, KeyValue.Entry):
@@ -120,6 +129,9 @@ class RoutingFollower:
                 else:
                     self.loaded.set()  # The bucket's present content has been read.
         finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
             # On a connection that is gone this could wait for ever, and nothing is lost by leaving it.
             with suppress(nats.errors.Error, TimeoutError):
                 async with asyncio.timeout(1):

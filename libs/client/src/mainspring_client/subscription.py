@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import nats.errors
@@ -19,7 +19,7 @@ import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
-from mainspring_eventkit.bus import Bus
+from mainspring_eventkit.bus import Bus, cancellation_kept
 from mainspring_eventkit.catalog import event_messages, subject_of
 from mainspring_eventkit.cloudevents import Event, UndecodableEvent, decode
 from mainspring_eventkit.topology import EVENTS_STREAM
@@ -95,20 +95,6 @@ async def subscribe(
             await consumer.done(message)
     finally:
         await bus.close()
-
-
-@contextlib.contextmanager
-def cancellation_kept() -> Iterator[None]:
-    """Raises the cancellation that came together with the answer that was waited for.
-
-    nats-py waits by `asyncio.wait_for`, which before Python 3.12 hands out such an answer and forgets the cancellation;
-    the subscription would go on for ever.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-    yield
-    if task and task.cancelling() > before:
-        raise asyncio.CancelledError
 
 
 class _Consumer:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import nats
@@ -50,6 +51,20 @@ class StreamState:
     epoch: str
     first: int
     last: int
+
+
+@contextmanager
+def cancellation_kept() -> Iterator[None]:
+    """Raises the cancellation that came together with the answer that was waited for.
+
+    nats-py waits by `asyncio.wait_for`, which before Python 3.12 hands out such an answer and forgets the cancellation;
+    whoever follows something would go on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 class Bus:

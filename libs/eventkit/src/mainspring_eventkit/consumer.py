@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from prometheus_client import Counter, Histogram
 from sqlalchemy import text
 
-from mainspring_eventkit.bus import Bus
+from mainspring_eventkit.bus import Bus, cancellation_kept
 from mainspring_eventkit.cloudevents import Event, UndecodableEvent, decode
 from mainspring_eventkit.dead_letters import bury
 from mainspring_eventkit.topology import ACK_WAIT_S, EVENTS_STREAM, load, verify
@@ -88,7 +88,8 @@ class Consumer:
         silences = 0
         while True:
             try:
-                await verify(self._bus.jetstream, self._spec)
+                with cancellation_kept():
+                    await verify(self._bus.jetstream, self._spec)
                 async for message in self._messages():
                     silences = 0
                     await self._start(message)

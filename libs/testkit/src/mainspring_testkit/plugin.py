@@ -25,7 +25,7 @@ Token = Callable[..., str]
 async def postgres() -> AsyncIterator[PostgresServer]:
     """One Postgres server for the session."""
     async with scratch_folder("postgres") as folder:
-        server = PostgresServer(folder)
+        server = PostgresServer(folder, synced=False)
         await server.start()
         try:
             yield server

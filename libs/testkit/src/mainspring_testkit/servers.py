@@ -90,8 +90,9 @@ class NatsServer:
 class PostgresServer:
     """A Postgres server that makes databases quickly: one migrated template per package, copied for each test."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, synced: bool = True) -> None:
+        """Takes where its files go, and whether they must outlive a loss of power as well as a kill."""
+        self._folder, self._synced = folder, synced
         self.port = free_port()
         self._password = secrets.token_hex(8)
         self._templates: set[str] = set()
@@ -99,7 +100,9 @@ class PostgresServer:
 
     async def start(self) -> None:
         """Starts it."""
-        component = await asyncio.to_thread(postgres_component, self._folder, self.port, self._password)
+        component = await asyncio.to_thread(
+            postgres_component, self._folder, self.port, self._password, synced=self._synced
+        )
         self._running = await start(component)
         await self._running.wait_ready()
 

@@ -50,8 +50,12 @@ def binaries() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def postgres_component(folder: Path, port: int, password: str, *, name: str = "postgres") -> Component:
+def postgres_component(
+    folder: Path, port: int, password: str, *, name: str = "postgres", synced: bool = True
+) -> Component:
     """Makes the cluster below `folder` when there is none, and says how to run it.
+
+    Not `synced`, it outlives a kill but no loss of power; after a kill it need not sync the files of a thousand tests.
 
     Postgres refuses to run as root; then it runs as `nobody`, and the folders above its data and its programs are
     opened for passing through.
@@ -66,7 +70,7 @@ def postgres_component(folder: Path, port: int, password: str, *, name: str = "p
         _initialise(programs, data, password, uid)
     return Component(
         name=name,
-        command=(str(programs / "postgres"), "-D", str(data), *_options(port)),
+        command=(str(programs / "postgres"), "-D", str(data), *_options(port, synced)),
         env=_environment(),
         log=folder / "postgres.log",
         ready=lambda: _accepts(port, password),
@@ -135,8 +139,9 @@ def _initialise(programs: Path, data: Path, password: str, uid: int | None) -> N
     partial.rename(data)
 
 
-def _options(port: int) -> list[str]:
+def _options(port: int, synced: bool) -> list[str]:
     settings = {**_SETTINGS, "port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+    settings["fsync"] = "on" if synced else "off"
     return [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
 
 

@@ -2,7 +2,7 @@
 
 A paired comparison finds a difference when the two-sided interval around it leaves out 0. With the standard error s of
 the difference this happens with probability `power` for differences of (z(1 - alpha/2) + z(power)) s. The spread is
-itself an estimate, so a twentieth more items are reckoned with than that says.
+itself an estimate, and the ends of an interval are resampled, so a tenth more items are reckoned with than that says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 DEFAULT_POWER = 0.8
-_ALLOWANCE = 1.05
+_ALLOWANCE = 1.1
 
 
 def minimum_detectable_effect(standard_error: float, *, confidence_level: float, power: float = DEFAULT_POWER) -> float:
