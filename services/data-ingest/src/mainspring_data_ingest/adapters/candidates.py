@@ -14,7 +14,7 @@ import numpy as np
 
 from mainspring_data_ingest.adapters.chunks import ChunkFolder, ChunkInfo
 
-PART_ROWS = 2_000_000
+PART_ROWS = 500_000
 """Values that are sorted at a time."""
 KEPT = 0
 """The fate of a candidate that nothing has refused; other fates are numbers that `Decisions` gives."""
