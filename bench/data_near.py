@@ -75,7 +75,9 @@ def _ours(folder: Path, drafts: Sequence[Draft]) -> tuple[float, set[int]]:
     for number, start in enumerate(range(0, len(drafts), _CHUNK)):
         some = drafts[start : start + _CHUNK]
         rows = [Row.of(Example(draft.messages, ""), 0, start + n) for n, draft in enumerate(some)]
-        made = [Candidate(start + n, row, False, b"", Measure(0, 0, 0, 0, 0), ()) for n, row in enumerate(rows)]
+        made = [
+            Candidate(start + n, row, False, b"", Measure(0, 0, 0, 0, 0), bytes(16), ()) for n, row in enumerate(rows)
+        ]
         refined = RefinedChunk(made, [], [], TextStatistics())
         began = time.perf_counter()
         arrays = probe.probe(made, some)

@@ -71,7 +71,7 @@ async def start_node() -> AsyncIterator[StartNode]:
 async def served(verifier: TokenVerifier) -> AsyncIterator[tuple[str, Servicer]]:
     """An address, and what answers there."""
     server = GrpcServer(verifier=verifier, health=Health(), database=None)
-    servicer = Servicer()
+    servicer: Servicer = cast("Any", Servicer)()
     server.add(
         "mainspring.inference.v1.InferenceService",
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server,
