@@ -95,11 +95,17 @@ async def test_i6_a_trainer_killed_with_its_process_is_followed_by_another_that_
     await trainer.start(1, worker_python=real_worker(), spare_worker=True)
     (event,) = await event_tap.wait_for(TrainingRunSucceeded, within_s=120)
     assert (await trainer.run()).attempt == 2
+
+    async def spare() -> list[int]:
+        return children_of(trainer.replicas[0])
+
+    waiting = await eventually(spare, within_s=60, what="the next spare process")
     await publish(bus, await trainer.dataset(2), cycle=new_id())
     twin = (await event_tap.wait_for(TrainingRunSucceeded, count=2, within_s=120))[1]
     weights = "adapter/adapter_model.safetensors"
     assert twin.artifacts[weights].sha256 == event.artifacts[weights].sha256
     assert twin.artifacts["adapter.gguf"].sha256 == event.artifacts["adapter.gguf"].sha256
+    await eventually(lambda: gone(waiting), what="the spare process to end with the twin that it was")
 
 
 async def test_f2_a_process_killed_alone_is_followed_by_one_that_goes_on(

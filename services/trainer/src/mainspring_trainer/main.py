@@ -69,7 +69,7 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
         models=RegistryModels(process.channel(settings.registry_address), process.caller),
         datasets=IngestedDatasets(process.channel(settings.data_ingest_address), process.caller),
         files=CachedFiles(ArtifactStore(settings.artifact_url), settings.cache_dir, settings.cache_max_bytes),
-        children=ChildProcesses(settings.worker_python, settings.scratch_dir, _limits(settings), _cluster(settings)),
+        children=children,
         wishes=StoredWishes(database, listener, runs_kept),
         search=OptunaSearch(),
         work=WorkQueue(database),
