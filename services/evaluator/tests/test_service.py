@@ -484,6 +484,6 @@ async def test_a_drift_monitor_is_checked_on_demand_and_a_suite_has_versions(eva
     assert compared.common_items == len(compared.pairs) == 3
     assert {scorer.equal for scorer in compared.scorers} == {3}
     sizes = await evaluator.call("EstimateSampleSize", parent="projects/p", standard_deviation=1.0, effect=0.5)
-    assert sizes.sample_sizes[0].items_needed == 33
+    assert sizes.sample_sizes[0].items_needed == 35
     with pytest.raises(InvalidInput):
         await evaluator.call("ListEvaluationItems", parent=runs[0].name, outcome=1)
