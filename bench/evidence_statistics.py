@@ -21,12 +21,12 @@ from typing import TypeVar
 
 from bench.figures import Bar, Figure, Result
 from mainspring_evaluator.adapters.scoring import ThreadScoring
-from mainspring_evaluator.domain.items import Answer, Item, Message, Sample
+from mainspring_evaluator.domain.items import Answer, Item, Sample
 from mainspring_evaluator.domain.power import items_needed, minimum_detectable_effect
 from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_registry.domain.gate import Evidence, EvidenceRecord, judge
 from mainspring_registry.domain.policies import ReleasePolicy
-from mainspring_svckit.values import Fidelity, ScorerResult
+from mainspring_svckit.values import Fidelity, Message, ScorerResult
 
 PAIRS, POWER_PAIRS, ITEMS, PILOT_ITEMS, PILOTS = 2_000, 1_000, 60, 40_000, 12
 ALPHA = 0.05

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from mainspring_modelfiles import gguf_models, importer
 from mainspring_modelfiles.gguf_file import GgufFile
 from mainspring_modelfiles.importer import Imported
+from mainspring_modelfiles.program import REFUSED
 from mainspring_modelfiles.refusal import Refused
 from mainspring_testkit.tiny import CHAT_TEMPLATE, tiny_adapter, tiny_bert, tiny_llama
 
@@ -278,7 +279,7 @@ def test_the_command_prints_what_it_made_or_why_it_refused(tmp_path: Path) -> No
     status, made = call(request)
     assert (status, made["files"]["gguf"], made["serving"]["eos_token"]) == (0, "model.gguf", "<|im_end|>")
     status, refusal = call({**request, "path": str(tmp_path / "nowhere")})
-    assert (status, refusal["reason"]) == (importer.REFUSED, "SOURCE_MISSING")
+    assert (status, refusal["reason"]) == (REFUSED, "SOURCE_MISSING")
     assert refusal["message"]
 
 
@@ -318,9 +319,9 @@ def test_a_model_comes_from_the_hubs_cache_when_the_hub_may_not_be_asked(tmp_pat
 
 def test_b7_what_the_hub_does_not_have_or_brings_code_is_refused(tmp_path: Path) -> None:
     status, said = from_hub(tmp_path / "home", "someone/nothing", tmp_path / "out")
-    assert (status, said["reason"]) == (importer.REFUSED, "HUB_UNAVAILABLE")
+    assert (status, said["reason"]) == (REFUSED, "HUB_UNAVAILABLE")
     source = tiny_llama(tmp_path / "tiny")
     edit(source / "config.json", auto_map={"AutoModel": "code.Model"})
     cached(tmp_path / "home", "someone/code", source)
     status, said = from_hub(tmp_path / "home", "someone/code", tmp_path / "out2")
-    assert (status, said["reason"]) == (importer.REFUSED, "CUSTOM_CODE_REFUSED")
+    assert (status, said["reason"]) == (REFUSED, "CUSTOM_CODE_REFUSED")

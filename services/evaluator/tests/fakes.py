@@ -15,7 +15,7 @@ from mainspring_evaluator.application.ports import (
 )
 from mainspring_evaluator.domain.drift import Asked, DriftReport
 from mainspring_evaluator.domain.fidelity import Distribution
-from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Message, Prompt
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Prompt
 from mainspring_evaluator.domain.suites import Retrieval, SafetySet, Sampling, Split
 from mainspring_svckit.errors import (
     MainspringError,
@@ -25,7 +25,7 @@ from mainspring_svckit.errors import (
 )
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.repository import Listed
-from mainspring_svckit.values import NO_UNIT, ServedUnit
+from mainspring_svckit.values import NO_UNIT, Message, ServedUnit
 from mainspring_testkit.fakes import (
     FakeRepository,
 )

@@ -27,13 +27,14 @@ from mainspring_evaluator.application.ports import (
     Observations,
     Units,
 )
-from mainspring_evaluator.domain.items import Answer, EvaluationItem, ItemFilter, Message, Outcome
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, ItemFilter, Outcome
 from mainspring_evaluator.domain.suites import Retrieval, Sampling, Split
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.database import Database
 from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.mapping import artifact_to_proto
 from mainspring_svckit.pagination import Page
+from mainspring_svckit.values import Message
 from mainspring_testkit.fakes import FakeTransactions
 from mainspring_testkit.neighbours import Neighbours, ServeNeighbours
 from mainspring_testkit.plugin import DatabaseFor

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring_evaluator.domain import fidelity
-from mainspring_evaluator.domain.items import ItemSelection, Message, answer_key, prompt_digest, storable
+from mainspring_evaluator.domain.items import ItemSelection, answer_key, prompt_digest, storable
 from mainspring_evaluator.domain.runs import RUN_STATES, EvaluationRun, Findings, Latency, RunState
 from mainspring_evaluator.domain.suites import EvaluationSuite, Sampling
 from mainspring_svckit.errors import IllegalTransition, PreconditionFailed
-from mainspring_svckit.values import Estimate, Fidelity, ScorerResult
+from mainspring_svckit.values import Estimate, Fidelity, Message, ScorerResult
 from mainspring_testkit.contracts.states import assert_as_declared
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

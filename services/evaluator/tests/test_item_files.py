@@ -12,9 +12,10 @@ import pytest
 from mainspring_evaluator.adapters.item_files import HostItemFiles
 from mainspring_evaluator.adapters.scorers import make
 from mainspring_evaluator.adapters.scorers.base import Setup
-from mainspring_evaluator.domain.items import Answer, Item, Message, Sample
+from mainspring_evaluator.domain.items import Answer, Item, Sample
 from mainspring_evaluator.domain.suites import EvaluationSuite, SafetySet
 from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.values import Message
 
 SUITE = EvaluationSuite("projects/p/evaluationSuites/s", "projects/p/models/m", ())
 

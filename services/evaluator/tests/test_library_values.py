@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mainspring_evaluator.adapters.scoring import ThreadScoring
-from mainspring_evaluator.domain.items import Answer, Item, Message, Sample
+from mainspring_evaluator.domain.items import Answer, Item, Sample
 from mainspring_evaluator.domain.suites import EvaluationSuite
+from mainspring_svckit.values import Message
 
 # A file of the E2E challenge (columns mr, ref), whose inputs have several references each.
 E2E = os.environ.get("MAINSPRING_TEST_E2E_CSV", "")

@@ -18,10 +18,10 @@ from sacrebleu.metrics.chrf import CHRF
 from mainspring_evaluator.adapters.scorers import SCORERS
 from mainspring_evaluator.adapters.scoring import NAMES, ThreadScoring
 from mainspring_evaluator.application.ports import Measured
-from mainspring_evaluator.domain.items import Answer, Item, Message, Sample
+from mainspring_evaluator.domain.items import Answer, Item, Sample
 from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_svckit.errors import PreconditionFailed
-from mainspring_svckit.values import Estimate
+from mainspring_svckit.values import Estimate, Message
 
 # A file of the E2E challenge (columns mr, ref), whose inputs have several references each; made-up data when unset.
 E2E = os.environ.get("MAINSPRING_TEST_E2E_CSV", "")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from mainspring_answers.domain import (
@@ -33,7 +33,6 @@ from mainspring_svckit.values import ServedUnit
 
 MAX_IN_FLIGHT = 256
 _TRIES = 3
-_OVERLOADED = "too many questions are being answered; try again in a moment"
 
 
 @dataclass(frozen=True)
@@ -97,25 +96,25 @@ class AnswerPath:
         Raises:
             MainspringError: As `generate`.
         """
-        check_question(question)
-        if self._free <= 0:
-            raise Unavailable("OVERLOADED", _OVERLOADED)
-        self._free -= 1
-        try:
+        with self._admitted(question):
             plan = await self._plan(question)
             return await self._engine.score(plan.route.triton_model, plan.prompt, text)
-        finally:
-            self._free += 1
 
     async def _events(self, question: Question, *, stream: bool) -> AsyncGenerator[Delta | Answer]:
-        check_question(question)
-        if self._free <= 0:
-            raise Unavailable("OVERLOADED", _OVERLOADED)
-        self._free -= 1
-        try:
+        with self._admitted(question):
             async with aclosing(self._answer(question, stream=stream)) as events:
                 async for event in events:
                     yield event
+
+    @contextmanager
+    def _admitted(self, question: Question) -> Iterator[None]:
+        """Holds a place for a question that can be answered."""
+        check_question(question)
+        if self._free <= 0:
+            raise Unavailable("OVERLOADED", "too many questions are being answered; try again in a moment")
+        self._free -= 1
+        try:
+            yield
         finally:
             self._free += 1
 

@@ -11,8 +11,6 @@ Exit status 0 prints `{"files": {role: path below out}, "serving": {...}, "licen
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import sys
 import tempfile
@@ -24,11 +22,11 @@ from typing import Any
 from mainspring_modelfiles import bert, gguf_models, gguf_to_hf, llama, tokens
 from mainspring_modelfiles.gguf_file import GgufFile
 from mainspring_modelfiles.hub import fetch
+from mainspring_modelfiles.program import answer
 from mainspring_modelfiles.refusal import Refused
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
 from mainspring_modelfiles.sources import Source, file_in, open_source, read_json, refuse_custom_code, spdx
 
-REFUSED = 2
 CONTEXT_TOKENS_DEFAULT = 2048
 _GGUF = "model.gguf"
 _HF_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -159,12 +157,8 @@ def _copied(folder: Path, names: list[str] | tuple[str, ...], out: Path, role: s
 
 def main() -> int:
     """The command; see the module's text."""
-    # Whatever a library prints must not mix with the answer.
-    answer_fd = os.dup(1)
-    os.dup2(2, 1)
-    request = json.load(sys.stdin)
-    try:
-        made: dict[str, Any] = asdict(
+    return answer(
+        lambda request: asdict(
             run(
                 request["kind"],
                 request.get("package", ""),
@@ -174,12 +168,7 @@ def main() -> int:
                 hub=request.get("hub", ""),
             )
         )
-        status = 0
-    except Refused as err:
-        made, status = {"reason": err.reason, "message": err.message}, REFUSED
-    with os.fdopen(answer_fd, "w", encoding="utf-8") as answer:
-        json.dump(made, answer)
-    return status
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring_modelfiles import adapters, reference
-from mainspring_modelfiles.importer import REFUSED
+from mainspring_modelfiles.program import answer
 from mainspring_modelfiles.refusal import Refused
 from mainspring_modelfiles.sources import read_json
 
@@ -150,24 +150,18 @@ def _plain(value: object) -> object:
 
 def main() -> int:
     """The command; see the module's text."""
-    answer_fd = os.dup(1)
-    os.dup2(2, 1)
     # Nothing is ever fetched from outside.
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     # PEFT imports it when it is there, which takes as long as all else together.
     sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # How Python marks what must not be imported.
-    request = json.load(sys.stdin)
+    return answer(_made)
+
+
+def _made(request: dict[str, Any]) -> dict[str, Any]:
     wish = Wish(request["method"], request["density"], request["seed"], request["rank"])
     parts = [Part(Path(part["folder"]), part["weight"]) for part in request["adapters"]]
-    try:
-        files, rank = run(wish, Path(request["base"]), request["base_name"], parts, Path(request["out"]))
-        made: dict[str, Any] = {"files": files, "rank": rank}
-        status = 0
-    except Refused as err:
-        made, status = {"reason": err.reason, "message": err.message}, REFUSED
-    with os.fdopen(answer_fd, "w", encoding="utf-8") as answer:
-        json.dump(made, answer)
-    return status
+    files, rank = run(wish, Path(request["base"]), request["base_name"], parts, Path(request["out"]))
+    return {"files": files, "rank": rank}
 
 
 if __name__ == "__main__":

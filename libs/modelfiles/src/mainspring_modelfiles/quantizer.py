@@ -14,7 +14,6 @@ means that the model cannot be compressed. Any other status is a failure, told o
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -23,7 +22,7 @@ from typing import Any
 
 from mainspring_modelfiles import adapters, llama, quantization
 from mainspring_modelfiles.gguf_file import GgufFile
-from mainspring_modelfiles.importer import REFUSED
+from mainspring_modelfiles.program import answer
 from mainspring_modelfiles.refusal import Refused
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
 from mainspring_modelfiles.sources import read_json
@@ -63,24 +62,18 @@ def gauge(gguf: Path, adapter: Path | None) -> dict[str, Any]:
 
 def main() -> int:
     """The command; see the module's text."""
-    answer_fd = os.dup(1)
-    os.dup2(2, 1)
-    request = json.load(sys.stdin)
+    return answer(_made)
+
+
+def _made(request: dict[str, Any]) -> dict[str, Any]:
     out, before = Path(request["out"]), request["before"]
-    try:
-        types = run(quantization.Format(request["format"]), Path(request["base"]), _path(request["adapter"]), out)
-        made: dict[str, Any] = {
-            "files": {"gguf": _GGUF},
-            "types": types,
-            "before": gauge(Path(before["gguf"]), _path(before["adapter"])),
-            "after": gauge(out / _GGUF, None),
-        }
-        status = 0
-    except Refused as err:
-        made, status = {"reason": err.reason, "message": err.message}, REFUSED
-    with os.fdopen(answer_fd, "w", encoding="utf-8") as answer:
-        json.dump(made, answer)
-    return status
+    types = run(quantization.Format(request["format"]), Path(request["base"]), _path(request["adapter"]), out)
+    return {
+        "files": {"gguf": _GGUF},
+        "types": types,
+        "before": gauge(Path(before["gguf"]), _path(before["adapter"])),
+        "after": gauge(out / _GGUF, None),
+    }
 
 
 def _path(text: str) -> Path | None:

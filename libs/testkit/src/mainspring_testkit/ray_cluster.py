@@ -12,7 +12,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -42,19 +42,17 @@ class RayCluster:
 
     def processes(self, word: str) -> list[psutil.Process]:
         """Processes of the cluster with that word in their command."""
-        found: list[psutil.Process] = []
-        for process in psutil.Process(self._process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # It ends while we look.
-                if word in process.cmdline():
-                    found.append(process)
-        return found
+        return self._whose_command(lambda words: word in words)
 
     def running(self, task: str) -> list[psutil.Process]:
         """The workers that do a task of that name now."""
+        return self._whose_command(lambda words: words[:1] == [f"ray::{task}"])
+
+    def _whose_command(self, fits: Callable[[list[str]], bool]) -> list[psutil.Process]:
         found: list[psutil.Process] = []
         for process in psutil.Process(self._process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):  # It ends while we look.
-                if process.cmdline()[:1] == [f"ray::{task}"]:
+                if fits(process.cmdline()):
                     found.append(process)
         return found
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from functools import partial
+from typing import Protocol
 
 from mainspring.registry.v1 import compression_service_pb2_grpc, merging_service_pb2_grpc, webhook_service_pb2_grpc
 from mainspring.registry.v1 import prompt_service_pb2_grpc as prompt_pb_grpc
@@ -92,15 +93,7 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     catalogue = Catalogue(ports)
     imports, releases = Imports(ports, catalogue, importer), Releases(ports, catalogue)
 
-    async def do_import(lease: Lease) -> None:
-        await imports.run(lease.item.key, lease)
-
-    async def give_up_import(lease: Lease, error: Exception) -> None:
-        await imports.give_up(lease.item.key, *failure_of(error))
-
-    worker = Worker(database, listener, WORK_KIND, do_import, on_exhausted=give_up_import, max_attempts=3)
-    process.intake(worker.run(), "model imports")
-
+    _take(process, database, listener, WORK_KIND, imports, "model imports")
     proofs = Proofs(ports)
 
     async def sign_older(lease: Lease) -> None:
@@ -194,6 +187,27 @@ async def reconcile(settings: RegistrySettings, *, repair: bool) -> int:
     return 0 if repair or not findings else 1
 
 
+class _Making(Protocol):
+    """Use cases that make a version, one piece of work after the other."""
+
+    async def run(self, name: str, lease: Lease) -> None: ...
+
+    async def give_up(self, name: str, reason: str, message: str) -> None: ...
+
+
+def _take(process: Process, database: Database, listener: Listener, kind: str, making: _Making, name: str) -> None:
+    """Takes work of a kind, three times at most."""
+
+    async def run(lease: Lease) -> None:
+        await making.run(lease.item.key, lease)
+
+    async def give_up(lease: Lease, error: Exception) -> None:
+        await making.give_up(lease.item.key, *failure_of(error))
+
+    worker = Worker(database, listener, kind, run, on_exhausted=give_up, max_attempts=3)
+    process.intake(worker.run(), name)
+
+
 def _compress(
     process: Process,
     settings: RegistrySettings,
@@ -212,14 +226,7 @@ def _compress(
     )
     quantizations = Quantizations(ports, repository, catalogue, quantizer)
 
-    async def do_quantize(lease: Lease) -> None:
-        await quantizations.run(lease.item.key, lease)
-
-    async def give_up(lease: Lease, error: Exception) -> None:
-        await quantizations.give_up(lease.item.key, *failure_of(error))
-
-    worker = Worker(database, listener, quantizing.WORK_KIND, do_quantize, on_exhausted=give_up, max_attempts=3)
-    process.intake(worker.run(), "quantizations")
+    _take(process, database, listener, quantizing.WORK_KIND, quantizations, "quantizations")
     return CompressionServicer(Reader(database), repository, quantizations, listener)
 
 
@@ -241,14 +248,7 @@ def _merge(
     )
     merges = Merges(ports, repository, catalogue, merger)
 
-    async def do_merge(lease: Lease) -> None:
-        await merges.run(lease.item.key, lease)
-
-    async def give_up(lease: Lease, error: Exception) -> None:
-        await merges.give_up(lease.item.key, *failure_of(error))
-
-    worker = Worker(database, listener, merging.WORK_KIND, do_merge, on_exhausted=give_up, max_attempts=3)
-    process.intake(worker.run(), "merges")
+    _take(process, database, listener, merging.WORK_KIND, merges, "merges")
     return MergingServicer(Reader(database), repository, merges, listener, ports.clock)
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import grpc
 import orjson
 
-from mainspring.common.v1.chat_pb2 import ChatMessage
 from mainspring.feedback.v1 import feedback_pb2
 from mainspring.feedback.v1 import feedback_service_pb2 as pb
 from mainspring.feedback.v1 import feedback_service_pb2_grpc as pb_grpc
 from mainspring_data_ingest.domain.places import Judged
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.grpc_client import Caller
+from mainspring_svckit.mapping import messages_from_proto
 from mainspring_svckit.names import ProjectName
 
 _PAGE = 200
@@ -82,12 +83,8 @@ class FeedbackAnswers:
 
 def line_of(judged: feedback_pb2.JudgedAnswer) -> bytes:
     """A judged answer as a row of ours; all have the same columns."""
-    messages = [
-        {"role": ChatMessage.Role.Name(turn.role).removeprefix("ROLE_").lower(), "content": turn.content}
-        for turn in judged.messages
-    ]
     row = {
-        "messages": messages,
+        "messages": [asdict(turn) for turn in messages_from_proto(judged.messages)],
         "rejected": judged.rejected if judged.HasField("rejected") else None,
         "desirable": judged.desirable if judged.HasField("desirable") else None,
         "answer": judged.answer,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
+from mainspring_data_ingest.adapters.kmeans import centres, labels, unit
 from mainspring_data_ingest.domain.measurements import CLUSTERS, LEXICAL, SELF_BLEU_ROWS, Alignment, Measurement
 
 _LEXICAL_SIZE = 2048
@@ -31,17 +32,17 @@ def measure(
         vectors: Vectors of `texts` and then of `reference`; None for lexical ones.
         model: What made the vectors.
     """
-    everything: Any = lexical([*texts, *reference]) if vectors is None else _unit(np.asarray(vectors, dtype=np.float64))
+    everything: Any = lexical([*texts, *reference]) if vectors is None else unit(np.asarray(vectors, dtype=np.float64))
     mine, other = everything[: len(texts)], everything[len(texts) :]
-    labels = clusters(everything)
-    sizes = np.bincount(labels[: len(texts)], minlength=int(labels.max()) + 1)
+    members = clusters(everything)
+    sizes = np.bincount(members[: len(texts)], minlength=int(members.max()) + 1)
     return Measurement(
         rows=len(texts),
         vectors=model if vectors is not None else LEXICAL,
         self_bleu=round(self_bleu(answers[:SELF_BLEU_ROWS]), 2),
         vendi_score=round(vendi_score(mine), 3),
         cluster_evenness=round(_evenness(sizes), 4),
-        alignment=_alignment(mine, other, labels) if len(other) else None,
+        alignment=_alignment(mine, other, members) if len(other) else None,
     )
 
 
@@ -71,48 +72,26 @@ def lexical(texts: Sequence[str]) -> Any:
         padded = f" {' '.join(text.casefold().split())} "
         for start in range(len(padded) - 2):
             vectors[row, zlib.crc32(padded[start : start + 3].encode()) % _LEXICAL_SIZE] += 1
-    return _unit(np.sqrt(vectors))
+    return unit(np.sqrt(vectors))
 
 
 def clusters(vectors: Any) -> Any:
-    """The cluster of each vector, by spherical k-means that begins with vectors far from each other."""
-    count = min(CLUSTERS, len(vectors))
-    chosen = [0]
-    nearest = vectors @ vectors[0]
-    for _ in range(count - 1):
-        chosen.append(int(np.argmin(nearest)))
-        nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
-    centres: Any = vectors[chosen]
-    labels: Any = np.argmax(vectors @ centres.T, axis=1)
-    for _ in range(_ITERATIONS):
-        for cluster in range(count):
-            if np.any(labels == cluster):
-                centres[cluster] = vectors[labels == cluster].sum(axis=0)
-        centres = _unit(centres)
-        moved: Any = np.argmax(vectors @ centres.T, axis=1)
-        if np.array_equal(moved, labels):
-            break
-        labels = moved
-    return labels
+    """The cluster of each vector."""
+    return labels(vectors, centres(vectors, CLUSTERS, iterations=_ITERATIONS))
 
 
-def _alignment(mine: Any, other: Any, labels: Any) -> Alignment:
+def _alignment(mine: Any, other: Any, members: Any) -> Alignment:
     likeness = mine @ other.T
-    held = set(labels[len(mine) :].tolist())
+    held = set(members[len(mine) :].tolist())
     return Alignment(
         reference_rows=len(other),
         reference_to_nearest=round(float(likeness.max(axis=0).mean()), 4),
         row_to_nearest=round(float(likeness.max(axis=1).mean()), 4),
         reference_clusters=len(held),
-        covered_clusters=len(held & set(labels[: len(mine)].tolist())),
+        covered_clusters=len(held & set(members[: len(mine)].tolist())),
     )
 
 
 def _evenness(sizes: Any) -> float:
     shares = sizes[sizes > 0] / sizes.sum()
     return float(-np.sum(shares * np.log(shares)) / np.log(len(sizes))) if len(sizes) > 1 else 0.0
-
-
-def _unit(vectors: Any) -> Any:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)

@@ -15,14 +15,13 @@ import grpc
 from mainspring.data.v1 import data_service_pb2 as pb
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
 from mainspring_evaluator.application.ports import Row, SplitRows
-from mainspring_evaluator.domain.items import Message
 from mainspring_evaluator.domain.suites import Split
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.grpc_client import Caller
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_svckit.names import DatasetVersionName
-from mainspring_svckit.values import ArtifactRef
+from mainspring_svckit.values import ArtifactRef, Message
 
 MANIFEST_SCHEMA = "mainspring.dataset.v1"
 _BATCH_ROWS = 1_000

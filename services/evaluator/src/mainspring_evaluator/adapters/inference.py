@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 
-from mainspring.common.v1 import chat_pb2
 from mainspring.inference.v1 import answer_pb2
 from mainspring.inference.v1 import inference_service_pb2 as pb
 from mainspring.inference.v1 import inference_service_pb2_grpc as pb_grpc
@@ -18,15 +17,9 @@ from mainspring_evaluator.domain.items import Answer, Prompt
 from mainspring_evaluator.domain.suites import Retrieval, Sampling
 from mainspring_svckit.errors import NotFound, Unavailable
 from mainspring_svckit.grpc_client import Caller
-from mainspring_svckit.mapping import unit_to_proto
+from mainspring_svckit.mapping import messages_to_proto, unit_to_proto
 from mainspring_svckit.names import ModelVersionName, ProjectName
 from mainspring_svckit.values import NO_UNIT, ServedUnit
-
-_ROLES = {
-    "system": chat_pb2.ChatMessage.ROLE_SYSTEM,
-    "user": chat_pb2.ChatMessage.ROLE_USER,
-    "assistant": chat_pb2.ChatMessage.ROLE_ASSISTANT,
-}
 
 
 class PlaneInference(DeploymentHolder):
@@ -53,7 +46,7 @@ class PlaneInference(DeploymentHolder):
         request = pb.GenerateAnswerRequest(
             parent=_project_name(version),
             model=version,
-            messages=_messages(prompt),
+            messages=messages_to_proto(prompt),
             sampling=answer_pb2.SamplingParameters(
                 max_output_tokens=sampling.max_output_tokens, temperature=sampling.temperature, seed=sampling.seed
             ),
@@ -86,7 +79,7 @@ class PlaneInference(DeploymentHolder):
         request = pb.GenerateAnswerRequest(
             parent=_project_name(version),
             model=version,
-            messages=_messages(prompt),
+            messages=messages_to_proto(prompt),
             sampling=answer_pb2.SamplingParameters(max_output_tokens=1, temperature=0),
             top_logprobs=top,
             unit=unit_to_proto(unit),
@@ -98,7 +91,7 @@ class PlaneInference(DeploymentHolder):
         request = pb.ScoreTextRequest(
             parent=_project_name(version),
             model=version,
-            messages=_messages(prompt),
+            messages=messages_to_proto(prompt),
             text=text,
             unit=unit_to_proto(unit),
         )
@@ -130,10 +123,6 @@ def _served(model: str) -> Iterator[None]:
         yield
     except NotFound as err:
         raise Unavailable("MODEL_NOT_SERVED", f"{model} is not known at the door that was asked") from err
-
-
-def _messages(prompt: Prompt) -> list[chat_pb2.ChatMessage]:
-    return [chat_pb2.ChatMessage(role=_ROLES[m.role], content=m.content) for m in prompt]
 
 
 def _project_name(version: str) -> str:

@@ -14,9 +14,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from mainspring_evaluator.domain.items import Item, Message
+from mainspring_evaluator.domain.items import Item
 from mainspring_evaluator.domain.suites import SafetySet
 from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.values import Message
 
 _MAX_FILE_BYTES = 64 << 20
 _MAX_ITEMS = 100_000

@@ -9,12 +9,12 @@ from sqlalchemy import text
 
 from mainspring_evaluator.application.ports import JudgedAnswer
 from mainspring_evaluator.domain.drift import Asked, DriftMonitor, DriftReport
-from mainspring_evaluator.domain.items import Message
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
 from mainspring_svckit.names import project_name_of, project_of
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.repository import Listed
+from mainspring_svckit.values import Message
 
 _KEPT = 5_000
 """Most answers of one version that are kept."""

@@ -20,13 +20,14 @@ from mainspring_evaluator.domain.drift import (
     Figures,
     is_worse,
 )
-from mainspring_evaluator.domain.items import Answer, Item, Message, Sample
+from mainspring_evaluator.domain.items import Answer, Item, Sample
 from mainspring_evaluator.domain.power import holm
 from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import DriftMonitorName, EvaluationSuiteName, ModelName, ModelVersionName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import Stored, require
+from mainspring_svckit.values import Message
 
 DRIFT_WORK = "drift-check"
 

@@ -22,15 +22,7 @@ from mainspring_evaluator.application.ports import Measured, Ports, VersionInfo
 from mainspring_evaluator.application.reading import ItemReader
 from mainspring_evaluator.application.runs import Runs
 from mainspring_evaluator.domain import fidelity
-from mainspring_evaluator.domain.items import (
-    Answer,
-    EvaluationItem,
-    Item,
-    Message,
-    Sample,
-    prompt_digest,
-    storable,
-)
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, Sample, prompt_digest, storable
 from mainspring_evaluator.domain.runs import (
     PROGRESS_UNIT,
     EvaluationRun,
@@ -43,7 +35,7 @@ from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import EvaluationRunName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
-from mainspring_svckit.values import Fidelity, Progress, ServedUnit
+from mainspring_svckit.values import Fidelity, Message, Progress, ServedUnit
 
 PROBE_TOP = 200
 _REPORT_EVERY_S = 1.0

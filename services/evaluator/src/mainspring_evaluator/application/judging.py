@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import JudgedAnswer, Ports
 from mainspring_evaluator.domain.agreement import both_orders, cohens_kappa, read_choice, read_score, read_yes_no
-from mainspring_evaluator.domain.items import Message, Prompt, observation_key, prompt_digest
+from mainspring_evaluator.domain.items import Prompt, observation_key, prompt_digest
 from mainspring_evaluator.domain.runs import JudgeReport
 from mainspring_evaluator.domain.suites import Judge, JudgePanel, Sampling
+from mainspring_svckit.values import Message
 
 _VERDICT = Sampling(max_output_tokens=16)
 _NO_VERDICT = -1.0

@@ -8,14 +8,14 @@ from typing import Protocol
 
 from mainspring_evaluator.domain.drift import Asked, DriftMonitor, DriftReport
 from mainspring_evaluator.domain.fidelity import Distribution
-from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Message, Prompt, Sample
+from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Prompt, Sample
 from mainspring_evaluator.domain.runs import EvaluationRun
 from mainspring_evaluator.domain.suites import EvaluationSuite, Retrieval, SafetySet, Sampling, Split, SuiteVersion
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
 from mainspring_svckit.repository import Listed, Repository
-from mainspring_svckit.values import NO_UNIT, ArtifactRef, Estimate, ScorerFailure, ScorerResult, ServedUnit
+from mainspring_svckit.values import NO_UNIT, ArtifactRef, Estimate, Message, ScorerFailure, ScorerResult, ServedUnit
 
 EVERYTHING = ItemFilter()
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from mainspring_evaluator.application.ports import Ports, VersionInfo
-from mainspring_evaluator.domain.items import Item, ItemSelection, Message, prompt_digest, question_digest
+from mainspring_evaluator.domain.items import Item, ItemSelection, prompt_digest, question_digest
 from mainspring_evaluator.domain.suites import EvaluationSuite, ItemSource, Split
 from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.values import Message
 
 _ROWS_TOLD = 20
 _ANCESTORS_MAX = 64

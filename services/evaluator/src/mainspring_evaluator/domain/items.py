@@ -10,18 +10,11 @@ from enum import StrEnum
 
 from mainspring_evaluator.domain.suites import Retrieval, SafetySet, Sampling
 from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.values import Message
 
 ROLES = frozenset({"system", "user", "assistant"})
 # Hash order decides which items are kept, so what is beyond the wanted number is only dropped now and then.
 _SPARE = 1_000
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; `role` is one of `ROLES`."""
-
-    role: str
-    content: str
 
 
 Prompt = tuple[Message, ...]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from mainspring.common.v1 import chat_pb2
 from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
 from mainspring.evaluation.v1 import run_pb2
 from mainspring_evaluator.application.ports import Compared
-from mainspring_evaluator.domain.items import EvaluationItem, ItemFilter, Outcome, Prompt
+from mainspring_evaluator.domain.items import EvaluationItem, ItemFilter, Outcome
 from mainspring_evaluator.domain.runs import EvaluationRun, JudgeReport, Latency, Subjects
 from mainspring_svckit.mapping import (
     duration_to_proto,
     estimate_to_proto,
     failure_to_proto,
     fidelity_to_proto,
+    messages_to_proto,
     progress_to_proto,
     scorer_failure_to_proto,
     scorer_result_to_proto,
@@ -71,7 +71,7 @@ def item_to_proto(item: EvaluationItem) -> run_pb2.EvaluationItem:
     """Prints an item."""
     return run_pb2.EvaluationItem(
         index=item.index,
-        messages=_messages_to_proto(item.prompt),
+        messages=messages_to_proto(item.prompt),
         references=item.references,
         candidate_text=item.candidate_text,
         baseline_text=item.baseline_text,
@@ -85,7 +85,7 @@ def item_to_proto(item: EvaluationItem) -> run_pb2.EvaluationItem:
 def pair_to_proto(first: EvaluationItem, second: EvaluationItem) -> run_pb2.EvaluationItemPair:
     """Prints what two candidates said to the same question."""
     return run_pb2.EvaluationItemPair(
-        messages=_messages_to_proto(first.prompt),
+        messages=messages_to_proto(first.prompt),
         references=first.references,
         first_text=first.candidate_text,
         second_text=second.candidate_text,
@@ -112,13 +112,6 @@ def filter_from_proto(request: pb.ListEvaluationItemsRequest) -> ItemFilter:
     """Reads which items are wanted."""
     outcome = pb.ListEvaluationItemsRequest.Outcome.Name(request.outcome).removeprefix("OUTCOME_").lower()
     return ItemFilter(request.slice, request.contains, request.scorer, Outcome(outcome) if request.outcome else None)
-
-
-def _messages_to_proto(prompt: Prompt) -> list[chat_pb2.ChatMessage]:
-    return [
-        chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.Role.Value(f"ROLE_{m.role.upper()}"), content=m.content)
-        for m in prompt
-    ]
 
 
 def _latency_to_proto(latency: Latency) -> run_pb2.LatencySummary:

@@ -1,4 +1,4 @@
-"""Clusters of rows by the vectors of their texts: spherical k-means (Dhillon and Modha 2001).
+"""Clusters of rows by the vectors of their texts.
 
 Memory grows with the sample on which centres are found, and with one chunk; vectors lie on the disk.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from mainspring_data_ingest.adapters import kmeans
 from mainspring_data_ingest.adapters.candidates import Candidates
 from mainspring_data_ingest.adapters.steps.base import Arrays, Vectors
 from mainspring_data_ingest.domain.rows import Draft
@@ -56,41 +57,13 @@ def labels(
     digests = candidates.column("row_low")[kept]
     sampled = np.zeros(len(kept), bool)
     sampled[np.argsort(digests, kind="stable")[:SAMPLE_ROWS]] = True
-    sample = np.concatenate([unit(made[np.flatnonzero(sampled[where])]) for where, made in parts])
+    sample = np.concatenate([kmeans.unit(made[np.flatnonzero(sampled[where])]) for where, made in parts])
     # In the order of digests, so that neither the order of rows nor that of sources decides.
     sample = sample[np.argsort(digests[sampled], kind="stable")]
-    found_centres = centres(sample, step.count, step.seed)
+    centres = kmeans.centres(sample, step.count, iterations=_ITERATIONS, first=step.seed)
     for where, made in parts:
-        found[where] = np.argmax(unit(np.asarray(made)) @ found_centres.T, axis=1)
+        found[where] = kmeans.labels(kmeans.unit(np.asarray(made)), centres)
     return found
-
-
-def centres(vectors: Any, count: int, seed: int) -> Any:
-    """The centres of clusters of vectors of length 1; the search begins with vectors far from each other."""
-    count = min(count, len(vectors))
-    chosen = [seed % len(vectors)]
-    nearest = vectors @ vectors[chosen[0]]
-    for _ in range(count - 1):
-        chosen.append(int(np.argmin(nearest)))
-        nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
-    found: Any = vectors[chosen]
-    members: Any = np.argmax(vectors @ found.T, axis=1)
-    for _ in range(_ITERATIONS):
-        for cluster in range(count):
-            if np.any(members == cluster):
-                found[cluster] = vectors[members == cluster].sum(axis=0)
-        found = unit(found)
-        moved: Any = np.argmax(vectors @ found.T, axis=1)
-        if np.array_equal(moved, members):
-            break
-        members = moved
-    return found
-
-
-def unit(vectors: Any) -> Any:
-    """The vectors with length 1; such without a direction stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def _written(position: int, candidates: Candidates, chunk: int, members: Any, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mainspring_training_worker.encoding import encode
+from mainspring_training_worker.encoding import encode, rendered
 from mainspring_training_worker.model import load_base, load_tokenizer, read_adapted
 from mainspring_training_worker.rows import Message, Row
 from mainspring_training_worker.spec import Helper, Refused
@@ -43,10 +43,7 @@ def with_answers_of(helper: Helper, rows: Sequence[Row], precision: str, max_tok
     ordered = sorted(rows, key=lambda row: (sum(len(m["content"]) for m in row.messages), row.row_id))
     for start in range(0, len(ordered), _ANSWERS_AT_ONCE):
         some = ordered[start : start + _ANSWERS_AT_ONCE]
-        prompts = [
-            tokenizer.apply_chat_template(list(row.messages[:-1]), add_generation_prompt=True, tokenize=False)
-            for row in some
-        ]
+        prompts = [rendered(tokenizer, row.messages[:-1], prompt=True) for row in some]
         asked = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt")
         with torch.no_grad():
             made = model.generate(

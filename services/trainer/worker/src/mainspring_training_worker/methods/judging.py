@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mainspring_training_worker.encoding import rendered
 from mainspring_training_worker.methods.helpers import load_causal
 from mainspring_training_worker.model import load_tokenizer
 from mainspring_training_worker.rows import Message
@@ -54,7 +55,7 @@ class Judge:
         """A number from 0 to 1 for each; 0 where the judge would say something else than a mark.
 
         Raises:
-            Refused: JUDGE_UNUSABLE, it has no mark for most answers.
+            Refused: JUDGE_UNUSABLE, it has no mark for most answers; CHAT_TEMPLATE_UNUSABLE.
         """
         rewards: list[float] = []
         for start in range(0, len(judged), _AT_ONCE):
@@ -72,8 +73,7 @@ class Judge:
 
     def _some(self, judged: Sequence[Judged]) -> list[float]:
         turns = [[{"role": "user", "content": judged_text(self._rubric, one)}] for one in judged]
-        render = self._tokenizer.apply_chat_template
-        told = [render(turn, add_generation_prompt=True, tokenize=False) for turn in turns]
+        told = [rendered(self._tokenizer, turn, prompt=True) for turn in turns]
         asked = self._tokenizer(told, add_special_tokens=False, padding=True, return_tensors="pt")
         position = (asked["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         with torch.no_grad():
