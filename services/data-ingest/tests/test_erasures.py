@@ -13,6 +13,8 @@ from mainspring.data.v1 import (
     erasure_pb2,
     ingestion_pb2,
     recipe_pb2,
+    version_service_pb2,
+    version_service_pb2_grpc,
 )
 from mainspring.data.v1 import erasure_service_pb2 as pb
 from mainspring.data.v1 import erasure_service_pb2_grpc as pb_grpc
@@ -173,6 +175,25 @@ async def test_a_search_says_where_somebody_is_and_removes_nothing(ingest: DataI
         assert not found.HasField("proof")
     assert sorted(bytes_in(artifact_url)) == before
     assert not any(version.HasField("deletion") for version in [await ingest.version(v.name) for v in versions])
+
+
+async def test_a_search_names_versions_that_held_it_and_that_nobody_can_look_into_any_more(ingest: DataIngest) -> None:
+    await ingest.put_recipe()
+    old, new = [await published(ingest, pairs(20) + about(PERSON), pairs(n, 100)) for n in (10, 11)]
+    (row,) = [row["row_id"] for row in await ingest.rows(old) if row["messages"][-1]["content"] == "sent"]
+    kept = (await ingest.rows(new))[0]["row_id"]
+    versions: Any = version_service_pb2_grpc.DatasetVersionServiceStub(ingest.replicas[0].channel)
+    keep_one = version_service_pb2.SetDatasetRetentionRequest(dataset=DATASET, keep_newest=1)
+    response = version_service_pb2.SetDatasetRetentionResponse
+    await ingest.surroundings.caller("admin").unary(versions.SetDatasetRetention, keep_one, response)
+    found = await erased(ingest, search_only=True, rows={"row_ids": [row]})
+    assert [version.dataset_version for version in found.versions] == [new.name]
+    assert list(found.presumed_versions) == [old.name]
+    # What an erasure left has other sources, and was in the version that it left.
+    done = await erased(ingest, text=PERSON)
+    found = await erased(ingest, search_only=True, rows={"row_ids": [kept]})
+    assert [version.dataset_version for version in found.versions] == [done.versions[0].successor]
+    assert new.name in found.presumed_versions
 
 
 async def test_a_tag_moves_to_the_successor_and_only_admins_erase(ingest: DataIngest) -> None:

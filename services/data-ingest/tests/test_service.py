@@ -59,6 +59,8 @@ async def test_b9_a_file_becomes_a_version_and_every_row_is_accounted_for(
     assert rest.next_page_token == ""
     (event,) = await event_tap.wait_for(DatasetVersionPublished)
     assert (event.dataset_version, event.root_sha256, event.refused_rows) == (version.name, version.root_sha256, 3)
+    assert (event.ingestion, event.ingestion_recipe, event.supersedes) == (done.name, RECIPE, "")
+    assert list(event.source_sha256s) == [source.sha256 for source in version.sources]
     assert event_tap.events[-1].cycle == done.cycle == version.cycle
     dataset = (await ingest.call("GetDataset", name=DATASET)).dataset
     assert dataset.latest_version == version.name

@@ -24,10 +24,10 @@ class FakeLineage:
     async def add(self, edges: Sequence[Edge]) -> None:
         self.edges |= dict.fromkeys(edges)
 
-    async def walk(self, name: str, direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
+    async def walk(self, names: Sequence[str], direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
         upstream = direction is Direction.UPSTREAM
-        edges = [edge for edge in self.edges if edge.target.split("/")[1] == name.split("/")[1]]
-        hops, goes_on, level = {name: 0}, {name}, {name}
+        edges = [edge for edge in self.edges if edge.target.split("/")[1] == names[0].split("/")[1]]
+        hops, goes_on, level = dict.fromkeys(names, 0), set(names), set(names)
         for distance in range(1, len(edges) + 2):
             reached: dict[str, bool] = {}
             for edge in edges:
@@ -41,8 +41,8 @@ class FakeLineage:
             goes_on |= level
         found = sorted((Node(there, distance) for there, distance in hops.items()), key=lambda n: (n.hops, n.name))
         nodes = tuple(node for node in found if node.hops <= max_hops)[:max_nodes]
-        names = {node.name for node in nodes}
-        between = [edge for edge in edges if {edge.source, edge.target} <= names]
+        shown = {node.name for node in nodes}
+        between = [edge for edge in edges if {edge.source, edge.target} <= shown]
         order = sorted(between, key=lambda e: (e.target, e.source, e.relation.value))
         return Walk(nodes, tuple(order), truncated=len(nodes) < len(found))
 

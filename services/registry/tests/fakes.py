@@ -1,19 +1,21 @@
 """The fakes of this service's own ports; each passes the contract suite of its port."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
 from mainspring_registry.application.ports import ImportedFiles
 from mainspring_registry.application.quantizations import CompressedFiles
 from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion, ServingSpec
+from mainspring_registry.domain.data import DatasetFacts, Search, Sought, SourcedRow, TracedVersion
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.quantizations import EngineMeasure, Format
 from mainspring_registry.domain.reconciling import Heard
 from mainspring_registry.domain.records import ReleaseRecord
-from mainspring_svckit.errors import InvalidInput, MainspringError
+from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed
 from mainspring_svckit.names import project_name_of
-from mainspring_svckit.pagination import Page
+from mainspring_svckit.pagination import Page, next_page_token
 from mainspring_svckit.repository import Listed
+from mainspring_svckit.values import Progress
 from mainspring_testkit.fakes import FakeRepository
 
 
@@ -80,6 +82,45 @@ class FakeMemory:
         del after
         for one in self.promoted:
             yield one
+
+
+class FakeData:
+    """`DataCatalogue` of what a test puts in; counts who asks how versions came to be."""
+
+    def __init__(self, *known: DatasetFacts, rows: Sequence[SourcedRow] = ()) -> None:
+        self.known, self.of_rows = {facts.version: facts for facts in known}, list(rows)
+        self.found: tuple[TracedVersion, ...] = ()
+        self.deleted: set[str] = set()
+        self.failure: MainspringError | None = None
+        self.asked: list[str] = []
+
+    async def facts(self, dataset_version: str) -> DatasetFacts:
+        self.asked.append(dataset_version)
+        if self.failure is not None:
+            raise self.failure
+        if dataset_version not in self.known:
+            raise NotFound("DatasetVersion", dataset_version)
+        return self.known[dataset_version]
+
+    async def rows(self, dataset_version: str, page_size: int, page_token: str) -> tuple[Sequence[SourcedRow], str]:
+        if self.failure is not None:
+            raise self.failure
+        if dataset_version in self.deleted:
+            raise PreconditionFailed("DATASET_VERSION_DELETED", "its rows are deleted")
+        begin = Page.of(page_size, page_token, dataset_version).after or "0"
+        end = int(begin) + page_size
+        return self.of_rows[int(begin) : end], next_page_token(
+            str(end) if end < len(self.of_rows) else None, dataset_version
+        )
+
+    async def search(self, project: str, sought: Sought) -> AsyncGenerator[Search]:
+        if self.failure is not None:
+            raise self.failure
+        if sought.text and len(sought.text) < 3:
+            raise InvalidInput("it would be found everywhere")
+        name = f"projects/{project}/erasures/e"
+        yield Search(name, Progress(0, 2, "versions", "searching"))
+        yield Search(name, Progress(2, 2, "versions", "searched"), ended=True, searched=2, versions=self.found)
 
 
 class FakeImporter:

@@ -116,7 +116,13 @@ class Registry:
 
 
 async def start_registry(
-    surroundings: Surroundings, postgres: PostgresServer, artifact_url: str, folder: Path, *, count: int = 2
+    surroundings: Surroundings,
+    postgres: PostgresServer,
+    artifact_url: str,
+    folder: Path,
+    *,
+    count: int = 2,
+    **settings: Any,
 ) -> Registry:
     """Replicas over one database; the importer is a script that makes files of any name."""
     script = folder / "python"
@@ -124,7 +130,8 @@ async def start_registry(
     script.chmod(0o755)
     database = await postgres.new_database("mainspring_registry")
     replicas = [
-        surroundings.replica("mainspring_registry.main", database, modelfiles_python=str(script)) for _ in range(count)
+        surroundings.replica("mainspring_registry.main", database, modelfiles_python=str(script), **settings)
+        for _ in range(count)
     ]
     await asyncio.gather(*(replica.start() for replica in replicas))
     return Registry(surroundings, replicas, ArtifactStore(artifact_url), database)

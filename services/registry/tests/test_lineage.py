@@ -10,13 +10,23 @@ from sqlalchemy import text
 
 from mainspring_registry.adapters.lineage import PostgresLineage
 from mainspring_registry.application.ports import LineageGraph
-from mainspring_registry.domain.lineage import Direction, Edge, Node, Relation, Walk, edges_of_evaluation
+from mainspring_registry.domain.data import DatasetFacts, DataSource
+from mainspring_registry.domain.lineage import (
+    Direction,
+    Edge,
+    Node,
+    Relation,
+    Walk,
+    edges_of_dataset,
+    edges_of_evaluation,
+)
 from mainspring_svckit.database import Database
 from mainspring_testkit.fakes import FakeTransactions
 from mainspring_testkit.plugin import DatabaseFor
 
 UP, DOWN = Direction.UPSTREAM, Direction.DOWNSTREAM
 DATA = "projects/p/datasets/d/versions/1"
+SOURCE, INGESTION = f"projects/p/sources/{'a' * 64}", "projects/p/ingestions/i"
 RUN = "projects/p/trainingRuns/r"
 BASE = "projects/p/models/base/versions/1"
 V1, V2 = "projects/p/models/m/versions/1", "projects/p/models/m/versions/2"
@@ -48,9 +58,9 @@ class InTransactions:
         async with self._transaction():
             await self._graph.add(edges)
 
-    async def walk(self, name: str, direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
+    async def walk(self, names: Sequence[str], direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
         async with self._transaction():
-            return await self._graph.walk(name, direction, max_hops=max_hops, max_nodes=max_nodes)
+            return await self._graph.walk(names, direction, max_hops=max_hops, max_nodes=max_nodes)
 
     async def knows(self, name: str) -> bool:
         async with self._transaction():
@@ -67,11 +77,11 @@ class GraphContract:
         return inside
 
     async def names(self, graph: LineageGraph, name: str, direction: Direction, **limits: int) -> set[str]:
-        found = await graph.walk(name, direction, max_hops=limits.get("hops", 20), max_nodes=limits.get("nodes", 100))
+        found = await graph.walk([name], direction, max_hops=limits.get("hops", 20), max_nodes=limits.get("nodes", 100))
         return {node.name for node in found.nodes}
 
     async def test_an_answer_leads_back_to_everything_it_rests_on(self, opened: LineageGraph) -> None:
-        found = await opened.walk(ANSWER, UP, max_hops=20, max_nodes=100)
+        found = await opened.walk([ANSWER], UP, max_hops=20, max_nodes=100)
         assert found.nodes[:3] == (Node(ANSWER, 0), Node(RELEASE, 1), Node(V2, 1))
         assert {node.name for node in found.nodes} == {ANSWER, RELEASE, V2, BASE, DECISION, EVAL, V1, DATA}
         assert not found.truncated
@@ -93,14 +103,14 @@ class GraphContract:
         assert ANSWER not in await self.names(opened, V2, DOWN)
 
     async def test_the_same_edge_again_changes_nothing(self, opened: LineageGraph) -> None:
-        before = await opened.walk(ANSWER, UP, max_hops=20, max_nodes=100)
+        before = await opened.walk([ANSWER], UP, max_hops=20, max_nodes=100)
         await opened.add(TURN)
-        assert await opened.walk(ANSWER, UP, max_hops=20, max_nodes=100) == before
+        assert await opened.walk([ANSWER], UP, max_hops=20, max_nodes=100) == before
 
     async def test_limits_are_kept_and_told(self, opened: LineageGraph) -> None:
-        near = await opened.walk(ANSWER, UP, max_hops=1, max_nodes=100)
+        near = await opened.walk([ANSWER], UP, max_hops=1, max_nodes=100)
         assert ({node.hops for node in near.nodes}, near.truncated) == ({0, 1}, True)
-        few = await opened.walk(ANSWER, UP, max_hops=20, max_nodes=3)
+        few = await opened.walk([ANSWER], UP, max_hops=20, max_nodes=3)
         assert (len(few.nodes), few.truncated) == (3, True)
 
     async def test_a3_another_projects_edges_are_not_walked(self, opened: LineageGraph) -> None:
@@ -113,6 +123,22 @@ class GraphContract:
         assert await opened.knows(DATA)
         assert await opened.knows(ANSWER)
         assert not await opened.knows("projects/p/answers/b")
+
+    async def test_a_walk_begins_at_several_names(self, opened: LineageGraph) -> None:
+        found = await opened.walk([BASE, DATA], DOWN, max_hops=20, max_nodes=100)
+        apart = [await self.names(opened, name, DOWN) for name in (BASE, DATA)]
+        assert {node.name for node in found.nodes} == apart[0] | apart[1]
+        assert found.nodes[:2] == (Node(DATA, 0), Node(BASE, 0))
+
+    async def test_data_leads_back_to_its_sources_and_what_an_erasure_left_is_shown_only(
+        self, opened: LineageGraph
+    ) -> None:
+        left = "projects/p/datasets/d/versions/2"
+        await opened.add(edges_of_dataset(DatasetFacts(DATA, INGESTION, "", (DataSource(SOURCE),))))
+        await opened.add(edges_of_dataset(DatasetFacts(left, INGESTION, "", (), supersedes=DATA)))
+        assert {SOURCE, INGESTION} <= await self.names(opened, V1, UP)
+        assert await self.names(opened, SOURCE, DOWN) == {SOURCE, DATA, left, RUN, V1, EVAL}
+        assert await self.names(opened, left, UP) == {left, INGESTION, DATA}
 
     async def test_a_ring_ends(self, opened: LineageGraph) -> None:
         await opened.add([Edge(V1, RUN, Relation.CONTINUED_FROM)])
@@ -152,8 +178,8 @@ class TestPostgresGraph(GraphContract):
             await fake_lineage.add(edges)
             for name in names:
                 for direction in Direction:
-                    wanted = await fake_lineage.walk(name, direction, max_hops=5, max_nodes=20)
-                    assert await graph.walk(name, direction, max_hops=5, max_nodes=20) == wanted, name
+                    wanted = await fake_lineage.walk([name], direction, max_hops=5, max_nodes=20)
+                    assert await graph.walk([name], direction, max_hops=5, max_nodes=20) == wanted, name
 
 
 async def test_the_migration_draws_what_the_catalogue_knew_before(database_for: DatabaseFor) -> None:
@@ -175,6 +201,6 @@ async def test_the_migration_draws_what_the_catalogue_knew_before(database_for: 
             await connection.execute(text(statement), {"name": name, "body": body})
         for statement in revision.fill():
             await connection.execute(text(statement))
-        found = await PostgresLineage(database).walk(RELEASE, UP, max_hops=20, max_nodes=100)
+        found = await PostgresLineage(database).walk([RELEASE], UP, max_hops=20, max_nodes=100)
     names = {node.name for node in found.nodes}
     assert names == {RELEASE, DECISION, V1, EVAL, RUN, DATA, BASE, "projects/p/modelImports/i"}

@@ -102,7 +102,7 @@ async def test_adapters_become_a_version_that_names_its_parents_and_their_data(w
     assert (version.kind, version.base_model_version, version.author) == (ModelKind.ADAPTER, base.name, "ada")
     assert version.artifacts.keys() == set(FILES)
     assert version.lineage.merged_from == (first.name, second.name)
-    walk = await world.lineage.walk(version.name, Direction.UPSTREAM, max_hops=9, max_nodes=99)
+    walk = await world.lineage.walk([version.name], Direction.UPSTREAM, max_hops=9, max_nodes=99)
     names = {node.name for node in walk.nodes}
     assert {first.name, second.name, *(f"projects/p/datasets/d{n}/versions/1" for n in (1, 2))} <= names
     assert not world.merger.folder.exists()

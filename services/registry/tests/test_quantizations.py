@@ -107,7 +107,7 @@ async def test_an_adapter_becomes_a_merged_version_that_is_measured_and_traced(w
     registered = [event for event in world.outbox.emitted if isinstance(event, ModelVersionRegistered)]
     assert (registered[-1].model_version, registered[-1].kind) == (version.name, "MERGED")
     assert world.outbox.cycles[-1] == done.cycle == "q1"
-    walk = await world.lineage.walk(version.name, Direction.UPSTREAM, max_hops=9, max_nodes=99)
+    walk = await world.lineage.walk([version.name], Direction.UPSTREAM, max_hops=9, max_nodes=99)
     assert {source.name, "projects/p/trainingRuns/r", DATA} <= {node.name for node in walk.nodes}
     assert not world.quantizer.folder.exists()
 

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from mainspring.registry.v1 import model_pb2, registry_service_pb2_grpc, release_pb2
+from mainspring.data.v1 import erasure_pb2
+from mainspring.registry.v1 import lineage_pb2, model_pb2, registry_service_pb2_grpc, release_pb2
 from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring_client.connection import Area, Connection
 from mainspring_svckit.ids import new_id
@@ -157,21 +158,40 @@ class Registry(Area):
                 return policy
         return None
 
-    async def lineage(self, name: str, *, downstream: bool = False, max_hops: int = 0) -> pb.GetLineageResponse:
+    async def lineage(
+        self,
+        name: str,
+        *,
+        downstream: bool = False,
+        max_hops: int = 0,
+        rows: lineage_pb2.LineageRows | None = None,
+    ) -> pb.GetLineageResponse:
         """What a resource was made from, or what was made from it.
 
         Args:
-            name: An answer, release, gate decision, model version or alias, run, recipe, dataset version or import.
+            name: An answer, release, gate decision, model version or alias, run, recipe, dataset version, source,
+                ingestion or import.
             downstream: Whether to walk to what was made from it.
             max_hops: Most edges to any node; 0 is the registry's default.
+            rows: Which rows of the data to show with their sources; None shows none. Needs the role contributor.
 
         Raises:
             NotFound: The registry has not heard of it.
         """
         kind = pb.GetLineageRequest
         direction = kind.DIRECTION_DOWNSTREAM if downstream else kind.DIRECTION_UPSTREAM
-        request = kind(name=name, direction=direction, max_hops=max_hops)
+        request = kind(name=name, direction=direction, max_hops=max_hops, rows=rows)
         return await self._unary(self.stub.GetLineage, request, pb.GetLineageResponse)
+
+    async def trace(self, project: str, selector: erasure_pb2.ErasureSelector) -> AsyncIterator[pb.TraceDataResponse]:
+        """From rows, a person or a document to everything that saw them: the search as it goes on, at last the trace.
+
+        Raises:
+            PreconditionFailed: The search failed, for its own reason.
+        """
+        request = pb.TraceDataRequest(parent=str(ProjectName(project)), selector=selector)
+        async for response in self._watch(self.stub.TraceData, request, pb.TraceDataResponse):
+            yield response
 
     def cycles(self, project: str) -> AsyncIterator[release_pb2.Cycle]:
         """A project's turns of the loop, newest first."""

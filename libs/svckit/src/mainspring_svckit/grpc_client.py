@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 import grpc
@@ -70,7 +70,7 @@ class Caller:
 
     async def stream(
         self, method: Any, request: Message, response_type: type[T], *, timeout_s: float | None = None
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T]:
         """Calls a server-streaming RPC of a stub; not tried again.
 
         Raises:

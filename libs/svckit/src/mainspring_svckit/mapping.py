@@ -87,6 +87,12 @@ def progress_to_proto(progress: Progress) -> progress_pb2.Progress:
     return message
 
 
+def progress_from_proto(message: progress_pb2.Progress) -> Progress:
+    """Reads how far work has come."""
+    remaining_s = message.remaining.ToNanoseconds() / 1e9 if message.HasField("remaining") else None
+    return Progress(message.done, message.total, message.unit, message.phase, remaining_s)
+
+
 def time_to_proto(time: datetime | None) -> Timestamp | None:
     """Prints a time; None stays None, which protobuf constructors take as absent."""
     if time is None:

@@ -14,6 +14,7 @@ from mainspring_svckit.errors import FieldViolation, InvalidInput
 
 _ID = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _ID_PATTERN = re.compile(_ID)
+_SHA256 = r"[0-9a-f]{64}"
 
 
 def is_id(text: str) -> bool:
@@ -31,11 +32,13 @@ class ResourceName:
     project: str
 
     def __init_subclass__(cls) -> None:
-        cls._pattern = re.compile(re.sub(r"\{([a-z_]+)\}", rf"(?P<\1>{_ID})", cls.template))
+        template = cls.template.replace("{sha256}", rf"(?P<sha256>{_SHA256})")
+        cls._pattern = re.compile(re.sub(r"\{([a-z_]+)\}", rf"(?P<\1>{_ID})", template))
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not is_id(getattr(self, field.name)):
+            part = _SHA256 if field.name == "sha256" else _ID
+            if re.fullmatch(part, getattr(self, field.name)) is None:
                 raise _bad_name(str(self), self.template)
 
     def __str__(self) -> str:
@@ -106,6 +109,14 @@ class DatasetVersionName(ResourceName):
     template: ClassVar[str] = "projects/{project}/datasets/{dataset}/versions/{version}"
     dataset: str
     version: str
+
+
+@dataclass(frozen=True)
+class SourceName(ResourceName):
+    """A file that dataset versions were read from, by its digest."""
+
+    template: ClassVar[str] = "projects/{project}/sources/{sha256}"
+    sha256: str
 
 
 @dataclass(frozen=True)

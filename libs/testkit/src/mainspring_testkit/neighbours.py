@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 import grpc
@@ -41,10 +41,7 @@ class NeighbourServer:
         """
         for service in services:
             package, _, name = service.rpartition(".")
-            module = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-            generated = import_module(f"mainspring.{package}.{module}_pb2_grpc")
-            adder = getattr(generated, f"add_{name}Servicer_to_server")
-            self._server.add(f"mainspring.{service}", adder, _Partly(methods))
+            self._server.add(f"mainspring.{service}", _adder(package, name), _Partly(methods))
         address = f"127.0.0.1:{await self._server.start('127.0.0.1', 0)}"
         self._channel = open_channel(address)
         return Neighbours(address, self._channel, Caller(self._token))
@@ -54,6 +51,19 @@ class NeighbourServer:
         if self._channel is not None:
             await self._channel.close()
         await self._server.stop(0)
+
+
+def _adder(package: str, service: str) -> Any:
+    """The generated function that adds a service, whatever its file is called."""
+    folder = import_module(f"mainspring.{package}")
+    for module in iter_modules(folder.__path__):
+        if module.name.endswith("_pb2_grpc"):
+            adder = getattr(
+                import_module(f"mainspring.{package}.{module.name}"), f"add_{service}Servicer_to_server", None
+            )
+            if adder is not None:
+                return adder
+    raise LookupError(f"no contract of mainspring.{package} has a {service}")
 
 
 class _Partly:

@@ -22,6 +22,7 @@ from mainspring_proof.keys import Signer, TrustedKeys, open_signer
 from mainspring_registry.adapters import postgres
 from mainspring_registry.adapters import webhooks as webhook_adapters
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
+from mainspring_registry.adapters.data import DataIngestCatalogue
 from mainspring_registry.adapters.importer import ChildImporter
 from mainspring_registry.adapters.lineage import PostgresLineage
 from mainspring_registry.adapters.memory import BusMemory, TrustedSeals
@@ -107,7 +108,7 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     signing = Worker(database, listener, SIGNATURES, sign_older, on_exhausted=give_up_signatures, max_attempts=20)
     process.intake(signing.run(), "signatures")
 
-    lineages = Lineages(ports, catalogue)
+    lineages = Lineages(ports, catalogue, _data(process, settings.data_ingest_address))
     gate = Gate(ports, releases)
     reactions = Reactions(catalogue, gate, releases, Cycles(ports), lineages)
     events.consume("registry-runs", reactions.on_run_succeeded)
@@ -116,6 +117,7 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     events.consume("registry-promotions", reactions.on_promoted)
     events.consume("registry-rollbacks", reactions.on_rolled_back)
     events.consume("registry-answers", reactions.on_answered)
+    events.consume("registry-datasets", reactions.on_dataset_published)
     events.consume("registry-cycles", reactions.on_any)
 
     cases = UseCases(catalogue, imports, gate, releases, lineages, Prompts(ports))
@@ -128,6 +130,11 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     server.add(merging_grpc.NAME, merging_service_pb2_grpc.add_MergingServiceServicer_to_server, merger)
     _webhooks(process, settings, database, listener, events, server)
     return await process.run()
+
+
+def _data(process: Process, address: str) -> DataIngestCatalogue | None:
+    """Who knows of rows; nobody without an address."""
+    return DataIngestCatalogue(process.channel(address), process.caller) if address else None
 
 
 def _ports(database: Database, settings: RegistrySettings, outbox: Outbox, signer: Signer, numbers: Numbers) -> Ports:

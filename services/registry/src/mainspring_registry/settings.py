@@ -19,6 +19,9 @@ class RegistrySettings(ServiceSettings):
         description="Interpreter of an environment with mainspring-modelfiles; for GGUF sources with its extra 'gguf',"
         " for quantizations with 'quantize'.",
     )
+    data_ingest_address: str = Field(
+        "", description="host:port of data-ingest, asked for the rows at the beginning of a lineage; empty asks nobody."
+    )
     import_roots: list[Path] = Field(
         default_factory=list[Path], description="Folders from which models may be imported."
     )

@@ -10,6 +10,7 @@ from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Pr
 
 if TYPE_CHECKING:
     from mainspring.data.v1 import erasure_pb2
+    from mainspring.registry.v1 import lineage_pb2
     from mainspring_client.client import Mainspring
 
 
@@ -41,7 +42,7 @@ def erase(
     selector = _selector(text, row, source)
     if not yes:
         typer.confirm(f"erase it from all dataset versions of {project}? It cannot be brought back", abort=True)
-    _run(project, selector, data, search_only=False, as_json=json_)
+    _erase(project, selector, data, as_json=json_)
 
 
 def who_saw(
@@ -52,11 +53,30 @@ def who_saw(
     data: Data = None,
     json_: Json = False,
 ) -> None:
-    """Shows every dataset version that holds a person, rows or a document, and who learned from them: forward lineage.
+    """Shows every dataset version that holds a person, rows or a document, and everything that was made from these:
+    runs, model versions, evaluations, decisions, releases.
 
-    Nothing is changed. Needs the role admin, since it searches all texts.
+    Nothing is changed. Needs the role contributor.
     """
-    _run(project, _selector(text, row, source), data, search_only=True, as_json=json_)
+    from mainspring.registry.v1 import lineage_pb2
+    from mainspring_client.cli.output import Ticker, done_text, print_json
+    from mainspring_client.cli.run import with_client
+
+    selector = _selector(text, row, source)
+
+    async def body(mainspring: Mainspring) -> lineage_pb2.DataTrace:
+        found = lineage_pb2.DataTrace()
+        with Ticker(quiet=json_) as ticker:
+            async for update in mainspring.registry.trace(project, selector):
+                ticker.tell(done_text(update.progress))
+                found = update.trace
+        return found
+
+    found = with_client(data, body)
+    if json_:
+        print_json(found)
+    else:
+        _print_trace(found)
 
 
 def _selector(text: str, row: list[str] | None, source: str) -> erasure_pb2.ErasureSelector:
@@ -74,7 +94,27 @@ def _selector(text: str, row: list[str] | None, source: str) -> erasure_pb2.Eras
     return selector
 
 
-def _run(project: str, selector: erasure_pb2.ErasureSelector, data: Data, *, search_only: bool, as_json: bool) -> None:
+def _print_trace(found: lineage_pb2.DataTrace) -> None:
+    from mainspring_client.cli.lineage import print_walk
+    from mainspring_client.cli.output import print_fields, print_table, short
+
+    print_fields({"search": found.search, "versions searched": found.searched_versions})
+    print_table(
+        found.versions,
+        {
+            "version": lambda v: short(v.dataset_version),
+            "rows": lambda v: "deleted, presumed" if v.presumed else v.rows,
+            "refused rows": lambda v: v.refused_rows,
+            "sources": lambda v: v.sources,
+        },
+        "nothing was found",
+    )
+    if found.nodes:
+        print("\nwhat learned from it, and what came of that")
+        print_walk(found, downstream=True)
+
+
+def _erase(project: str, selector: erasure_pb2.ErasureSelector, data: Data, *, as_json: bool) -> None:
     from mainspring.data.v1 import erasure_pb2
     from mainspring_client.cli.output import Ticker, print_json, progress_text
     from mainspring_client.cli.run import with_client
@@ -83,7 +123,7 @@ def _run(project: str, selector: erasure_pb2.ErasureSelector, data: Data, *, sea
 
     async def body(mainspring: Mainspring) -> erasure_pb2.Erasure:
         with Ticker(quiet=as_json) as ticker:
-            work = await mainspring.erasures.create(project, selector, search_only=search_only)
+            work = await mainspring.erasures.create(project, selector)
             async for update in mainspring.erasures.watch(work.name):
                 ticker.tell(progress_text(update))
                 work = update
@@ -125,10 +165,10 @@ def erasures(project: Project = DEFAULT_PROJECT, limit: Limit = 50, data: Data =
 def _print(done: erasure_pb2.Erasure) -> None:
     from mainspring_client.cli.output import print_fields, print_table, short
 
-    elsewhere = (
-        {}
-        if done.search_only
-        else {
+    print_fields(
+        {
+            "erasure": done.name,
+            "versions searched": done.searched_versions,
             "annotation items": ", ".join(f"{q.erased_items} of {short(q.annotation_queue)}" for q in done.queues)
             or "none",
             "uploads": f"{done.erased_uploads} removed"
@@ -136,13 +176,6 @@ def _print(done: erasure_pb2.Erasure) -> None:
             "feedback": f"{done.erased_answers} answers, {done.erased_feedback_items} judgements forgotten"
             if done.feedback_known
             else "not asked",
-        }
-    )
-    print_fields(
-        {
-            "search" if done.search_only else "erasure": done.name,
-            "versions searched": done.searched_versions,
-            **elsewhere,
             "proof": done.proof.sha256 or "nothing was removed",
             "models that learned from it": ", ".join(map(short, done.model_versions))
             or ("none" if done.lineage_known else "not known: no registry was asked"),
@@ -156,9 +189,9 @@ def _print(done: erasure_pb2.Erasure) -> None:
             "rows": lambda v: v.erased_rows,
             "refused rows": lambda v: v.erased_refused_rows,
             "sources": lambda v: v.erased_sources,
-            "successor": lambda v: short(v.successor) or ("" if done.search_only else "none, no row is left"),
+            "successor": lambda v: short(v.successor) or "none, no row is left",
         },
         "nothing was found",
     )
-    if done.model_versions and not done.search_only:
+    if done.model_versions:
         print("next: train these models anew from the successors, or withdraw them with 'mainspring releases revoke'")

@@ -10,9 +10,10 @@ import typer
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
 
 if TYPE_CHECKING:
+    from mainspring.registry.v1 import lineage_pb2
     from mainspring.registry.v1 import registry_service_pb2 as pb
 
-_ORIGINS = ("/datasets/", "/tuningRecipes/", "/modelImports/")
+_ORIGINS = ("/datasets/", "/sources/", "/ingestions/", "/ingestionRecipes/", "/tuningRecipes/", "/modelImports/")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +26,7 @@ def lineage(
         str,
         typer.Argument(
             help="MODEL (its champion), MODEL/VERSION, MODEL@ALIAS, or the whole name of an answer, release, run,"
-            " recipe, dataset version or import."
+            " recipe, dataset version, source, ingestion or import."
         ),
     ],
     down: Annotated[
@@ -36,28 +37,79 @@ def lineage(
             " imports, up from the rest.",
         ),
     ] = None,
+    rows: Annotated[
+        int,
+        typer.Option(min=0, max=500, help="Show so many rows of the data, and its sources. For contributors."),
+    ] = 0,
+    rows_of: Annotated[
+        str,
+        typer.Option(help="DATASET/VERSION on the walk whose rows are shown. Default: the three nearest."),
+    ] = "",
+    rows_token: Annotated[str, typer.Option(help="Token that the page of rows before ended with.")] = "",
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
     json_: Json = False,
 ) -> None:
-    """Shows what something was made from: from an answer back to the data, or from data to every model and release."""
+    """Shows what something was made from: from an answer back to the data, its sources and rows, or from data to every
+    model and release. From a row or a person forward: 'mainspring datasets who-saw'.
+    """
+    from mainspring.registry.v1 import lineage_pb2
     from mainspring_client.cli.output import print_json
     from mainspring_client.cli.run import with_client
-    from mainspring_client.resources import expand_model
-    from mainspring_svckit.names import ModelName
+    from mainspring_client.resources import expand, expand_model
+    from mainspring_svckit.names import DatasetVersionName, ModelName
 
     begin = expand_model(project, name, "name")
     if ModelName.matches(begin):
         begin += "@champion"
     downstream = any(part in begin for part in _ORIGINS) if down is None else down
-    found = with_client(data, lambda mainspring: mainspring.registry.lineage(begin, downstream=downstream))
+    wanted = None
+    if rows or rows_of or rows_token:
+        version = expand(DatasetVersionName, project, rows_of, "rows_of") if rows_of else ""
+        wanted = lineage_pb2.LineageRows(dataset_version=version, page_size=rows, page_token=rows_token)
+    found = with_client(data, lambda mainspring: mainspring.registry.lineage(begin, downstream=downstream, rows=wanted))
     if json_:
         print_json(found)
     else:
-        _print(found, downstream=downstream)
+        print_walk(found, downstream=downstream)
+        for shown in found.data:
+            _print_data(shown)
 
 
-def _print(found: pb.GetLineageResponse, *, downstream: bool) -> None:
+def _print_data(shown: lineage_pb2.LineageData) -> None:
+    """What a dataset version was read from, and a page of its rows."""
+    from mainspring.data.v1 import dataset_pb2
+    from mainspring_client.cli.output import enum_name, print_table, short
+
+    print(f"\n{short(shown.dataset_version)} was read from")
+    print_table(
+        shown.sources,
+        {
+            "source": lambda s: s.name.rsplit("/", 1)[-1][:12],
+            "file": lambda s: s.filename,
+            "type": lambda s: s.media_type,
+            "bytes": lambda s: s.size_bytes,
+        },
+        "not known",
+    )
+    if shown.HasField("error"):
+        print(f"no rows: {shown.error.message}")
+        return
+    print_table(
+        shown.rows,
+        {
+            "row": lambda r: r.row_id[:12],
+            "split": lambda r: enum_name(dataset_pb2.Split.DESCRIPTOR, r.split, "SPLIT_").lower(),
+            "from": lambda r: f"{r.source.rsplit('/', 1)[-1][:12]}:{r.line}",
+            "ends with": lambda r: r.messages[-1].content[:60] if r.messages else "",
+        },
+        "no rows",
+    )
+    if shown.next_page_token:
+        print(f"more: --rows-of {short(shown.dataset_version)} --rows-token {shown.next_page_token}")
+
+
+def print_walk(found: pb.GetLineageResponse | lineage_pb2.DataTrace, *, downstream: bool) -> None:
     """A line for each node, with what ties it to those that are nearer."""
     from mainspring.registry.v1 import lineage_pb2
     from mainspring_client.cli.output import enum_name, print_table

@@ -123,18 +123,19 @@ def when(stamp: Any) -> str:
 def progress_text(resource: Any, field: str = "state") -> str:
     """State and progress of long work in one line."""
     text = state_of(resource, field)
-    if not resource.HasField("progress"):
-        return text
-    progress = resource.progress
-    if progress.phase:
-        text += f" {progress.phase}"
+    return f"{text} {done_text(resource.progress)}".rstrip() if resource.HasField("progress") else text
+
+
+def done_text(progress: Any) -> str:
+    """How far long work is."""
+    text = progress.phase
     if progress.total:
         text += f" {progress.done}/{progress.total} {progress.unit}"
     elif progress.done:
         text += f" {progress.done} {progress.unit}"
     if progress.HasField("remaining"):
         text += f", {progress.remaining.seconds} s left"
-    return text
+    return text.strip()
 
 
 def estimate_text(estimate: Any) -> str:

@@ -9,6 +9,9 @@ from mainspring_eventkit.outbox import Outbox
 from mainspring_svckit.crash import crash_point
 from mainspring_svckit.mapping import artifact_to_proto
 
+_MAX_SOURCES = 2000
+"""Sources that an event names; with more it would outgrow what the bus takes."""
+
 
 class OutboxAnnouncements:
     """`Announcements` in the outbox. Events are ordered per dataset."""
@@ -26,6 +29,10 @@ class OutboxAnnouncements:
             validation_rows=version.tally.splits.get(Split.VALIDATION, 0),
             test_rows=version.tally.splits.get(Split.TEST, 0),
             refused_rows=sum(version.tally.refusals.values()),
+            ingestion=version.ingestion,
+            ingestion_recipe=version.ingestion_recipe,
+            source_sha256s=list(dict.fromkeys(source.artifact.sha256 for source in version.sources))[:_MAX_SOURCES],
+            supersedes=version.supersedes,
         )
         await self._outbox.emit(event, cycle=version.cycle, aggregate=version.dataset)
         crash_point("ingestion:before-commit")

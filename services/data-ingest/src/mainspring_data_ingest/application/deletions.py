@@ -125,12 +125,18 @@ async def needed_files(ports: Ports, project: str) -> set[str]:
     return needed
 
 
-async def living_versions(ports: Ports, project: str) -> AsyncIterator[DatasetVersion]:
-    """The project's readable versions. Joins the ambient transaction."""
+async def all_versions(ports: Ports, project: str) -> AsyncIterator[DatasetVersion]:
+    """The project's versions, deleted ones too. Joins the ambient transaction."""
     async for dataset in every(ports.datasets, f"projects/{project}"):
         async for version in every(ports.versions, dataset.name):
-            if version.deletion is None:
-                yield version
+            yield version
+
+
+async def living_versions(ports: Ports, project: str) -> AsyncIterator[DatasetVersion]:
+    """The project's readable versions. Joins the ambient transaction."""
+    async for version in all_versions(ports, project):
+        if version.deletion is None:
+            yield version
 
 
 async def every(repository: Repository[E], parent: str) -> AsyncIterator[E]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from mainspring_data_ingest.application.deletions import (
     Removals,
+    all_versions,
     living_versions,
     manifest_of,
     mark,
@@ -118,10 +119,27 @@ class Erasures:
 
         await self._pass(name, project, selector, lease, note)
         async with lease.transaction():
-            await self._put(replace(await self._held(name), versions=tuple(found)))
+            presumed = await self._presumed(project, selector, found)
+            await self._put(replace(await self._held(name), versions=tuple(found), presumed=presumed))
         await self._ask_lineage(name, lease)
         async with lease.complete():
             await self._put((await self._held(name)).looked(self._ports.clock.now()))
+
+    async def _presumed(self, project: str, selector: Selector, found: list[ErasedVersion]) -> tuple[str, ...]:
+        """Versions whose rows are gone and that held it too: read from a source that holds it, or what such a version
+        was before an erasure.
+        """
+        digests = {source.sha256 for one in found for source in one.sources} | {selector.source_sha256}
+        versions = {version.name: version async for version in all_versions(self._ports, project)}
+        presumed = {
+            version.name
+            for version in versions.values()
+            if version.deletion is not None and any(source.artifact.sha256 in digests for source in version.sources)
+        }
+        for name in (*(one.version for one in found if one.rows), *sorted(presumed)):
+            while (name := versions[name].supersedes) and name in versions:
+                presumed.add(name)
+        return tuple(sorted(presumed - {one.version for one in found}))
 
     async def give_up(self, name: str, reason: str, message: str) -> None:
         """Records why an erasure cannot be done. Joins the ambient transaction."""
@@ -263,7 +281,8 @@ class Erasures:
             return
         async with self._ports.transactions.transaction():
             work = (await require(self._ports.erasures, "Erasure", name)).value
-        saw = sorted({seen for erased in work.versions for seen in await self._lineage.saw(erased.version)})
+        names = (*(erased.version for erased in work.versions), *work.presumed)
+        saw = sorted({seen for name_ in names for seen in await self._lineage.saw(name_)})
         models, releases = (tuple(n for n in saw if kind.matches(n)) for kind in (ModelVersionName, ReleaseName))
         async with lease.transaction():
             work = await self._held(name)

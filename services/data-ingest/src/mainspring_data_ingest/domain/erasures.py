@@ -113,6 +113,7 @@ class Erasure:
         proof: The proof; None until the end.
         search_only: Whether it removes nothing.
         releases: Releases of `model_versions`.
+        presumed: Of a search: deleted versions that held what is looked for, as far as their sources tell.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Erasure:
     end_time: datetime | None = None
     search_only: bool = False
     releases: tuple[str, ...] = ()
+    presumed: tuple[str, ...] = ()
 
     def started(self) -> Erasure:
         """The erasure with a worker; one that another worker left behind goes on where that one was."""

@@ -88,4 +88,5 @@ def erasure_to_proto(work: Erasure) -> erasure_pb2.Erasure:
         end_time=time_to_proto(work.end_time),
         search_only=work.search_only,
         releases=work.releases,
+        presumed_versions=work.presumed,
     )

@@ -20,7 +20,7 @@ _ADD = text(
 # too many. A node may be reached on several ways, and is gone on from when one of them may go on.
 _WALK = """
     WITH RECURSIVE walk (name, hops, goes_on) AS (
-        SELECT cast(:name AS text) COLLATE "C", 0, true
+        SELECT unnest(cast(:names AS text[])) COLLATE "C", 0, true
         UNION
         SELECT e.{there}, w.hops + 1, e.relation <> ALL(cast(:shown_only AS text[]))
         FROM walk w JOIN lineage_edge e ON e.project = :project AND e.{here} = w.name
@@ -61,13 +61,13 @@ class PostgresLineage:
         }
         await self._database.connection().execute(_ADD, values)
 
-    async def walk(self, name: str, direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
+    async def walk(self, names: Sequence[str], direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
         upstream = direction is Direction.UPSTREAM
-        connection, project = self._database.connection(), project_of(name)
+        connection, project = self._database.connection(), project_of(names[0])
         max_rows = _ROWS_PER_NODE * max_nodes
         values = {
             "project": project,
-            "name": name,
+            "names": list(names),
             # One more, to see whether there is more.
             "max_hops": max_hops + 1,
             "max_rows": max_rows,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from mainspring_registry.domain.approvals import Approval
 from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion, ServingSpec
 from mainspring_registry.domain.cycles import Cycle
+from mainspring_registry.domain.data import DatasetFacts, Search, Sought, SourcedRow
 from mainspring_registry.domain.gate import EvidenceRecord, GateDecision
 from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
@@ -87,12 +88,43 @@ class LineageGraph(Protocol):
         """Adds edges of one project; those that are there are fine."""
         ...
 
-    async def walk(self, name: str, direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
-        """What can be reached from `name`, itself first; it need not be known."""
+    async def walk(self, names: Sequence[str], direction: Direction, *, max_hops: int, max_nodes: int) -> Walk:
+        """What can be reached from names of one project, themselves first; they need not be known."""
         ...
 
     async def knows(self, name: str) -> bool:
         """Whether any edge begins or ends there."""
+        ...
+
+
+class DataCatalogue(Protocol):
+    """What data-ingest knows of dataset versions.
+
+    Raises:
+        NotFound: There is no such version.
+        Unavailable: It cannot be asked now.
+    """
+
+    async def facts(self, dataset_version: str) -> DatasetFacts:
+        """How a version came to be; also of one whose rows are deleted."""
+        ...
+
+    async def rows(self, dataset_version: str, page_size: int, page_token: str) -> tuple[Sequence[SourcedRow], str]:
+        """One page of rows, and the token of the next.
+
+        Raises:
+            InvalidInput: The token is not of this version.
+            PreconditionFailed: DATASET_VERSION_DELETED.
+        """
+        ...
+
+    def search(self, project: str, sought: Sought) -> AsyncGenerator[Search]:
+        """Looks into every version; the search now and after each change, at last as it ended.
+
+        Raises:
+            InvalidInput: The text would be found everywhere.
+            PreconditionFailed: The search failed, for its own reason.
+        """
         ...
 
 

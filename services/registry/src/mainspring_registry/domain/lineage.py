@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mainspring_registry.domain.catalogue import Lineage, ModelVersion
+from mainspring_registry.domain.data import DatasetFacts
 from mainspring_registry.domain.gate import GateDecision
 from mainspring_registry.domain.releases import Release
+from mainspring_svckit.names import DatasetVersionName
 
 DEFAULT_HOPS = 32
 MAX_HOPS = 64
@@ -36,11 +38,17 @@ class Relation(StrEnum):
     PROMPTED_BY = "PROMPTED_BY"
     CONTEXT_FROM = "CONTEXT_FROM"
     MERGED_FROM = "MERGED_FROM"
+    READ_FROM = "READ_FROM"
+    INGESTED_BY = "INGESTED_BY"
+    REFINED_BY = "REFINED_BY"
+    SUPERSEDES = "SUPERSEDES"
 
 
-SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM)
+SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM, Relation.SUPERSEDES)
 """A walk shows what they lead to and goes no further: a champion that somebody was compared with is not what they were
-made from, and a model that was asked a dataset's questions did not learn from it."""
+made from, a model that was asked a dataset's questions did not learn from it, and what learned from what an erasure
+left did not learn from what it removed."""
+_ORIGINS = (Relation.READ_FROM, Relation.INGESTED_BY, Relation.REFINED_BY)
 NEVER_DOWNSTREAM = (Relation.SERVED_BY, Relation.ANSWERED_BY)
 """Answers are without number; from them one walks upstream."""
 
@@ -76,6 +84,31 @@ class Walk:
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     truncated: bool
+
+    def learned_from(self) -> tuple[str, ...]:
+        """Dataset versions with which it begins or from which something on it was made; nearest first."""
+        made_from = {edge.source for edge in self.edges if edge.relation is Relation.TRAINED_ON}
+        return tuple(
+            node.name
+            for node in self.nodes
+            if DatasetVersionName.matches(node.name) and (not node.hops or node.name in made_from)
+        )
+
+    def of_unknown_origin(self, max_hops: int) -> tuple[str, ...]:
+        """Those of `learned_from` whose making the graph does not know, though the walk looked for it."""
+        known = {edge.target for edge in self.edges if edge.relation in _ORIGINS}
+        near = {node.name for node in self.nodes if node.hops < max_hops}
+        return tuple(name for name in self.learned_from() if name in near and name not in known)
+
+
+def edges_of_dataset(facts: DatasetFacts) -> tuple[Edge, ...]:
+    """What a dataset version was made of; rows are no nodes, for there are millions."""
+    return _known(
+        *(Edge(source.name, facts.version, Relation.READ_FROM) for source in facts.sources),
+        Edge(facts.ingestion, facts.version, Relation.INGESTED_BY),
+        Edge(facts.recipe, facts.version, Relation.REFINED_BY),
+        Edge(facts.supersedes, facts.version, Relation.SUPERSEDES),
+    )
 
 
 def edges_of_version(version: ModelVersion, tuning_recipe: str = "") -> tuple[Edge, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mainspring.events.v1 import evaluation_events_pb2, inference_events_pb2, training_events_pb2
+from mainspring.events.v1 import data_events_pb2, evaluation_events_pb2, inference_events_pb2, training_events_pb2
 from mainspring_eventkit.cloudevents import Event
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
 from mainspring_registry.application.cycles import Cycles
@@ -11,8 +11,10 @@ from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.domain.catalogue import Lineage
 from mainspring_registry.domain.cycles import CycleStep
+from mainspring_registry.domain.data import DatasetFacts, DataSource
 from mainspring_registry.domain.gate import Evidence
 from mainspring_svckit.mapping import artifact_from_proto, fidelity_from_proto, scorer_result_from_proto
+from mainspring_svckit.names import SourceName
 
 
 class Reactions:
@@ -91,6 +93,19 @@ class Reactions:
         data = event.data
         assert isinstance(data, inference_events_pb2.ResponseCompleted)
         await self._lineages.answered(event.project, data.answer, data.model_version, data.release)
+
+    async def on_dataset_published(self, event: Event) -> None:
+        """A dataset has a new version: it can be traced back to its sources."""
+        data = event.data
+        assert isinstance(data, data_events_pb2.DatasetVersionPublished)
+        facts = DatasetFacts(
+            version=data.dataset_version,
+            ingestion=data.ingestion,
+            recipe=data.ingestion_recipe,
+            sources=tuple(DataSource(str(SourceName(event.project, digest))) for digest in data.source_sha256s),
+            supersedes=data.supersedes,
+        )
+        await self._lineages.published(event.project, facts)
 
     async def on_any(self, event: Event) -> None:
         """Something happened in a turn of the loop: it is drawn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from mainspring_registry.application.prompts import Prompts
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.domain.approvals import Actor
 from mainspring_registry.domain.imports import IMPORT_STATES, ModelImport
-from mainspring_registry.transport import mapping, policies_mapping
+from mainspring_registry.transport import lineage_mapping, mapping, policies_mapping
 from mainspring_svckit.auth import current_principal
 from mainspring_svckit.database import Listener
 from mainspring_svckit.errors import InvalidInput
@@ -242,8 +243,20 @@ class RegistryServicer(pb_grpc.RegistryServiceServicer):
         )
 
     async def GetLineage(self, request: pb.GetLineageRequest, context: Any) -> pb.GetLineageResponse:
-        direction = mapping.direction_from_proto(request.direction)
-        return mapping.walk_to_proto(await self._lineages.walk(request.name, direction, request.max_hops))
+        wanted = request.HasField("rows")
+        if wanted:
+            current_principal.get().require("contributor")
+        direction = lineage_mapping.direction_from_proto(request.direction)
+        walk = await self._lineages.walk(request.name, direction, request.max_hops)
+        data = await self._lineages.show(walk, lineage_mapping.rows_from_proto(request.rows)) if wanted else []
+        return lineage_mapping.walk_to_proto(walk, data)
+
+    async def TraceData(self, request: pb.TraceDataRequest, context: Any) -> AsyncIterator[pb.TraceDataResponse]:
+        project = ProjectName.parse(request.parent, "parent").project
+        sought = lineage_mapping.sought_from_proto(request.selector)
+        async with aclosing(self._lineages.trace(project, sought)) as states:
+            async for state in states:
+                yield lineage_mapping.trace_to_proto(state)
 
 
 def _actor() -> Actor:

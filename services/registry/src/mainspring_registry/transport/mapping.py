@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mainspring.registry.v1 import lineage_pb2, model_pb2, release_pb2
+from mainspring.registry.v1 import model_pb2, release_pb2
 from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring_registry.application.imports import CreateModelImport
 from mainspring_registry.application.judging import Judgement
@@ -14,7 +14,6 @@ from mainspring_registry.domain.cycles import Cycle
 from mainspring_registry.domain.gate import GateDecision, RuleResult
 from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
-from mainspring_registry.domain.lineage import Direction, Walk
 from mainspring_registry.domain.releases import Release
 from mainspring_registry.transport.policies_mapping import serving_unit_to_proto
 from mainspring_svckit.mapping import (
@@ -209,28 +208,6 @@ def cycle_to_proto(cycle: Cycle) -> release_pb2.Cycle:
         steps=steps,
         start_time=time_to_proto(min(times, default=None)),
         latest_time=time_to_proto(max(times, default=None)),
-    )
-
-
-def direction_from_proto(direction: pb.GetLineageRequest.Direction.ValueType) -> Direction:
-    """Reads a direction; upstream when none is given."""
-    down = direction == pb.GetLineageRequest.DIRECTION_DOWNSTREAM
-    return Direction.DOWNSTREAM if down else Direction.UPSTREAM
-
-
-def walk_to_proto(walk: Walk) -> pb.GetLineageResponse:
-    """Prints what a walk found."""
-    return pb.GetLineageResponse(
-        nodes=[lineage_pb2.LineageNode(name=node.name, hops=node.hops) for node in walk.nodes],
-        edges=[
-            lineage_pb2.LineageEdge(
-                source=edge.source,
-                target=edge.target,
-                relation=lineage_pb2.LineageEdge.Relation.Value(f"RELATION_{edge.relation.value}"),
-            )
-            for edge in walk.edges
-        ],
-        truncated=walk.truncated,
     )
 
 

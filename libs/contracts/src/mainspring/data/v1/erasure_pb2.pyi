@@ -217,6 +217,7 @@ class Erasure(_message.Message):
     ERASED_FEEDBACK_ITEMS_FIELD_NUMBER: _builtins.int
     SEARCH_ONLY_FIELD_NUMBER: _builtins.int
     RELEASES_FIELD_NUMBER: _builtins.int
+    PRESUMED_VERSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/erasures/{erasure}`."""
     state: Global___Erasure.State.ValueType
@@ -277,6 +278,12 @@ class Erasure(_message.Message):
     def releases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Output only. Releases of these model versions, also such as were taken back. Format: `projects/{project}/models/{model}/releases/{release}`."""
 
+    @_builtins.property
+    def presumed_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Of a search: versions whose rows are deleted, so that nobody can look, and that were read from a source in which something was
+        found. Who learned from them stands in `model_versions` too. Format: `projects/{project}/datasets/{dataset}/versions/{version}`.
+        """
+
     def __init__(
         self,
         *,
@@ -299,10 +306,11 @@ class Erasure(_message.Message):
         erased_feedback_items: _builtins.int = ...,
         search_only: _builtins.bool = ...,
         releases: _abc.Iterable[_builtins.str] | None = ...,
+        presumed_versions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "erased_answers", b"erased_answers", "erased_feedback_items", b"erased_feedback_items", "erased_uploads", b"erased_uploads", "error", b"error", "feedback_known", b"feedback_known", "lineage_known", b"lineage_known", "model_versions", b"model_versions", "name", b"name", "progress", b"progress", "proof", b"proof", "queues", b"queues", "releases", b"releases", "search_only", b"search_only", "searched_versions", b"searched_versions", "state", b"state", "unreadable_uploads", b"unreadable_uploads", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "erased_answers", b"erased_answers", "erased_feedback_items", b"erased_feedback_items", "erased_uploads", b"erased_uploads", "error", b"error", "feedback_known", b"feedback_known", "lineage_known", b"lineage_known", "model_versions", b"model_versions", "name", b"name", "presumed_versions", b"presumed_versions", "progress", b"progress", "proof", b"proof", "queues", b"queues", "releases", b"releases", "search_only", b"search_only", "searched_versions", b"searched_versions", "state", b"state", "unreadable_uploads", b"unreadable_uploads", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 import builtins as _builtins
 import sys
@@ -31,6 +33,10 @@ class DatasetVersionPublished(_message.Message):
     VALIDATION_ROWS_FIELD_NUMBER: _builtins.int
     TEST_ROWS_FIELD_NUMBER: _builtins.int
     REFUSED_ROWS_FIELD_NUMBER: _builtins.int
+    INGESTION_FIELD_NUMBER: _builtins.int
+    INGESTION_RECIPE_FIELD_NUMBER: _builtins.int
+    SOURCE_SHA256S_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
     dataset_version: _builtins.str
     """Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
     dataset: _builtins.str
@@ -45,9 +51,21 @@ class DatasetVersionPublished(_message.Message):
     """Rows in the test split."""
     refused_rows: _builtins.int
     """Input rows refused."""
+    ingestion: _builtins.str
+    """The ingestion that made it. Format: `projects/{project}/ingestions/{ingestion}`."""
+    ingestion_recipe: _builtins.str
+    """The recipe that made it. Format: `projects/{project}/ingestionRecipes/{recipe}`."""
+    supersedes: _builtins.str
+    """The version whose rows it holds but for those that were erased; empty for versions that an ingestion made. Format:
+    `projects/{project}/datasets/{dataset}/versions/{version}`.
+    """
     @_builtins.property
     def manifest(self) -> _artifact_pb2.Artifact:
         """JSON manifest that lists every shard."""
+
+    @_builtins.property
+    def source_sha256s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SHA-256 of what it was read from, each once; the first 2,000."""
 
     def __init__(
         self,
@@ -60,10 +78,14 @@ class DatasetVersionPublished(_message.Message):
         validation_rows: _builtins.int = ...,
         test_rows: _builtins.int = ...,
         refused_rows: _builtins.int = ...,
+        ingestion: _builtins.str = ...,
+        ingestion_recipe: _builtins.str = ...,
+        source_sha256s: _abc.Iterable[_builtins.str] | None = ...,
+        supersedes: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dataset_version", b"dataset_version", "manifest", b"manifest", "refused_rows", b"refused_rows", "root_sha256", b"root_sha256", "test_rows", b"test_rows", "train_rows", b"train_rows", "validation_rows", b"validation_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dataset_version", b"dataset_version", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "manifest", b"manifest", "refused_rows", b"refused_rows", "root_sha256", b"root_sha256", "source_sha256s", b"source_sha256s", "supersedes", b"supersedes", "test_rows", b"test_rows", "train_rows", b"train_rows", "validation_rows", b"validation_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,19 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from mainspring.common.v1 import chat_pb2 as mainspring_dot_common_dot_v1_dot_chat__pb2
+from mainspring.data.v1 import dataset_pb2 as mainspring_dot_data_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/registry/v1/lineage.proto\x12\x16mainspring.registry.v1\")\n\x0bLineageNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hops\x18\x02 \x01(\x05\"\xfe\x04\n\x0bLineageEdge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12>\n\x08relation\x18\x03 \x01(\x0e\x32,.mainspring.registry.v1.LineageEdge.Relation\"\x8e\x04\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x17\n\x13RELATION_TRAINED_ON\x10\x01\x12\x1a\n\x16RELATION_CONFIGURED_BY\x10\x02\x12\x15\n\x11RELATION_BASED_ON\x10\x03\x12\x1b\n\x17RELATION_CONTINUED_FROM\x10\x04\x12\x18\n\x14RELATION_PRODUCED_BY\x10\x05\x12\x18\n\x14RELATION_IMPORTED_BY\x10\x06\x12\x15\n\x11RELATION_MEASURED\x10\x07\x12\x1a\n\x16RELATION_COMPARED_WITH\x10\x08\x12\x17\n\x13RELATION_ASKED_FROM\x10\t\x12\x17\n\x13RELATION_DECIDED_ON\x10\n\x12\x17\n\x13RELATION_ALLOWED_BY\x10\x0b\x12\x15\n\x11RELATION_RELEASES\x10\x0c\x12\x16\n\x12RELATION_SERVED_BY\x10\r\x12\x18\n\x14RELATION_ANSWERED_BY\x10\x0e\x12\x1b\n\x17RELATION_QUANTIZED_FROM\x10\x0f\x12\x18\n\x14RELATION_APPROVED_BY\x10\x10\x12\x18\n\x14RELATION_PROMPTED_BY\x10\x11\x12\x19\n\x15RELATION_CONTEXT_FROM\x10\x12\x12\x18\n\x14RELATION_MERGED_FROM\x10\x13\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mainspring/registry/v1/lineage.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\x1a\x1fmainspring/common/v1/chat.proto\x1a mainspring/data/v1/dataset.proto\")\n\x0bLineageNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hops\x18\x02 \x01(\x05\"\xe2\x05\n\x0bLineageEdge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12>\n\x08relation\x18\x03 \x01(\x0e\x32,.mainspring.registry.v1.LineageEdge.Relation\"\xf2\x04\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x17\n\x13RELATION_TRAINED_ON\x10\x01\x12\x1a\n\x16RELATION_CONFIGURED_BY\x10\x02\x12\x15\n\x11RELATION_BASED_ON\x10\x03\x12\x1b\n\x17RELATION_CONTINUED_FROM\x10\x04\x12\x18\n\x14RELATION_PRODUCED_BY\x10\x05\x12\x18\n\x14RELATION_IMPORTED_BY\x10\x06\x12\x15\n\x11RELATION_MEASURED\x10\x07\x12\x1a\n\x16RELATION_COMPARED_WITH\x10\x08\x12\x17\n\x13RELATION_ASKED_FROM\x10\t\x12\x17\n\x13RELATION_DECIDED_ON\x10\n\x12\x17\n\x13RELATION_ALLOWED_BY\x10\x0b\x12\x15\n\x11RELATION_RELEASES\x10\x0c\x12\x16\n\x12RELATION_SERVED_BY\x10\r\x12\x18\n\x14RELATION_ANSWERED_BY\x10\x0e\x12\x1b\n\x17RELATION_QUANTIZED_FROM\x10\x0f\x12\x18\n\x14RELATION_APPROVED_BY\x10\x10\x12\x18\n\x14RELATION_PROMPTED_BY\x10\x11\x12\x19\n\x15RELATION_CONTEXT_FROM\x10\x12\x12\x18\n\x14RELATION_MERGED_FROM\x10\x13\x12\x16\n\x12RELATION_READ_FROM\x10\x14\x12\x18\n\x14RELATION_INGESTED_BY\x10\x15\x12\x17\n\x13RELATION_REFINED_BY\x10\x16\x12\x17\n\x13RELATION_SUPERSEDES\x10\x17\"\xa6\x01\n\x0bLineageRows\x12U\n\x0f\x64\x61taset_version\x18\x01 \x01(\tB<\xe2\x41\x01\x01\xbaH5r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\xd8\x01\x01\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\"\xcc\x01\n\x0bLineageData\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t\x12\x36\n\x07sources\x18\x02 \x03(\x0b\x32%.mainspring.registry.v1.LineageSource\x12\x30\n\x04rows\x18\x03 \x03(\x0b\x32\".mainspring.registry.v1.LineageRow\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"W\n\rLineageSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"\x99\x01\n\nLineageRow\x12\x0e\n\x06row_id\x18\x01 \x01(\t\x12(\n\x05split\x18\x02 \x01(\x0e\x32\x19.mainspring.data.v1.Split\x12\x33\n\x08messages\x18\x03 \x03(\x0b\x32!.mainspring.common.v1.ChatMessage\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0c\n\x04line\x18\x05 \x01(\x03\"\xea\x01\n\tDataTrace\x12\x0e\n\x06search\x18\x01 \x01(\t\x12\x19\n\x11searched_versions\x18\x02 \x01(\x05\x12\x37\n\x08versions\x18\x03 \x03(\x0b\x32%.mainspring.registry.v1.TracedVersion\x12\x32\n\x05nodes\x18\x04 \x03(\x0b\x32#.mainspring.registry.v1.LineageNode\x12\x32\n\x05\x65\x64ges\x18\x05 \x03(\x0b\x32#.mainspring.registry.v1.LineageEdge\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"o\n\rTracedVersion\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x14\n\x0crefused_rows\x18\x03 \x01(\x03\x12\x0f\n\x07sources\x18\x04 \x01(\x05\x12\x10\n\x08presumed\x18\x05 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mainspring.registry.v1.lineage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINEAGENODE']._serialized_start=64
-  _globals['_LINEAGENODE']._serialized_end=105
-  _globals['_LINEAGEEDGE']._serialized_start=108
-  _globals['_LINEAGEEDGE']._serialized_end=746
-  _globals['_LINEAGEEDGE_RELATION']._serialized_start=220
-  _globals['_LINEAGEEDGE_RELATION']._serialized_end=746
+  _globals['_LINEAGEROWS'].fields_by_name['dataset_version']._loaded_options = None
+  _globals['_LINEAGEROWS'].fields_by_name['dataset_version']._serialized_options = b'\342A\001\001\272H5r02.^projects/[^/]+/datasets/[^/]+/versions/[^/]+$\330\001\001'
+  _globals['_LINEAGEROWS'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LINEAGEROWS'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LINEAGEROWS'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LINEAGEROWS'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\320\017'
+  _globals['_LINEAGENODE']._serialized_start=218
+  _globals['_LINEAGENODE']._serialized_end=259
+  _globals['_LINEAGEEDGE']._serialized_start=262
+  _globals['_LINEAGEEDGE']._serialized_end=1000
+  _globals['_LINEAGEEDGE_RELATION']._serialized_start=374
+  _globals['_LINEAGEEDGE_RELATION']._serialized_end=1000
+  _globals['_LINEAGEROWS']._serialized_start=1003
+  _globals['_LINEAGEROWS']._serialized_end=1169
+  _globals['_LINEAGEDATA']._serialized_start=1172
+  _globals['_LINEAGEDATA']._serialized_end=1376
+  _globals['_LINEAGESOURCE']._serialized_start=1378
+  _globals['_LINEAGESOURCE']._serialized_end=1465
+  _globals['_LINEAGEROW']._serialized_start=1468
+  _globals['_LINEAGEROW']._serialized_end=1621
+  _globals['_DATATRACE']._serialized_start=1624
+  _globals['_DATATRACE']._serialized_end=1858
+  _globals['_TRACEDVERSION']._serialized_start=1860
+  _globals['_TRACEDVERSION']._serialized_end=1971
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,14 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
+from mainspring.common.v1 import chat_pb2 as _chat_pb2
+from mainspring.data.v1 import dataset_pb2 as _dataset_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -95,6 +100,14 @@ class LineageEdge(_message.Message):
         """A release takes context from the collection."""
         RELATION_MERGED_FROM: LineageEdge._Relation.ValueType  # 19
         """A model version's adapter was merged from others, of which the model version is one."""
+        RELATION_READ_FROM: LineageEdge._Relation.ValueType  # 20
+        """A dataset version was read from the source."""
+        RELATION_INGESTED_BY: LineageEdge._Relation.ValueType  # 21
+        """A dataset version was made by the ingestion."""
+        RELATION_REFINED_BY: LineageEdge._Relation.ValueType  # 22
+        """A dataset version was made by the rules of the ingestion recipe."""
+        RELATION_SUPERSEDES: LineageEdge._Relation.ValueType  # 23
+        """A dataset version holds what an erasure left of the dataset version. Walks show it and go no further."""
 
     class Relation(_Relation, metaclass=_RelationEnumTypeWrapper):
         """Relation says what part."""
@@ -139,6 +152,14 @@ class LineageEdge(_message.Message):
     """A release takes context from the collection."""
     RELATION_MERGED_FROM: LineageEdge.Relation.ValueType  # 19
     """A model version's adapter was merged from others, of which the model version is one."""
+    RELATION_READ_FROM: LineageEdge.Relation.ValueType  # 20
+    """A dataset version was read from the source."""
+    RELATION_INGESTED_BY: LineageEdge.Relation.ValueType  # 21
+    """A dataset version was made by the ingestion."""
+    RELATION_REFINED_BY: LineageEdge.Relation.ValueType  # 22
+    """A dataset version was made by the rules of the ingestion recipe."""
+    RELATION_SUPERSEDES: LineageEdge.Relation.ValueType  # 23
+    """A dataset version holds what an erasure left of the dataset version. Walks show it and go no further."""
 
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
@@ -163,3 +184,239 @@ class LineageEdge(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LineageEdge: _TypeAlias = LineageEdge  # noqa: Y015
+
+@_typing.final
+class LineageRows(_message.Message):
+    """LineageRows says which rows of the data on a walk are wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    dataset_version: _builtins.str
+    """Optional. Only of this dataset version. Default: of the three nearest ones that the walk goes on from. Format:
+    `projects/{project}/datasets/{dataset}/versions/{version}`.
+    """
+    page_size: _builtins.int
+    """Optional. Most rows of each dataset version. Default 10, at most 500; more is taken as 500. A page ends early at 4 MiB."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before; goes with `dataset_version`."""
+    def __init__(
+        self,
+        *,
+        dataset_version: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageRows: _TypeAlias = LineageRows  # noqa: Y015
+
+@_typing.final
+class LineageData(_message.Message):
+    """LineageData is what data-ingest says of a dataset version on a walk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    dataset_version: _builtins.str
+    """The dataset version. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    next_page_token: _builtins.str
+    """Empty at the end of the rows only."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageSource]:
+        """What it was read from, in order."""
+
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageRow]:
+        """One page of its rows."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Set where there are no rows: they are deleted (DATASET_VERSION_DELETED), or data-ingest cannot be asked now. The walk stands without them."""
+
+    def __init__(
+        self,
+        *,
+        dataset_version: _builtins.str = ...,
+        sources: _abc.Iterable[Global___LineageSource] | None = ...,
+        rows: _abc.Iterable[Global___LineageRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "error", b"error", "next_page_token", b"next_page_token", "rows", b"rows", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageData: _TypeAlias = LineageData  # noqa: Y015
+
+@_typing.final
+class LineageSource(_message.Message):
+    """LineageSource is a file that a dataset version was read from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FILENAME_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its node of the graph. Format: `projects/{project}/sources/{sha256}`."""
+    filename: _builtins.str
+    """Name of the file, as it was uploaded."""
+    media_type: _builtins.str
+    """Its media type."""
+    size_bytes: _builtins.int
+    """Its size."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        filename: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filename", b"filename", "media_type", b"media_type", "name", b"name", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageSource: _TypeAlias = LineageSource  # noqa: Y015
+
+@_typing.final
+class LineageRow(_message.Message):
+    """LineageRow is a row that was learned from, and where it came from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    row_id: _builtins.str
+    """SHA-256 of the row's canonical messages."""
+    split: _dataset_pb2.Split.ValueType
+    """The split that it is in."""
+    source: _builtins.str
+    """The source that it was read from. Format: `projects/{project}/sources/{sha256}`."""
+    line: _builtins.int
+    """Line of the source on which its record begins, from 1; for formats without lines the record's number."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
+        """The conversation; the last message is the answer to learn."""
+
+    def __init__(
+        self,
+        *,
+        row_id: _builtins.str = ...,
+        split: _dataset_pb2.Split.ValueType = ...,
+        messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
+        source: _builtins.str = ...,
+        line: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "messages", b"messages", "row_id", b"row_id", "source", b"source", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageRow: _TypeAlias = LineageRow  # noqa: Y015
+
+@_typing.final
+class DataTrace(_message.Message):
+    """DataTrace is where rows, a person or a document are, and everything that saw them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEARCH_FIELD_NUMBER: _builtins.int
+    SEARCHED_VERSIONS_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    search: _builtins.str
+    """The search of data-ingest, which can be read again. Format: `projects/{project}/erasures/{erasure}`."""
+    searched_versions: _builtins.int
+    """Dataset versions that were searched."""
+    truncated: _builtins.bool
+    """Set when there is more than one answer holds (5,000 nodes)."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TracedVersion]:
+        """Those in which something was found."""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageNode]:
+        """They, and everything that was made from them: runs, model versions, evaluations, decisions, releases; nearest first."""
+
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageEdge]:
+        """All edges between these nodes."""
+
+    def __init__(
+        self,
+        *,
+        search: _builtins.str = ...,
+        searched_versions: _builtins.int = ...,
+        versions: _abc.Iterable[Global___TracedVersion] | None = ...,
+        nodes: _abc.Iterable[Global___LineageNode] | None = ...,
+        edges: _abc.Iterable[Global___LineageEdge] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "nodes", b"nodes", "search", b"search", "searched_versions", b"searched_versions", "truncated", b"truncated", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataTrace: _TypeAlias = DataTrace  # noqa: Y015
+
+@_typing.final
+class TracedVersion(_message.Message):
+    """TracedVersion is a dataset version in which something was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    REFUSED_ROWS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    PRESUMED_FIELD_NUMBER: _builtins.int
+    dataset_version: _builtins.str
+    """The dataset version. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    rows: _builtins.int
+    """Rows in which it was found."""
+    refused_rows: _builtins.int
+    """Refused rows in which it was found; nobody learned from these."""
+    sources: _builtins.int
+    """Sources in which it was found."""
+    presumed: _builtins.bool
+    """Set when its rows are deleted, so that nobody can look, and it was read from a source in which something was found."""
+    def __init__(
+        self,
+        *,
+        dataset_version: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        refused_rows: _builtins.int = ...,
+        sources: _builtins.int = ...,
+        presumed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "presumed", b"presumed", "refused_rows", b"refused_rows", "rows", b"rows", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedVersion: _TypeAlias = TracedVersion  # noqa: Y015

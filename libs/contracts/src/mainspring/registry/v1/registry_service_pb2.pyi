@@ -8,7 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mainspring.common.v1 import progress_pb2 as _progress_pb2
 from mainspring.common.v1 import unit_pb2 as _unit_pb2
+from mainspring.data.v1 import erasure_pb2 as _erasure_pb2
 from mainspring.registry.v1 import lineage_pb2 as _lineage_pb2
 from mainspring.registry.v1 import model_pb2 as _model_pb2
 from mainspring.registry.v1 import release_pb2 as _release_pb2
@@ -1158,7 +1160,9 @@ class GetLineageRequest(_message.Message):
         DIRECTION_UNSPECIFIED: GetLineageRequest._Direction.ValueType  # 0
         """As UPSTREAM."""
         DIRECTION_UPSTREAM: GetLineageRequest._Direction.ValueType  # 1
-        """To what the resource was made from: from an answer to release, model version, run, recipe, data, base, evaluation and decision."""
+        """To what the resource was made from: from an answer to release, model version, run, recipe, data, its
+        sources, base, evaluation and decision.
+        """
         DIRECTION_DOWNSTREAM: GetLineageRequest._Direction.ValueType  # 2
         """To what was made from the resource: from a dataset version to every model version that learned from it, and every release of those."""
 
@@ -1168,31 +1172,39 @@ class GetLineageRequest(_message.Message):
     DIRECTION_UNSPECIFIED: GetLineageRequest.Direction.ValueType  # 0
     """As UPSTREAM."""
     DIRECTION_UPSTREAM: GetLineageRequest.Direction.ValueType  # 1
-    """To what the resource was made from: from an answer to release, model version, run, recipe, data, base, evaluation and decision."""
+    """To what the resource was made from: from an answer to release, model version, run, recipe, data, its
+    sources, base, evaluation and decision.
+    """
     DIRECTION_DOWNSTREAM: GetLineageRequest.Direction.ValueType  # 2
     """To what was made from the resource: from a dataset version to every model version that learned from it, and every release of those."""
 
     NAME_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
     MAX_HOPS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Where the walk begins: an answer, release, gate decision, model version (also by alias), training run, tuning recipe, dataset version,
-    model import or evaluation run.
+    source, ingestion, ingestion recipe, model import or evaluation run.
     """
     direction: Global___GetLineageRequest.Direction.ValueType
     """Optional. Where the walk goes. Default UPSTREAM."""
     max_hops: _builtins.int
     """Optional. Most edges from the beginning to any node. Default 32, at most 64; more is taken as 64."""
+    @_builtins.property
+    def rows(self) -> _lineage_pb2.LineageRows:
+        """Optional. Shows also what the data on the walk was read from, and a page of its rows. Needs the role contributor."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         direction: Global___GetLineageRequest.Direction.ValueType = ...,
         max_hops: _builtins.int = ...,
+        rows: _lineage_pb2.LineageRows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "max_hops", b"max_hops", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "max_hops", b"max_hops", "name", b"name", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1207,6 +1219,7 @@ class GetLineageResponse(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     EDGES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """Set when there is more than one answer holds (5,000 nodes, or `max_hops`)."""
     @_builtins.property
@@ -1217,20 +1230,83 @@ class GetLineageResponse(_message.Message):
     def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]:
         """All edges between these nodes."""
 
+    @_builtins.property
+    def data(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageData]:
+        """Sources and rows of the data, if `rows` asks for them; nearest first."""
+
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[_lineage_pb2.LineageNode] | None = ...,
         edges: _abc.Iterable[_lineage_pb2.LineageEdge] | None = ...,
         truncated: _builtins.bool = ...,
+        data: _abc.Iterable[_lineage_pb2.LineageData] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "nodes", b"nodes", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "edges", b"edges", "nodes", b"nodes", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015
+
+@_typing.final
+class TraceDataRequest(_message.Message):
+    """Request of RegistryService.TraceData."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}`."""
+    @_builtins.property
+    def selector(self) -> _erasure_pb2.ErasureSelector:
+        """Required. What is looked for: text that tells of a person, ids of rows, or the digest of a source."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        selector: _erasure_pb2.ErasureSelector | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "selector", b"selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceDataRequest: _TypeAlias = TraceDataRequest  # noqa: Y015
+
+@_typing.final
+class TraceDataResponse(_message.Message):
+    """Response of RegistryService.TraceData."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress:
+        """How far the search is."""
+
+    @_builtins.property
+    def trace(self) -> _lineage_pb2.DataTrace:
+        """What was found; in the last message only."""
+
+    def __init__(
+        self,
+        *,
+        progress: _progress_pb2.Progress | None = ...,
+        trace: _lineage_pb2.DataTrace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "trace", b"trace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "trace", b"trace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceDataResponse: _TypeAlias = TraceDataResponse  # noqa: Y015
 
 @_typing.final
 class UpdateModelRequest(_message.Message):

@@ -190,6 +190,11 @@ class RegistryServiceStub:
                 request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageRequest.SerializeToString,
                 response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageResponse.FromString,
                 _registered_method=True)
+        self.TraceData = channel.unary_stream(
+                '/mainspring.registry.v1.RegistryService/TraceData',
+                request_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.TraceDataRequest.SerializeToString,
+                response_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.TraceDataResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -415,6 +420,14 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TraceData(self, request, context):
+        """Looks for rows, a person or a document in every dataset version of a project, and walks on from where they are to every run, model version and
+        release that saw them. Sends how far the search is, and at last what was found. Changes nothing; a caller that leaves asks again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -572,6 +585,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.GetLineage,
                     request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageRequest.FromString,
                     response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageResponse.SerializeToString,
+            ),
+            'TraceData': grpc.unary_stream_rpc_method_handler(
+                    servicer.TraceData,
+                    request_deserializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.TraceDataRequest.FromString,
+                    response_serializer=mainspring_dot_registry_dot_v1_dot_registry__service__pb2.TraceDataResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1412,6 +1430,33 @@ class RegistryService:
             '/mainspring.registry.v1.RegistryService/GetLineage',
             mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageRequest.SerializeToString,
             mainspring_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceData(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mainspring.registry.v1.RegistryService/TraceData',
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.TraceDataRequest.SerializeToString,
+            mainspring_dot_registry_dot_v1_dot_registry__service__pb2.TraceDataResponse.FromString,
             options,
             channel_credentials,
             insecure,

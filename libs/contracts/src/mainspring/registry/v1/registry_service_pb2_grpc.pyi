@@ -99,6 +99,10 @@ class RegistryServiceStub:
     """Walks from a resource to everything that it was made from, or to everything that was made from it. A resource that the registry has not
     heard of is refused with LINEAGE_NOT_FOUND.
     """
+    TraceData: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.TraceDataRequest, _registry_service_pb2.TraceDataResponse]
+    """Looks for rows, a person or a document in every dataset version of a project, and walks on from where they are to every run, model version and
+    release that saw them. Sends how far the search is, and at last what was found. Changes nothing; a caller that leaves asks again.
+    """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -170,6 +174,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetLineage: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetLineageRequest, _registry_service_pb2.GetLineageResponse]  # type: ignore[assignment]
     """Walks from a resource to everything that it was made from, or to everything that was made from it. A resource that the registry has not
     heard of is refused with LINEAGE_NOT_FOUND.
+    """
+    TraceData: _aio.UnaryStreamMultiCallable[_registry_service_pb2.TraceDataRequest, _registry_service_pb2.TraceDataResponse]  # type: ignore[assignment]
+    """Looks for rows, a person or a document in every dataset version of a project, and walks on from where they are to every run, model version and
+    release that saw them. Sends how far the search is, and at last what was found. Changes nothing; a caller that leaves asks again.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -425,6 +433,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_registry_service_pb2.GetLineageResponse, _abc.Awaitable[_registry_service_pb2.GetLineageResponse]]:
         """Walks from a resource to everything that it was made from, or to everything that was made from it. A resource that the registry has not
         heard of is refused with LINEAGE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def TraceData(
+        self,
+        request: _registry_service_pb2.TraceDataRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_service_pb2.TraceDataResponse], _abc.AsyncIterator[_registry_service_pb2.TraceDataResponse]]:
+        """Looks for rows, a person or a document in every dataset version of a project, and walks on from where they are to every run, model version and
+        release that saw them. Sends how far the search is, and at last what was found. Changes nothing; a caller that leaves asks again.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
