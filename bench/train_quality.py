@@ -46,6 +46,7 @@ class Bench:
     data: Path
     work: Path
     steps: int = STEPS
+    gpu: bool = False
 
     def table(self, name: str) -> dict[str, list[str]]:
         """References by input, in the order of the file."""
@@ -78,7 +79,13 @@ class Bench:
 
     def answers(self, model: Path, adapter: Path | None, prompts: Sequence[str], temperature: float = 0.0) -> list[str]:
         """What a model says."""
-        asked = {"model": str(model), "adapter": str(adapter or ""), "prompts": list(prompts), "seed": 0}
+        asked = {
+            "model": str(model),
+            "adapter": str(adapter or ""),
+            "prompts": list(prompts),
+            "seed": 0,
+            "gpu": self.gpu,
+        }
         return self.child({"do": "answer", **asked, "temperature": temperature})
 
     def tune(
@@ -106,7 +113,8 @@ class Bench:
             "output": str(output),
             "threads": len(os.sched_getaffinity(0)),
             "precision": "auto",
-            "micro_batch_tokens": 1024,
+            "device": "cuda" if self.gpu else "cpu",
+            "micro_batch_tokens": 0,
             "progress_fd": writing,
             "parent_pid": os.getpid(),
         }
@@ -156,10 +164,10 @@ def dpo(bench: Bench) -> list[Figure]:
     learned = _pairs(bench, base, tuned, "train", PAIRS)
     held_out = _pairs(bench, base, tuned, "eval", HELD_OUT_PAIRS)
     optimization = Optimization(learning_rate=5e-5, epochs=2, batch_rows=8, validate_every_steps=10)
-    recipe = replace(_recipe(), method=Method.DPO, optimization=optimization)
+    asked = replace(recipe(), method=Method.DPO, optimization=optimization)
     rows = [row(prompt, better, rejected=worse) for prompt, better, worse in learned]
-    adapter, told = bench.tune("dpo", base, recipe, rows, parent=tuned)
-    asked = {"do": "score", "model": str(base), "pairs": held_out}
+    adapter, told = bench.tune("dpo", base, asked, rows, parent=tuned)
+    asked = {"do": "score", "model": str(base), "pairs": held_out, "gpu": bench.gpu}
     before = bench.child({**asked, "adapter": str(tuned)})
     after = bench.child({**asked, "adapter": str(adapter)})
     wins = [1.0 if new > old else 0.5 if new == old else 0.0 for old, new in zip(before, after, strict=True)]
@@ -194,13 +202,13 @@ def distill(bench: Bench) -> list[Figure]:
     if not said.exists():
         said.write_text(json.dumps(bench.answers(base, teacher, asked)))
     answers = json.loads(said.read_text())
-    recipe = replace(
-        _recipe(),
+    wanted = replace(
+        recipe(),
         lora=LoraConfig(rank=64),
         optimization=Optimization(learning_rate=1e-3, epochs=4, batch_rows=16, max_steps=2 * bench.steps),
     )
     rows = [row(prompt, answer) for prompt, answer in zip(asked, answers, strict=True) if answer]
-    adapter, told = bench.tune("distilled", student, recipe, rows)
+    adapter, told = bench.tune("distilled", student, wanted, rows)
     references = list(held_out.values())
     untuned = bleu(bench.answers(base, None, list(held_out)), references).score
     best = bleu(bench.answers(base, teacher, list(held_out)), references).score
@@ -256,11 +264,12 @@ def row(prompt: str, answer: str, rejected: str | None = None) -> Row:
 
 def _teacher(bench: Bench) -> tuple[Path, dict[str, Any]]:
     rows = [row(prompt, answer) for prompt, answers in bench.table("train").items() for answer in answers]
-    recipe = replace(_recipe(), optimization=Optimization(learning_rate=1e-3, epochs=1, max_steps=bench.steps))
-    return bench.tune("e2e", bench.base(), recipe, rows)
+    asked = replace(recipe(), optimization=Optimization(learning_rate=1e-3, epochs=1, max_steps=bench.steps))
+    return bench.tune("e2e", bench.base(), asked, rows)
 
 
-def _recipe() -> TuningRecipe:
+def recipe() -> TuningRecipe:
+    """The settings that users get."""
     place = "projects/bench"
     base = f"{place}/models/base/versions/1"
     return TuningRecipe(f"{place}/tuningRecipes/r", f"{place}/datasets/d", base, f"{place}/models/m")
@@ -300,8 +309,9 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, default=ROOT / ".build" / "train-quality")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--gpu", action="store_true", help="tune and answer on a CUDA GPU")
     given = parser.parse_args()
-    for figure in PARTS[given.part](Bench(given.data, given.work, given.steps)):
+    for figure in PARTS[given.part](Bench(given.data, given.work, given.steps, given.gpu)):
         bar = f" (bar {figure.bar}: {'met' if figure.met else 'MISSED'})" if figure.bar is not None else ""
         print(f"{figure.name}: {figure.value:.4g} {figure.unit}{bar}  {figure.note}")
     return 0

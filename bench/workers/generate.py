@@ -3,7 +3,8 @@
     .venv-train/bin/python bench/workers/generate.py < request.json
 
 `{"do": "base", "out": folder}` imports SmolLM2 as the registry does. `{"do": "answer", "model": folder, "adapter": ""
-| folder, "prompts": [...], "temperature": 0, "seed": 0}` has llama.cpp answer, and prints the texts. `{"do": "score",
+| folder, "prompts": [...], "temperature": 0, "seed": 0, "gpu": false}` has llama.cpp answer, or transformers on a GPU,
+and prints the texts. `{"do": "score",
 "model": folder, "adapter": folder, "pairs": [[prompt, better, worse], ...]}` prints log p(better) - log p(worse) of
 each pair in fp32. `{"do": "shorten", "model": folder, "out": folder, "layers": [0, 2, ...]}` writes a model of only
 those layers.
@@ -19,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_MAX_TOKENS = 96
+_MAX_TOKENS, _AT_ONCE = 96, 128
 
 
 def base(out: Path) -> Any:
@@ -30,6 +31,8 @@ def base(out: Path) -> Any:
 
 def answer(asked: dict[str, Any]) -> list[str]:
     """The texts, in the order of the prompts."""
+    if asked["gpu"]:
+        return _answers_of_gpu(asked)
     llama: Any = importlib.import_module("xllamacpp")
     gauge: Any = importlib.import_module("mainspring_modelfiles.gauge")
     model = Path(asked["model"])
@@ -48,23 +51,46 @@ def answer(asked: dict[str, Any]) -> list[str]:
     return texts
 
 
+def _answers_of_gpu(asked: dict[str, Any]) -> list[str]:
+    """The same by transformers, in fp32; where answers are drawn, from the words that llama.cpp draws from."""
+    torch: Any = importlib.import_module("torch")
+    model, tokenizer = _network(asked).to("cuda"), _tokenizer(Path(asked["model"]))
+    tokenizer.padding_side = "left"
+    torch.manual_seed(asked["seed"])
+    how: dict[str, Any] = {"do_sample": False}
+    if asked["temperature"]:
+        how = {"do_sample": True, "temperature": asked["temperature"], "top_k": 40, "top_p": 0.95, "min_p": 0.05}
+    prompts, texts = asked["prompts"], list[str]()
+    for start in range(0, len(prompts), _AT_ONCE):
+        some = [_rendered(tokenizer, prompt) for prompt in prompts[start : start + _AT_ONCE]]
+        given = tokenizer(some, add_special_tokens=False, padding=True, return_tensors="pt").to("cuda")
+        with torch.no_grad():
+            made = model.generate(**given, max_new_tokens=_MAX_TOKENS, pad_token_id=tokenizer.pad_token_id, **how)
+        said = tokenizer.batch_decode(made[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts += [text.strip() for text in said]
+    return texts
+
+
+def _network(asked: dict[str, Any]) -> Any:
+    worker: Any = importlib.import_module("mainspring_training_worker.model")
+    network = worker.load_base(Path(asked["model"]) / "hf", "fp32")
+    return worker.read_adapted(network, Path(asked["adapter"]) / "adapter") if asked["adapter"] else network.eval()
+
+
 def score(asked: dict[str, Any]) -> list[float]:
     """How much more probable each better answer is than its worse one, in nats."""
     torch: Any = importlib.import_module("torch")
-    worker: Any = importlib.import_module("mainspring_training_worker.model")
-    model = Path(asked["model"])
-    network = worker.load_base(model / "hf", "fp32")
-    if asked["adapter"]:
-        network = worker.read_adapted(network, Path(asked["adapter"]) / "adapter")
-    network.eval()
-    tokenizer = _tokenizer(model)
+    device = "cuda" if asked["gpu"] else "cpu"
+    network, tokenizer = _network(asked).to(device), _tokenizer(Path(asked["model"]))
 
     def log_probability(prompt: str, text: str) -> float:
         before = tokenizer(_rendered(tokenizer, prompt), add_special_tokens=False)["input_ids"]
         after = tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"]
         with torch.no_grad():
-            logits = network(input_ids=torch.tensor([before + after]), use_cache=False).logits[0, len(before) - 1 : -1]
-        return float(torch.log_softmax(logits.float(), -1).gather(1, torch.tensor(after)[:, None]).sum())
+            logits = network(input_ids=torch.tensor([before + after]).to(device), use_cache=False).logits[
+                0, len(before) - 1 : -1
+            ]
+        return float(torch.log_softmax(logits.float(), -1).gather(1, torch.tensor(after).to(device)[:, None]).sum())
 
     return [
         log_probability(prompt, better) - log_probability(prompt, worse) for prompt, better, worse in asked["pairs"]

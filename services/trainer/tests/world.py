@@ -188,7 +188,7 @@ def made_world(tmp_path: Path) -> World:
         clock=FakeClock(),
         new_id=lambda: f"id-{next(numbers)}",
     )
-    compute = Compute(threads=2, precision="auto", micro_batch_tokens=64, max_validation_rows=10)
+    compute = Compute(threads=2, precision="auto", device="auto", micro_batch_tokens=64, max_validation_rows=10)
     training = Training(ports, compute, POLICY)
     return World(
         ports, files, models, datasets, children, work, outbox, Runs(ports, POLICY), training, FakeLease(), wishes

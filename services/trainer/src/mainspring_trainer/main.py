@@ -103,6 +103,7 @@ def _do_work(
         Compute(
             threads=settings.threads,
             precision=settings.precision,
+            device=settings.device,
             micro_batch_tokens=settings.micro_batch_tokens,
             max_validation_rows=settings.max_validation_rows,
         ),

@@ -25,7 +25,13 @@ class TrainerSettings(ServiceSettings):
     scratch_dir: Path | None = Field(None, description="Folder for a run's files; the system's when unset.")
     torch_threads: int = Field(0, ge=0, le=1024, description="Threads of a run; 0 takes the processors there are.")
     precision: str = Field("auto", pattern="^(auto|fp32|bf16)$", description="Weights of the base while tuning.")
-    micro_batch_tokens: int = Field(1024, ge=16, le=1 << 20, description="Tokens through the model at once.")
+    device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where runs compute; auto takes a GPU if any.")
+    micro_batch_tokens: int = Field(
+        0,
+        ge=0,
+        le=1 << 20,
+        description="Tokens through the model at once; 0 for 1,024, and on a GPU for what half of its memory holds.",
+    )
     max_validation_rows: int = Field(128, ge=1, description="Validation rows that a run looks at; more are left out.")
     run_attempts: int = Field(5, ge=1, le=100, description="Tries before a run whose process dies is given up.")
     run_lease_s: float = Field(30, gt=0, le=3600, description="A trainer that is silent for so long has lost its run.")

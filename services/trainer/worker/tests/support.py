@@ -28,6 +28,8 @@ CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+DEVICE = os.environ.get("MAINSPRING_TEST_DEVICE", "cpu")
+"""Where runs of these tests compute; equal bytes are proved on a GPU by the same tests."""
 OPTIMIZATION: dict[str, Any] = {
     "learning_rate": 3e-2,
     "epochs": 2.0,
@@ -227,6 +229,7 @@ def make_job(folder: Path, model: Path) -> Job:
         "max_validation_rows": 100,
         "threads": 1,
         "precision": "fp32",
+        "device": DEVICE,
         "micro_batch_tokens": 128,
     }
     return Job(folder, spec)

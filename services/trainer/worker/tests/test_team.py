@@ -20,7 +20,7 @@ def together(job: Job, *, stop_at: int = 0, **changes: Any) -> list[Outcome]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    team = [job.start(team={"rank": rank, "size": 2, "address": address}, **changes) for rank in range(2)]
+    team = [job.start(device="cpu", team={"rank": rank, "size": 2, "address": address}, **changes) for rank in range(2)]
     if stop_at:
         team[0].until(lambda line: line["type"] == "metric" and line["step"] == stop_at)
         team[1].send(signal.SIGTERM)  # Who is asked has the others stop as well.
@@ -32,7 +32,7 @@ def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_learn_what_one_does(job: Job) -> None:
-    alone = job.run_here(lora=LORA)
+    alone = job.run_here(device="cpu", lora=LORA)
     leader, follower = together(job, lora=LORA)
     assert (leader.status, follower.status) == (0, 0), leader.errors + follower.errors
     assert {line["type"] for line in follower.told} <= {"tick"}

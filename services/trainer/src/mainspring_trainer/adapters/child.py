@@ -28,6 +28,8 @@ from mainspring_trainer.application.ports import Told
 from mainspring_trainer.domain.tracking import Consumption, Environment
 
 MODULE = "mainspring_training_worker"
+# The last two are where a GPU's driver is, and which GPUs this process may use.
+_HANDED_ON = ("PATH", "LANG", "MAINSPRING_CRASH_AT", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 _LINE_BYTES = 1 << 20
 _TAIL_CHUNKS = 8
 _CHUNK = 8 << 10
@@ -211,6 +213,8 @@ class ChildProcess:
             elif told["type"] == "usage":
                 self._elsewhere = used_elsewhere(told, self._elsewhere)
             elif told["type"] != "tick":
+                if told["type"] == "plan" and self._meter is not None:
+                    self._meter.gpu = str(told.get("gpu", ""))
                 yield told
         process = self._running()
         status = await process.wait()
@@ -260,7 +264,7 @@ class ChildProcess:
 
     def _environment(self) -> dict[str, str]:
         # Nothing of the service's own environment, where its secrets stand, is handed on.
-        given = {key: os.environ[key] for key in ("PATH", "LANG", "MAINSPRING_CRASH_AT") if key in os.environ}
+        given = {key: os.environ[key] for key in _HANDED_ON if key in os.environ}
         if self._cluster is not None:
             given |= self._cluster.environment()
         return {

@@ -12,9 +12,9 @@ import pynvml
 class NoGpus:
     """A machine without GPUs that can be asked."""
 
-    def use(self, pids: set[int]) -> tuple[float, int, float, int]:
+    def use(self, pids: set[int], named: str = "") -> tuple[float, int, float, int]:
         """Nothing."""
-        del pids
+        del pids, named
         return 0.0, 0, 0.0, 0
 
 
@@ -36,8 +36,9 @@ class Gpus:
             return None
         return cls(nvml, handles) if handles else None
 
-    def use(self, pids: set[int]) -> tuple[float, int, float, int]:
-        """Mean utilisation in percent, bytes held, watts, and the number, of the GPUs that these processes use.
+    def use(self, pids: set[int], named: str = "") -> tuple[float, int, float, int]:
+        """Mean utilisation in percent, bytes held, watts, and the number, of the GPUs that these processes use, or that
+        has the name (`GPU-...`): in a container, NVML knows processes by other numbers than we do.
 
         A GPU that others use too is counted whole: NVML does not say whose its watts are.
         """
@@ -47,9 +48,12 @@ class Gpus:
             with suppress(self._nvml.NVMLError):
                 running = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
                 ours = [process for process in running if process.pid in pids]
-                if not ours:
+                if ours:
+                    held += sum(process.usedGpuMemory or 0 for process in ours)
+                elif named and self._nvml.nvmlDeviceGetUUID(handle) == named:
+                    held += int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used)
+                else:
                     continue
-                held += sum(process.usedGpuMemory or 0 for process in ours)
                 percents.append(float(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
                 watts += self._nvml.nvmlDeviceGetPowerUsage(handle) / 1000
         return (sum(percents) / len(percents) if percents else 0.0), held, watts, len(percents)

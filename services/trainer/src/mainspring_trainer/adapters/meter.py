@@ -22,8 +22,8 @@ FRESH_S = 0.2
 class GpuUse(Protocol):
     """What some processes use of the GPUs of this machine."""
 
-    def use(self, pids: set[int]) -> tuple[float, int, float, int]:
-        """Mean utilisation in percent, bytes held, watts, and the number of GPUs in use."""
+    def use(self, pids: set[int], named: str = "") -> tuple[float, int, float, int]:
+        """Mean utilisation in percent, bytes held, watts, and the number of GPUs in use; `named` is one of them."""
         ...
 
 
@@ -34,11 +34,13 @@ class Meter:
     Attributes:
         pid: The process at its root.
         gpus: Who knows of the GPUs.
+        gpu: Name of the GPU that the processes use, when they have told it.
         processes: Processes in the tree at the last sample.
     """
 
     pid: int
     gpus: GpuUse = field(default_factory=NoGpus)
+    gpu: str = ""
     _total: Consumption = field(default_factory=Consumption)
     _seconds: dict[tuple[int, float], float] = field(default_factory=dict[tuple[int, float], float])
     _sampled_at: float = field(default_factory=time.monotonic)
@@ -96,7 +98,7 @@ class Meter:
         now, before = time.monotonic(), self._total
         elapsed = max(now - self._sampled_at, 1e-6)
         self._sampled_at = now
-        gpu_percent, gpu_memory, watts, gpus = self.gpus.use(pids)
+        gpu_percent, gpu_memory, watts, gpus = self.gpus.use(pids, self.gpu)
         cpu_s = sum(self._seconds.values())
         # So short a time says nothing of a rate: processor time is counted in hundredths of a second.
         percent = 100 * (cpu_s - before.cpu_s) / elapsed if elapsed > FRESH_S / 2 else 0.0

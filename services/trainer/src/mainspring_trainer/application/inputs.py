@@ -28,12 +28,14 @@ class Compute:
     Attributes:
         threads: Threads of a matrix product.
         precision: `fp32`, `bf16`, or `auto`.
-        micro_batch_tokens: Padded tokens that go through the model at once; bounds memory.
+        device: `cpu`, `cuda`, or `auto` for a GPU when there is one.
+        micro_batch_tokens: Padded tokens that go through the model at once; bounds memory. 0 for what suits the device.
         max_validation_rows: More are not looked at.
     """
 
     threads: int
     precision: str
+    device: str
     micro_batch_tokens: int
     max_validation_rows: int
 
@@ -144,6 +146,7 @@ async def fetch(ports: Ports, run: TrainingRun, inputs: Inputs, compute: Compute
         "helper": await _helper_files(ports, project, inputs.helper),
         "resume_from": await _checkpoint(ports, project, run),
         "precision": run.precision if run.precision != "auto" else compute.precision,
+        "device": compute.device,
         "threads": compute.threads,
         "micro_batch_tokens": compute.micro_batch_tokens,
         "max_validation_rows": compute.max_validation_rows,

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 
 from mainspring_training_worker.fitting import rows_of
-from mainspring_training_worker.process import REFUSED, STOPPED, awaited_spec, die_with
+from mainspring_training_worker.process import REFUSED, STOPPED, awaited_spec, die_with, lacks_memory, one_of
 from mainspring_training_worker.progress import Progress, QuietProgress
 from mainspring_training_worker.spec import Refused, Spec
 
@@ -49,9 +49,10 @@ def main() -> int:
         progress.tell("failed", reason="INSUFFICIENT_STORAGE", message=message)
         return REFUSED
     except (MemoryError, RuntimeError) as err:
-        if not isinstance(err, MemoryError) and "memory" not in str(err):
+        where = lacks_memory(err)
+        if where is None:
             raise
-        message = "the machine has too little memory for this run; lower max_sequence_tokens or batch_rows"
+        message = f"{where} has too little memory for this run; lower max_sequence_tokens or batch_rows"
         progress.tell("failed", reason="OUT_OF_MEMORY", message=message)
         return REFUSED
 
@@ -80,6 +81,7 @@ def _set_up(*, threads: str, four_bits: bool) -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": threads,
+        "CUDA_VISIBLE_DEVICES": one_of(os.environ.get("CUDA_VISIBLE_DEVICES", "0")),
     }
     if not four_bits:
         # PEFT imports it when it is there, which takes as long as all else together.

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file with everything that decides how a run goes on. No pickle.
 
 Tensors are named `adapter/...` (the weights), `best/...` (those with the lowest validation loss, when they are others),
-`first_moment/...` and `second_moment/...` (AdamW's), and `rng` (torch's generator). All else is JSON in the file's
-metadata. A file is written under another name first, so it is whole or absent.
+`first_moment/...` and `second_moment/...` (AdamW's), `rng` (torch's generator) and `rng_gpu` (that of a GPU).
+All else is JSON in the file's metadata. A file is written under another name first, so it is whole or absent.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Checkpoint:
         adapter: Weights.
         best: Weights with the lowest validation loss; the same object as `adapter` when those are they.
         moments: AdamW's moments by `first_moment/` or `second_moment/` and parameter name.
-        rng: State of torch's generator.
+        rng: States of torch's generators, as `device.random_states` names them.
     """
 
     run: str
@@ -85,7 +85,7 @@ class Checkpoint:
     adapter: dict[str, Tensor]
     best: dict[str, Tensor]
     moments: dict[str, Tensor]
-    rng: Tensor
+    rng: dict[str, Tensor]
 
     def write(self, path: Path) -> None:
         """Writes the file, whole, and brings it to the disk."""
@@ -101,7 +101,7 @@ class Checkpoint:
         }
         partial = path.with_name(f".{path.name}.partial")
         metadata = {_KEY: json.dumps(described, sort_keys=True)}
-        save_file({**tensors, "rng": self.rng}, partial, metadata=metadata)
+        save_file({**tensors, **self.rng}, partial, metadata=metadata)
         crash_point("training-worker:mid-checkpoint")
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -125,7 +125,7 @@ class Checkpoint:
                 adapter=adapter,
                 best=best or adapter,
                 moments={name: tensor for name, tensor in tensors.items() if "_moment/" in name},
-                rng=tensors["rng"],
+                rng={name: tensor for name, tensor in tensors.items() if name in ("rng", "rng_gpu")},
             )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
@@ -152,8 +152,9 @@ def restore_moments(
     """Puts the moments back, as they were after `step` steps."""
     for name, parameter in parameters.items():
         if f"first_moment/{name}" in moments:
+            device = parameter.device
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": moments[f"first_moment/{name}"],
-                "exp_avg_sq": moments[f"second_moment/{name}"],
+                "step": torch.tensor(float(step), device=device),
+                "exp_avg": moments[f"first_moment/{name}"].to(device),
+                "exp_avg_sq": moments[f"second_moment/{name}"].to(device),
             }

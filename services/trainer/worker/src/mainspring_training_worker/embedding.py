@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoTokenizer
 from mainspring_modelfiles import bert, refusal
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
 from mainspring_training_worker.batches import Example
+from mainspring_training_worker.device import CPU, moved
 from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused
 
@@ -42,8 +43,8 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path) -> Any:
-    """The model in fp32. Only safetensors are read and no code that comes with a model is run.
+def load_model(folder: Path, device: torch.device = CPU) -> Any:
+    """The model in fp32, on a device. Only safetensors are read and no code that comes with a model is run.
 
     Raises:
         Refused: BASE_MODEL_UNUSABLE, it cannot be read, or the engine could not serve what is made of it.
@@ -51,7 +52,7 @@ def load_model(folder: Path) -> Any:
     try:
         bert.parse_config(folder, json.loads((folder / "config.json").read_text()))
         given: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "attn_implementation": "eager"}
-        return AutoModel.from_pretrained(folder, **given)
+        return AutoModel.from_pretrained(folder, **given).to(device)
     except refusal.Refused as err:
         raise Refused("BASE_MODEL_UNUSABLE", err.message) from err
     except (OSError, ValueError, KeyError) as err:
@@ -82,6 +83,7 @@ def vectors(model: Any, texts: list[tuple[int, ...]], padding: int) -> Tensor:
     for row, text in enumerate(texts):
         tokens[row, : len(text)] = torch.tensor(text)
         seen[row, : len(text)] = 1
+    tokens, seen = moved(tokens, model.device), moved(seen, model.device)
     hidden: Tensor = model(input_ids=tokens, attention_mask=seen).last_hidden_state
     weights = seen.unsqueeze(-1).to(hidden.dtype)
     return normalize((hidden * weights).sum(1).float() / weights.sum(1).float(), dim=-1)

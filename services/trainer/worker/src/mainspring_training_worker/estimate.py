@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ _ACTIVATIONS = 34
 """Numbers kept of each token, layer and unit of width for the way back (Korthikanti et al. 2022, arXiv:2205.05198)."""
 _OF_PEAK = 0.4
 """Of a plain matrix product's speed, what training reaches (docs/benchmarks.md)."""
+_LAYER_S = 0.002
+"""On a GPU, what a layer of a step takes at least: its kernels are started one by one, however small they are."""
+_PROCESSOR_TOKENS = 1024
+_GPU_TOKENS = tuple(1 << bits for bits in range(16, 9, -1))
+_OF_GPU = 0.5
+"""Of a GPU's memory, what a micro-batch is chosen for; the rest is for what an estimate does not know."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -74,6 +80,29 @@ def needed_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str) -> i
     return int(_LIBRARIES + held * shape.parameters + learned * 16 + activations + scores)
 
 
+def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int | None) -> int:
+    """Tokens that go through the model at once: what the specification says, or what suits the device.
+
+    It depends on the memory that a GPU has, not on what is free of it, so that a resumed run adds up the same sums.
+
+    Args:
+        shape: The model.
+        spec: What is asked for.
+        precision: Of the base.
+        gpu_bytes: Memory of the GPU; None for processors.
+    """
+    if spec.micro_batch_tokens:
+        return spec.micro_batch_tokens
+    if gpu_bytes is None:
+        return _PROCESSOR_TOKENS
+
+    def fits(tokens: int) -> bool:
+        needed = needed_bytes(shape, replace(spec, micro_batch_tokens=tokens), spec.adaptation, precision)
+        return needed <= _OF_GPU * gpu_bytes
+
+    return next(filter(fits, _GPU_TOKENS), _GPU_TOKENS[-1])
+
+
 def available_bytes() -> int:
     """Memory that this process may take: of the machine, its control group and its own limit the least."""
     lines = Path("/proc/meminfo").read_text().splitlines()
@@ -84,8 +113,15 @@ def available_bytes() -> int:
     return min([*known, *([own] if own != resource.RLIM_INFINITY else [])])
 
 
-def check_fits(shape: Shape, spec: Spec, precision: str, available: int) -> int:
+def check_fits(shape: Shape, spec: Spec, precision: str, available: int, *, gpu: bool = False) -> int:
     """What the run is expected to take, in bytes.
+
+    Args:
+        shape: The model.
+        spec: What is asked for.
+        precision: Of the base.
+        available: Bytes that there are.
+        gpu: Whether they are a GPU's.
 
     Raises:
         Refused: OUT_OF_MEMORY, with what would fit.
@@ -96,11 +132,14 @@ def check_fits(shape: Shape, spec: Spec, precision: str, available: int) -> int:
     others = {name: needed_bytes(shape, spec, name, precision) for name in ("LORA", "QLORA") if name != spec.adaptation}
     fit = [f"ADAPTATION_{name} needs {_gb(size)}" for name, size in others.items() if size <= available]
     advice = "; ".join(fit) or "choose a smaller base, or lower max_sequence_tokens"
-    message = f"the run needs about {_gb(needed)} of memory and {_gb(available)} are available; {advice}"
+    there = f"{_gb(available)} of the GPU's are free" if gpu else f"{_gb(available)} are available"
+    message = f"the run needs about {_gb(needed)} of memory and {there}; {advice}"
     raise Refused("OUT_OF_MEMORY", message)
 
 
-def expected_s(shape: Shape, adaptation: str, tokens: int, validated: int, multiplied_per_s: float) -> float:
+def expected_s(
+    shape: Shape, adaptation: str, tokens: int, validated: int, multiplied_per_s: float, *, gpu_steps: int = 0
+) -> float:
     """About how long a run computes.
 
     A token costs two operations a weight on the way there, two more on the way back, and two for the gradient of a
@@ -112,10 +151,11 @@ def expected_s(shape: Shape, adaptation: str, tokens: int, validated: int, multi
         tokens: To learn from.
         validated: To look at in validations.
         multiplied_per_s: Operations a second of a plain matrix product here.
+        gpu_steps: Steps, when they are made on a GPU.
     """
     learned = 6 if adaptation == "FULL" else 4
     operations = shape.parameters * (learned * tokens + 2 * validated)
-    return operations / (multiplied_per_s * _OF_PEAK)
+    return max(operations / (multiplied_per_s * _OF_PEAK), gpu_steps * shape.layers * _LAYER_S)
 
 
 def said(needed: int, seconds: float) -> str:

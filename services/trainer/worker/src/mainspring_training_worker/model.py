@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from mainspring_training_worker.batches import Example
+from mainspring_training_worker.device import CPU, moved, on_gpu
 from mainspring_training_worker.layers import Adapted
 from mainspring_training_worker.spec import Lora, Refused
 
@@ -30,26 +31,38 @@ _WORTH_IT = 1.3
 """How much faster bf16 must be to be chosen; where the processor lacks it, it is several times slower."""
 
 
-def choose_precision(wanted: str) -> str:
-    """`wanted`, or for `auto` what multiplies matrices faster on this machine."""
-    return wanted if wanted != "auto" else _faster(_matmul_s(torch.float32), _matmul_s(torch.bfloat16))
+def choose_precision(wanted: str, device: torch.device = CPU) -> str:
+    """`wanted`, or for `auto` what multiplies matrices faster on this device; on a GPU, bf16 when it has it."""
+    if wanted == "auto" and on_gpu(device):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return wanted if wanted != "auto" else _faster(_matmul_s(torch.float32, device), _matmul_s(torch.bfloat16, device))
 
 
 def _faster(fp32_s: float, bf16_s: float) -> str:
     return "bf16" if fp32_s > bf16_s * _WORTH_IT else "fp32"
 
 
-def operations_per_s(precision: str) -> float:
-    """Operations a second of a plain matrix product here."""
-    return 2 * 256 * 1024 * 1024 / _matmul_s(_DTYPES[precision])
+def operations_per_s(precision: str, device: torch.device = CPU) -> float:
+    """Operations a second of a plain matrix product there."""
+    rows, width = _product(device)
+    return 2 * rows * width * width / _matmul_s(_DTYPES[precision], device)
 
 
-def _matmul_s(dtype: torch.dtype) -> float:
-    left, right = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+def _product(device: torch.device) -> tuple[int, int]:
+    """Rows and width of a trial product, large enough to keep the device busy."""
+    return (4096, 4096) if on_gpu(device) else (256, 1024)
+
+
+def _matmul_s(dtype: torch.dtype, device: torch.device) -> float:
+    rows, width = _product(device)
+    left, right = torch.ones(rows, width, dtype=dtype), torch.ones(width, width, dtype=dtype)
+    left, right = left.to(device), right.to(device)
     times: list[float] = []
     for _ in range(8):
         began = time.perf_counter()
         torch.matmul(left, right)
+        if on_gpu(device):
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
     return min(times[1:])
 
@@ -69,7 +82,13 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_base(
-    folder: Path, precision: str, attention: str = "sdpa", *, four_bits: bool = False, scores: bool = False
+    folder: Path,
+    precision: str,
+    attention: str = "sdpa",
+    *,
+    four_bits: bool = False,
+    scores: bool = False,
+    device: torch.device = CPU,
 ) -> Any:
     """The base model. Only safetensors are read and no code that comes with a model is run.
 
@@ -79,6 +98,7 @@ def load_base(
         attention: What computes attention, by transformers' name for it.
         four_bits: Whether its matrices are held in 4 bits (Dettmers et al. 2023, arXiv:2305.14314).
         scores: Whether it gives a text one number instead of its next tokens.
+        device: Where it computes.
 
     Raises:
         Refused: BASE_MODEL_UNUSABLE, transformers cannot read it; QUANTIZATION_UNAVAILABLE.
@@ -87,19 +107,20 @@ def load_base(
         "dtype": _DTYPES[precision],
         "use_safetensors": True,
         "attn_implementation": attention,
-        **(_four_bits(_DTYPES[precision]) if four_bits else {}),
+        **(_four_bits(_DTYPES[precision], device) if four_bits else {}),
     }
     if scores:
-        return _loaded(lambda: AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **given))
+        scoring = _loaded(lambda: AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **given))
+        return scoring if four_bits else scoring.to(device)
     model = _loaded(lambda: AutoModelForCausalLM.from_pretrained(folder, **given))
     for module in model.modules() if four_bits else ():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # Its first use outside training would repack the weights for good, and a resumed run would then differ.
             module.support_avx512bf16_for_cpu = False
-    return model
+    return model if four_bits else model.to(device)
 
 
-def _four_bits(compute: torch.dtype) -> dict[str, Any]:
+def _four_bits(compute: torch.dtype, device: torch.device) -> dict[str, Any]:
     try:
         importlib.import_module("bitsandbytes")  # transformers uses it.
     except (ImportError, OSError, RuntimeError) as err:
@@ -108,7 +129,7 @@ def _four_bits(compute: torch.dtype) -> dict[str, Any]:
     config: Any = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
-    return {"quantization_config": config, "device_map": {"": "cpu"}}
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _loaded(load: Callable[[], Any]) -> Any:
@@ -131,6 +152,7 @@ class Tunable:
             half: Whether fp32 weights compute in bf16.
         """
         self.module: Any = base
+        self.device: torch.device = next(base.parameters()).device
         self._packed, self._half = packed, half
         core: Any = base.get_base_model() if isinstance(base, PeftModel) else base
         self._core, self._backbone, self._head = core, core.base_model, core.get_output_embeddings()
@@ -146,6 +168,7 @@ class Tunable:
         seed: int,
         *,
         packed: bool = False,
+        half: bool = False,
         task: str = "CAUSAL_LM",
         quick: bool = True,
     ) -> Tunable:
@@ -157,6 +180,7 @@ class Tunable:
             parent: The adapter to begin with, or None.
             seed: Of fresh weights.
             packed: As for `Tunable`.
+            half: As for `Tunable`.
             task: PEFT's name for what the model does.
             quick: Whether layers may be those of `layers.py`; not for a base in 4 bits.
         """
@@ -173,7 +197,7 @@ class Tunable:
         if quick and not lora.weight_decomposed:
             # The leading underscore is PEFT's: it documents this method for custom layers.
             config._register_custom_module({torch.nn.Linear: Adapted})  # pyright: ignore[reportPrivateUsage] - see above.
-        made = cls(get_peft_model(base, config), packed=packed)
+        made = cls(get_peft_model(base, config), packed=packed, half=half)
         if parent is not None:
             made.load(load_file(parent / "adapter_model.safetensors"))
         return made
@@ -220,11 +244,12 @@ class Tunable:
 
         The output layer, by far the widest, is applied at their positions only.
         """
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
-            tokens, wanted, position = self._rows(examples, padding)
+        tokens, wanted, position = self._rows(examples, padding)
+        tokens, wanted = moved(tokens, self.device), moved(wanted, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             given = {"input_ids": tokens[:, :-1], "use_cache": False}
             if position is not None:
-                given["position_ids"] = position[:, :-1]
+                given["position_ids"] = moved(position[:, :-1], self.device)
             if self._head_alone:
                 hidden = self._backbone(**given).last_hidden_state
                 logits = self._head(hidden[wanted])
@@ -253,7 +278,7 @@ class Tunable:
 
     def _head_is_all(self) -> bool:
         """Whether the output layer alone turns hidden states into logits; some families scale or cap them after it."""
-        probe = torch.arange(4).unsqueeze(0)
+        probe = torch.arange(4, device=self.device).unsqueeze(0)
         self.module.eval()
         with torch.no_grad():
             direct = self._head(self._backbone(input_ids=probe, use_cache=False).last_hidden_state)

@@ -33,3 +33,17 @@ def awaited_spec() -> Path:
     if not path.exists():
         sys.exit(0)
     return path
+
+
+def one_of(visible: str) -> str:
+    """The first of the GPUs that an environment shows, as it names them; a run takes one."""
+    return visible.split(",")[0].strip()
+
+
+def lacks_memory(error: BaseException) -> str | None:
+    """Who has too little memory, when that is what an error of Python or torch says; None for every other error."""
+    said = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or "CUBLAS_STATUS_ALLOC_FAILED" in said:
+        return "the GPU"
+    lacking = isinstance(error, MemoryError) or ("memory" in said and "illegal memory access" not in said)
+    return "the machine" if lacking else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from peft import LoraConfig
 from mainspring_training_worker import checks, embedding, estimate, methods, outputs
 from mainspring_training_worker.batches import Example, Plan
 from mainspring_training_worker.checkpoint import Checkpoint
+from mainspring_training_worker.device import all_bytes, choose_device, described, free_bytes, on_gpu, peak_bytes
 from mainspring_training_worker.encoding import encode_all
 from mainspring_training_worker.fitting import CORPUS, Rows
 from mainspring_training_worker.layers import PLAIN_ATTENTION
@@ -58,24 +60,28 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     began = time.monotonic()
     _make_reproducible(spec.threads)
     team = team_of(spec.team)
-    prepared = _prepare(spec, rows, progress)
+    device = choose_device(spec.device, alone=spec.team is None or spec.team.size == 1)
+    prepared = _prepare(spec, rows, progress, device)
     progress.tell("phase", phase="loading the base model")
     checkpoint = Checkpoint.read(spec.resume_from) if spec.resume_from is not None else None
-    precision = checkpoint.precision if checkpoint is not None else _precision(spec, team)
+    precision = checkpoint.precision if checkpoint is not None else _precision(spec, team, device)
     plan = _plan(spec, prepared.examples)
-    progress.tell("plan", steps=plan.steps, precision=precision)
-    needed = estimate.check_fits(estimate.shape_of(prepared.base), spec, precision, estimate.available_bytes())
-    training, config = _training(spec, prepared, plan, precision, team, progress, stopping)
+    progress.tell("plan", steps=plan.steps, precision=precision, **described(device))
+    shape = estimate.shape_of(prepared.base)
+    spec = replace(spec, micro_batch_tokens=estimate.micro_batch_tokens(shape, spec, precision, all_bytes(device)))
+    needed = estimate.check_fits(shape, spec, precision, free_bytes(device), gpu=on_gpu(device))
+    training, config = _training(spec, prepared, plan, precision, device, team, progress, stopping)
     resumed_from = checkpoint.state.step if checkpoint is not None and training.resume(checkpoint) else None
     for signal in prepared.signals:
         training.signal(*signal)
-    expected_s = _expected_s(spec, prepared, plan, precision)
+    expected_s = _expected_s(spec, prepared, plan, precision, device)
     progress.tell("phase", phase=f"training: {estimate.said(needed, expected_s)}")
     measured = training.run()
     team.part()
     if not team.leads:
         return
-    made = outputs.Made(spec, prepared.base, prepared.tokenizer, config, training.best())
+    best = {name: tensor.cpu() for name, tensor in training.best().items()}
+    made = outputs.Made(spec, prepared.base, prepared.tokenizer, config, best)
     training.release()
     gc.collect()
     progress.tell("phase", phase="writing the result")
@@ -87,6 +93,9 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
         "expected_s": round(expected_s, 1),
         "resumed_from_step": resumed_from,
         "wall_s": round(time.monotonic() - began, 1),
+        "peak_gpu_memory_bytes": peak_bytes(device),
+        "micro_batch_tokens": spec.micro_batch_tokens,
+        **described(device),
     }
     files["training_report.json"] = _report(spec, training, files, precision, counts=counts, **facts)
     progress.tell("result", files={role: str(path.relative_to(spec.output)) for role, path in files.items()}, **counts)
@@ -94,15 +103,17 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
 
 def _make_reproducible(threads: int) -> None:
     torch.set_num_threads(threads)
+    # A GPU's matrix products are the same each time only with a workspace of their own for each stream.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
     # It would also fill all memory before use, which only hides errors of a kind that the tests on equal digests find.
     deterministic: Any = torch.utils.deterministic  # Its settings are unknown to type checkers.
     deterministic.fill_uninitialized_memory = False
 
 
-def _precision(spec: Spec, team: Team) -> str:
+def _precision(spec: Spec, team: Team, device: torch.device) -> str:
     """What the base is computed in; one for the whole team, although machines differ."""
-    return "bf16" if team.as_leader(choose_precision(spec.precision) == "bf16") else "fp32"
+    return "bf16" if team.as_leader(choose_precision(spec.precision, device) == "bf16") else "fp32"
 
 
 def _plan(spec: Spec, examples: list[Example]) -> Plan:
@@ -117,7 +128,7 @@ def _plan(spec: Spec, examples: list[Example]) -> Plan:
     )
 
 
-def _expected_s(spec: Spec, prepared: _Prepared, plan: Plan, precision: str) -> float:
+def _expected_s(spec: Spec, prepared: _Prepared, plan: Plan, precision: str, device: torch.device) -> float:
     """About how long the steps and validations of the plan take here; of a team each does its share."""
     rows = plan.order[: plan.steps * plan.batch_rows]
     validations = 1 + plan.steps // plan.validate_every_steps
@@ -126,7 +137,8 @@ def _expected_s(spec: Spec, prepared: _Prepared, plan: Plan, precision: str) -> 
         spec.adaptation,
         tokens=sum(example.size for example in rows),
         validated=validations * sum(example.size for example in prepared.validation),
-        multiplied_per_s=operations_per_s(precision) * (spec.team.size if spec.team is not None else 1),
+        multiplied_per_s=operations_per_s(precision, device) * (spec.team.size if spec.team is not None else 1),
+        gpu_steps=plan.steps if on_gpu(device) else 0,
     )
 
 
@@ -135,12 +147,13 @@ def _training(
     prepared: _Prepared,
     plan: Plan,
     precision: str,
+    device: torch.device,
     team: Team,
     progress: Progress,
     stopping: Callable[[], bool],
 ) -> tuple[Training, LoraConfig | None]:
     """The loop with its model in memory, and the adapter's configuration."""
-    model = _model(spec, prepared.base, precision)
+    model = _model(spec, prepared.base, precision, device)
     training = Training(
         spec,
         model,
@@ -194,7 +207,7 @@ def _report(spec: Spec, training: Training, files: dict[str, Path], precision: s
     )
 
 
-def _prepare(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
+def _prepare(spec: Spec, rows: Rows, progress: Progress, device: torch.device) -> _Prepared:
     settings = spec.optimization
     if spec.method == embedding.METHOD:
         return _prepare_pairs(spec, rows, progress)
@@ -208,7 +221,7 @@ def _prepare(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
         base = make_base(folder, spec.base_model, tokenizer, rows.train, spec.pretraining, settings.seed)
         tokenizer = load_tokenizer(base)
     if spec.method == "DISTILLATION" and spec.distillation.source == "ANSWERS":
-        train = _answered(spec, train, progress)
+        train = _answered(spec, train, progress, device)
     progress.tell("phase", phase="encoding rows")
     corpus = spec.method in CORPUS
     examples, too_long = encode_all(tokenizer, train, settings.max_sequence_tokens, corpus=corpus)
@@ -236,34 +249,37 @@ def _prepare_pairs(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
     )
 
 
-def _answered(spec: Spec, rows: list[Row], progress: Progress) -> list[Row]:
+def _answered(spec: Spec, rows: list[Row], progress: Progress, device: torch.device) -> list[Row]:
     from mainspring_training_worker.methods.helpers import with_answers_of
 
     assert spec.helper is not None
     progress.tell("phase", phase="asking the teacher")
     answered: list[Row] = []
-    for some in with_answers_of(spec.helper, rows, "fp32", spec.distillation.max_answer_tokens):
+    for some in with_answers_of(spec.helper, rows, "fp32", spec.distillation.max_answer_tokens, device):
         progress.tick()
         answered += [row for row in some if row.messages[-1]["content"].strip()]
     return answered
 
 
-def _model(spec: Spec, base: Path, precision: str) -> Tunable:
+def _model(spec: Spec, base: Path, precision: str, device: torch.device) -> Tunable:
     packed = spec.optimization.packing
+    attention = "sdpa" if on_gpu(device) else PLAIN_ATTENTION
     if spec.method == embedding.METHOD:
-        return Tunable(embedding.load_model(base), half=precision == "bf16")
+        return Tunable(embedding.load_model(base, device), half=precision == "bf16")
     if spec.adaptation == "FULL":
-        whole = load_base(base, "fp32", PLAIN_ATTENTION)
+        whole = load_base(base, "fp32", attention, device=device)
         return Tunable(whole, packed=packed, half=precision == "bf16")
     scores, four_bits = spec.method == "REWARD_MODEL", spec.adaptation == "QLORA"
     torch.manual_seed(spec.optimization.seed)  # A head that gives scores begins with random numbers.
-    loaded = load_base(base, precision, PLAIN_ATTENTION, four_bits=four_bits, scores=scores)
+    loaded = load_base(base, precision, attention, four_bits=four_bits, scores=scores, device=device)
     return Tunable.adapted(
         loaded,
         spec.lora,
         spec.parent.adapter if spec.parent is not None else None,
         spec.optimization.seed,
         packed=packed,
+        # PEFT's layers on 4 bits would compute an adapter in fp32, which a GPU does at a tenth of its speed.
+        half=four_bits and on_gpu(device) and precision == "bf16",
         task="SEQ_CLS" if scores else "CAUSAL_LM",
         quick=not four_bits,
     )

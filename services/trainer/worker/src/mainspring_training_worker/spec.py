@@ -169,7 +169,8 @@ class Spec:
         output: Folder for everything that is written.
         threads: Threads of a matrix product.
         precision: `fp32`, `bf16`, or `auto` for the faster of the two here.
-        micro_batch_tokens: Padded tokens that go through the model at once; bounds memory.
+        device: `cpu`, `cuda`, or `auto` for a GPU when there is one.
+        micro_batch_tokens: Padded tokens that go through the model at once; bounds memory. 0 for what suits the device.
         progress_fd: File descriptor that takes the progress lines.
         parent_pid: Who started it; when that process is gone, nobody wants the result.
         team: Those who learn the run together; None for this process alone.
@@ -197,6 +198,7 @@ class Spec:
     output: Path
     threads: int
     precision: str
+    device: str
     micro_batch_tokens: int
     progress_fd: int
     parent_pid: int

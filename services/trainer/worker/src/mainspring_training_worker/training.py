@@ -21,6 +21,7 @@ from torch import Tensor
 from mainspring_training_worker import checks
 from mainspring_training_worker.batches import Example, Plan, learning_rate
 from mainspring_training_worker.checkpoint import Checkpoint, State, moments_of, restore_moments
+from mainspring_training_worker.device import on_gpu, random_states, restore_random_states
 from mainspring_training_worker.fitting import LEARNS_TEXT
 from mainspring_training_worker.methods.base import Objective
 from mainspring_training_worker.model import Tunable
@@ -68,7 +69,9 @@ class Training:
         self._spec, self._model, self._plan, self._validation = spec, model, plan, validation
         self._objective, self._precision, self._progress, self._stopping = objective, precision, progress, stopping
         self._watch, self._team, self._last = watch, team, spec.output / "last.safetensors"
-        self._optimizer = torch.optim.AdamW(model.parameters.values(), weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(
+            model.parameters.values(), weight_decay=0.0, fused=True if on_gpu(model.device) else None
+        )
         self._metric_every = max(1, math.ceil(plan.steps / _METRICS))
         self._window_began = time.monotonic()
         self._window_tokens = 0
@@ -104,10 +107,10 @@ class Training:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.state = checkpoint.state
         self._model.load(checkpoint.adapter)
-        self._best = {name: tensor.clone() for name, tensor in checkpoint.best.items()}
+        self._best = {name: tensor.clone().to(self._model.device) for name, tensor in checkpoint.best.items()}
         self._optimizer.state.clear()
         restore_moments(self._optimizer, self._model.parameters, checkpoint.moments, self.state.step)
-        torch.set_rng_state(checkpoint.rng)
+        restore_random_states(checkpoint.rng, self._model.device)
 
     def run(self) -> dict[str, float]:
         """Learns to the end; returns what was measured of the model that is kept, which is in memory then.
@@ -179,14 +182,14 @@ class Training:
             group["lr"] = rate
         objective = self._objective
         targets = sum(objective.weight(example) for example in examples)
-        rng = torch.get_rng_state()
+        rng = random_states(self._model.device)
         self._team.begin(self._spec.optimization.seed, state.step)
         self._model.module.train()
         try:
             total = self._total(examples, self._spec.micro_batch_tokens, lambda loss: (loss / targets).backward())
         except Stopped:
             # The checkpoint is of the step before, with the generator as that step left it.
-            torch.set_rng_state(rng)
+            restore_random_states(rng, self._model.device)
             raise
         self._team.add_gradients(self._model.parameters.values())
         if self._spec.method in LEARNS_TEXT:
@@ -283,7 +286,7 @@ class Training:
             adapter=adapter,
             best=adapter if kept_is_current else self.best(),
             moments=moments_of(self._optimizer, self._model.parameters),
-            rng=torch.get_rng_state(),
+            rng=random_states(self._model.device),
         )
 
     def _checkpoint(self) -> None:

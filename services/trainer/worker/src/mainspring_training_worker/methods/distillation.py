@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mainspring_training_worker.batches import Example, micro_batches
+from mainspring_training_worker.device import moved
 from mainspring_training_worker.methods import trl_trainers
 from mainspring_training_worker.methods.helpers import load_teacher
 from mainspring_training_worker.model import Tunable
@@ -18,8 +19,8 @@ from mainspring_training_worker.spec import Spec
 class Distilled:
     """`Objective`: TRL's Jensen-Shannon divergence from the teacher at the answers' positions, per target token."""
 
-    def __init__(self, trainer: Any, padding: int) -> None:
-        self._trainer, self._padding = trainer, padding
+    def __init__(self, trainer: Any, padding: int, device: torch.device) -> None:
+        self._trainer, self._padding, self._device = trainer, padding, device
 
     def weight(self, example: Example) -> int:
         return example.targets
@@ -35,7 +36,8 @@ class Distilled:
             tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
             seen[row, : len(example.tokens)] = 1
             labels[row, example.answer_start : len(example.tokens)] = torch.tensor(example.answer)
-        given = {"input_ids": tokens, "attention_mask": seen, "labels": labels}
+        built = {"input_ids": tokens, "attention_mask": seen, "labels": labels}
+        given = {name: moved(tensor, self._device) for name, tensor in built.items()}
         loss: Tensor = self._trainer.compute_loss(self._trainer.model, given)
         return loss * sum(example.targets for example in group)
 
@@ -50,13 +52,18 @@ def distillation_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Distil
     assert spec.helper is not None
     wanted = spec.distillation
     own = trl_trainers.arguments(
-        str(spec.output), beta=wanted.divergence, temperature=wanted.temperature, lmbda=0.0, seed=spec.optimization.seed
+        str(spec.output),
+        model.device,
+        beta=wanted.divergence,
+        temperature=wanted.temperature,
+        lmbda=0.0,
+        seed=spec.optimization.seed,
     )
     trainer: Any = GKDTrainer(
         model=model.module,
-        teacher_model=load_teacher(spec.helper, "fp32", tokenizer),
+        teacher_model=load_teacher(spec.helper, "fp32", tokenizer, model.device),
         args=GKDConfig(**own),
         train_dataset=trl_trainers.placeholder({"messages": [{"role": "user", "content": "a"}]}),
         processing_class=tokenizer,
     )
-    return Distilled(trainer, int(tokenizer.pad_token_id))
+    return Distilled(trainer, int(tokenizer.pad_token_id), model.device)

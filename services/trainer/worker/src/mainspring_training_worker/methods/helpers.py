@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
+from mainspring_training_worker.device import CPU, moved
 from mainspring_training_worker.encoding import encode, rendered
 from mainspring_training_worker.model import load_base, load_tokenizer, read_adapted
 from mainspring_training_worker.rows import Message, Row
 from mainspring_training_worker.spec import Helper, Refused
 
-_ANSWERS_AT_ONCE = 16
+_ANSWERS_AT_ONCE = {"cpu": 16, "cuda": 128}
 
 
-def load_teacher(helper: Helper, precision: str, tokenizer: Any) -> Any:
+def load_teacher(helper: Helper, precision: str, tokenizer: Any, device: torch.device) -> Any:
     """A model whose distributions can be compared with those of a model with that tokenizer.
 
     Raises:
@@ -25,26 +26,29 @@ def load_teacher(helper: Helper, precision: str, tokenizer: Any) -> Any:
     if load_tokenizer(helper.base_model).get_vocab() != tokenizer.get_vocab():
         message = "the teacher has another vocabulary than the student; learn from its answers (source ANSWERS) instead"
         raise Refused("TEACHER_UNUSABLE", message)
-    return load_causal(helper, precision)
+    return load_causal(helper, precision, device)
 
 
-def load_causal(helper: Helper, precision: str) -> Any:
+def load_causal(helper: Helper, precision: str, device: torch.device) -> Any:
     """A model that gives next tokens, with its adapter merged, for asking only."""
-    base = load_base(helper.base_model, precision)
+    base = load_base(helper.base_model, precision, device=device)
     model: Any = read_adapted(base, helper.adapter).merge_and_unload() if helper.adapter is not None else base
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def with_answers_of(helper: Helper, rows: Sequence[Row], precision: str, max_tokens: int) -> Iterator[list[Row]]:
+def with_answers_of(
+    helper: Helper, rows: Sequence[Row], precision: str, max_tokens: int, device: torch.device
+) -> Iterator[list[Row]]:
     """The rows with the teacher's most likely answers instead of theirs, some at a time."""
     tokenizer = load_tokenizer(helper.base_model)
     tokenizer.padding_side = "left"
-    model = load_causal(helper, precision)
+    model = load_causal(helper, precision, device)
+    at_once = _ANSWERS_AT_ONCE[device.type]
     ordered = sorted(rows, key=lambda row: (sum(len(m["content"]) for m in row.messages), row.row_id))
-    for start in range(0, len(ordered), _ANSWERS_AT_ONCE):
-        some = ordered[start : start + _ANSWERS_AT_ONCE]
+    for start in range(0, len(ordered), at_once):
+        some = ordered[start : start + at_once]
         prompts = [rendered(tokenizer, row.messages[:-1], prompt=True) for row in some]
-        asked = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt")
+        asked = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt").to(device)
         with torch.no_grad():
             made = model.generate(
                 **asked, max_new_tokens=max_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
@@ -59,7 +63,7 @@ def with_answers_of(helper: Helper, rows: Sequence[Row], precision: str, max_tok
 class RewardModel:
     """A model that gives conversations one number each."""
 
-    def __init__(self, helper: Helper, seed: int) -> None:
+    def __init__(self, helper: Helper, seed: int, device: torch.device = CPU) -> None:
         """Loads it.
 
         Raises:
@@ -68,9 +72,9 @@ class RewardModel:
         if helper.adapter is None:
             message = "the reward model is no version made by METHOD_REWARD_MODEL; name one"
             raise Refused("REWARD_MODEL_UNUSABLE", message)
-        self._tokenizer = load_tokenizer(helper.base_model)
+        self._device, self._tokenizer = device, load_tokenizer(helper.base_model)
         torch.manual_seed(seed)  # Its head begins with random numbers, which the adapter's own replace.
-        base = load_base(helper.base_model, "fp32", scores=True)
+        base = load_base(helper.base_model, "fp32", scores=True, device=device)
         base.config.pad_token_id = self._tokenizer.pad_token_id
         try:
             self._model: Any = read_adapted(base, helper.adapter)
@@ -86,5 +90,6 @@ class RewardModel:
         for row, example in enumerate(encoded):
             tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
             seen[row, : len(example.tokens)] = 1
+        tokens, seen = moved(tokens, self._device), moved(seen, self._device)
         with torch.no_grad():
             return self._model(input_ids=tokens, attention_mask=seen, use_cache=False).logits[:, 0].tolist()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mainspring_training_worker.device import CPU
 from mainspring_training_worker.encoding import rendered
 from mainspring_training_worker.methods.helpers import load_causal
 from mainspring_training_worker.model import load_tokenizer
@@ -35,7 +36,7 @@ def judged_text(rubric: str, judged: Judged) -> str:
 class Judge:
     """Marks answers, and counts those for which it has no mark."""
 
-    def __init__(self, helper: Helper, rubric: str) -> None:
+    def __init__(self, helper: Helper, rubric: str, device: torch.device = CPU) -> None:
         """Loads the model.
 
         Raises:
@@ -45,9 +46,9 @@ class Judge:
         encoded: list[list[int]] = [self._tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in MARKS]
         if any(len(tokens) != 1 for tokens in encoded):
             raise Refused("JUDGE_UNUSABLE", "the judge's tokenizer cuts the marks 1 to 5 in pieces; name another judge")
-        self._marks = torch.tensor([tokens[0] for tokens in encoded])
+        self._device, self._marks = device, torch.tensor([tokens[0] for tokens in encoded], device=device)
         self._tokenizer.padding_side = "left"
-        self._model = load_causal(helper, "fp32")
+        self._model = load_causal(helper, "fp32", device)
         self._asked = self._nonsense = 0
         self._all_asked = self._all_nonsense = 0
 
@@ -74,13 +75,13 @@ class Judge:
     def _some(self, judged: Sequence[Judged]) -> list[float]:
         turns = [[{"role": "user", "content": judged_text(self._rubric, one)}] for one in judged]
         told = [rendered(self._tokenizer, turn, prompt=True) for turn in turns]
-        asked = self._tokenizer(told, add_special_tokens=False, padding=True, return_tensors="pt")
+        asked = self._tokenizer(told, add_special_tokens=False, padding=True, return_tensors="pt").to(self._device)
         position = (asked["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         with torch.no_grad():
             logits = self._model(**asked, position_ids=position, use_cache=False).logits[:, -1].float()
         says_mark = torch.isin(logits.argmax(-1), self._marks)
-        marks = torch.softmax(logits[:, self._marks], dim=-1) @ torch.linspace(0, 1, len(MARKS))
+        marks = torch.softmax(logits[:, self._marks], dim=-1) @ torch.linspace(0, 1, len(MARKS), device=self._device)
         nonsense = int((~says_mark).sum())
         self._asked, self._nonsense = self._asked + len(judged), self._nonsense + nonsense
         self._all_asked, self._all_nonsense = self._all_asked + len(judged), self._all_nonsense + nonsense
-        return torch.where(says_mark, marks, torch.zeros(())).tolist()
+        return torch.where(says_mark, marks, torch.zeros((), device=self._device)).tolist()

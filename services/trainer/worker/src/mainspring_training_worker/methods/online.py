@@ -93,6 +93,7 @@ def online_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Online:
     wanted = spec.online
     own = trl_trainers.arguments(
         str(spec.output),
+        model.device,
         beta=wanted.beta,
         num_generations=wanted.generations,
         max_completion_length=wanted.max_answer_tokens,
@@ -104,11 +105,13 @@ def online_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Online:
     )
     del own["max_length"]
     is_grpo = spec.method == "GRPO"
-    judge = Judge(spec.helper, spec.online.judge_rubric) if spec.helper and spec.online.judge_rubric else None
+    judge = (
+        Judge(spec.helper, spec.online.judge_rubric, model.device) if spec.helper and spec.online.judge_rubric else None
+    )
     kind: Any = GRPOTrainer if is_grpo else RLOOTrainer
     trainer: Any = kind(
         model=model.module,
-        reward_funcs=_by_judge(judge) if judge is not None else _reward(spec),
+        reward_funcs=_by_judge(judge) if judge is not None else _reward(spec, model.device),
         args=GRPOConfig(**own, loss_type="grpo") if is_grpo else RLOOConfig(**own),
         train_dataset=trl_trainers.placeholder({"prompt": [{"role": "user", "content": "a"}], "reference": "b"}),
         processing_class=tokenizer,
@@ -127,10 +130,10 @@ def _by_judge(judge: Judge) -> Callable[..., list[float]]:
     return marked
 
 
-def _reward(spec: Spec) -> Callable[..., list[float]]:
+def _reward(spec: Spec, device: torch.device) -> Callable[..., list[float]]:
     """What TRL calls with prompts, answers, and the columns of the rows."""
     if spec.helper is not None:
-        judge = RewardModel(spec.helper, spec.optimization.seed)
+        judge = RewardModel(spec.helper, spec.optimization.seed, device)
 
         def by_model(prompts: list[list[Message]], completions: list[list[Message]], **_: Any) -> list[float]:
             return judge.score([[*prompt, *answer] for prompt, answer in zip(prompts, completions, strict=True)])

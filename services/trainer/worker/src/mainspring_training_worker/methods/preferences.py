@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mainspring_training_worker.batches import Example, micro_batches
+from mainspring_training_worker.device import moved
 from mainspring_training_worker.methods import trl_trainers
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.spec import Spec
@@ -32,7 +34,14 @@ class Preferences:
     """`Objective`: TRL's loss, each pair or thumb counting as one."""
 
     def __init__(
-        self, trainer: Any, batch: Batch, noted: Any, *, at_least: int = 1, names: dict[str, str] = _NAMES
+        self,
+        trainer: Any,
+        batch: Batch,
+        noted: Any,
+        device: torch.device,
+        *,
+        at_least: int = 1,
+        names: dict[str, str] = _NAMES,
     ) -> None:
         """Takes a trainer of TRL and what belongs to it.
 
@@ -40,10 +49,11 @@ class Preferences:
             trainer: Its `compute_loss` is used.
             batch: Makes a micro-batch as the trainer wants it.
             noted: The trainer's lists of measures.
+            device: Where the model is.
             at_least: Fewest examples of a micro-batch.
             names: Our names for those of its measures that are kept.
         """
-        self._trainer, self._batch, self._at_least = trainer, batch, at_least
+        self._trainer, self._batch, self._device, self._at_least = trainer, batch, device, at_least
         self._gathered = trl_trainers.Gathered(noted, names)
 
     def weight(self, example: Example) -> int:
@@ -53,11 +63,15 @@ class Preferences:
         return micro_batches(examples, max_tokens, at_least=self._at_least)
 
     def loss_sum(self, group: Sequence[Example]) -> Tensor:
-        loss: Tensor = self._trainer.compute_loss(self._trainer.model, self._batch(group))
+        given = {name: self._moved(value) for name, value in self._batch(group).items()}
+        loss: Tensor = self._trainer.compute_loss(self._trainer.model, given)
         return loss * len(group)
 
     def measures(self) -> dict[str, float]:
         return self._gathered.means()
+
+    def _moved(self, value: Any) -> Any:
+        return moved(value, self._device) if isinstance(value, Tensor) else value
 
 
 def preference_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
@@ -74,7 +88,9 @@ def _dpo(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
     from trl.trainer.dpo_trainer import DPOTrainer
 
     loss = "ipo" if spec.method == "IPO" else "sigmoid"
-    own = trl_trainers.arguments(str(spec.output), beta=spec.preference.beta, loss_type=loss, seed=_seed(spec))
+    own = trl_trainers.arguments(
+        str(spec.output), model.device, beta=spec.preference.beta, loss_type=loss, seed=_seed(spec)
+    )
     trainer: Any = DPOTrainer(
         model=model.module,
         args=DPOConfig(**own),
@@ -90,14 +106,16 @@ def _dpo(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
             ]
         )
 
-    return Preferences(trainer, batch, trainer._metrics)
+    return Preferences(trainer, batch, trainer._metrics, model.device)
 
 
 def _orpo(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     longest = spec.optimization.max_sequence_tokens
-    own = trl_trainers.arguments(str(spec.output), beta=spec.preference.beta, max_length=longest, seed=_seed(spec))
+    own = trl_trainers.arguments(
+        str(spec.output), model.device, beta=spec.preference.beta, max_length=longest, seed=_seed(spec)
+    )
     trainer: Any = ORPOTrainer(
         model=model.module,
         args=ORPOConfig(**own, remove_unused_columns=False),
@@ -117,7 +135,7 @@ def _orpo(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
             ]
         )
 
-    return Preferences(trainer, batch, trainer._stored_metrics)
+    return Preferences(trainer, batch, trainer._stored_metrics, model.device)
 
 
 def _labelled(prompt: tuple[int, ...], answer: tuple[int, ...]) -> dict[str, list[int]]:
@@ -133,6 +151,7 @@ def _kto(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
     wanted = spec.preference
     own = trl_trainers.arguments(
         str(spec.output),
+        model.device,
         beta=wanted.beta,
         desirable_weight=wanted.desirable_weight,
         undesirable_weight=wanted.undesirable_weight,
@@ -160,14 +179,14 @@ def _kto(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
             ]
         )
 
-    return Preferences(trainer, batch, trainer._metrics, at_least=_FEWEST)
+    return Preferences(trainer, batch, trainer._metrics, model.device, at_least=_FEWEST)
 
 
 def _rewards(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 
-    own = trl_trainers.arguments(str(spec.output), center_rewards_coefficient=0.01, seed=_seed(spec))
+    own = trl_trainers.arguments(str(spec.output), model.device, center_rewards_coefficient=0.01, seed=_seed(spec))
     trainer: Any = RewardTrainer(
         model=model.module,
         args=RewardConfig(**own),
@@ -180,7 +199,7 @@ def _rewards(spec: Spec, model: Tunable, tokenizer: Any) -> Preferences:
             [{"chosen_ids": list(e.tokens), "rejected_ids": [*e.prompt, *e.rejected]} for e in group]
         )
 
-    return Preferences(trainer, batch, trainer._metrics, names=_REWARDS)
+    return Preferences(trainer, batch, trainer._metrics, model.device, names=_REWARDS)
 
 
 def _seed(spec: Spec) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mainspring_training_worker.batches import Example
+from mainspring_training_worker.device import moved
 from mainspring_training_worker.embedding import vectors
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.spec import Refused, Spec
@@ -37,14 +38,14 @@ class Ranked:
 
     def loss_sum(self, group: Sequence[Example]) -> Tensor:
         answers = [example.answer for example in group] + [example.rejected for example in group if example.rejected]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._model.half):
+        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._model.half):
             asked = vectors(self._model.module, [example.prompt for example in group], self._padding)
             told = vectors(self._model.module, answers, self._padding)
         scores = asked @ told.T * _SCALE
-        own = torch.arange(len(group))
+        own = torch.arange(len(group), device=scores.device)
         # The same answer to another question is no wrong one.
         same = torch.tensor([[left == right for right in answers] for left in answers[: len(group)]])
-        same[own, own] = False
+        same = moved(same.fill_diagonal_(0), scores.device)
         scores = scores.masked_fill(same, -torch.inf)
         self._right += int((scores.argmax(dim=1) == own).sum())
         self._asked += len(group)

@@ -14,15 +14,18 @@ from typing import Any
 # Read when these libraries are imported. That some trainers are experimental is answered by the exact version of TRL.
 os.environ |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
+import torch
 from datasets import Dataset
 
+from mainspring_training_worker.device import on_gpu
 
-def arguments(output: str, **own: Any) -> dict[str, Any]:
+
+def arguments(output: str, device: torch.device, **own: Any) -> dict[str, Any]:
     """The arguments that all of TRL's configurations share here, and a method's own."""
     return {
         "output_dir": output,
         "report_to": "none",
-        "use_cpu": True,
+        "use_cpu": not on_gpu(device),
         "bf16": False,  # The base has its precision already; autocast would add another.
         "gradient_checkpointing": None,  # The old name of the next one, which TRL still sets by default.
         "activation_checkpointing": False,

@@ -1,0 +1,119 @@
+"""Where a run computes, decided and estimated without a GPU; `test_gpu.py` needs one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from support import Job, Outcome
+
+from mainspring_training_worker import device, estimate
+from mainspring_training_worker.device import CPU
+from mainspring_training_worker.process import lacks_memory, one_of
+from mainspring_training_worker.spec import Refused, Spec
+
+GPU = torch.device("cuda", 0)
+SMALL = estimate.Shape(parameters=135_000_000, layers=30, width=576, vocabulary=49152)
+LARGE = estimate.Shape(parameters=8_000_000_000, layers=32, width=4096, vocabulary=128_000)
+CARD = 80 << 30
+
+
+@pytest.fixture
+def spec(job: Job) -> Spec:
+    path = job.folder / "spec.json"
+    beside = {"output": str(job.folder), "resume_from": None, "progress_fd": 1, "parent_pid": 1}
+    path.write_text(json.dumps({**job.spec, **beside, "micro_batch_tokens": 0}))
+    return Spec.read(path)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "usable", "alone", "expected"),
+    [
+        ("auto", True, True, GPU),
+        ("auto", False, True, CPU),
+        ("auto", True, False, CPU),
+        ("cpu", True, True, CPU),
+        ("cuda", True, True, GPU),
+    ],
+)
+def test_a_gpu_is_taken_when_there_is_one_and_nobody_shares_the_run(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, usable: bool, alone: bool, expected: torch.device
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
+    assert device.choose_device(wanted, alone=alone) == expected
+
+
+@pytest.mark.parametrize(("usable", "alone", "why"), [(False, True, "sees none"), (True, False, "processors only")])
+def test_b1_a_gpu_that_cannot_be_used_is_refused_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, usable: bool, alone: bool, why: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
+    with pytest.raises(Refused, match=why) as caught:
+        device.choose_device("cuda", alone=alone)
+    assert caught.value.reason == "DEVICE_UNAVAILABLE"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_b1_a_run_that_wants_a_gpu_where_there_is_none_ends_with_its_reason(job: Job) -> None:
+    assert job.run_here(device="cuda").of("failed")[0]["reason"] == "DEVICE_UNAVAILABLE"
+
+
+def test_a_report_says_what_a_run_was_computed_on(undisturbed: Outcome) -> None:
+    report = json.loads((undisturbed.output / "training_report.json").read_text())
+    on_processors = report["device"] == "cpu"
+    assert (report["peak_gpu_memory_bytes"] is None) == on_processors
+    assert undisturbed.of("plan")[0]["device"] == report["device"]
+
+
+def test_one_gpu_of_those_that_are_shown_is_taken() -> None:
+    assert [one_of(shown) for shown in ("0", "2,3", "GPU-a, GPU-b", "")] == ["0", "2", "GPU-a", ""]
+
+
+def test_f19_who_lacks_memory_is_told_and_other_errors_are_none() -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch's for a GPU."""
+
+    assert lacks_memory(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")) == "the GPU"
+    assert lacks_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`")) == "the GPU"
+    assert lacks_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")) == "the machine"
+    assert lacks_memory(MemoryError()) == "the machine"
+    assert lacks_memory(RuntimeError("CUDA error: an illegal memory access was encountered")) is None
+    assert lacks_memory(RuntimeError("shapes differ")) is None
+
+
+def test_tokens_at_once_are_what_half_of_a_gpus_memory_holds_and_never_what_is_free(spec: Spec) -> None:
+    assert estimate.micro_batch_tokens(SMALL, spec, "bf16", None) == 1024
+    small, large = (estimate.micro_batch_tokens(shape, spec, "bf16", CARD) for shape in (SMALL, LARGE))
+    assert 1024 < large < small
+    for shape, tokens in ((SMALL, small), (LARGE, large)):
+        assert estimate.needed_bytes(shape, replace(spec, micro_batch_tokens=tokens), "LORA", "bf16") <= CARD // 2
+    assert estimate.micro_batch_tokens(SMALL, spec, "bf16", 1 << 30) == 1024
+    assert estimate.micro_batch_tokens(SMALL, replace(spec, micro_batch_tokens=64), "bf16", CARD) == 64
+
+
+def test_f19_a_run_that_a_gpu_cannot_hold_is_refused_with_what_would(spec: Spec) -> None:
+    whole = replace(spec, adaptation="FULL")
+    with pytest.raises(Refused, match=r"of the GPU's are free; ADAPTATION_LORA needs") as caught:
+        estimate.check_fits(LARGE, whole, "bf16", CARD, gpu=True)
+    assert caught.value.reason == "OUT_OF_MEMORY"
+    assert estimate.check_fits(LARGE, spec, "bf16", CARD, gpu=True) < CARD
+
+
+def test_steps_on_a_gpu_take_a_time_of_their_own(spec: Spec) -> None:
+    seconds = [estimate.expected_s(SMALL, "LORA", 1000, 0, 8e14, gpu_steps=steps) for steps in (0, 10, 20)]
+    assert seconds[0] < seconds[1]
+    assert seconds[2] == 2 * seconds[1]
+
+
+def test_random_states_come_back_and_those_of_another_device_are_left_alone() -> None:
+    states = device.random_states(CPU)
+    first = torch.rand(3)
+    device.restore_random_states({**states, "rng_gpu": torch.zeros(16, dtype=torch.uint8)}, CPU)
+    assert torch.equal(torch.rand(3), first)
+    assert states.keys() == {"rng"}
+    assert device.moved(first, CPU) is first
+    assert device.all_bytes(CPU) is None
+    assert device.free_bytes(CPU) > 1 << 20
+    assert device.described(CPU) == {"device": "cpu"}
