@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,33 +25,44 @@ from bench.train_quality import Bench, recipe, row
 from mainspring_trainer.domain.recipes import LoraConfig, Optimization
 
 _WORKER = ROOT / "bench" / "workers" / "tuning.py"
-_SHAPES = {"SmolLM2-135M": (480, 3, False), "SmolLM2-135M, long rows": (480, 60, False), "1.1 B": (320, 60, True)}
-"""Rows, most sentences that are added to an answer, and whether the base is the large one."""
+_SHAPES = {
+    "135 M, short rows": (320, 3, False),
+    "1.1 B, long rows": (160, 60, True),
+    "135 M, long rows": (320, 60, False),
+}
+"""Rows, most sentences that are added to an answer, and whether the base is the large one; else it is SmolLM2."""
+_SIDES = {
+    "ours": ("ours",),
+    "SFTTrainer": ("trl",),
+    "SFTTrainer, activations kept": ("trl", "kept"),
+    "ours, packed": ("ours", "packing"),
+    "ours, with PEFT's layer": ("ours", "pefts"),
+    "ours, any order of sums": ("ours", "loose"),
+}
 TRIALS, AT_ONCE, STEPS, SEEDS = 12, 4, 40, (11, 12, 13)
 
 
-def speed(folder: Path, small: bool) -> list[Figure]:
+def speed(folder: Path, small: bool) -> Iterator[Figure]:
     """Each side once, one after the other, in processes of their own."""
     where = [] if small else ["gpu"]
     peak = _worker("peak", folder, *where)
-    figures = [Figure(f"matrix products, {name}", "TFLOP/s", peak[name] / 1e12) for name in ("fp32", "bf16")]
-    for name, (rows, sentences, large) in list(_SHAPES.items())[: 1 if small else None]:
-        out = folder / str(len(figures))
+    for name in ("fp32", "bf16"):
+        yield Figure(f"matrix products, {name}", "TFLOP/s", peak[name] / 1e12)
+    for number, (name, (rows, sentences, large)) in enumerate(list(_SHAPES.items())[: 1 if small else None]):
+        out = folder / str(number)
         out.mkdir(parents=True)
         _worker("prepare", out, str(24 if small else rows), str(sentences))
         parameters = _worker("large", out)["parameters"] if large else 134_515_008
-        sides = {"ours": ("ours",), "ours, packed": ("ours", "packing"), "SFTTrainer": ("trl",)}
-        sides["SFTTrainer, activations kept"] = ("trl", "kept")
-        found = {side: _worker(which, out, *more, *where) for side, (which, *more) in sides.items()}
-        speeds = {side: told["tokens"] / told["steps_s"] for side, told in found.items()}
-        for side, told in found.items():
+        speeds: dict[str, float] = {}
+        for side, (which, *more) in _SIDES.items():
+            told = _worker(which, out, *more, *where)
+            speeds[side] = told["tokens"] / told["steps_s"]
             share = 100 * speeds[side] * 4 * parameters / peak["bf16"]
             held = told.get("peak_gpu_bytes", told["peak_rss_bytes"]) / (1 << 30)
             note = f"peak memory {held:.2f} GiB, {share:.1f} % of the products' peak, {told['tokens']:.0f} tokens"
-            figures.append(Figure(f"{name}: useful tokens a second, {side}", "tokens/s", speeds[side], note=note))
+            yield Figure(f"{name}: useful tokens a second, {side}", "tokens/s", speeds[side], note=note)
         best = max(speeds["SFTTrainer"], speeds["SFTTrainer, activations kept"])
-        figures.append(Figure(f"{name}: ours over SFTTrainer's better", "times", speeds["ours"] / best))
-    return figures
+        yield Figure(f"{name}: ours over SFTTrainer's better", "times", speeds["ours"] / best)
 
 
 def search(bench: Bench) -> list[Figure]:

@@ -5,7 +5,8 @@
 prepare [ROWS SENTENCES]  the base as the registry imports it, and the rows
 large                     a base of 1.1 billion random weights in the place of that
 peak                      what this machine multiplies at most
-ours [packing]            our worker
+ours [packing]            our worker; to see what two choices cost, `pefts` takes PEFT's own layer for the adapter, and
+                          `loose` algorithms whose sums may differ from run to run
 trl [kept]                SFTTrainer as it comes, same adapter, same rows; `kept` activations are not computed twice
 
 With `gpu` it is done on a CUDA GPU, and the first steps, in which everything is loaded, do not count.
@@ -42,10 +43,7 @@ def main(which: str, out: Path, *more: str) -> dict[str, Any]:
     if which == "peak":
         kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
         return {name: _peak(torch, kind, device) for name, kind in kinds.items()}
-    if which == "ours":
-        measured = _ours(out, packing="packing" in more, device=device)
-    else:
-        measured = _trl(out, keeps="kept" in more, device=device)
+    measured = _ours(out, *more, device=device) if which == "ours" else _trl(out, keeps="kept" in more, device=device)
     if device == "cuda":
         measured["peak_gpu_bytes"] = torch.cuda.max_memory_reserved()
     return measured | {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
@@ -110,12 +108,20 @@ def _peak(torch: Any, dtype: Any, device: str) -> float:
     return 2 * size**3 / min(times[1:])
 
 
-def _ours(out: Path, *, packing: bool, device: str) -> dict[str, Any]:
+def _ours(out: Path, *more: str, device: str) -> dict[str, Any]:
     spec_module: Any = importlib.import_module("mainspring_training_worker.spec")
     fitting: Any = importlib.import_module("mainspring_training_worker.fitting")
     progress: Any = importlib.import_module("mainspring_training_worker.progress")
     run: Any = importlib.import_module("mainspring_training_worker.run")
-    folder = out / ("packed" if packing else "ours")
+    packing = "packing" in more
+    if "pefts" in more:
+        layers: Any = importlib.import_module("mainspring_training_worker.layers")
+        layers.Adapted.forward = layers.Linear.forward
+    if "loose" in more:
+        run._make_reproducible = lambda threads: None
+    if device == "cuda":
+        run.outputs.write = lambda made, phase: {}  # Files of a large model take longer than what is measured here.
+    folder = out / "-".join(["ours", *more])
     folder.mkdir()
     shard = {"path": str(out / "rows.parquet"), "rows": len(json.loads((out / "rows.json").read_text()))}
     described = {
