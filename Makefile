@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
 # contracts first: the others import it while they are built and checked.
-LIBS := contracts svckit eventkit answers modelfiles proof pysource client testkit
+LIBS := contracts svckit eventkit guards answers modelfiles proof pysource client testkit
 SERVICES := data-ingest trainer evaluator registry embedder inference feedback gateway console
 PACKAGES := $(LIBS:%=libs/%) $(SERVICES:%=services/%)
 MANIFESTS := $(PACKAGES:%=%/pyproject.toml) services/inference/engine/pyproject.toml services/trainer/worker/pyproject.toml Makefile constraints.txt constraints-engine.txt requirements-s3.txt requirements-dev.txt examples/node/package-lock.json tests/polyglot/node/package-lock.json

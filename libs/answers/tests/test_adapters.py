@@ -81,10 +81,10 @@ async def test_what_is_not_a_table_is_passed_over(bus: Bus, follower: RoutingFol
 
 def answer(number: int, reason: FinishReason = FinishReason.STOP) -> Answer:
     name, now = f"projects/p/answers/{number}", datetime(2026, 1, 1, tzinfo=UTC)
-    return Answer(name, "said", reason, ROUTE.model_version, "", 3, 2, (), now, 0.1, 0.2, (), PROMPT)
+    return Answer(name, "said", reason, ROUTE.model_version, "", 3, 2, (), now, 0.1, 0.2, (), PROMPT, GUARD, ("a", "b"))
 
 
-PROMPT = "projects/p/prompts/q/versions/1"
+PROMPT, GUARD = "projects/p/prompts/q/versions/1", "projects/p/guardPolicies/g/versions/1"
 QUESTION = Question("p", MODEL, "ann", (Message("system", "s"), Message("user", "asked")))
 
 
@@ -103,6 +103,7 @@ async def test_answers_that_come_together_are_recorded_together(database_for: Da
     assert (kept[0].text, kept[0].caller, kept[0].usage.input_tokens) == ("said", "ann", 3)
     assert [message.content for message in kept[0].messages] == ["s", "asked"]
     assert kept[0].prompt_version == PROMPT
+    assert (kept[0].guard_policy_version, list(kept[0].guard_rules)) == (GUARD, ["a", "b"])
     async with database.transaction() as connection:
         commits = await connection.scalar(text("SELECT count(DISTINCT xmin::text) FROM outbox"))
     assert commits is not None

@@ -18,12 +18,22 @@ from mainspring_answers.domain import (
     RoutingTable,
     Sampling,
     SamplingWish,
+    Scored,
 )
 from mainspring_answers.path import AnswerPath
 from mainspring_answers.ports import Chunk
 from mainspring_answers.templates import JinjaTemplates
-from mainspring_svckit.errors import InvalidInput, NotFound, Unavailable
-from mainspring_svckit.values import Message, ServedUnit
+from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed, Unavailable
+from mainspring_svckit.values import (
+    GuardAction,
+    GuardDirection,
+    GuardRule,
+    Message,
+    PersonalDataKind,
+    ServedGuard,
+    ServedUnit,
+    rules_sha256,
+)
 from mainspring_testkit.answer_path import LAST, FakeContext, FakeEngine, FakeLedger, FakeRoutes
 from mainspring_testkit.fakes import FakeClock
 from mainspring_testkit.waiting import eventually
@@ -255,3 +265,94 @@ async def test_f16_a_question_does_not_move_to_a_release_with_another_prompt(wor
     world.engine.generate = move  # type: ignore[method-assign]
     with pytest.raises(Unavailable, match="gone"):
         await world.path.generate(QUESTION)
+
+
+RULES = (
+    GuardRule("secret", GuardDirection.BOTH, GuardAction.REFUSE, "I cannot talk of that.", texts=("zephyr",)),
+    GuardRule("own", GuardDirection.BOTH, GuardAction.MASK, personal_data=(PersonalDataKind.MAIL_ADDRESS,)),
+    GuardRule("seen", GuardDirection.BOTH, GuardAction.RECORD, texts=("hello",)),
+)
+GUARD = ServedGuard("projects/p/guardPolicies/g/versions/1", rules_sha256(RULES), RULES)
+
+
+def ask(text: str, **fields: Any) -> Question:
+    return replace(QUESTION, messages=(Message("user", text),), **fields)
+
+
+async def test_b11_a_refused_question_reaches_neither_engine_nor_context_nor_record(world: World) -> None:
+    released(world, ServedUnit(collection="projects/p/collections/c", guard=GUARD))
+    asked = ask("What is Z\u200bephyr?")
+    whole, streamed = await world.path.generate(asked), await world.stream(asked)
+    assert world.engine.asked == []
+    for answer in (whole, streamed[-1]):
+        assert isinstance(answer, Answer)
+        assert (answer.text, answer.finish_reason) == ("I cannot talk of that.", FinishReason.CONTENT_FILTER)
+        assert (answer.guard_policy_version, answer.guard_rules) == (GUARD.guard_policy_version, ("secret",))
+        assert (answer.citations, answer.input_tokens) == ((), 0)
+    assert [event.text for event in streamed] == ["I cannot talk of that."] * 2
+    assert [question.messages for question, _ in world.ledger.records] == [(), ()]
+    assert await world.path.score(asked, "of all things") == Scored((), 0)
+
+
+async def test_b11_what_is_masked_in_a_question_is_masked_for_engine_and_record(world: World) -> None:
+    released(world, ServedUnit(guard=GUARD))
+    answer = await world.path.generate(ask("hello, I am ann@mail.example.com"))
+    assert world.engine.prompts == ["user:hello, I am [own];"]
+    assert [question.messages[0].content for question, _ in world.ledger.records] == ["hello, I am [own]"]
+    assert answer.guard_rules == ("seen", "own")
+    await world.path.generate(replace(QUESTION, messages=(), raw_prompt="to a@b.co"))
+    assert world.engine.prompts[-1] == "to [own]"
+
+
+@pytest.mark.parametrize("cut", range(1, 27))
+async def test_b11_no_denied_word_leaves_a_stream_across_the_borders_of_its_pieces(world: World, cut: int) -> None:
+    released(world, ServedUnit(guard=GUARD))
+    said = "Well, it is ze\u0301phyr. So be it."
+    world.engine.script = world.engine.says(said[:cut], said[cut:])
+    events = await world.stream()
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    assert "".join(event.text for event in events[:-1]) == answer.text == "Well, it is \n\nI cannot talk of that."
+    assert (answer.finish_reason, answer.guard_rules) == (FinishReason.CONTENT_FILTER, ("secret",))
+    assert (await world.path.generate(QUESTION)).text == answer.text, "in one piece it is the same"
+    assert all(isinstance(event, Delta) and "z" not in event.text for event in events[:-1])
+
+
+async def test_b11_a_stream_that_a_guard_ends_stops_the_engine(world: World) -> None:
+    async def endless(_: str) -> AsyncGenerator[Chunk]:
+        yield Chunk("zephyr")
+        await asyncio.Event().wait()
+
+    released(world, ServedUnit(guard=GUARD))
+    world.engine.script = endless
+    assert [event.text for event in await world.stream()] == ["I cannot talk of that."] * 2
+    assert world.engine.closed == 1
+
+
+async def test_an_answer_without_rules_on_answers_is_not_held_back(world: World) -> None:
+    asked_only = tuple(replace(rule, direction=GuardDirection.INPUT) for rule in RULES)
+    released(world, ServedUnit(guard=ServedGuard(GUARD.guard_policy_version, rules_sha256(asked_only), asked_only)))
+    world.engine.script = world.engine.says("a", "@", "b.co")
+    assert [event.text for event in await world.stream()] == ["a", "@", "b.co", "a@b.co"]
+
+
+async def test_f10_a_release_whose_guard_is_missing_or_not_the_released_one_is_not_answered_with(world: World) -> None:
+    for guard in (replace(GUARD, rules=()), replace(GUARD, rules=RULES[1:]), replace(GUARD, guard_policy_version="")):
+        released(world, ServedUnit(guard=guard))
+        for asked in (QUESTION, ask("zephyr")):
+            with pytest.raises(PreconditionFailed) as caught:
+                await world.path.generate(asked)
+            assert caught.value.reason == "GUARD_POLICY_BROKEN"
+    assert (world.engine.asked, world.ledger.records) == ([], [])
+
+
+async def test_a_version_is_measured_with_the_guard_that_would_be_released(world: World) -> None:
+    unit = ServedUnit(guard=GUARD)
+    candidate = replace(QUESTION, model=ROUTE.model_version, unit=unit)
+    world.engine.script = world.engine.says("Zephyr")
+    assert (await world.path.generate(candidate)).finish_reason is FinishReason.CONTENT_FILTER
+    released(world, replace(UNIT, guard=GUARD))
+    assert (await world.path.generate(replace(candidate, unit=ServedUnit()))).text == "Zephyr"
+    unsaid = await world.path.generate(replace(candidate, unit=None))
+    assert (unsaid.text, unsaid.prompt_version) == ("I cannot talk of that.", ""), "nobody slips by who names a version"
+    assert unit.sha256 not in {"", replace(unit, temperature=0.5).sha256, ServedUnit(temperature=0.5).sha256}

@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx2 as httpx
@@ -29,6 +30,7 @@ from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, Un
 from mainspring_svckit.health import Health
 from mainspring_svckit.http_server import serve_http
 from mainspring_svckit.ids import new_id
+from mainspring_svckit.values import GuardAction, GuardDirection, GuardRule, ServedGuard, ServedUnit, rules_sha256
 from mainspring_testkit.answer_path import FakeContext, FakeEngine, FakeLedger, FakeRoutes
 from mainspring_testkit.fakes import FakeClock
 from mainspring_testkit.plugin import Token
@@ -42,8 +44,17 @@ ROUTE = Route(f"{MODEL}/versions/1", f"{MODEL}/releases/1", 100, "t", chat_templ
 
 
 class World:
-    def __init__(self, url: str, engine: FakeEngine, ledger: FakeLedger, services: FakeServices, token: Token) -> None:
+    def __init__(
+        self,
+        url: str,
+        engine: FakeEngine,
+        ledger: FakeLedger,
+        services: FakeServices,
+        routes: FakeRoutes,
+        token: Token,
+    ) -> None:
         self.url, self.engine, self.ledger, self.services, self.token = url, engine, ledger, services, token
+        self.routes = routes
         self.clients: list[openai.AsyncOpenAI] = []
         self.http = httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {token('contributor')}"})
 
@@ -74,7 +85,7 @@ async def world(verifier: TokenVerifier, token: Token) -> AsyncIterator[World]:
     door = Door(verifier=verifier, path=path, routes=routes, embeddings=services, feedback=services)
     listening = socket.create_server(("127.0.0.1", 0))
     serving = asyncio.create_task(serve_http(make_app([door.router()], Health()), listening, 2))
-    world = World(f"http://127.0.0.1:{listening.getsockname()[1]}", engine, ledger, services, token)
+    world = World(f"http://127.0.0.1:{listening.getsockname()[1]}", engine, ledger, services, routes, token)
     yield world
     await asyncio.gather(world.http.aclose(), *(client.close() for client in world.clients))
     serving.cancel()
@@ -311,3 +322,39 @@ async def test_unknown_paths_and_methods_have_openais_errors(world: World) -> No
     missing = await world.http.get("/v1/nothing")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert (await world.http.get("/v1/chat/completions")).status_code == 405
+
+
+RULES = (
+    GuardRule("secret", GuardDirection.BOTH, GuardAction.REFUSE, "I cannot talk of that.", texts=("zephyr",)),
+    GuardRule("seen", GuardDirection.INPUT, GuardAction.RECORD, texts=("hi",)),
+)
+GUARD = ServedGuard("projects/p/guardPolicies/g/versions/1", rules_sha256(RULES), RULES)
+
+
+async def test_b11_openais_client_is_told_that_a_guard_ended_the_answer(world: World) -> None:
+    world.routes.known[MODEL] = RoutingTable(MODEL, 2, (replace(ROUTE, unit=ServedUnit(guard=GUARD)),))
+    world.engine.script = world.engine.says("Well, zep", "hyr is a wind.")
+    answer = await world.client().chat.completions.create(model="m", messages=MESSAGES)
+    choice = answer.choices[0]
+    assert (choice.finish_reason, choice.message.content) == ("content_filter", "Well, \n\nI cannot talk of that.")
+    assert answer.model_extra is not None
+    ours = answer.model_extra["mainspring"]
+    assert (ours["guard_policy_version"], ours["guard_rules"]) == (GUARD.guard_policy_version, ["seen", "secret"])
+    for named in ("m", "m/versions/1"):
+        stream = await world.client().completions.create(model=named, prompt="zephyr", stream=True)
+        (said,) = [chunk.choices[0] async for chunk in stream if chunk.choices[0].text]
+        assert said.text == "I cannot talk of that."
+    chunks = [chunk async for chunk in await world.client().chat.completions.create(
+        model="m", messages=MESSAGES, stream=True
+    )]  # fmt: skip
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == choice.message.content
+    assert chunks[-1].choices[0].finish_reason == "content_filter"
+    assert len(world.engine.asked) == 2
+
+
+async def test_f10_openais_client_gets_no_answer_under_a_guard_that_was_not_released(world: World) -> None:
+    broken = ServedUnit(guard=replace(GUARD, rules=RULES[1:]))
+    world.routes.known[MODEL] = RoutingTable(MODEL, 2, (replace(ROUTE, unit=broken),))
+    response = await world.chat()
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "guard_policy_broken")
+    assert world.engine.asked == []

@@ -1,22 +1,41 @@
 """What goes live with a version: filled in, measured, signed, and released as one."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mainspring.events.v1 import registry_events_pb2 as events
+from mainspring_registry.application.cards import Cards
+from mainspring_registry.application.guards import Guards
 from mainspring_registry.application.prompts import Prompts
 from mainspring_registry.domain.catalogue import ModelVersion
 from mainspring_registry.domain.gate import GateDecision
+from mainspring_registry.domain.lineage import Edge, Relation, edges_of_release
 from mainspring_registry.domain.policies import ServingUnit
 from mainspring_registry.domain.prompts import PromptText
+from mainspring_registry.domain.reconciling import served_unit
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
-from mainspring_svckit.values import NO_UNIT, Message, ServedUnit
+from mainspring_svckit.mapping import unit_from_proto
+from mainspring_svckit.values import (
+    NO_UNIT,
+    GuardAction,
+    GuardDirection,
+    GuardRule,
+    Message,
+    PersonalDataKind,
+    ServedUnit,
+)
 
 from .world import ANNA, BASE, MODEL, POLICY, SUITE, World, evidence
 
 PROMPT = "projects/p/prompts/q"
+GUARD = "projects/p/guardPolicies/g"
+RULES = (
+    GuardRule("secret", GuardDirection.BOTH, GuardAction.REFUSE, "I cannot talk of that.", texts=("zephyr",)),
+    GuardRule("own", GuardDirection.OUTPUT, GuardAction.MASK, personal_data=(PersonalDataKind.IBAN,)),
+)
 TEXT = PromptText((Message("system", "You write {{ language }}."), Message("user", "a"), Message("assistant", "b")))
 UNIT = ServingUnit(f"{PROMPT}/versions/1", "projects/p/collections/c", "", 0.0, 64, {"language": "Python"})
 SERVED = ServedUnit(
@@ -66,6 +85,38 @@ async def test_i7_evidence_with_another_prompt_or_sampling_releases_nothing(worl
         await world.releases.create(MODEL, version.name, ANNA)
 
 
+async def test_a_release_is_signed_measured_and_told_of_with_its_guard_in_full(world: World) -> None:
+    guard = await Guards(world.ports).create(GUARD, RULES, "", "anna")
+    await world.put_policy(replace(POLICY, unit=ServingUnit(guard_policy=guard.name)))
+    version = await world.version()
+    served = (await world.gate.units(MODEL)).next
+    assert served == ServedUnit(guard=guard.served)
+    refused = await measure(world, version, NO_UNIT, NO_UNIT)
+    assert refused is not None
+    assert {reason.split(":")[0] for reason in refused.reasons} == {"unit"}
+    await measure(world, version, served, served)
+    (release,) = await world.ports.releases.all()
+    assert release.served_unit == served
+    signed = json.loads(json.dumps(world.notary.releases[0].details["served_unit"]))
+    assert signed["guard"]["sha256"] == guard.served.sha256
+    assert served_unit(signed) == served, "a restored database gets it back as it was"
+    (told,) = world.said(events.ModelReleased)
+    assert unit_from_proto(told.unit) == served
+    assert f"| guarded by | {guard.name} |" in await Cards(world.ports).write(version.name)
+    assert Edge(guard.name, release.name, Relation.GUARDED_BY) in edges_of_release(release)
+
+
+async def test_a_guard_that_no_door_could_apply_is_not_written(world: World) -> None:
+    guards = Guards(world.ports)
+    with pytest.raises(InvalidInput) as caught:
+        await guards.create(GUARD, (replace(RULES[0], texts=(), expressions=(r"\S+",)),), "", "anna")
+    assert caught.value.reason == "GUARD_POLICY_INVALID"
+    too_long = GuardRule("long", GuardDirection.INPUT, GuardAction.RECORD, texts=tuple(f"{n:0200}" for n in range(501)))
+    version = await guards.create(GUARD, (too_long,), "", "anna")
+    with pytest.raises(InvalidInput, match="100200 characters"):
+        await world.put_policy(replace(POLICY, unit=ServingUnit(guard_policy=version.name)))
+
+
 async def test_a_better_prompt_for_the_version_that_serves_is_a_release(world: World, prompts: Prompts) -> None:
     await world.put_policy(POLICY)
     version = await world.version()
@@ -85,7 +136,8 @@ async def test_a_better_prompt_for_the_version_that_serves_is_a_release(world: W
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"guard_policy": "strict"}, "UNIT_NOT_SERVABLE"),
+        ({"guard_policy": f"{GUARD}/versions/2"}, "UNIT_NOT_SERVABLE"),
+        ({"guard_policy": "projects/other/guardPolicies/g/versions/1"}, "PROJECTS_MIXED"),
         ({"prompt_version": f"{PROMPT}/versions/2"}, "UNIT_NOT_SERVABLE"),
         ({"prompt_version": ""}, "UNIT_NOT_SERVABLE"),
         ({"prompt_variables": {"language": "x" * 100_000}}, "UNIT_NOT_SERVABLE"),
@@ -108,6 +160,4 @@ async def test_a_policy_from_before_units_were_checked_releases_nothing(world: W
     version = await world.version()
     decision = await measure(world, version, NO_UNIT, NO_UNIT)
     assert decision is not None
-    assert decision.reasons == (
-        "unit: doors have no guard policies to apply, so 'strict' cannot go live; leave it out",
-    )
+    assert decision.reasons == ("unit: there is no guard policy version strict; write it first",)

@@ -120,6 +120,8 @@ def fake_ports(lineage: LineageGraph, outbox: FakeOutbox) -> Ports:
         history=repository(lambda h: h.model, lambda h: f"{h.number:09}"),
         prompts=repository(project),
         prompt_versions=repository(lambda v: v.prompt, lambda v: f"{v.number:09}", True),
+        guards=repository(project),
+        guard_versions=repository(lambda v: v.guard_policy, lambda v: f"{v.number:09}", True),
         decisions=repository(lambda d: d.model, lambda d: GateDecisionName.parse(d.name).decision.zfill(9), True),
         releases=repository(lambda r: r.model, lambda r: f"{r.number:09}", True),
         cycles=repository(project),

@@ -87,7 +87,8 @@ class Question:
         context: Passages to put before the question.
         session: Requests of one session are answered by the same version during a roll-out.
         top_logprobs: How many of the most probable first tokens to return.
-        unit: What a version should be asked with; a model's release has a word of its own on that.
+        unit: What a version should be asked with, None for nothing but its release's guard; a model's release has a
+            word of its own on that.
     """
 
     project: str
@@ -99,7 +100,7 @@ class Question:
     context: ContextWish | None = None
     session: str = ""
     top_logprobs: int = 0
-    unit: ServedUnit = NO_UNIT
+    unit: ServedUnit | None = None
 
 
 class FinishReason(StrEnum):
@@ -107,6 +108,7 @@ class FinishReason(StrEnum):
 
     STOP = "STOP"
     LENGTH = "LENGTH"
+    CONTENT_FILTER = "CONTENT_FILTER"
     CANCELLED = "CANCELLED"
     ERROR = "ERROR"
 
@@ -132,7 +134,7 @@ class Citation:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said. Latencies are in seconds from the question's arrival."""
+    """What a model said. Latencies are in seconds from the question's arrival; `guard_rules` found something."""
 
     name: str
     text: str
@@ -147,6 +149,8 @@ class Answer:
     latency_s: float
     first_token_logprobs: tuple[tuple[int, float], ...] = ()
     prompt_version: str = ""
+    guard_policy_version: str = ""
+    guard_rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

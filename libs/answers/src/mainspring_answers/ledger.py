@@ -84,6 +84,8 @@ class OutboxLedger:
             latency=duration_to_proto(answer.latency_s),
             caller=question.caller,
             prompt_version=answer.prompt_version,
+            guard_policy_version=answer.guard_policy_version,
+            guard_rules=answer.guard_rules,
         )
         event.usage.input_tokens, event.usage.output_tokens = answer.input_tokens, answer.output_tokens
         size = sum(len(message.content) for message in question.messages) + len(answer.text)

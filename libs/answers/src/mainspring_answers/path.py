@@ -24,12 +24,13 @@ from mainspring_answers.domain import (
     with_context,
     with_prompt,
 )
+from mainspring_answers.guarding import Guarded, guarded
 from mainspring_answers.ports import Chunk, Context, Engine, Ledger, Routes, Templates
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.errors import MainspringError, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.names import AnswerName
-from mainspring_svckit.values import ServedUnit
+from mainspring_svckit.values import NO_UNIT, ServedUnit
 
 MAX_IN_FLIGHT = 256
 _TRIES = 3
@@ -37,14 +38,21 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class _Plan:
-    """A question with everything decided but the engine's words."""
+    """A question with everything decided but the engine's words; `question` is what the guard let through."""
 
+    question: Question
     answer: str
     route: Route
     unit: ServedUnit
     prompt: str
     sampling: Sampling
-    citations: tuple[Citation, ...]
+    citations: tuple[Citation, ...] = ()
+    guard: Guarded | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the guard let nothing through."""
+        return self.guard is not None and self.guard.refusal is not None
 
 
 class AnswerPath:
@@ -93,11 +101,15 @@ class AnswerPath:
     async def score(self, question: Question, text: str) -> Scored:
         """How probable a given text is as the answer, token by token. Nothing was answered, so nothing is recorded.
 
+        A question that the release's guard refuses never gets that far, and no token has a probability then.
+
         Raises:
             MainspringError: As `generate`.
         """
         with self._admitted(question):
             plan = await self._plan(question)
+            if plan.refused:
+                return Scored((), 0)
             return await self._engine.score(plan.route.triton_model, plan.prompt, text)
 
     async def _events(self, question: Question, *, stream: bool) -> AsyncGenerator[Delta | Answer]:
@@ -121,6 +133,7 @@ class AnswerPath:
     async def _answer(self, question: Question, *, stream: bool) -> AsyncGenerator[Delta | Answer]:
         started, arrived = time.monotonic(), self._clock.now()
         plan = await self._plan(question)
+        question, guard = plan.question, plan.guard
         text, first_token_s, last = "", 0.0, Chunk("")
         blank = Answer(
             name=plan.answer,
@@ -135,10 +148,12 @@ class AnswerPath:
             first_token_latency_s=0.0,
             latency_s=0.0,
             prompt_version=plan.unit.prompt_version if question.messages else "",
+            guard_policy_version=guard.policy if guard is not None else "",
         )
         ended = FinishReason.CANCELLED
+        source = self._chunks(plan, stream=stream) if guard is None else self._guarded(plan, guard, stream=stream)
         try:
-            async with aclosing(self._chunks(question, plan, stream=stream)) as chunks:
+            async with aclosing(source) as chunks:
                 async for chunk in chunks:
                     first_token_s = first_token_s or time.monotonic() - started
                     text += chunk.text
@@ -161,7 +176,10 @@ class AnswerPath:
                 first_token_latency_s=first_token_s,
                 latency_s=time.monotonic() - started,
                 first_token_logprobs=last.first_token_logprobs,
+                guard_rules=guard.fired if guard is not None else (),
             )
+            if guard is not None:
+                guard.done()
             if ended in {FinishReason.ERROR, FinishReason.CANCELLED}:
                 # Worth a record, since roll-outs count errors; but nobody waits for it.
                 self._record_later(question, answer)
@@ -182,23 +200,41 @@ class AnswerPath:
         route = self._route(question, answer)
         unit = _unit_of(question, route)
         sampling = question.sampling.under(unit)
+        guard = await guarded(unit.guard, question) if unit.guard is not None else None
+        if guard is not None:
+            question = guard.question
         if not question.messages:
-            return _Plan(answer, route, unit, question.raw_prompt, sampling, ())
+            return _Plan(question, answer, route, unit, question.raw_prompt, sampling, guard=guard)
         messages, citations = question.messages, tuple[Citation, ...]()
         wish = question.context or (ContextWish(unit.collection) if unit.collection else None)
         if wish is not None:
             passages = await self._context.search(wish.collection, messages[-1].content, wish.top_k)
             messages, citations = with_context(messages, passages)
         prompt = self._templates.render(route, with_prompt(unit.prompt, messages))
-        return _Plan(answer, route, unit, prompt, sampling, citations)
+        return _Plan(question, answer, route, unit, prompt, sampling, citations, guard)
 
     def _route(self, question: Question, answer: str) -> Route:
         table = self._routes.table(model_of(question.model))
         return choose_route(table, question.model, question.session or answer)
 
-    async def _chunks(self, question: Question, plan: _Plan, *, stream: bool) -> AsyncGenerator[Chunk]:
+    async def _guarded(self, plan: _Plan, guard: Guarded, *, stream: bool) -> AsyncGenerator[Chunk]:
+        """What the guard lets through of the engine's words. An engine whose answer it ends is stopped."""
+        if guard.refusal is not None:
+            yield Chunk(guard.refusal, FinishReason.CONTENT_FILTER)
+            return
+        async with aclosing(self._chunks(plan, stream=stream)) as chunks:
+            async for chunk in chunks:
+                last = chunk.finish_reason is not None
+                text = guard.feed(chunk.text, last=last)
+                if guard.refused:
+                    yield replace(chunk, text=text, finish_reason=FinishReason.CONTENT_FILTER)
+                    return
+                if text or last:
+                    yield replace(chunk, text=text)
+
+    async def _chunks(self, plan: _Plan, *, stream: bool) -> AsyncGenerator[Chunk]:
         """The engine's words. A model that left memory between the look at the table and the call is asked for anew."""
-        route = plan.route
+        question, route = plan.question, plan.route
         for attempt in range(_TRIES):
             sent = False
             try:
@@ -226,5 +262,12 @@ class AnswerPath:
 
 
 def _unit_of(question: Question, route: Route) -> ServedUnit:
-    """What goes with the version: the release's word where the model was named, the caller's where the version was."""
-    return question.unit if question.model == route.model_version else route.unit
+    """What goes with the version: the release's word where the model was named, the caller's where the version was.
+
+    Who names a version does not slip by its release's guard; only who says what it should be asked with measures it.
+    """
+    if question.model != route.model_version:
+        return route.unit
+    if question.unit is not None:
+        return question.unit
+    return ServedUnit(guard=route.unit.guard) if route.unit.guard is not None else NO_UNIT

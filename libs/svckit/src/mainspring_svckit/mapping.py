@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from mainspring.common.v1 import artifact_pb2, chat_pb2, progress_pb2, statistics_pb2, unit_pb2
+from mainspring.common.v1 import artifact_pb2, chat_pb2, guard_pb2, progress_pb2, statistics_pb2, unit_pb2
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.status import error_info, to_status
 from mainspring_svckit.values import (
@@ -17,10 +17,15 @@ from mainspring_svckit.values import (
     ArtifactRef,
     Estimate,
     Fidelity,
+    GuardAction,
+    GuardDirection,
+    GuardRule,
     Message,
+    PersonalDataKind,
     Progress,
     ScorerFailure,
     ScorerResult,
+    ServedGuard,
     ServedUnit,
     SliceResult,
 )
@@ -65,6 +70,7 @@ def unit_to_proto(unit: ServedUnit) -> unit_pb2.ServedUnit | None:
         collection=unit.collection,
         temperature=unit.temperature,
         max_output_tokens=unit.max_output_tokens,
+        guard=_guard_to_proto(unit.guard),
     )
 
 
@@ -76,7 +82,63 @@ def unit_from_proto(message: unit_pb2.ServedUnit) -> ServedUnit:
         message.collection,
         message.temperature if message.HasField("temperature") else None,
         message.max_output_tokens,
+        _guard_from_proto(message.guard) if message.HasField("guard") else None,
     )
+
+
+def guard_rules_to_proto(rules: Iterable[GuardRule]) -> list[guard_pb2.GuardRule]:
+    """Prints what may not come in and go out."""
+    kind = guard_pb2.GuardRule
+    return [
+        kind(
+            id=rule.id,
+            direction=kind.Direction.Value(f"DIRECTION_{rule.direction.value}"),
+            action=kind.Action.Value(f"ACTION_{rule.action.value}"),
+            text=rule.text,
+            exact=rule.exact,
+            whole_words=rule.whole_words,
+            texts=rule.texts,
+            expressions=rule.expressions,
+            personal_data=[kind.PersonalData.Value(f"PERSONAL_DATA_{each.value}") for each in rule.personal_data],
+            max_characters=rule.max_characters,
+        )
+        for rule in rules
+    ]
+
+
+def guard_rules_from_proto(messages: Iterable[guard_pb2.GuardRule]) -> tuple[GuardRule, ...]:
+    """Reads what may not come in and go out."""
+    kind = guard_pb2.GuardRule
+    return tuple(
+        GuardRule(
+            id=rule.id,
+            direction=GuardDirection(kind.Direction.Name(rule.direction).removeprefix("DIRECTION_")),
+            action=GuardAction(kind.Action.Name(rule.action).removeprefix("ACTION_")),
+            text=rule.text,
+            exact=rule.exact,
+            whole_words=rule.whole_words,
+            texts=tuple(rule.texts),
+            expressions=tuple(rule.expressions),
+            personal_data=tuple(
+                PersonalDataKind(kind.PersonalData.Name(each).removeprefix("PERSONAL_DATA_"))
+                for each in rule.personal_data
+            ),
+            max_characters=rule.max_characters,
+        )
+        for rule in messages
+    )
+
+
+def _guard_to_proto(guard: ServedGuard | None) -> guard_pb2.ServedGuard | None:
+    if guard is None:
+        return None
+    return guard_pb2.ServedGuard(
+        guard_policy_version=guard.guard_policy_version, sha256=guard.sha256, rules=guard_rules_to_proto(guard.rules)
+    )
+
+
+def _guard_from_proto(message: guard_pb2.ServedGuard) -> ServedGuard:
+    return ServedGuard(message.guard_policy_version, message.sha256, guard_rules_from_proto(message.rules))
 
 
 def progress_to_proto(progress: Progress) -> progress_pb2.Progress:

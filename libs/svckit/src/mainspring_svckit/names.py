@@ -338,6 +338,32 @@ class PromptLabelName(ResourceName):
 
 
 @dataclass(frozen=True)
+class GuardPolicyName(ResourceName):
+    """A guard policy."""
+
+    template: ClassVar[str] = "projects/{project}/guardPolicies/{guard_policy}"
+    guard_policy: str
+
+
+@dataclass(frozen=True)
+class GuardPolicyVersionName(ResourceName):
+    """A guard policy's version."""
+
+    template: ClassVar[str] = "projects/{project}/guardPolicies/{guard_policy}/versions/{version}"
+    guard_policy: str
+    version: str
+
+
+@dataclass(frozen=True)
+class GuardPolicyLabelName(ResourceName):
+    """A label of a guard policy; it points to a version."""
+
+    template: ClassVar[str] = "projects/{project}/guardPolicies/{guard_policy}@{label}"
+    guard_policy: str
+    label: str
+
+
+@dataclass(frozen=True)
 class CycleName(ResourceName):
     """A turn of the loop."""
 

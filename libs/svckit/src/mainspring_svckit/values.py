@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,81 @@ class Message:
     content: str
 
 
+class GuardDirection(StrEnum):
+    """Which texts a guard's rule looks at."""
+
+    INPUT = "INPUT"
+    OUTPUT = "OUTPUT"
+    BOTH = "BOTH"
+
+
+class GuardAction(StrEnum):
+    """What a door does with what a rule found; the strictest first."""
+
+    REFUSE = "REFUSE"
+    MASK = "MASK"
+    RECORD = "RECORD"
+
+
+class PersonalDataKind(StrEnum):
+    """Personal data that is known by its form, and by its checksum where it has one."""
+
+    MAIL_ADDRESS = "MAIL_ADDRESS"
+    CARD_NUMBER = "CARD_NUMBER"
+    IBAN = "IBAN"
+    IP_ADDRESS = "IP_ADDRESS"
+    PHONE_NUMBER = "PHONE_NUMBER"
+
+
+@dataclass(frozen=True)
+class GuardRule:
+    """What may not come in or go out, and what happens then; exactly one of the last four is set.
+
+    Attributes:
+        id: Names it in records.
+        direction: Which texts it looks at.
+        action: What happens with what it finds.
+        text: What is answered instead (REFUSE), or takes the place (MASK; empty for `[id]`).
+        exact: Whether texts and expressions are compared character by character.
+        whole_words: Whether `texts` are found only where no letter or digit stands beside them.
+        texts: Texts to find.
+        expressions: Regular expressions to find, in RE2's syntax.
+        personal_data: Personal data to find.
+        max_characters: Longest question or answer.
+    """
+
+    id: str
+    direction: GuardDirection
+    action: GuardAction
+    text: str = ""
+    exact: bool = False
+    whole_words: bool = False
+    texts: tuple[str, ...] = ()
+    expressions: tuple[str, ...] = ()
+    personal_data: tuple[PersonalDataKind, ...] = ()
+    max_characters: int = 0
+
+
+@dataclass(frozen=True)
+class ServedGuard:
+    """A version of a guard policy in full.
+
+    Attributes:
+        guard_policy_version: Where it is from.
+        sha256: What `rules_sha256` said of the rules when they were written.
+        rules: The rules.
+    """
+
+    guard_policy_version: str
+    sha256: str
+    rules: tuple[GuardRule, ...]
+
+
+def rules_sha256(rules: Sequence[GuardRule]) -> str:
+    """Digest of a guard's rules as canonical JSON."""
+    return _canonical_sha256([asdict(rule) for rule in rules])
+
+
 @dataclass(frozen=True)
 class ServedUnit:
     """What goes with a model version into an answer.
@@ -148,6 +225,7 @@ class ServedUnit:
         collection: Whose passages go before questions that name no collection, or empty.
         temperature: For callers that name none; None for no word on it.
         max_output_tokens: For callers that name none, and the most that a caller can have; 0 for no word on it.
+        guard: What may not come in and go out; None for no word on it.
     """
 
     prompt_version: str = ""
@@ -155,17 +233,25 @@ class ServedUnit:
     collection: str = ""
     temperature: float | None = None
     max_output_tokens: int = 0
+    guard: ServedGuard | None = None
 
     @property
     def sha256(self) -> str:
         """Digest of the unit as canonical JSON; empty for a unit that says nothing."""
         if self == NO_UNIT:
             return ""
-        body = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(body.encode()).hexdigest()
+        said = asdict(self)
+        if self.guard is None:
+            del said["guard"]  # Units from before guards keep the digests that they were measured and signed with.
+        return _canonical_sha256(said)
 
 
 NO_UNIT = ServedUnit()
+
+
+def _canonical_sha256(value: object) -> str:
+    body = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def folded(text: str) -> str:

@@ -10,7 +10,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Protocol
 
-from mainspring.registry.v1 import compression_service_pb2_grpc, merging_service_pb2_grpc, webhook_service_pb2_grpc
+from mainspring.registry.v1 import (
+    compression_service_pb2_grpc,
+    guard_policy_service_pb2_grpc,
+    merging_service_pb2_grpc,
+    webhook_service_pb2_grpc,
+)
 from mainspring.registry.v1 import prompt_service_pb2_grpc as prompt_pb_grpc
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from mainspring_eventkit.bus import Bus
@@ -35,6 +40,7 @@ from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.currency import Currency
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.gate import Gate
+from mainspring_registry.application.guards import Guards
 from mainspring_registry.application.imports import WORK_KIND, Imports
 from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.application.merges import Merges
@@ -49,10 +55,11 @@ from mainspring_registry.application.webhooks import WORK_KIND as WEBHOOK_WORK
 from mainspring_registry.application.webhooks import WebhookPorts, Webhooks
 from mainspring_registry.domain.reconciling import Outcome
 from mainspring_registry.settings import RegistrySettings
-from mainspring_registry.transport import compression_grpc, merging_grpc
+from mainspring_registry.transport import compression_grpc, guards_grpc, merging_grpc
 from mainspring_registry.transport.compression_grpc import CompressionServicer
 from mainspring_registry.transport.events import Reactions
 from mainspring_registry.transport.grpc import REGISTRY, RegistryServicer, UseCases
+from mainspring_registry.transport.guards_grpc import GuardPolicyServicer
 from mainspring_registry.transport.merging_grpc import MergingServicer
 from mainspring_registry.transport.prompts_grpc import PROMPTS, PromptServicer
 from mainspring_registry.transport.webhook_events import WebhookReactions
@@ -124,6 +131,8 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     server = process.grpc_server(database)
     server.add(REGISTRY, pb_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(ports, cases, listener))
     server.add(PROMPTS, prompt_pb_grpc.add_PromptServiceServicer_to_server, PromptServicer(ports, cases.prompts))
+    guards = GuardPolicyServicer(ports, Guards(ports))
+    server.add(guards_grpc.NAME, guard_policy_service_pb2_grpc.add_GuardPolicyServiceServicer_to_server, guards)
     compressor = _compress(process, settings, database, listener, ports, catalogue)
     server.add(compression_grpc.NAME, compression_service_pb2_grpc.add_CompressionServiceServicer_to_server, compressor)
     merger = _merge(process, settings, database, listener, ports, catalogue)
@@ -152,6 +161,8 @@ def _ports(database: Database, settings: RegistrySettings, outbox: Outbox, signe
         history=postgres.history(database),
         prompts=postgres.prompts(database),
         prompt_versions=postgres.prompt_versions(database),
+        guards=postgres.guards(database),
+        guard_versions=postgres.guard_versions(database),
         cycles=postgres.cycles(database),
         lineage=PostgresLineage(database),
         announcements=OutboxAnnouncements(outbox),

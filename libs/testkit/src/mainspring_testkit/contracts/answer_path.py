@@ -20,12 +20,29 @@ from mainspring_answers.domain import (
 )
 from mainspring_answers.ports import Chunk, Context, Engine, Ledger
 from mainspring_svckit.errors import InvalidInput, NotFound, Unavailable
-from mainspring_svckit.values import Message, ServedUnit
+from mainspring_svckit.values import (
+    GuardAction,
+    GuardDirection,
+    GuardRule,
+    Message,
+    PersonalDataKind,
+    ServedGuard,
+    ServedUnit,
+    rules_sha256,
+)
 from mainspring_testkit.waiting import eventually
 
 _GREEDY = Sampling(12, 0.0)
 _PROMPT = "Return the number"
-_UNIT = ServedUnit("projects/p/prompts/q/versions/1", (Message("system", "é"),), "projects/p/collections/c", 0.0, 9)
+_RULES = (
+    GuardRule("a", GuardDirection.INPUT, GuardAction.REFUSE, "é", exact=True, texts=("x", "y"), whole_words=True),
+    GuardRule("b", GuardDirection.BOTH, GuardAction.MASK, "", expressions=("x{2}",)),
+    GuardRule("c", GuardDirection.OUTPUT, GuardAction.RECORD, personal_data=tuple(PersonalDataKind)),
+)
+_GUARD = ServedGuard("projects/p/guardPolicies/g/versions/1", rules_sha256(_RULES), _RULES)
+_UNIT = ServedUnit(
+    "projects/p/prompts/q/versions/1", (Message("system", "é"),), "projects/p/collections/c", 0.0, 9, _GUARD
+)
 
 
 class EngineContract:

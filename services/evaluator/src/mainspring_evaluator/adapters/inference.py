@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from mainspring.common.v1 import unit_pb2
 from mainspring.inference.v1 import answer_pb2
 from mainspring.inference.v1 import inference_service_pb2 as pb
 from mainspring.inference.v1 import inference_service_pb2_grpc as pb_grpc
@@ -50,7 +51,7 @@ class PlaneInference(DeploymentHolder):
             sampling=answer_pb2.SamplingParameters(
                 max_output_tokens=sampling.max_output_tokens, temperature=sampling.temperature, seed=sampling.seed
             ),
-            unit=unit_to_proto(unit),
+            unit=_stated(unit),
         )
         if context is not None:
             request.context.collection, request.context.top_k = context.collection, context.top_k
@@ -69,6 +70,7 @@ class PlaneInference(DeploymentHolder):
             parent=_project_name(version),
             model=version,
             raw_prompt=prefix,
+            unit=_stated(NO_UNIT),
             sampling=answer_pb2.SamplingParameters(max_output_tokens=1, temperature=0),
             top_logprobs=top,
         )
@@ -82,7 +84,7 @@ class PlaneInference(DeploymentHolder):
             messages=messages_to_proto(prompt),
             sampling=answer_pb2.SamplingParameters(max_output_tokens=1, temperature=0),
             top_logprobs=top,
-            unit=unit_to_proto(unit),
+            unit=_stated(unit),
         )
         answer = await self._generate(request)
         return {token.token_id: token.logprob for token in answer.first_token_probabilities}
@@ -93,7 +95,7 @@ class PlaneInference(DeploymentHolder):
             model=version,
             messages=messages_to_proto(prompt),
             text=text,
-            unit=unit_to_proto(unit),
+            unit=_stated(unit),
         )
         method, timeout_s = self._answers.ScoreText, self._answer_timeout_s
         with _served(version):
@@ -114,6 +116,11 @@ class PlaneInference(DeploymentHolder):
                 if message.HasField("answer"):
                     return message.answer
         raise Unavailable("INFERENCE_FAILED", "the stream of an answer ended without the answer")
+
+
+def _stated(unit: ServedUnit) -> unit_pb2.ServedUnit:
+    """What a version is asked with, said also when it is nothing: the release's guard would go along otherwise."""
+    return unit_to_proto(unit) or unit_pb2.ServedUnit()
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from mainspring_svckit.ids import new_id
 from mainspring_svckit.names import CollectionName
 from mainspring_svckit.values import Message
 
-_FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length"}
+_FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.CONTENT_FILTER: "content_filter"}
 
 
 class Door:
@@ -273,6 +273,8 @@ def _ours(answer: Answer) -> dict[str, Any]:
         "model_version": answer.model_version,
         "release": answer.release,
         "prompt_version": answer.prompt_version,
+        "guard_policy_version": answer.guard_policy_version,
+        "guard_rules": list(answer.guard_rules),
         "citations": citations,
     }
 

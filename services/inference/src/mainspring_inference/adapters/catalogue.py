@@ -12,6 +12,7 @@ from mainspring.common.v1 import artifact_pb2
 from mainspring.registry.v1 import model_pb2, release_pb2
 from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
+from mainspring_guards.guard import guard_of
 from mainspring_inference.application.ports import ServableVersion
 from mainspring_inference.domain.deployments import Serving
 from mainspring_proof import bundles, statements
@@ -93,7 +94,10 @@ class RegistryCatalogue:
 def _unit(release: str, details: Mapping[str, Any]) -> ServedUnit:
     """What was signed to go with the version. Releases from before prompts were signed in full name them only."""
     if "served_unit" in details:
-        return _UNIT.validate_python(details["served_unit"])
+        unit = _UNIT.validate_python(details["served_unit"])
+        if unit.guard is not None:
+            guard_of(unit.guard)  # What no door could apply is not rolled out.
+        return unit
     if any(value for key, value in details.get("unit", {}).items() if key != "temperature"):
         message = f"{release} names a prompt or limits that it was not signed with; release its version again"
         raise PreconditionFailed("UNIT_NOT_SERVABLE", message, {"release": release})

@@ -44,7 +44,7 @@ def question_from_proto(request: AnswerRequest, caller: str) -> Question:
         ),
         session=request.session,
         top_logprobs=request.top_logprobs,
-        unit=unit_from_proto(request.unit),
+        unit=unit_from_proto(request.unit) if request.HasField("unit") else None,
     )
 
 
@@ -56,7 +56,7 @@ def scored_from_proto(request: inference_service_pb2.ScoreTextRequest, caller: s
         caller=caller,
         messages=messages_from_proto(request.messages),
         raw_prompt=request.raw_prompt,
-        unit=unit_from_proto(request.unit),
+        unit=unit_from_proto(request.unit) if request.HasField("unit") else None,
     )
 
 
@@ -81,6 +81,8 @@ def answer_to_proto(answer: Answer) -> answer_pb2.Answer:
         first_token_latency=duration_to_proto(answer.first_token_latency_s),
         latency=duration_to_proto(answer.latency_s),
         prompt_version=answer.prompt_version,
+        guard_policy_version=answer.guard_policy_version,
+        guard_rules=answer.guard_rules,
     )
     for citation in answer.citations:
         passage = citation.passage

@@ -6,6 +6,7 @@ from mainspring_registry.domain.approvals import Approval
 from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion
 from mainspring_registry.domain.cycles import Cycle
 from mainspring_registry.domain.gate import EvidenceRecord, GateDecision
+from mainspring_registry.domain.guards import GuardPolicy, GuardPolicyVersion
 from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.merges import Merge
@@ -142,6 +143,25 @@ def prompt_versions(database: Database) -> Documents[PromptVersion]:
         "prompt_version",
         PromptVersion,
         parent=lambda v: v.prompt,
+        sort_key=lambda v: _padded(v.number),
+        newest_first=True,
+    )
+
+
+def guards(database: Database) -> Documents[GuardPolicy]:
+    """Guard policies, listed by name."""
+    return Documents(
+        database, "guard_policy", GuardPolicy, parent=lambda g: project_name_of(g.name), sort_key=lambda g: g.name
+    )
+
+
+def guard_versions(database: Database) -> Documents[GuardPolicyVersion]:
+    """Versions of a guard policy, newest first."""
+    return Documents(
+        database,
+        "guard_policy_version",
+        GuardPolicyVersion,
+        parent=lambda v: v.guard_policy,
         sort_key=lambda v: _padded(v.number),
         newest_first=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.domain.cards import CardFacts, write_card
+from mainspring_registry.domain.policies import ServingUnit
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.repository import require
 
@@ -35,5 +36,6 @@ class Cards:
                     base=base.value if base is not None else None,
                     decisions=[item.value for item in decisions if item.value.model_version == name],
                     release=model.active_release if serves else "",
+                    unit=active.value.unit if active is not None and serves else ServingUnit(),
                 )
             )

@@ -12,6 +12,7 @@ from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion
 from mainspring_registry.domain.cycles import Cycle
 from mainspring_registry.domain.data import DatasetFacts, Search, Sought, SourcedRow
 from mainspring_registry.domain.gate import EvidenceRecord, GateDecision
+from mainspring_registry.domain.guards import GuardPolicy, GuardPolicyVersion
 from mainspring_registry.domain.history import HistoryEntry
 from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.lineage import Direction, Edge, Walk
@@ -237,6 +238,8 @@ class Ports:
     history: Repository[HistoryEntry]
     prompts: Repository[Prompt]
     prompt_versions: Repository[PromptVersion]
+    guards: Repository[GuardPolicy]
+    guard_versions: Repository[GuardPolicyVersion]
     cycles: Repository[Cycle]
     lineage: LineageGraph
     announcements: Announcements

@@ -1,4 +1,4 @@
-"""From what a policy names to what doors apply: the prompt in full. Joins the ambient transaction."""
+"""From what a policy names to what doors apply: prompt and guard policy in full. Joins the ambient transaction."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from mainspring_registry.application.ports import Ports
 from mainspring_registry.domain.policies import ServingUnit
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.errors import InvalidInput, NotFound
-from mainspring_svckit.values import Message, ServedUnit
+from mainspring_svckit.values import Message, ServedGuard, ServedUnit
 
 MAX_PROMPT_CHARACTERS = 100_000
 """It travels in every routing table, which is one message on the bus."""
+MAX_GUARD_CHARACTERS = 100_000
+"""As for prompts."""
 
 
 class Units:
-    """Looks prompts up and fills them in."""
+    """Looks prompts up and fills them in, and guard policies."""
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
@@ -36,7 +38,19 @@ class Units:
         if length > MAX_PROMPT_CHARACTERS:
             message = f"the prompt has {length} characters, at most {MAX_PROMPT_CHARACTERS} can go live"
             raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
-        return ServedUnit(unit.prompt_version, prompt, unit.collection, unit.temperature, unit.max_output_tokens)
+        guard = await self._guard(unit.guard_policy) if unit.guard_policy else None
+        return ServedUnit(unit.prompt_version, prompt, unit.collection, unit.temperature, unit.max_output_tokens, guard)
+
+    async def _guard(self, name: str) -> ServedGuard:
+        found = await self._ports.guard_versions.get(name)
+        if found is None:
+            message = f"there is no guard policy version {name}; write it first"
+            raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
+        length = sum(len(text) for rule in found.value.rules for text in (rule.text, *rule.texts, *rule.expressions))
+        if length > MAX_GUARD_CHARACTERS:
+            message = f"the guard policy has {length} characters, at most {MAX_GUARD_CHARACTERS} can go live"
+            raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
+        return found.value.served
 
     async def of_release(self, release: Release) -> ServedUnit:
         """What a release has doors apply; releases from before units were kept in full are looked up."""

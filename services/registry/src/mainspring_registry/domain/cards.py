@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mainspring_registry.domain.catalogue import Model, ModelKind, ModelVersion
 from mainspring_registry.domain.gate import GateDecision
+from mainspring_registry.domain.policies import ServingUnit
 from mainspring_svckit.names import ModelVersionName
 
 
@@ -21,6 +22,7 @@ class CardFacts:
         base: Its foundation model's version; None for one that stands alone.
         decisions: What the gate said of it, newest first.
         release: The release that lets it serve, or empty.
+        unit: What goes live with it.
     """
 
     model: Model
@@ -28,6 +30,7 @@ class CardFacts:
     base: ModelVersion | None
     decisions: Sequence[GateDecision]
     release: str
+    unit: ServingUnit = field(default_factory=ServingUnit)
 
 
 def write_card(facts: CardFacts) -> str:
@@ -70,6 +73,9 @@ def _origin(facts: CardFacts) -> Iterable[tuple[str, ...]]:
         ("author", version.author),
         ("registered", version.create_time.isoformat()),
         ("released as", facts.release),
+        ("prompt", facts.unit.prompt_version),
+        ("context from", facts.unit.collection),
+        ("guarded by", facts.unit.guard_policy),
         ("longest prompt and answer", f"{version.serving.context_tokens} tokens"),
     )
     return [row for row in rows if row[1]]

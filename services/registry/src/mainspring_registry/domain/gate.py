@@ -205,12 +205,14 @@ def _same_units(prefix: str, evidence: Evidence, wanted: WantedUnits) -> list[Ru
     if not any((wanted.candidate.sha256, evidence.candidate_unit_sha256, before, evidence.baseline_unit_sha256)):
         return []
     if evidence.candidate_unit_sha256 != wanted.candidate.sha256:
-        words = "the version was measured with another prompt, context or sampling than would go live; evaluate again"
-        return [RuleResult(rule, False, words)]
+        words = "the version was measured with another prompt, context, guard or sampling than would go live"
+        return [RuleResult(rule, False, f"{words}; evaluate again")]
     if evidence.baseline_unit_sha256 != before:
-        words = f"{evidence.baseline} was measured with another prompt, context or sampling than serves; evaluate again"
-        return [RuleResult(rule, False, words)]
+        words = f"{evidence.baseline} was measured with another prompt, context, guard or sampling than serves"
+        return [RuleResult(rule, False, f"{words}; evaluate again")]
     named = wanted.candidate.prompt_version or "no prompt"
+    if wanted.candidate.guard is not None:
+        named += f", {wanted.candidate.guard.guard_policy_version}"
     return [RuleResult(rule, True, f"measured with what would go live ({named}, unit {wanted.candidate.sha256[:12]})")]
 
 

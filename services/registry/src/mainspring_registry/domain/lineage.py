@@ -42,6 +42,7 @@ class Relation(StrEnum):
     INGESTED_BY = "INGESTED_BY"
     REFINED_BY = "REFINED_BY"
     SUPERSEDES = "SUPERSEDES"
+    GUARDED_BY = "GUARDED_BY"
 
 
 SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM, Relation.SUPERSEDES)
@@ -157,6 +158,7 @@ def edges_of_release(release: Release) -> tuple[Edge, ...]:
         Edge(release.model_version, release.name, Relation.RELEASES),
         Edge(release.unit.prompt_version, release.name, Relation.PROMPTED_BY),
         Edge(release.unit.collection, release.name, Relation.CONTEXT_FROM),
+        Edge(release.unit.guard_policy, release.name, Relation.GUARDED_BY),
         *(Edge(approval, release.name, Relation.APPROVED_BY) for approval in release.approvals),
     )
 

@@ -67,9 +67,6 @@ class ServingUnit:
 
     def check(self) -> None:
         """Raises `InvalidInput` (UNIT_NOT_SERVABLE) for what no door can apply."""
-        if self.guard_policy:
-            message = f"doors have no guard policies to apply, so {self.guard_policy!r} cannot go live; leave it out"
-            raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
         if self.prompt_variables and not self.prompt_version:
             message = "prompt_variables are for a prompt; name a prompt_version too"
             raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
@@ -116,6 +113,6 @@ class ReleasePolicy:
         if len(set(roles)) != len(roles):
             raise InvalidInput("a role is named by two approval rules; add their counts", reason="POLICY_INVALID")
         project = project_of(self.name)
-        for name in (self.unit.prompt_version, self.unit.collection):
+        for name in (self.unit.prompt_version, self.unit.collection, self.unit.guard_policy):
             if name and project_of(name) != project:
                 raise InvalidInput(f"{name} is not of the policy's project", reason="PROJECTS_MIXED")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from mainspring_registry.domain.digests import digest_of
+from mainspring_registry.domain.lines import Line
 from mainspring_svckit.errors import InvalidInput
-from mainspring_svckit.names import PromptName, PromptVersionName
+from mainspring_svckit.names import PromptVersionName
 from mainspring_svckit.values import Message
 
 _PLACE = re.compile(r"\{\{\s*([a-z_][a-z0-9_]{0,62})\s*\}\}")
@@ -50,27 +51,8 @@ class PromptText:
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A named line of versions."""
-
-    name: str
-    create_time: datetime
-    versions: int = 0
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def with_version(self) -> tuple[Prompt, str]:
-        """The prompt with one version more, and that version's name."""
-        changed = replace(self, versions=self.versions + 1)
-        return changed, changed.version(str(changed.versions))
-
-    def version(self, number: str) -> str:
-        """The name of a version."""
-        name = PromptName.parse(self.name)
-        return str(PromptVersionName(name.project, name.prompt, number))
-
-    def with_label(self, label: str, version: str) -> Prompt:
-        """The prompt with `label` pointing at a version."""
-        return replace(self, labels={**self.labels, label: PromptVersionName.parse(version).version})
+class Prompt(Line):
+    """A named line of prompts."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +65,11 @@ class PromptVersion:
     comment: str
     author: str
     create_time: datetime
+
+    @property
+    def content(self) -> PromptText:
+        """See `LineVersion`."""
+        return self.text
 
     @property
     def number(self) -> int:

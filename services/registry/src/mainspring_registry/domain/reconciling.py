@@ -5,7 +5,7 @@ signed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,7 +15,16 @@ from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersio
 from mainspring_registry.domain.policies import ServingUnit
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.errors import PreconditionFailed
-from mainspring_svckit.values import ArtifactRef, Message, ServedUnit
+from mainspring_svckit.values import (
+    ArtifactRef,
+    GuardAction,
+    GuardDirection,
+    GuardRule,
+    Message,
+    PersonalDataKind,
+    ServedGuard,
+    ServedUnit,
+)
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,7 @@ def release_of(fact: HeardRelease, signed: SignedRelease, version: ModelVersion)
         released_by=str(details["released_by"]),
         approvals=tuple(str(approval["name"]) for approval in details["approvals"]),
         unit=ServingUnit(**details["unit"]),
-        served_unit=_served(served) if served is not None else None,
+        served_unit=served_unit(served) if served is not None else None,
     )
 
 
@@ -191,9 +200,36 @@ def require_child(model: str, name: str) -> None:
         raise _differs(f"{name} is not of {model}")
 
 
-def _served(unit: Mapping[str, Any]) -> ServedUnit:
+def served_unit(unit: Mapping[str, Any]) -> ServedUnit:
+    """What was signed to go live with a version."""
     fields: dict[str, Any] = {**unit, "prompt": tuple(Message(**message) for message in unit["prompt"])}
+    if unit.get("guard") is not None:
+        fields["guard"] = _guard(unit["guard"])
     return ServedUnit(**fields)
+
+
+def _guard(signed: Mapping[str, Any]) -> ServedGuard:
+    rules = tuple(_guard_rule(**rule) for rule in signed["rules"])
+    return ServedGuard(str(signed["guard_policy_version"]), str(signed["sha256"]), rules)
+
+
+def _guard_rule(
+    *,
+    direction: str,
+    action: str,
+    texts: Sequence[str],
+    expressions: Sequence[str],
+    personal_data: Sequence[str],
+    **rest: Any,
+) -> GuardRule:
+    return GuardRule(
+        direction=GuardDirection(direction),
+        action=GuardAction(action),
+        texts=tuple(texts),
+        expressions=tuple(expressions),
+        personal_data=tuple(PersonalDataKind(kind) for kind in personal_data),
+        **rest,
+    )
 
 
 def _differs(why: str) -> PreconditionFailed:

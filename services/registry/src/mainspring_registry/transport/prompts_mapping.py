@@ -29,7 +29,7 @@ def prompt_to_proto(prompt: Prompt) -> prompt_pb2.Prompt:
     """Prints a prompt."""
     return prompt_pb2.Prompt(
         name=prompt.name,
-        latest_version=prompt.version(str(prompt.versions)) if prompt.versions else "",
+        latest_version=prompt.newest,
         labels=prompt.labels,
         create_time=time_to_proto(prompt.create_time),
     )

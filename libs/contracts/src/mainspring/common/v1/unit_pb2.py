@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from mainspring.common.v1 import chat_pb2 as mainspring_dot_common_dot_v1_dot_chat__pb2
+from mainspring.common.v1 import guard_pb2 as mainspring_dot_common_dot_v1_dot_guard__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmainspring/common/v1/unit.proto\x12\x14mainspring.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fmainspring/common/v1/chat.proto\"\xdb\x02\n\nServedUnit\x12S\n\x0eprompt_version\x18\x01 \x01(\tB;\xe2\x41\x01\x01\xbaH4r220^(projects/[^/]+/prompts/[^/]+/versions/[^/]+)?$\x12?\n\x06prompt\x18\x02 \x03(\x0b\x32!.mainspring.common.v1.ChatMessageB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x32\x12\x44\n\ncollection\x18\x03 \x01(\tB0\xe2\x41\x01\x01\xbaH)r\'2%^(projects/[^/]+/collections/[^/]+)?$\x12\x35\n\x0btemperature\x18\x04 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12*\n\x11max_output_tokens\x18\x05 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x00\x42\x0e\n\x0c_temperatureb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmainspring/common/v1/unit.proto\x12\x14mainspring.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fmainspring/common/v1/chat.proto\x1a mainspring/common/v1/guard.proto\"\x93\x03\n\nServedUnit\x12S\n\x0eprompt_version\x18\x01 \x01(\tB;\xe2\x41\x01\x01\xbaH4r220^(projects/[^/]+/prompts/[^/]+/versions/[^/]+)?$\x12?\n\x06prompt\x18\x02 \x03(\x0b\x32!.mainspring.common.v1.ChatMessageB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x32\x12\x44\n\ncollection\x18\x03 \x01(\tB0\xe2\x41\x01\x01\xbaH)r\'2%^(projects/[^/]+/collections/[^/]+)?$\x12\x35\n\x0btemperature\x18\x04 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12*\n\x11max_output_tokens\x18\x05 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x00\x12\x36\n\x05guard\x18\x06 \x01(\x0b\x32!.mainspring.common.v1.ServedGuardB\x04\xe2\x41\x01\x01\x42\x0e\n\x0c_temperatureb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVEDUNIT'].fields_by_name['temperature']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\000'
   _globals['_SERVEDUNIT'].fields_by_name['max_output_tokens']._loaded_options = None
   _globals['_SERVEDUNIT'].fields_by_name['max_output_tokens']._serialized_options = b'\342A\001\001\272H\010\032\006\030\200\200\010(\000'
-  _globals['_SERVEDUNIT']._serialized_start=153
-  _globals['_SERVEDUNIT']._serialized_end=500
+  _globals['_SERVEDUNIT'].fields_by_name['guard']._loaded_options = None
+  _globals['_SERVEDUNIT'].fields_by_name['guard']._serialized_options = b'\342A\001\001'
+  _globals['_SERVEDUNIT']._serialized_start=187
+  _globals['_SERVEDUNIT']._serialized_end=590
 # @@protoc_insertion_point(module_scope)

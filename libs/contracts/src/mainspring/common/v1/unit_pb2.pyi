@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from mainspring.common.v1 import chat_pb2 as _chat_pb2
+from mainspring.common.v1 import guard_pb2 as _guard_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,7 +22,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ServedUnit(_message.Message):
-    """ServedUnit is what goes with a model version into an answer: the prompt in full, where context comes from, and sampling."""
+    """ServedUnit is what goes with a model version into an answer: the prompt in full, where context comes from, sampling, and
+    the guard policy in full.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,6 +33,7 @@ class ServedUnit(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     prompt_version: _builtins.str
     """Optional. Where the prompt is from, or empty. Format: `projects/{project}/prompts/{prompt}/versions/{version}`."""
     collection: _builtins.str
@@ -44,6 +48,10 @@ class ServedUnit(_message.Message):
         At most 50 messages.
         """
 
+    @_builtins.property
+    def guard(self) -> _guard_pb2.ServedGuard:
+        """Optional. What may not come in and go out."""
+
     def __init__(
         self,
         *,
@@ -52,10 +60,11 @@ class ServedUnit(_message.Message):
         collection: _builtins.str = ...,
         temperature: _builtins.float | None = ...,
         max_output_tokens: _builtins.int = ...,
+        guard: _guard_pb2.ServedGuard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "guard", b"guard", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "collection", b"collection", "max_output_tokens", b"max_output_tokens", "prompt", b"prompt", "prompt_version", b"prompt_version", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "collection", b"collection", "guard", b"guard", "max_output_tokens", b"max_output_tokens", "prompt", b"prompt", "prompt_version", b"prompt_version", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015

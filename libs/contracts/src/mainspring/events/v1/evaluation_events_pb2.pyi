@@ -64,7 +64,7 @@ class EvaluationRunCompleted(_message.Message):
     suite_version: _builtins.int
     """Version of the suite that was applied."""
     candidate_unit_sha256: _builtins.str
-    """SHA-256 of the prompt, context and sampling that the candidate was measured with (ServedUnit); empty for none."""
+    """SHA-256 of the prompt, context, sampling and guard policy that the candidate was measured with (ServedUnit); empty for none."""
     baseline_unit_sha256: _builtins.str
     """The same of what it was compared with."""
     @_builtins.property

@@ -160,6 +160,8 @@ class ResponseCompleted(_message.Message):
     LATENCY_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    GUARD_POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    GUARD_RULES_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """Format: `projects/{project}/answers/{answer}`."""
     model_version: _builtins.str
@@ -169,14 +171,16 @@ class ResponseCompleted(_message.Message):
     text: _builtins.str
     """What it said; empty when the project does not keep content."""
     finish_reason: _builtins.str
-    """`STOP`, `LENGTH`, `CANCELLED` or `ERROR`."""
+    """`STOP`, `LENGTH`, `CONTENT_FILTER`, `CANCELLED` or `ERROR`."""
     caller: _builtins.str
     """Subject of the caller's token."""
     prompt_version: _builtins.str
     """Prompt of the release that went before `messages`, or empty. Format: `projects/{project}/prompts/{prompt}/versions/{version}`."""
+    guard_policy_version: _builtins.str
+    """Guard policy of the release that was applied, or empty. Format: `projects/{project}/guardPolicies/{guard_policy}/versions/{version}`."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
-        """What the model was asked; absent when the project does not keep content."""
+        """What the model was asked, as a guard policy let it through; absent when the project does not keep content, or the policy refused it."""
 
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
@@ -185,6 +189,10 @@ class ResponseCompleted(_message.Message):
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """Time from arrival to the end."""
+
+    @_builtins.property
+    def guard_rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of its rules that found something, each once; never what they found."""
 
     def __init__(
         self,
@@ -199,10 +207,12 @@ class ResponseCompleted(_message.Message):
         latency: _duration_pb2.Duration | None = ...,
         caller: _builtins.str = ...,
         prompt_version: _builtins.str = ...,
+        guard_policy_version: _builtins.str = ...,
+        guard_rules: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "caller", b"caller", "finish_reason", b"finish_reason", "latency", b"latency", "messages", b"messages", "model_version", b"model_version", "prompt_version", b"prompt_version", "release", b"release", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "caller", b"caller", "finish_reason", b"finish_reason", "guard_policy_version", b"guard_policy_version", "guard_rules", b"guard_rules", "latency", b"latency", "messages", b"messages", "model_version", b"model_version", "prompt_version", b"prompt_version", "release", b"release", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -128,7 +128,7 @@ class ModelReleased(_message.Message):
 
     @_builtins.property
     def unit(self) -> _unit_pb2.ServedUnit:
-        """What goes with the version into answers: prompt, context and sampling; absent for nothing."""
+        """What goes with the version into answers: prompt, context, sampling and guard policy; absent for nothing."""
 
     def __init__(
         self,

@@ -34,6 +34,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The model ended it, or a stop text was reached."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """`max_output_tokens` was reached."""
+    FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 3
+    """A rule of the release's guard policy refused the question, or ended the answer."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why an answer ended."""
@@ -44,6 +46,8 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The model ended it, or a stop text was reached."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """`max_output_tokens` was reached."""
+FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 3
+"""A rule of the release's guard policy refused the question, or ended the answer."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -185,6 +189,8 @@ class Answer(_message.Message):
     LATENCY_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_PROBABILITIES_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    GUARD_POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    GUARD_RULES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/answers/{answer}`."""
     text: _builtins.str
@@ -197,6 +203,8 @@ class Answer(_message.Message):
     """Release under which it serves, or empty. Format: `projects/{project}/models/{model}/releases/{release}`."""
     prompt_version: _builtins.str
     """Prompt that went before the conversation, or empty. Format: `projects/{project}/prompts/{prompt}/versions/{version}`."""
+    guard_policy_version: _builtins.str
+    """Guard policy that was applied, or empty. Format: `projects/{project}/guardPolicies/{guard_policy}/versions/{version}`."""
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
         """Tokens used."""
@@ -221,6 +229,10 @@ class Answer(_message.Message):
     def first_token_probabilities(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenProbability]:
         """Log-probabilities of the most probable first tokens, when asked for."""
 
+    @_builtins.property
+    def guard_rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the rules that found something, each once, those of the question before those of the answer."""
+
     def __init__(
         self,
         *,
@@ -236,10 +248,12 @@ class Answer(_message.Message):
         latency: _duration_pb2.Duration | None = ...,
         first_token_probabilities: _abc.Iterable[Global___TokenProbability] | None = ...,
         prompt_version: _builtins.str = ...,
+        guard_policy_version: _builtins.str = ...,
+        guard_rules: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "first_token_latency", b"first_token_latency", "latency", b"latency", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "create_time", b"create_time", "finish_reason", b"finish_reason", "first_token_latency", b"first_token_latency", "first_token_probabilities", b"first_token_probabilities", "latency", b"latency", "model_version", b"model_version", "name", b"name", "prompt_version", b"prompt_version", "release", b"release", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "create_time", b"create_time", "finish_reason", b"finish_reason", "first_token_latency", b"first_token_latency", "first_token_probabilities", b"first_token_probabilities", "guard_policy_version", b"guard_policy_version", "guard_rules", b"guard_rules", "latency", b"latency", "model_version", b"model_version", "name", b"name", "prompt_version", b"prompt_version", "release", b"release", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

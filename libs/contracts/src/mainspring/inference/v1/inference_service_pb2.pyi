@@ -41,7 +41,7 @@ class GenerateAnswerRequest(_message.Message):
     """Required. Format: `projects/{project}`."""
     model: _builtins.str
     """Required. `projects/{project}/models/{model}` follows releases, and is answered with what the release names beside its version;
-    `.../versions/{version}` names one deployed version and nothing else.
+    `.../versions/{version}` names one deployed version and, unless `unit` is given, nothing else but its release's guard.
     """
     raw_prompt: _builtins.str
     """Optional. Text to continue as it stands, without a chat template; at most 1,000,000 characters."""
@@ -63,7 +63,7 @@ class GenerateAnswerRequest(_message.Message):
 
     @_builtins.property
     def unit(self) -> _unit_pb2.ServedUnit:
-        """Optional. For a version: what to answer with, as a release of it would. How evaluations measure what would be released."""
+        """Optional. For a version: what to answer with, as a release of it would; empty for nothing. How evaluations measure what would be released."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class StreamAnswerRequest(_message.Message):
     """Required. Format: `projects/{project}`."""
     model: _builtins.str
     """Required. `projects/{project}/models/{model}` follows releases, and is answered with what the release names beside its version;
-    `.../versions/{version}` names one deployed version and nothing else.
+    `.../versions/{version}` names one deployed version and, unless `unit` is given, nothing else but its release's guard.
     """
     raw_prompt: _builtins.str
     """Optional. Text to continue as it stands, without a chat template; at most 1,000,000 characters."""
@@ -151,7 +151,7 @@ class StreamAnswerRequest(_message.Message):
 
     @_builtins.property
     def unit(self) -> _unit_pb2.ServedUnit:
-        """Optional. For a version: what to answer with, as a release of it would. How evaluations measure what would be released."""
+        """Optional. For a version: what to answer with, as a release of it would; empty for nothing. How evaluations measure what would be released."""
 
     def __init__(
         self,

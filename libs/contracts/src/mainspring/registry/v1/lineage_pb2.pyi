@@ -108,6 +108,8 @@ class LineageEdge(_message.Message):
         """A dataset version was made by the rules of the ingestion recipe."""
         RELATION_SUPERSEDES: LineageEdge._Relation.ValueType  # 23
         """A dataset version holds what an erasure left of the dataset version. Walks show it and go no further."""
+        RELATION_GUARDED_BY: LineageEdge._Relation.ValueType  # 24
+        """A release applies the guard policy version to what comes in and goes out."""
 
     class Relation(_Relation, metaclass=_RelationEnumTypeWrapper):
         """Relation says what part."""
@@ -160,6 +162,8 @@ class LineageEdge(_message.Message):
     """A dataset version was made by the rules of the ingestion recipe."""
     RELATION_SUPERSEDES: LineageEdge.Relation.ValueType  # 23
     """A dataset version holds what an erasure left of the dataset version. Walks show it and go no further."""
+    RELATION_GUARDED_BY: LineageEdge.Relation.ValueType  # 24
+    """A release applies the guard policy version to what comes in and goes out."""
 
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int

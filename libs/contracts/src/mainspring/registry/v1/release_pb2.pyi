@@ -180,7 +180,7 @@ class ServingUnit(_message.Message):
     collection: _builtins.str
     """Optional. Collection whose passages go before questions that name no collection of their own. Format: `projects/{project}/collections/{collection}`."""
     guard_policy: _builtins.str
-    """Optional. Name of a guard policy. Doors have none to apply, so a unit that names one is refused (UNIT_NOT_SERVABLE)."""
+    """Optional. What may not come in and go out. Format: `projects/{project}/guardPolicies/{guard_policy}/versions/{version}`."""
     temperature: _builtins.float
     """Optional. Temperature for callers that name none."""
     max_output_tokens: _builtins.int

@@ -1,0 +1,146 @@
+"""Rules over a text while it comes.
+
+However the text is cut into pieces, the same comes out: a place is let through when no more text could make a rule
+find something that begins there. So nothing that a rule refuses or masks ever leaves in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mainspring_guards.finders import Finder
+from mainspring_guards.folding import View
+from mainspring_svckit.values import GuardAction, GuardRule
+
+_CONTEXT = 2
+"""Characters before a match that finders look at."""
+_STRICTNESS = list(GuardAction)
+
+
+@dataclass(frozen=True)
+class Search:
+    """One thing that a rule looks for.
+
+    Attributes:
+        rule: The rule.
+        order: Its place in the policy.
+        finder: What finds it; None for the rule's longest text.
+        exact: Whether the finder sees the text as it is, and not folded.
+    """
+
+    rule: GuardRule
+    order: int
+    finder: Finder | None
+    exact: bool
+
+
+@dataclass(frozen=True, order=True)
+class _Hit:
+    start: int
+    strictness: int
+    order: int
+    end: int
+    rule: GuardRule
+
+
+class Filter:
+    """Some rules over one text.
+
+    Attributes:
+        fired: Ids of the rules that found something, in the order of the text.
+        refusal: The rule that ended the text, once one did; nothing comes out after that.
+    """
+
+    def __init__(self, searches: Sequence[Search]) -> None:
+        self.fired: dict[str, None] = {}
+        self.refusal: GuardRule | None = None
+        self._views = {exact: View(exact=exact) for exact in {search.exact for search in searches}}
+        self._searches = [(search, self._views[search.exact]) for search in searches]
+        self._places = [0] * len(searches)
+        self._hits: list[_Hit] = []
+        self._held, self._length, self._done = "", 0, 0
+
+    def feed(self, piece: str) -> str:
+        """Takes the next piece and returns what may leave."""
+        if self.refusal is not None:
+            return ""
+        for view in self._views.values():
+            view.add(piece)
+        self._held += piece
+        self._length += len(piece)
+        return self._go_on(last=False)
+
+    def finish(self) -> str:
+        """What was held back, when nothing more comes."""
+        return "" if self.refusal is not None else self._go_on(last=True)
+
+    def _go_on(self, *, last: bool) -> str:
+        decided = self._length
+        for index, (search, view) in enumerate(self._searches):
+            decided = min(decided, self._search(index, search, view, last=last))
+        out = self._through(decided)
+        for exact, view in self._views.items():
+            places = (
+                place
+                for (search, _), place in zip(self._searches, self._places, strict=True)
+                if search.exact is exact and search.finder is not None
+            )
+            view.forget(min(places, default=view.end) - _CONTEXT)
+        return out
+
+    def _search(self, index: int, search: Search, view: View, *, last: bool) -> int:
+        """Notes what a search finds, and returns from where on in the original text it may find more."""
+        place = self._places[index]
+        if search.finder is None:
+            most = search.rule.max_characters
+            if place == 0 and self._length > most:
+                self._places[index] = 1
+                self._note(search, most, most + 1)
+            return self._length
+        end = view.end if last else view.base + search.finder.undecided(view.text, place - view.base)
+        while place < end:
+            found = search.finder.find(view.text, place - view.base)
+            if found is None or view.base + found[0] >= end:
+                place = end
+                break
+            start, place = view.base + found[0], view.base + found[1]
+            self._note(search, view.original(start), view.original(place - 1) + 1)
+        self._places[index] = place
+        return view.original(place)
+
+    def _note(self, search: Search, start: int, end: int) -> None:
+        strictness = _STRICTNESS.index(search.rule.action)
+        self._hits.append(_Hit(start, strictness, search.order, end, search.rule))
+
+    def _through(self, decided: int) -> str:
+        """Applies what was found before a place of the original text, and lets through what stands before it."""
+        out: list[str] = []
+        self._hits.sort(key=lambda hit: (hit.start, hit.strictness, hit.order))
+        while self._hits and self._hits[0].start < decided:
+            hit = self._hits.pop(0)
+            self.fired[hit.rule.id] = None
+            if hit.rule.action is GuardAction.RECORD:
+                continue
+            fresh = hit.start >= self._done
+            if fresh:
+                out.append(self._take(hit.start))
+            if hit.rule.action is GuardAction.REFUSE:
+                self.refusal = hit.rule
+                self._held = ""
+                return "".join(out)
+            if fresh:
+                out.append(hit.rule.text or f"[{hit.rule.id}]")
+            self._take(hit.end)
+        out.append(self._take(decided))
+        return "".join(out)
+
+    def _take(self, end: int) -> str:
+        """Takes away what is held up to a place; a place beyond what came is remembered."""
+        if end <= self._done:
+            return ""
+        begin = self._length - len(self._held)
+        taken = self._held[max(0, self._done - begin) : max(0, end - begin)]
+        self._held = self._held[max(0, end - begin) :]
+        self._done = end
+        return taken
