@@ -320,7 +320,7 @@ async def test_b11_no_denied_word_leaves_a_stream_across_the_borders_of_its_piec
 
 async def test_b11_a_stream_that_a_guard_ends_stops_the_engine(world: World) -> None:
     async def endless(_: str) -> AsyncGenerator[Chunk]:
-        yield Chunk("zephyr")
+        yield Chunk("zephyr ")
         await asyncio.Event().wait()
 
     released(world, ServedUnit(guard=GUARD))
