@@ -141,8 +141,9 @@ async def test_the_gate_history_and_proof_are_as_the_guide_says(
         ("show summaries", f"show {loop.NAME}"),
         ("history summaries", f"history {loop.NAME}"),
         ("write summaries", f"write {loop.NAME}"),
+        ("create summaries", f"create {loop.NAME}"),
     )
-    _, check, approve, history, proof, prompts, _, _ = pages.blocks(text, "sh", changes)
+    _, check, approve, history, proof, prompts, guards, _, _ = pages.blocks(text, "sh", changes)
     shown = await pages.run(stack, "bash", "-c", check)
     assert "kept   fidelity" in shown
     assert '"primary_scorer"' in shown
@@ -158,6 +159,7 @@ async def test_the_gate_history_and_proof_are_as_the_guide_says(
     card = (tmp_path / "summaries-1" / "README.md").read_text()
     assert (await client.registry.version(f"{MODEL}/versions/1")).lineage.dataset_version in card
     assert '"language"' in await pages.run(stack, "bash", "-c", prompts)
+    assert '"unreleased"' in await pages.run(stack, "bash", "-c", guards)
 
     # One bit of one file, and the folder proves nothing.
     weights = tmp_path / "summaries-1" / "adapter_model.safetensors"

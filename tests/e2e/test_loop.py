@@ -10,17 +10,28 @@ from openai import AsyncOpenAI
 from tests.support import loop, pages
 from tests.support.stack import Stack
 
-from mainspring.common.v1 import chat_pb2
+from mainspring.common.v1 import chat_pb2, guard_pb2
 from mainspring.data.v1 import dataset_pb2, erasure_pb2
 from mainspring.embedding.v1 import collection_pb2
 from mainspring.inference.v1 import answer_pb2
-from mainspring.registry.v1 import prompt_pb2
+from mainspring.registry.v1 import guard_policy_pb2, prompt_pb2
 from mainspring_client.client import Mainspring
 from mainspring_client.flywheel import Result
 from mainspring_svckit.errors import NotFound
 from mainspring_testkit.waiting import eventually
 
 CORRECTIONS = 6
+GUARD = guard_policy_pb2.GuardPolicyVersion(
+    rules=[
+        guard_pb2.GuardRule(
+            id="zephyr",
+            direction=guard_pb2.GuardRule.DIRECTION_BOTH,
+            action=guard_pb2.GuardRule.ACTION_REFUSE,
+            text="I cannot talk of that.",
+            texts=["zephyr"],
+        )
+    ]
+)
 
 
 async def test_the_loop_turns_twice_and_answers_through_both_doors(
@@ -30,7 +41,9 @@ async def test_the_loop_turns_twice_and_answers_through_both_doors(
     base = await loop.import_base(client, project, stack.models)
     brief = chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.ROLE_SYSTEM, content="Be {{how}}.")
     prompt = await client.prompts.write(f"projects/{project}/prompts/brief", prompt_pb2.PromptVersion(messages=[brief]))
-    unit = {"prompt_version": prompt.name, "prompt_variables": {"how": "brief"}, "temperature": 0}
+    guard = await client.guards.write(f"projects/{project}/guardPolicies/quiet", GUARD)
+    unit: dict[str, Any] = {"prompt_version": prompt.name, "prompt_variables": {"how": "brief"}, "temperature": 0}
+    unit["guard_policy"] = guard.name
     await client.apply(loop.configuration(project, base, retrain_after=CORRECTIONS, unit=unit))
 
     # In: good rows, a duplicate, an empty one, a number where text should be.
@@ -63,6 +76,10 @@ async def test_the_loop_turns_twice_and_answers_through_both_doors(
     whole = await client.inference.answer(model, loop.question(1000), sampling=sampling)
     assert whole.model_version == f"{model}/versions/1"
     assert (whole.release, whole.prompt_version) == (released.name, prompt.name)
+    assert (whole.guard_policy_version, released.served_unit.guard.sha256) == (guard.name, guard.sha256)
+    kept_out = await client.inference.answer(model, "What is Ze\u200bphyr?")
+    assert (kept_out.text, kept_out.usage.input_tokens) == ("I cannot talk of that.", 0)
+    assert kept_out.finish_reason == answer_pb2.FINISH_REASON_CONTENT_FILTER
     bare = await client.inference.answer(whole.model_version, loop.question(1000), sampling=sampling)
     assert bare.prompt_version == ""
     assert bare.usage.input_tokens < whole.usage.input_tokens, "the prompt stands before the question"

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from mainspring.common.v1 import chat_pb2
+from mainspring.common.v1 import chat_pb2, guard_pb2
 from mainspring.events.v1 import inference_events_pb2
 from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered, ReleaseRefused
 from mainspring.registry.v1 import (
     compression_service_pb2,
     compression_service_pb2_grpc,
+    guard_policy_pb2,
+    guard_policy_service_pb2,
+    guard_policy_service_pb2_grpc,
     model_pb2,
     prompt_pb2,
     prompt_service_pb2,
@@ -257,3 +260,47 @@ async def test_prompts_have_versions_and_labels_and_are_a_projects_own(registry:
             await call("GetPromptVersion", name=name)
     with pytest.raises(InvalidInput):
         await call("SetPromptLabel", name="projects/p/prompts/other", label="x", prompt_version=first.name)
+
+
+async def test_guard_policies_have_versions_and_labels_and_are_checked_when_written(
+    registry: Registry,
+) -> None:
+    caller, policy, rule = registry.surroundings.caller("admin"), "projects/p/guardPolicies/g", guard_pb2.GuardRule
+    stub: Any = guard_policy_service_pb2_grpc.GuardPolicyServiceStub(registry.replicas[1].channel)
+
+    async def call(method: str, **fields: Any) -> Any:
+        request = getattr(guard_policy_service_pb2, f"{method}Request")(**fields)
+        response = getattr(guard_policy_service_pb2, f"{method}Response")
+        return await caller.unary(getattr(stub, method), request, response)
+
+    async def write(**fields: Any) -> guard_policy_pb2.GuardPolicyVersion:
+        fields = {"id": "r", "direction": rule.DIRECTION_BOTH, "action": rule.ACTION_MASK, **fields}
+        wish = guard_policy_pb2.GuardPolicyVersion(rules=[rule(**fields)], comment="why")
+        made = await call("CreateGuardPolicyVersion", parent=policy, guard_policy_version=wish, request_id=new_id())
+        return made.guard_policy_version
+
+    first = await write(expressions=[r"\bk-\d{3,9}\b"], exact=True)
+    assert (first.name, first.author, first.comment) == (f"{policy}/versions/1", "tester", "why")
+    assert await write(expressions=[r"\bk-\d{3,9}\b"], exact=True) == first
+    second = await write(personal_data=[rule.PERSONAL_DATA_IBAN])
+    assert (second.name, len(second.sha256)) == (f"{policy}/versions/2", 64)
+    assert second.sha256 != first.sha256
+    await call("SetGuardPolicyLabel", name=policy, label="production", guard_policy_version=first.name)
+    assert (await call("GetGuardPolicyVersion", name=f"{policy}@production")).guard_policy_version == first
+    listed = (await call("ListGuardPolicyVersions", parent=policy)).guard_policy_versions
+    assert list(listed) == [second, first]
+    (found,) = (await call("ListGuardPolicies", parent="projects/p")).guard_policies
+    assert (found.latest_version, dict(found.labels)) == (second.name, {"production": "1"})
+    for name in (f"{policy}/versions/3", f"{policy}@staging", "projects/q/guardPolicies/g/versions/1"):
+        with pytest.raises(NotFound):
+            await call("GetGuardPolicyVersion", name=name)
+    for fields in (
+        {"expressions": ["(a+"]},
+        {"expressions": [r"\S+"]},
+        {"texts": ["a"], "max_characters": 3},
+        {"texts": ["a"], "action": rule.ACTION_REFUSE},
+        {"max_characters": 3},
+        {"texts": ["a"], "id": "R"},
+    ):
+        with pytest.raises(InvalidInput):
+            await write(**fields)

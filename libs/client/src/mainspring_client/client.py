@@ -18,6 +18,7 @@ from mainspring_client.embedding import Embedding
 from mainspring_client.erasures import Erasures
 from mainspring_client.evaluation import Evaluation
 from mainspring_client.feedback import Feedback
+from mainspring_client.guards import Guards
 from mainspring_client.inference import Inference
 from mainspring_client.merging import Merging
 from mainspring_client.prompts import Prompts
@@ -126,6 +127,11 @@ class Mainspring:
     def prompts(self) -> Prompts:
         """Prompts and their versions."""
         return Prompts(self.connection)
+
+    @cached_property
+    def guards(self) -> Guards:
+        """Guard policies and their versions."""
+        return Guards(self.connection)
 
     @cached_property
     def inference(self) -> Inference:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from google.protobuf import json_format
@@ -25,16 +25,24 @@ from mainspring.data.v1 import data_service_pb2, data_service_pb2_grpc, recipe_p
 from mainspring.evaluation.v1 import evaluation_service_pb2, evaluation_service_pb2_grpc, suite_pb2
 from mainspring.feedback.v1 import feedback_pb2, feedback_service_pb2, feedback_service_pb2_grpc
 from mainspring.inference.v1 import deployment_service_pb2, deployment_service_pb2_grpc, rollout_pb2
-from mainspring.registry.v1 import registry_service_pb2, registry_service_pb2_grpc, release_pb2
+from mainspring.registry.v1 import (
+    guard_policy_pb2,
+    guard_policy_service_pb2,
+    guard_policy_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    release_pb2,
+)
 from mainspring.training.v1 import recipe_pb2 as tuning_pb2
 from mainspring.training.v1 import training_service_pb2, training_service_pb2_grpc
 from mainspring_client.connection import Connection
-from mainspring_client.resources import expand_fields, is_output_only, without_output_only
+from mainspring_client.resources import expand, expand_fields, is_output_only, without_output_only
 from mainspring_svckit.errors import FieldViolation, InvalidInput, MainspringError, NotFound
 from mainspring_svckit.ids import new_id
-from mainspring_svckit.names import is_id
+from mainspring_svckit.names import GuardPolicyName, ResourceName, is_id
 
 _MAX_BYTES = 1 << 20
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class _Section:
     service: str
     requests: Any
     stub: Any
+    line: type[ResourceName] | None = None
+    """Set where the section is one version of a line, and the id is the line's."""
 
     @property
     def rpc(self) -> str:
@@ -64,6 +74,13 @@ _SECTIONS: dict[str, _Section] = {
         "evaluator",
         evaluation_service_pb2,
         evaluation_service_pb2_grpc.EvaluationServiceStub,
+    ),
+    "guard_policy": _Section(
+        guard_policy_pb2.GuardPolicyVersion,
+        "registry",
+        guard_policy_service_pb2,
+        guard_policy_service_pb2_grpc.GuardPolicyServiceStub,
+        GuardPolicyName,
     ),
     "release_policy": _Section(
         release_pb2.ReleasePolicy, "registry", registry_service_pb2, registry_service_pb2_grpc.RegistryServiceStub
@@ -102,17 +119,7 @@ class Configuration:
         Raises:
             InvalidInput: It cannot be read, or is wrong; the violations name the keys.
         """
-        try:
-            if path.stat().st_size > _MAX_BYTES:
-                raise InvalidInput(f"{path} is larger than 1 MiB; is it the right file?", reason="FILE_UNREADABLE")
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as err:
-            raise InvalidInput(f"{path} cannot be read: {err}", reason="FILE_UNREADABLE") from err
-        try:
-            document = yaml.load(text, _Loader)  # noqa: S506 - a safe loader, made stricter.
-        except (yaml.YAMLError, RecursionError) as err:
-            raise InvalidInput(f"{path} is not YAML: {err}", reason="CONFIGURATION_INVALID") from err
-        return cls.parse(document)
+        return cls.parse(load_document(path))
 
     @classmethod
     def parse(cls, document: Any) -> Configuration:
@@ -147,6 +154,41 @@ class Configuration:
         return cls(project, sections)
 
 
+def load_document(path: Path) -> Any:
+    """Reads a YAML file.
+
+    Raises:
+        InvalidInput: It cannot be read, or is not YAML.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InvalidInput(f"{path} is larger than 1 MiB; is it the right file?", reason="FILE_UNREADABLE")
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as err:
+        raise InvalidInput(f"{path} cannot be read: {err}", reason="FILE_UNREADABLE") from err
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader, made stricter.
+    except (yaml.YAMLError, RecursionError) as err:
+        raise InvalidInput(f"{path} is not YAML: {err}", reason="CONFIGURATION_INVALID") from err
+
+
+def read_message(kind: type[MessageT], given: Any, path: str) -> MessageT:
+    """The message of the contracts that a document is the JSON form of; `path` says where it stands.
+
+    Raises:
+        InvalidInput: CONFIGURATION_INVALID; the violations name the keys.
+    """
+    if not isinstance(given, dict):
+        raise _invalid([FieldViolation(path, "must be a mapping")])
+    values = cast("dict[str, Any]", given)
+    if unknown := list(_unknown_keys(values, kind.DESCRIPTOR, path)):
+        raise _invalid(unknown)
+    try:
+        return json_format.ParseDict(values, kind())
+    except json_format.ParseError as err:
+        raise _invalid([FieldViolation(path, str(err))]) from err
+
+
 @dataclass(frozen=True)
 class Change:
     """What applying did to one resource: `created`, `changed` or `unchanged`."""
@@ -170,8 +212,10 @@ async def apply(connection: Connection, configuration: Configuration) -> list[Ch
 
 async def _apply_each(connection: Connection, configuration: Configuration) -> AsyncIterator[Change]:
     for name, wanted in configuration.sections.items():
+        section = _SECTIONS[name]
+        put = _apply_one if section.line is None else _apply_version
         try:
-            outcome = await _apply_one(connection, _SECTIONS[name], name, wanted)
+            outcome = await put(connection, section, name, wanted)
         except MainspringError as err:
             err.add_note(f"while applying {name}")
             raise
@@ -209,6 +253,29 @@ async def _apply_one(connection: Connection, section: _Section, field: str, want
     return "unchanged" if same else "changed"
 
 
+async def _apply_version(connection: Connection, section: _Section, field: str, wanted: Any) -> str:
+    """Writes a version of a line unless the newest one says the same."""
+    stub, requests, rpc = section.stub(connection.channel(section.service)), section.requests, section.rpc
+    listed = await connection.caller.unary(
+        getattr(stub, f"List{rpc}s"),
+        getattr(requests, f"List{rpc}sRequest")(parent=wanted.name, page_size=1),
+        getattr(requests, f"List{rpc}sResponse"),
+        timeout_s=30,
+    )
+    newest = next(iter(getattr(listed, f"{field}_versions")), None)
+    written = await connection.caller.unary(
+        getattr(stub, f"Create{rpc}"),
+        getattr(requests, f"Create{rpc}Request")(
+            parent=wanted.name, request_id=new_id(), **{f"{field}_version": without_output_only(wanted)}
+        ),
+        getattr(requests, f"Create{rpc}Response"),
+        timeout_s=30,
+    )
+    if newest is None:
+        return "created"
+    return "unchanged" if getattr(written, f"{field}_version").name == newest.name else "changed"
+
+
 def _read_section(name: str, section: _Section, project: str, given: Any) -> Message:
     if not isinstance(given, dict):
         raise _invalid([FieldViolation(name, "must be a mapping")])
@@ -219,13 +286,10 @@ def _read_section(name: str, section: _Section, project: str, given: Any) -> Mes
         values["name"] = values.pop("id")
     if not isinstance(values.get("name"), str):
         raise _invalid([FieldViolation(f"{name}.id", "is missing; give the resource an id")])
-    if unknown := list(_unknown_keys(values, section.message.DESCRIPTOR, name)):
-        raise _invalid(unknown)
-    try:
-        message = json_format.ParseDict(values, section.message())
-    except json_format.ParseError as err:
-        raise _invalid([FieldViolation(name, str(err))]) from err
+    message = read_message(section.message, values, name)
     expand_fields(message, project, name)
+    if section.line is not None:
+        setattr(message, "name", expand(section.line, project, values["name"], f"{name}.id"))  # noqa: B010 - as above.
     return message
 
 

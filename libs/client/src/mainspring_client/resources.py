@@ -33,6 +33,15 @@ def expand(kind: type[ResourceName], project: str, text: str, field: str = "name
     return _expand(re.sub(r"\{\w+\}", _PLACE, kind.template), project, text, field)
 
 
+def expand_version(kind: type[ResourceName], project: str, text: str) -> str:
+    """The name of a version or of a label of what has versions: `summaries/3`, `summaries@production`."""
+    if text.startswith("projects/"):
+        return text
+    line, at, label = text.partition("@")
+    line, slash, version = (line, "", "") if at else text.partition("/")
+    return expand(kind, project, line) + (f"{at}{label}" if at else f"{slash and '/versions/'}{version}")
+
+
 def expand_model(project: str, text: str, field: str = "model") -> str:
     """The name of a model, of one of its versions or of an alias: `summaries`, `summaries/3`, `summaries@champion`."""
     if text.startswith("projects/"):

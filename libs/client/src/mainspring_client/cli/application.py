@@ -18,6 +18,7 @@ from mainspring_client.cli import (
     events,
     flywheel,
     gating,
+    guards,
     lineage,
     merge,
     models,
@@ -73,6 +74,7 @@ app.add_typer(models.releases, name="releases")
 app.add_typer(models.rollouts, name="rollouts")
 app.add_typer(gating.policies, name="policies")
 app.add_typer(gating.prompts, name="prompts")
+app.add_typer(guards.guards, name="guards")
 compress.register(app)
 merge.register(app)
 evaluation.register(app)

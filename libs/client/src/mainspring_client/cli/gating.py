@@ -199,33 +199,21 @@ def show_prompt(
     """Prints a version of a prompt, as JSON."""
     from mainspring_client.cli.output import print_json
     from mainspring_client.cli.run import with_client
-    from mainspring_svckit.names import ProjectName
+    from mainspring_client.resources import expand_version
+    from mainspring_svckit.names import PromptName
 
-    place = f"{ProjectName(project)}/prompts/"
-    name = (
-        prompt
-        if prompt.startswith("projects/")
-        else place + (prompt if "@" in prompt else prompt.replace("/", "/versions/", 1))
-    )
+    name = expand_version(PromptName, project, prompt)
     print_json(with_client(data, lambda mainspring: mainspring.prompts.version(name)))
 
 
 @prompts.command("list")
 def list_prompts(project: Project = DEFAULT_PROJECT, limit: Limit = 50, data: Data = None, json_: Json = False) -> None:
     """Lists prompts by name."""
-    from mainspring_client.cli.output import print_json, print_table, short
+    from mainspring_client.cli.output import print_json, print_lines_of_versions
     from mainspring_client.cli.run import collect, with_client
 
     found = with_client(data, lambda mainspring: collect(mainspring.prompts.prompts(project), limit))
     if json_:
         print_json(found)
         return
-    print_table(
-        found,
-        {
-            "prompt": lambda p: short(p.name),
-            "newest": lambda p: p.latest_version.rsplit("/", 1)[-1],
-            "labels": lambda p: ", ".join(f"{label}={version}" for label, version in sorted(p.labels.items())),
-        },
-        f"no prompts in {project}",
-    )
+    print_lines_of_versions(found, "prompt", f"no prompts in {project}")

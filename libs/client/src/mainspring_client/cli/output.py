@@ -77,6 +77,16 @@ def print_table(rows: Iterable[Any], columns: Columns, empty: str) -> None:
     Console(width=width, highlight=False).print(table)
 
 
+def print_lines_of_versions(found: Iterable[Any], kind: str, empty: str) -> None:
+    """Prints what has versions and labels, for people."""
+    columns: Columns = {
+        kind: lambda line: short(line.name),
+        "newest": lambda line: line.latest_version.rsplit("/", 1)[-1],
+        "labels": lambda line: ", ".join(f"{label}={version}" for label, version in sorted(line.labels.items())),
+    }
+    print_table(found, columns, empty)
+
+
 def print_fields(values: Mapping[str, object]) -> None:
     """Prints one thing for people, a line for each field."""
     width = max(map(len, values), default=0)

@@ -293,6 +293,10 @@ def _release(view: View, release: release_pb2.Release) -> None:
                     ui.notify(err.message, type="negative")
 
             ui.button("Revoke", on_click=revoke).props("outline color=negative")
+    unit = release.unit
+    goes_along = {"prompt": unit.prompt_version, "context": unit.collection, "guard": unit.guard_policy}
+    if named := ", ".join(f"{what} {short(name)}" for what, name in goes_along.items() if name):
+        ui.label(f"with {named}")
 
 
 def _decision(decision: release_pb2.GateDecision) -> None:
