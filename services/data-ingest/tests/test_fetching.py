@@ -16,8 +16,8 @@ from mainspring_data_ingest.adapters.fetching import AllowedFetcher
 from mainspring_data_ingest.application.sources import Sources
 from mainspring_data_ingest.domain.places import Place, Query, Remote
 from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed, QuotaExceeded
+from mainspring_testkit.aws_server import aws_server
 from mainspring_testkit.fakes import FakeArtifacts
-from mainspring_testkit.s3_server import s3_server
 from mainspring_testkit.servers import PostgresServer
 
 from .fakes import uploads
@@ -158,7 +158,7 @@ async def test_b8_an_allowed_host_with_an_address_inside_is_not_reached(website:
 @pytest.fixture
 def bucket() -> Iterator[dict[str, Any]]:
     """A bucket of a real S3 server, and how it is reached."""
-    with s3_server() as endpoint:
+    with aws_server() as endpoint:
         with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")):
             pass
         yield {"endpoint": endpoint, "access_key_id": "a", "secret_access_key": "secret", "region": "us-east-1"}

@@ -226,7 +226,7 @@ async def test_what_a_walk_did_not_look_for_is_not_asked_for(lineages: Lineages,
     assert data.asked == []
 
 
-async def test_f14_a_walk_stands_without_data_ingest(lineages: Lineages, data: FakeData) -> None:
+async def test_f15_a_walk_stands_without_data_ingest(lineages: Lineages, data: FakeData) -> None:
     data.failure = Unavailable("SERVICE_UNAVAILABLE", "cannot be reached")
     walk = await lineages.walk(V1, UP, 0)
     assert [node.name for node in walk.nodes] == [V1, RUN, DATA]

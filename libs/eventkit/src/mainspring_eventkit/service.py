@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from mainspring_eventkit import outbox as outbox_module
@@ -62,9 +63,17 @@ class Events:
         """The connection."""
         return self._bus
 
-    def consume(self, name: str, handler: Handler, *, concurrency: int = 1) -> None:
-        """Starts a consumer."""
-        consumer = Consumer(self._bus, self._database, name, handler, concurrency=concurrency, hold=self._hold)
+    def consume(
+        self, name: str, handler: Handler, *, concurrency: int = 1, hold: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Starts a consumer; `hold` returns when it may take events, beside what the guard says."""
+        holds = [one for one in (self._hold, hold) if one is not None]
+
+        async def every_hold() -> None:
+            for one in holds:
+                await one()
+
+        consumer = Consumer(self._bus, self._database, name, handler, concurrency=concurrency, hold=every_hold)
         self._process.intake(consumer.run(), f"consumer {name}")
 
 

@@ -14,7 +14,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, VerificationError
 
 from mainspring_proof.keys import Signer, TrustedKeys
-from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.errors import PreconditionFailed, Unavailable
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_BYTES = 16 << 20
@@ -42,9 +42,10 @@ class Statement:
 
 
 def sign(statement: Statement, signer: Signer) -> bytes:
-    """The statement as a signed bundle.
+    """The statement as a signed bundle, of which is seen that the signer's public key verifies it.
 
     Raises:
+        Unavailable: SIGNER_NOT_TRUSTED, whoever signed has another key than the trusted one.
         Exception: As the signer's own library; a local key raises none.
     """
     body = {
@@ -55,6 +56,11 @@ def sign(statement: Statement, signer: Signer) -> bytes:
     }
     envelope = Envelope(canonical(body), _PAYLOAD_TYPE, {})
     signature = envelope.sign(signer)
+    try:
+        envelope.verify([signer.public_key], threshold=1)
+    except VerificationError as err:
+        message = "what the signing key signs is not verified by the first trusted key; put its public key there"
+        raise Unavailable("SIGNER_NOT_TRUSTED", message) from err
     bundle = {
         "mediaType": MEDIA_TYPE,
         "verificationMaterial": {"publicKey": {"hint": signature.keyid}, "tlogEntries": []},

@@ -2,8 +2,8 @@
 
 A signer is named by a URL: `file:///path/key.pem` is a private key on this machine (PEM, PKCS #8), everything else is
 securesystemslib's: `awskms:`, `azurekms:`, `gcpkms:`, `hsm:` and `hv:` (HashiCorp Vault), each with the package of its
-vendor beside it. Keys that are believed stand in one file, PEM after PEM; to change the key, add the new one, let every
-reader start anew, and only then sign with it.
+vendor beside it (extras of this distribution). Keys that are believed stand in one file, PEM after PEM; to change the
+key, add the new one, let every reader start anew, and only then sign with it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import (  # The library's documented place for them.
+    SIGNER_FOR_URI_SCHEME,  # pyright: ignore[reportPrivateImportUsage]
     CryptoSigner,  # pyright: ignore[reportPrivateImportUsage]
     SSlibKey,  # pyright: ignore[reportPrivateImportUsage]
 )
@@ -29,6 +29,7 @@ from securesystemslib.signer import Signer as Signer  # pyright: ignore[reportPr
 from mainspring_svckit.errors import InvalidInput
 
 _LOCAL = "file://"
+_GIVE_KEYS_OUT = ("awskms", "gcpkms")
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 
 
@@ -88,7 +89,8 @@ def open_signer(url: str, trusted: TrustedKeys) -> Signer:
     """The signer at a URL; what it signs is believed by whoever holds `trusted`.
 
     Raises:
-        InvalidInput: SIGNER_INVALID, there is no such key, a package for it is missing, or it is not trusted.
+        InvalidInput: SIGNER_INVALID, there is no such key, a package for it is missing, or it is not trusted. A key
+            management service is not asked yet: it may be away when a service starts.
     """
     try:
         if url.startswith(_LOCAL):
@@ -96,9 +98,27 @@ def open_signer(url: str, trusted: TrustedKeys) -> Signer:
             public = _known(_pem(private.public_key()), trusted.keys)
             return CryptoSigner(private, public)
         return Signer.from_priv_key_uri(url, trusted.keys[0])
-    except (OSError, ValueError, UnsupportedAlgorithm, UnsupportedLibraryError) as err:
+    except Exception as err:  # Each vendor's library has errors of its own, such as for a region that nobody named.
         scheme = url.partition(":")[0]
         raise InvalidInput(f"the signing key ({scheme}) cannot be used: {err}", reason="SIGNER_INVALID") from err
+
+
+def public_key(url: str) -> str:
+    """The public half (PEM) of the key at a URL, as its key management service gives it out.
+
+    Raises:
+        InvalidInput: SIGNER_INVALID, it cannot be asked, or keys of that kind are given out by other tools.
+    """
+    scheme, _, name = url.partition(":")
+    try:
+        if url.startswith(_LOCAL):
+            return _pem(_private(Path(url.removeprefix(_LOCAL))).public_key()).decode()
+        if scheme not in _GIVE_KEYS_OUT:
+            raise ValueError(f"ask the tools of your vendor for the public key; this asks {', '.join(_GIVE_KEYS_OUT)}")
+        asked: Any = SIGNER_FOR_URI_SCHEME[scheme]
+        return str(asked.import_(name)[1].keyval["public"])
+    except Exception as err:  # As in `open_signer`.
+        raise InvalidInput(f"the signing key ({scheme}) cannot be read: {err}", reason="SIGNER_INVALID") from err
 
 
 def _known(pem: bytes, keys: Sequence[SSlibKey]) -> SSlibKey:

@@ -23,7 +23,7 @@ from mainspring_eventkit.memory import StreamMemory
 from mainspring_eventkit.outbox import CHANNEL as OUTBOX_CHANNEL
 from mainspring_eventkit.outbox import Outbox
 from mainspring_eventkit.service import Events, connect_bus
-from mainspring_proof.keys import Signer, TrustedKeys, open_signer
+from mainspring_proof.keys import TrustedKeys, open_signer
 from mainspring_registry.adapters import postgres
 from mainspring_registry.adapters import webhooks as webhook_adapters
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
@@ -94,7 +94,8 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     await currency.verify()
     process.health.add_probe("numbers", currency.probe)
     events = Events(process, database, listener, bus, currency)
-    ports = _ports(database, settings, events.outbox, signer, currency)
+    notary = SigningNotary(signer)
+    ports = _ports(database, settings, events.outbox, notary, currency)
     importer = ChildImporter(
         settings.modelfiles_python, settings.import_roots, settings.scratch_dir, settings.import_timeout_s
     )
@@ -118,8 +119,8 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     lineages = Lineages(ports, catalogue, _data(process, settings.data_ingest_address))
     gate = Gate(ports, releases)
     reactions = Reactions(catalogue, gate, releases, Cycles(ports), lineages)
-    events.consume("registry-runs", reactions.on_run_succeeded)
-    events.consume("registry-evaluations", reactions.on_evaluation_completed)
+    events.consume("registry-runs", reactions.on_run_succeeded, hold=notary.usable)
+    events.consume("registry-evaluations", reactions.on_evaluation_completed, hold=notary.usable)
     events.consume("registry-evaluation-failures", reactions.on_evaluation_failed)
     events.consume("registry-promotions", reactions.on_promoted)
     events.consume("registry-rollbacks", reactions.on_rolled_back)
@@ -146,7 +147,9 @@ def _data(process: Process, address: str) -> DataIngestCatalogue | None:
     return DataIngestCatalogue(process.channel(address), process.caller) if address else None
 
 
-def _ports(database: Database, settings: RegistrySettings, outbox: Outbox, signer: Signer, numbers: Numbers) -> Ports:
+def _ports(
+    database: Database, settings: RegistrySettings, outbox: Outbox, notary: SigningNotary, numbers: Numbers
+) -> Ports:
     """Everything that the use cases need."""
     return Ports(
         transactions=database,
@@ -166,7 +169,7 @@ def _ports(database: Database, settings: RegistrySettings, outbox: Outbox, signe
         cycles=postgres.cycles(database),
         lineage=PostgresLineage(database),
         announcements=OutboxAnnouncements(outbox),
-        notary=SigningNotary(signer),
+        notary=notary,
         numbers=numbers,
         files=ArtifactStore(settings.artifact_url),
         work=WorkQueue(database),
@@ -192,9 +195,8 @@ async def reconcile(settings: RegistrySettings, *, repair: bool) -> int:
         stack.push_async_callback(database.close)
         bus = await Bus.connect(settings.nats_url.get_secret_value(), name=f"mainspring-{SERVICE}-reconcile")
         stack.push_async_callback(bus.close)
-        ports = _ports(
-            database, settings, Outbox(database, SERVICE), open_signer(settings.signing_key_url, trusted), _Raised()
-        )
+        notary = SigningNotary(open_signer(settings.signing_key_url, trusted))
+        ports = _ports(database, settings, Outbox(database, SERVICE), notary, _Raised())
         catalogue = Catalogue(ports)
         memory = BusMemory(StreamMemory(database, bus, SERVICE, AREA))
         job = Reconciliation(ports, catalogue, Releases(ports, catalogue), memory, TrustedSeals(trusted))

@@ -1,4 +1,4 @@
-"""`models export | verify | card | tag`: a version outside, and the proof of what it is."""
+"""`models export | verify | signing-key | card | tag`: a version outside, and the proof of what it is."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def register(models: typer.Typer) -> None:
     """Adds the commands."""
     models.command()(export)
     models.command()(verify)
+    models.command("signing-key")(signing_key)
     models.command()(card)
     models.command()(tag)
 
@@ -112,6 +113,21 @@ def verify(
     else:
         print("verified: every file is as it was signed")
         print_fields(shown)
+
+
+def signing_key(
+    url: Annotated[
+        str, typer.Argument(help="awskms:KEY, gcpkms:KEY or file:///PATH, as the registry's signing_key_url names it.")
+    ],
+) -> None:
+    """Prints the public half (PEM) of a signing key; what signs from now on stands first among the keys to believe.
+
+    Asks the key management service with this machine's own credentials; needs its vendor's library
+    (pip install 'mainspring-proof[awskms]').
+    """
+    from mainspring_proof.keys import public_key
+
+    print(public_key(url), end="")
 
 
 def card(version: Version, project: Project = DEFAULT_PROJECT, data: Data = None) -> None:
