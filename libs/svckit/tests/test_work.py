@@ -317,3 +317,58 @@ async def test_a_project_has_no_more_workers_than_its_quota_and_priority_goes_fi
 
     await eventually(all_done)
     assert most == {"p": 2, "q": 1}
+
+
+async def test_many_items_are_claimed_in_their_order_and_one_that_is_forgotten_is_lost_to_its_worker(
+    bench: Bench,
+) -> None:
+    keys, seen, lost = [f"k{number}" for number in reversed(range(12))], list[str](), asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        seen.append(lease.item.key)
+        if len(seen) == len(keys):
+            async with bench.database.transaction():
+                await bench.queue.forget("job", [lease.item.key])
+            try:
+                async with lease.complete():
+                    await bench.write("too late")
+            except LeaseLost:
+                lost.set()
+                raise
+        async with lease.complete():
+            pass
+
+    async with bench.database.transaction():
+        await bench.queue.enqueue_all("job", keys)
+    bench.worker(handle)
+    async with asyncio.timeout(30):
+        await lost.wait()
+    assert seen == keys
+    assert await bench.effects() == []
+
+
+async def test_a_worker_claims_no_more_than_it_has_room_for(bench: Bench) -> None:
+    rooms, claimed, end = asyncio.Semaphore(1), list[str](), asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        claimed.append(lease.item.key)
+        await end.wait()
+        async with lease.complete():
+            pass
+
+    async def has(count: int) -> None:
+        async def claimed_so_many() -> bool:
+            return len(claimed) == count
+
+        await eventually(claimed_so_many)
+
+    for number in range(3):
+        await bench.enqueue(f"k{number}")
+    bench.worker(handle, concurrency=3, room=rooms.acquire)
+    await has(1)
+    assert rooms.locked()
+    rooms.release()
+    await has(2)
+    bench.worker(handle)
+    await has(3)
+    end.set()

@@ -1,7 +1,8 @@
 """The fakes of this service's own ports; each passes the contract suite of its port."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from mainspring_evaluator.application.ports import (
@@ -15,6 +16,7 @@ from mainspring_evaluator.application.ports import (
 )
 from mainspring_evaluator.domain.drift import Asked, DriftReport
 from mainspring_evaluator.domain.fidelity import Distribution
+from mainspring_evaluator.domain.inquiries import Shard, Tally, Use
 from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Prompt
 from mainspring_evaluator.domain.suites import Retrieval, SafetySet, Sampling, Split
 from mainspring_svckit.errors import (
@@ -238,6 +240,79 @@ class FakeAnswers:
 
     async def put(self, project: str, key: str, answer: Answer) -> None:
         self.rows.setdefault((project, key), answer)
+
+
+class FakeShards:
+    """`Shards` of which `do` is given one whenever somebody waits for them, as a replica's worker would be."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Shard] = {}
+        self.stages: list[str] = []
+        self.open: dict[str, bool] = {}
+        self.counts: dict[str, list[Answer]] = {}
+        self.answered: dict[str, int] = {}
+        self.failures: dict[str, tuple[str, str]] = {}
+        self.do: Callable[[str], Awaitable[None]] | None = None
+
+    async def add(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            self.rows[shard.name], self.open[shard.name] = shard, True
+            self.stages.append(shard.stage)
+            self.counts[shard.name], self.answered[shard.name] = [], 0
+
+    async def get(self, name: str) -> Shard:
+        if name not in self.rows:
+            raise NotFound("Shard", name)
+        return self.rows[name]
+
+    async def names(self, run: str) -> Sequence[str]:
+        return [name for name, shard in self.rows.items() if shard.run == run]
+
+    async def found(self, name: str, answered: int) -> None:
+        self.answered[name] = answered
+
+    async def made(self, name: str, answer: Answer) -> None:
+        self.counts[name].append(answer)
+        self.answered[name] += 1
+
+    async def close(self, name: str, failure: tuple[str, str] | None = None) -> None:
+        self.open[name] = False
+        if failure is not None:
+            self.failures[name] = failure
+
+    async def tallies(self, run: str) -> Mapping[str, Tally]:
+        found: dict[str, Tally] = {}
+        for name in await self.names(run):
+            shard, before = self.rows[name], found.get(self.rows[name].stage, Tally())
+            left = len(shard.inquiry.prompts) - self.answered[name] if self.open[name] else 0
+            found[shard.stage] = Tally(
+                before.open + self.open[name],
+                before.remaining + left,
+                before.generated + len(self.counts[name]),
+                before.failure or self.failures.get(name),
+            )
+        return found
+
+    async def used(self, run: str) -> Use:
+        made = [answer for name in await self.names(run) for answer in self.counts[name]]
+        return Use(sum(answer.input_tokens for answer in made), sum(answer.output_tokens for answer in made))
+
+    async def drop(self, run: str) -> None:
+        for name in await self.names(run):
+            del self.rows[name], self.open[name], self.counts[name], self.answered[name]
+            self.failures.pop(name, None)
+
+    @contextmanager
+    def changes(self, run: str) -> Iterator["FakeShards"]:
+        del run
+        yield self
+
+    async def wait(self, timeout_s: float) -> bool:
+        del timeout_s
+        name = next((name for name, is_open in self.open.items() if is_open), None)
+        if self.do is not None and name is not None:
+            await self.do(name)
+        return name is not None
 
 
 class FakeItems(FakeRepository[EvaluationItem]):

@@ -56,10 +56,14 @@ class Plane:
         self.deployments: dict[str, deployment_pb2.Deployment] = {}
         self.refused: set[str] = set()
         self.asked: Counter[tuple[str, str]] = Counter()
+        self.asking: Counter[str] = Counter()
+        self.most_at_a_time = 0
+        self.by_replica: dict[str, set[tuple[str, str]]] = {}
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.stop_after = math.inf
         self.away_for = 0
+        self.dull = {BASE}
 
     @property
     def holders(self) -> set[str]:
@@ -138,11 +142,17 @@ class Plane:
             answer.first_token_probabilities.add(token_id=5, logprob=math.log(0.8))
             answer.first_token_probabilities.add(token_id=6, logprob=math.log(0.1))
             return inference_service_pb2.GenerateAnswerResponse(answer=answer)
-        if sum(self.asked.values()) >= self.stop_after:
-            await self.may_answer.wait()
-        question = request.messages[-1].content
+        question, peer = request.messages[-1].content, context.peer()
+        self.asking[peer] += 1
+        self.most_at_a_time = max(self.most_at_a_time, self.asking[peer])
+        try:
+            if sum(self.asked.values()) >= self.stop_after:
+                await self.may_answer.wait()
+        finally:
+            self.asking[peer] -= 1
         self.asked[request.model, question] += 1
-        answer.text = reference(question) if request.model != BASE else "this is \x00 no answer at all"
+        self.by_replica.setdefault(peer, set()).add((request.model, question))
+        answer.text = reference(question) if request.model not in self.dull else "this is \x00 no answer at all"
         return inference_service_pb2.GenerateAnswerResponse(answer=answer)
 
     async def ScoreText(self, request: Any, context: Any) -> Any:

@@ -11,10 +11,7 @@ from sqlalchemy import text
 
 from mainspring_evaluator.adapters.postgres import PostgresAnswers
 from mainspring_evaluator.adapters.scoring import ThreadScoring
-from mainspring_evaluator.application.evaluation import Evaluation
-from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.planning import Planning
-from mainspring_evaluator.application.runs import Runs
 from mainspring_evaluator.domain.drift import Asked
 from mainspring_evaluator.domain.items import Answer, Item, Prompt, Sample
 from mainspring_evaluator.domain.runs import EvaluationRun, RunState
@@ -98,7 +95,7 @@ def test_every_part_of_a_suite_survives_the_wire() -> None:
         json_schema="{}",
         embedding_model_version=BASE,
         judges=panel,
-        budget=Budget(100, 1.5),
+        budget=Budget(100, 1.5, 0.25),
         price=Price(0.5, 1.5),
         allow_training_overlap=True,
         comparison=Comparison.PARENT,
@@ -111,6 +108,7 @@ def test_every_part_of_a_suite_survives_the_wire() -> None:
     ("changes", "field"),
     [
         ({"scorers": ("cost",)}, "price"),
+        ({"budget": Budget(max_cost=1)}, "price"),
         ({"scorers": ("json_schema",)}, "json_schema"),
         ({"scorers": ("judge_rubric",)}, "judges"),
         ({"scorers": ("embedding_similarity",)}, "embedding_model_version"),
@@ -225,6 +223,20 @@ async def test_a_run_beyond_its_budget_fails_and_what_it_answered_is_kept(world:
     assert run.findings.generated_answers < 6
 
 
+async def test_a_run_may_cost_no_more_than_its_suite_allows(world: World) -> None:
+    price = Price(per_million_input_tokens=100, per_million_output_tokens=1_000)
+    suite = replace(SUITE, price=price, budget=Budget(max_cost=0.01))
+    with pytest.raises(PreconditionFailed, match=r"used answers for 0\.01\d*, its suite allows 0\.01") as caught:
+        await world.run(suite=suite)
+    assert caught.value.reason == "BUDGET_EXCEEDED"
+    assert len(world.answers.rows) < 6
+    assert (await world.run(suite=replace(suite, budget=Budget(max_cost=1)))).state is RunState.SUCCEEDED
+    digest = replace(SUITE, budget=Budget(5)).sha256
+    assert digest == "54904d193d450c6bac031cfebd6cd47e305c7a6ed9cd7ecf31db1bdfb456bdb6", (
+        "as it was before budgets knew of costs"
+    )
+
+
 async def test_forgetting_is_measured_against_what_the_candidate_was_made_from(world: World) -> None:
     world.catalogue.released = FIRST
     world.catalogue.versions[SECOND] = replace(world.catalogue.versions[SECOND], parent="")
@@ -301,6 +313,7 @@ async def test_a_judge_scores_and_compares_in_both_orders(world: World) -> None:
         None,
     )
     assert "unproven" in judge.explanation
+    assert world.shards.stages == ["candidate", "baseline", *["judge long"] * 2], "replicas share a judge's questions"
     asked = len(world.inference.asked)
     await world.run(suite=suite)
     assert len(world.inference.asked) == asked, "verdicts are kept"
@@ -473,10 +486,7 @@ class Backwards:
 
 async def test_f14_a_clock_that_goes_back_costs_no_run(world: World) -> None:
     world.ports = replace(world.ports, clock=Backwards())
-    world.runs = Runs(world.ports, cancel_release_delay_s=1)
-    world.evaluation = Evaluation(
-        world.ports, world.runs, Generation(world.ports, concurrency=2, tries=1, retry_wait_s=0)
-    )
+    world.build(tries=1)
     run = await world.run(suite=replace(SUITE, budget=Budget(max_duration_s=1)))
     assert run.state is RunState.SUCCEEDED
 

@@ -13,6 +13,7 @@ from mainspring_evaluator.application.evaluation import Evaluation
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Ports, Units
 from mainspring_evaluator.application.runs import RELEASE_WORK, RUN_WORK, Runs, Suites
+from mainspring_evaluator.application.sharing import Answering
 from mainspring_evaluator.domain.drift import DriftMonitor
 from mainspring_evaluator.domain.fidelity import PROBE_SCHEMA
 from mainspring_evaluator.domain.runs import EvaluationRun, RunState
@@ -22,6 +23,7 @@ from mainspring_svckit.errors import (
     EtagMismatch,
     IllegalTransition,
     InvalidInput,
+    MainspringError,
     NotFound,
     PreconditionFailed,
     Unavailable,
@@ -55,6 +57,7 @@ from .fakes import (
     FakeItems,
     FakeObservations,
     FakeReports,
+    FakeShards,
     FakeTraffic,
 )
 
@@ -76,6 +79,7 @@ class World:
     traffic: FakeTraffic = field(default_factory=FakeTraffic)
     reports: FakeReports = field(default_factory=FakeReports)
     answers: FakeAnswers = field(default_factory=FakeAnswers)
+    shards: FakeShards = field(default_factory=FakeShards)
     items: FakeItems = field(default_factory=FakeItems)
     files: FakeArtifacts = field(default_factory=FakeArtifacts)
     outbox: FakeOutbox = field(default_factory=FakeOutbox)
@@ -99,6 +103,7 @@ class World:
             runs=FakeRepository[EvaluationRun](parent=project, sort_key=lambda r: r.name, newest_first=True),
             items=self.items,
             answers=self.answers,
+            shards=self.shards,
             catalogue=self.catalogue,
             datasets=self.datasets,
             inference=self.inference,
@@ -110,9 +115,25 @@ class World:
             clock=FakeClock(),
             new_id=lambda: next(ids),
         )
+        self.build()
+
+    def build(self, *, tries: int = 3) -> None:
+        """The use cases over the ports, and one replica's worker."""
         self.suites, self.runs = Suites(self.ports), Runs(self.ports, cancel_release_delay_s=1)
-        generation = Generation(self.ports, concurrency=2, tries=3, retry_wait_s=0)
+        generation = Generation(self.ports, concurrency=2, tries=tries, retry_wait_s=0)
         self.evaluation = Evaluation(self.ports, self.runs, generation)
+        answering = Answering(self.ports, generation)
+
+        async def do(shard: str) -> None:
+            await answering.room()
+            try:
+                await answering.answer(shard, FakeLease())
+            except LeaseLost:
+                raise
+            except MainspringError as err:
+                await answering.give_up(shard, err.reason, err.message)
+
+        self.shards.do = do
 
     async def run(self, candidate: str = FIRST, suite: EvaluationSuite = SUITE, baseline: str = "") -> EvaluationRun:
         """Writes the suite, asks for a run by hand and does it."""
@@ -213,10 +234,8 @@ async def test_what_was_answered_is_never_generated_again(world: World) -> None:
 async def test_f1_a_run_goes_on_with_what_it_was_about_and_asks_only_for_what_is_missing(world: World) -> None:
     await world.suites.put(SUITE, etag="", allow_missing=True)
     run = await world.runs.create(SUITE.name, SECOND)
-    world.inference.failures["red"] = [Unavailable("X", "away")] * 3
-    with pytest.raises(Unavailable) as caught:
-        await world.evaluation.run(run.name, FakeLease())
-    assert caught.value.reason == "INFERENCE_FAILED"
+    with pytest.raises(LeaseLost):
+        await world.evaluation.run(run.name, FakeLease(lasts=7))
     done = len(world.inference.asked)
     world.catalogue.released = FIRST  # Something was released meanwhile; the run compares with what it began with.
     await world.evaluation.run(run.name, FakeLease())
@@ -224,7 +243,11 @@ async def test_f1_a_run_goes_on_with_what_it_was_about_and_asks_only_for_what_is
     assert stored.subjects is not None
     assert stored.subjects.baseline == BASE
     assert len(world.inference.asked) == len(set(world.inference.asked)) == 6
-    assert done < 6
+    assert 0 < done < 6
+    assert stored.findings is not None
+    assert stored.findings.generated_answers == 6, "those that the owner before shared out are of this run"
+    assert (stored.progress.done, stored.progress.total) == (6, 6)
+    assert world.shards.rows == {}
 
 
 async def test_a_passing_trouble_is_sat_out_and_a_refusal_is_not(world: World) -> None:
@@ -234,7 +257,8 @@ async def test_a_passing_trouble_is_sat_out_and_a_refusal_is_not(world: World) -
     world.inference.failures["red"] = [InvalidInput("too long", reason="CONTEXT_LENGTH_EXCEEDED")]
     with pytest.raises(PreconditionFailed) as caught:
         await world.run()
-    assert (caught.value.reason, caught.value.metadata) == ("INFERENCE_FAILED", {"cause": "CONTEXT_LENGTH_EXCEEDED"})
+    assert caught.value.reason == "INFERENCE_FAILED"
+    assert "item 1 was refused: CONTEXT_LENGTH_EXCEEDED" in caught.value.message
 
 
 async def test_f13_a_worker_without_its_lease_writes_nothing(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -34,6 +34,14 @@ class Work(Protocol):
 
         With `coalesce` a worker that has it may end what it does first.
         """
+        ...
+
+    async def enqueue_all(self, kind: str, keys: Sequence[str]) -> None:
+        """Adds many items that are not there yet, without payload; earlier ones are claimed first."""
+        ...
+
+    async def forget(self, kind: str, keys: Sequence[str]) -> None:
+        """Takes many items out and keeps nothing of them; a worker that has one loses its lease."""
         ...
 
     async def cancel(self, kind: str, key: str) -> None:

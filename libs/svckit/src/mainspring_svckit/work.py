@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +109,25 @@ class WorkQueue:
             },
         )
         await self._database.notify(CHANNEL, kind)
+
+    async def enqueue_all(self, kind: str, keys: Sequence[str]) -> None:
+        """Adds many items that are not there yet, without payload; earlier ones are claimed first."""
+        await self._database.connection().execute(
+            text(
+                "INSERT INTO work (id, kind, key, payload, run_after)"
+                " SELECT id, :kind, key, '{}', now() + make_interval(secs => 1e-6 * place)"
+                " FROM unnest(cast(:ids AS uuid[]), cast(:keys AS text[])) WITH ORDINALITY AS item (id, key, place)"
+            ),
+            {"kind": kind, "ids": [new_id() for _ in keys], "keys": list(keys)},
+        )
+        await self._database.notify(CHANNEL, kind)
+
+    async def forget(self, kind: str, keys: Sequence[str]) -> None:
+        """Takes many items out and keeps nothing of them; a worker that has one loses its lease."""
+        await self._database.connection().execute(
+            text("DELETE FROM work WHERE kind = :kind AND key = ANY(cast(:keys AS text[]))"),
+            {"kind": kind, "keys": list(keys)},
+        )
 
     async def cancel(self, kind: str, key: str) -> None:
         """Takes an item out; a worker that has it loses its lease."""
@@ -215,6 +234,11 @@ class Lease:
 
 Handler = Callable[[Lease], Awaitable[None]]
 ExhaustedHandler = Callable[[Lease, Exception], Awaitable[None]]
+Room = Callable[[], Awaitable[None]]
+
+
+async def no_bound() -> None:
+    """There is always room for one more item."""
 
 
 class Worker:
@@ -233,6 +257,7 @@ class Worker:
         max_attempts: int = 5,
         poll_s: float = 5.0,
         max_per_project: int = 0,
+        room: Room = no_bound,
         owner: str | None = None,
     ) -> None:
         """Takes how to work.
@@ -250,12 +275,14 @@ class Worker:
             poll_s: Longest time before an item that became due by time or expiry is seen.
             max_per_project: Items of one project that all replicas together work on at a time; 0 for no limit. Keys
                 must be resource names.
+            room: Returns when there is room for one more item; awaited once for each that the handler gets, before it
+                is claimed.
             owner: Who holds a lease, for people who look.
         """
         self._database, self._listener, self._kind, self._handler = database, listener, kind, handler
         self._on_exhausted, self._concurrency, self._lease_s = on_exhausted, concurrency, lease_s
         self._max_attempts, self._poll_s, self._owner = max_attempts, poll_s, owner or new_id()
-        self._max_per_project = max_per_project
+        self._max_per_project, self._room = max_per_project, room
 
     async def run(self) -> None:
         """Works until cancelled; then gives back what it holds, so that another replica goes on at once."""
@@ -266,15 +293,17 @@ class Worker:
     async def _loop(self) -> None:
         with self._listener.subscribe(CHANNEL, self._kind) as wakeups:
             while True:
-                try:
-                    item = await self._claim()
-                except MainspringError as err:
-                    log.warning("claim_failed", kind=self._kind, reason=err.reason)
-                    item = None
-                if item is None:
+                await self._room()
+                while (item := await self._claim_now()) is None:
                     await wakeups.wait(self._poll_s)
-                else:
-                    await self._work(item)
+                await self._work(item)
+
+    async def _claim_now(self) -> WorkItem | None:
+        try:
+            return await self._claim()
+        except MainspringError as err:
+            log.warning("claim_failed", kind=self._kind, reason=err.reason)
+            return None
 
     async def _claim(self) -> WorkItem | None:
         async with self._database.transaction() as connection:

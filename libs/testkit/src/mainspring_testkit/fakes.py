@@ -108,6 +108,13 @@ class FakeWork:
         del priority, delay_s, coalesce
         self.queued[kind, key] = dict(payload or {})
 
+    async def enqueue_all(self, kind: str, keys: Sequence[str]) -> None:
+        self.queued.update({(kind, key): {} for key in keys})
+
+    async def forget(self, kind: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.queued.pop((kind, key), None)
+
     async def cancel(self, kind: str, key: str) -> None:
         self.queued.pop((kind, key), None)
 

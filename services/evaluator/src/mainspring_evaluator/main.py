@@ -13,12 +13,14 @@ from mainspring_evaluator.adapters.embeddings import EmbedderEmbeddings
 from mainspring_evaluator.adapters.inference import PlaneInference
 from mainspring_evaluator.adapters.item_files import HostItemFiles
 from mainspring_evaluator.adapters.scoring import ThreadScoring
+from mainspring_evaluator.adapters.shards import PostgresShards
 from mainspring_evaluator.adapters.traffic import PostgresReports, PostgresTraffic, monitors
 from mainspring_evaluator.application.drift import DRIFT_WORK, DriftChecks, Traffic
 from mainspring_evaluator.application.evaluation import Evaluation
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.application.runs import RELEASE_WORK, RUN_WORK, Runs, Suites
+from mainspring_evaluator.application.sharing import ANSWER_WORK, SHARDS_AT_A_TIME, Answering
 from mainspring_evaluator.settings import EvaluatorSettings
 from mainspring_evaluator.transport.events import Reactions
 from mainspring_evaluator.transport.grpc import NAME, EvaluationServicer
@@ -32,7 +34,7 @@ from mainspring_svckit.errors import failure_of
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.lifecycle import Process, run_main
 from mainspring_svckit.logs import get_logger
-from mainspring_svckit.work import ExhaustedHandler, Handler, Lease, Worker, WorkQueue
+from mainspring_svckit.work import ExhaustedHandler, Handler, Lease, Room, Worker, WorkQueue, no_bound
 
 PACKAGE = "mainspring_evaluator"
 # A model that nobody needs stays in memory until this succeeds, so it is tried for days.
@@ -45,7 +47,7 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
     database = await process.database(PACKAGE)
     listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL)
     events = await Events.connect(process, database, listener)
-    ports = _ports(process, settings, database, events)
+    ports = _ports(process, settings, database, listener, events)
     generation = Generation(
         ports,
         concurrency=settings.answers_at_a_time,
@@ -54,6 +56,7 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
     )
     plant = _Plant(process, settings, database, listener, ports, generation)
     runs = plant.runs()
+    plant.answers()
     plant.releases(runs)
     plant.drift()
     reactions = Reactions(runs, Traffic(ports))
@@ -63,7 +66,9 @@ async def serve(process: Process, settings: EvaluatorSettings) -> int:
     return await process.run()
 
 
-def _ports(process: Process, settings: EvaluatorSettings, database: Database, events: Events) -> Ports:
+def _ports(
+    process: Process, settings: EvaluatorSettings, database: Database, listener: Listener, events: Events
+) -> Ports:
     """The outside, as the use cases see it."""
     store = ArtifactStore(settings.artifact_url)
     data_ingest = process.channel(settings.data_ingest_address)
@@ -74,6 +79,7 @@ def _ports(process: Process, settings: EvaluatorSettings, database: Database, ev
         runs=postgres.runs(database),
         items=postgres.PostgresItems(database),
         answers=postgres.PostgresAnswers(database),
+        shards=PostgresShards(database, listener),
         catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller),
         datasets=StoredDatasets(data_ingest, process.caller, store, settings.scratch_dir),
         item_files=HostItemFiles(settings.task_roots),
@@ -128,6 +134,26 @@ class _Plant:
         server.add(NAME, pb_grpc.add_EvaluationServiceServicer_to_server, servicer)
         return runs
 
+    def answers(self) -> None:
+        """Questions of runs are asked, whichever replica has the run."""
+        answering = Answering(self.ports, self.generation)
+
+        async def answer(lease: Lease) -> None:
+            await answering.answer(lease.item.key, lease)
+
+        async def give_up(lease: Lease, error: Exception) -> None:
+            await answering.give_up(lease.item.key, *failure_of(error))
+
+        self._leased(
+            ANSWER_WORK,
+            answer,
+            give_up,
+            "answers of runs",
+            attempts=self.settings.run_attempts,
+            concurrency=SHARDS_AT_A_TIME,
+            room=answering.room,
+        )
+
     def releases(self, runs: Runs) -> None:
         """Models that a run held are let go of."""
 
@@ -163,6 +189,7 @@ class _Plant:
         *,
         attempts: int,
         concurrency: int = 1,
+        room: Room = no_bound,
     ) -> None:
         worker = Worker(
             self.database,
@@ -173,6 +200,7 @@ class _Plant:
             concurrency=concurrency,
             lease_s=self.settings.lease_s,
             max_attempts=attempts,
+            room=room,
         )
         self.process.intake(worker.run(), name)
 

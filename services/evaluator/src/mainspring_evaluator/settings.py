@@ -20,13 +20,15 @@ class EvaluatorSettings(ServiceSettings):
         default_factory=list[Path], description="Folders below which suites may name tasks of other harnesses."
     )
     runs_at_a_time: int = Field(1, ge=1, le=64, description="Runs that one replica works on at a time.")
-    answers_at_a_time: int = Field(8, ge=1, le=256, description="Answers that one run asks for at a time.")
+    answers_at_a_time: int = Field(8, ge=1, le=256, description="Questions that one replica asks at a time.")
     answer_tries: int = Field(6, ge=1, le=20, description="Tries for one answer before the run is put off.")
     answer_retry_wait_s: float = Field(
         0.5, gt=0, le=60, description="Wait before the second try for an answer; doubled for each further one."
     )
     answer_timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest wait for one answer.")
     load_timeout_s: float = Field(600.0, gt=0, le=7200, description="Longest wait for a version to be loaded.")
-    run_attempts: int = Field(5, ge=1, le=100, description="Tries for a run before it fails.")
+    run_attempts: int = Field(
+        5, ge=1, le=100, description="Tries for a run, and for each shard of its questions, before the run fails."
+    )
     lease_s: float = Field(30.0, gt=0, le=600, description="A replica that is silent for so long has lost its run.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")

@@ -52,6 +52,18 @@ class WorkContract:
             await work.enqueue("job", "a", {"n": 2})
         assert (await queued())["job", "a"] == {"n": 2}
 
+    async def test_many_items_come_and_go_at_once(self, work: Work, transaction: Any, queued: Queued) -> None:
+        async with transaction():
+            await work.enqueue_all("job", ["b", "a", "c"])
+            await work.enqueue("other", "a")
+        assert await queued() == {("job", key): {} for key in "bac"} | {("other", "a"): {}}
+        async with transaction():
+            await work.forget("job", ["a", "b", "never"])
+        assert set(await queued()) == {("job", "c"), ("other", "a")}
+        async with transaction():
+            await work.enqueue_all("job", ["a"])
+        assert ("job", "a") in await queued()
+
     async def test_open_items_are_counted_by_project(self, work: Work, transaction: Any, queued: Queued) -> None:
         async with transaction():
             for key in ("projects/p/jobs/1", "projects/p/jobs/2", "projects/pp/jobs/1"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mainspring_evaluator.application.generation import Generation, Version
+from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.observing import PREFERENCE, Observed, Observing
 from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.domain.drift import (
@@ -20,6 +20,7 @@ from mainspring_evaluator.domain.drift import (
     Figures,
     is_worse,
 )
+from mainspring_evaluator.domain.inquiries import Inquiry, Version
 from mainspring_evaluator.domain.items import Answer, Item, Sample
 from mainspring_evaluator.domain.power import holm
 from mainspring_evaluator.domain.suites import EvaluationSuite
@@ -158,21 +159,19 @@ class DriftChecks:
         ports, project = self._ports, ModelVersionName.parse(live).project
         serving = await ports.catalogue.units(monitor.model)
         version = Version(live, (await ports.catalogue.version(live)).manifest_sha256, serving.active)
-        prompts = [tuple(Message(role, content) for role, content in each.messages) for each in asked]
-        known = await self._generation.known(project, version, prompts, suite.sampling)
-        if len(known) < len(prompts):
-            await ports.inference.hold(live, monitor.name)
+        prompts = tuple(tuple(Message(role, content) for role, content in each.messages) for each in asked)
 
-        async def ignore(answer: Answer) -> None:
-            del answer
+        async def ask(_: str, inquiry: Inquiry) -> Sequence[Answer]:
+            known = await self._generation.known(project, inquiry)
+            if len(known) < len(inquiry.prompts):
+                await ports.inference.hold(inquiry.version.name, monitor.name)
+            return await self._generation.generate(project, inquiry, known=known)
 
-        answers = await self._generation.generate(
-            project, version, prompts, suite.sampling, known=known, after_each=ignore
-        )
+        answers = await ask("live", Inquiry(version, prompts, suite.sampling))
         items = [Item(prompt, ()) for prompt in prompts]
         alone = replace(suite, scorers=tuple(name for name in suite.scorers if name != PREFERENCE), slices=())
         system = Observed(version, answers)
-        told = await self._observing.observe(project, monitor.name, alone, items, [system])
+        told = await self._observing.observe(project, monitor.name, alone, items, [system], ask)
         failed = {failure.scorer for failure in told.failures}
         alone = replace(alone, scorers=tuple(name for name in alone.scorers if name not in failed))
         samples = [

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from mainspring_evaluator.application.generation import Generation, Version
+from mainspring_evaluator.application.generation import Generation
+from mainspring_evaluator.application.judging import Ask
 from mainspring_evaluator.application.observing import (
     CALIBRATION,
     JUDGED,
@@ -21,7 +22,9 @@ from mainspring_evaluator.application.observing import (
 from mainspring_evaluator.application.ports import Measured, Ports, VersionInfo
 from mainspring_evaluator.application.reading import ItemReader
 from mainspring_evaluator.application.runs import Runs
+from mainspring_evaluator.application.sharing import Shared
 from mainspring_evaluator.domain import fidelity
+from mainspring_evaluator.domain.inquiries import Bounds, Inquiry, Tally, Version
 from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, Sample, prompt_digest, storable
 from mainspring_evaluator.domain.runs import (
     PROGRESS_UNIT,
@@ -30,7 +33,7 @@ from mainspring_evaluator.domain.runs import (
     Latency,
     Subjects,
 )
-from mainspring_evaluator.domain.suites import Budget, Comparison, EvaluationSuite
+from mainspring_evaluator.domain.suites import Comparison, EvaluationSuite
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import EvaluationRunName
 from mainspring_svckit.ports import Claim
@@ -40,6 +43,7 @@ from mainspring_svckit.values import Fidelity, Message, Progress, ServedUnit
 PROBE_TOP = 200
 _REPORT_EVERY_S = 1.0
 _TIMED = frozenset({"first_token_latency", "token_latency"})
+_STAGES = ("candidate", "baseline")
 _OBSERVED = frozenset({SIMILARITY, CALIBRATION, PERPLEXITY, *JUDGED})
 
 
@@ -65,28 +69,27 @@ class Evaluation:
         run, items = await self._read(run, candidate, baseline, lease)
         assert run.subjects is not None
         asked = ((candidate, run.subjects.candidate_unit), (baseline, run.subjects.baseline_unit))
+        shared = Shared(self._ports, self._generation, name, Bounds(run.suite.budget, run.suite.price), lease)
         systems = [
-            _System(*await self._known(name, run.suite, version, unit, items), [])
-            for version, unit in asked
+            _System(stage, _inquiry(run.suite, version, unit, items))
+            for stage, (version, unit) in zip(_STAGES, asked, strict=True)
             if version is not None
         ]
-        known = sum(len(system.known) for system in systems)
-        await progress.begin(known, len(items) * len(systems), "waiting for the candidate")
-        meter = _Meter(self._ports, run.suite.budget)
         preparing = [self._preparing(run.suite, [], [])]  # While the models answer.
+        for system in systems:
+            await progress.enter(f"waiting for the {system.stage}")
+            system.known = await shared.want(system.stage, system.inquiry)
+            progress.expect(system.stage, len(items), len(system.known))
         close: Fidelity | None = None
-        for number, system in enumerate(systems):
-            who = ("candidate", "baseline")[number]
-            if len(system.known) < len(items) or (number == 0 and candidate.probe is not None):
-                await self._ports.inference.hold(system.version.name, name)
-            await progress.enter(f"generating the {who}'s answers")
-            await self._answer(name, run.suite, system, items, progress, meter)
-            if number == 0:
+        for system in systems:
+            await progress.enter(f"generating the {system.stage}'s answers")
+            system.answers = await shared.collect(system.stage, system.inquiry, system.known, progress.hear)
+            if system is systems[0]:
                 preparing.append(self._preparing(run.suite, items, system.answers))
-                await progress.enter("comparing the engine with the reference")
-                close = await self._fidelity(EvaluationRunName.parse(name).project, candidate)
+                close = await self._fidelity(name, candidate, progress)
         await asyncio.gather(*preparing)
-        measured, told = await self._score(name, run.suite, items, systems, progress)
+        judging = Shared(self._ports, self._generation, name, Bounds(), lease)
+        measured, told = await self._score(name, run.suite, items, systems, progress, judging.ask)
         findings = Findings(
             measured.results,
             len(items),
@@ -94,7 +97,7 @@ class Evaluation:
             _latency(systems[0].answers),
             (*measured.failures, *told.failures),
             told.judges,
-            len(items) * len(systems) - known,
+            await shared.generated(_STAGES),
         )
         findings.check()
         rows = _rows(name, items, [system.answers for system in systems], measured)
@@ -107,40 +110,6 @@ class Evaluation:
         samples = [Sample(item, answer) for item, answer in zip(items, answers, strict=True)]
         return asyncio.create_task(self._ports.scoring.prepare(suite, samples))
 
-    async def _known(
-        self, name: str, suite: EvaluationSuite, version: VersionInfo, unit: ServedUnit, items: Sequence[Item]
-    ) -> tuple[Version, dict[int, Answer]]:
-        answers = Version(version.name, version.manifest_sha256, unit)
-        project = EvaluationRunName.parse(name).project
-        prompts = [item.prompt for item in items]
-        return answers, await self._generation.known(
-            project, answers, prompts, suite.sampling, context=suite.context, timed=_timed(suite)
-        )
-
-    async def _answer(
-        self,
-        name: str,
-        suite: EvaluationSuite,
-        system: _System,
-        items: Sequence[Item],
-        progress: _Reporter,
-        meter: _Meter,
-    ) -> None:
-        async def one_more(answer: Answer) -> None:
-            meter.take(answer)
-            await progress.one_more()
-
-        system.answers = await self._generation.generate(
-            EvaluationRunName.parse(name).project,
-            system.version,
-            [item.prompt for item in items],
-            suite.sampling,
-            known=system.known,
-            after_each=one_more,
-            context=suite.context,
-            timed=_timed(suite),
-        )
-
     async def _score(
         self,
         name: str,
@@ -148,13 +117,14 @@ class Evaluation:
         items: Sequence[Item],
         systems: Sequence[_System],
         progress: _Reporter,
+        ask: Ask,
     ) -> tuple[Measured, Told]:
-        observed = [Observed(system.version, system.answers) for system in systems]
+        observed = [Observed(system.inquiry.version, system.answers) for system in systems]
         told = Told()
         if not _OBSERVED.isdisjoint(suite.scorers):
             await progress.enter("asking judges and embedding models")
             project = EvaluationRunName.parse(name).project
-            told = await self._observing.observe(project, name, suite, items, observed)
+            told = await self._observing.observe(project, name, suite, items, observed, ask)
         await progress.enter("scoring")
         failed = {failure.scorer for failure in told.failures}
         applied = replace(suite, scorers=tuple(scorer for scorer in suite.scorers if scorer not in failed))
@@ -221,10 +191,13 @@ class Evaluation:
         serves = baseline is not None and baseline.name == units.active_version
         return units.next, units.active if serves else units.next
 
-    async def _fidelity(self, project: str, candidate: VersionInfo) -> Fidelity | None:
+    async def _fidelity(self, name: str, candidate: VersionInfo, progress: _Reporter) -> Fidelity | None:
         """How close the engine comes to the candidate's probe; None when it has none."""
         if candidate.probe is None:
             return None
+        await progress.enter("comparing the engine with the reference")
+        await self._ports.inference.hold(candidate.name, name)
+        project = EvaluationRunName.parse(name).project
         positions = fidelity.parse_probe(await self._ports.files.read(project, candidate.probe))
         said: dict[int, fidelity.Distribution] = {}
 
@@ -244,36 +217,12 @@ class Evaluation:
 
 @dataclass
 class _System:
-    """A version that is measured, with the answers that were there and, later, all of them."""
+    """A version that is measured: what it is asked, the answers that were there, and, later, all of them."""
 
-    version: Version
-    known: dict[int, Answer]
-    answers: Sequence[Answer]
-
-
-class _Meter:
-    """Keeps a run within its budget."""
-
-    def __init__(self, ports: Ports, budget: Budget) -> None:
-        self._ports, self._budget = ports, budget
-        self._began_at, self._tokens = ports.clock.now(), 0
-
-    def take(self, answer: Answer) -> None:
-        """Counts an answer that was made.
-
-        Raises:
-            PreconditionFailed: BUDGET_EXCEEDED.
-        """
-        self._tokens += answer.output_tokens
-        spent_s = (self._ports.clock.now() - self._began_at).total_seconds()
-        if self._budget.max_generated_tokens and self._tokens > self._budget.max_generated_tokens:
-            used, bound = f"{self._tokens} tokens", f"{self._budget.max_generated_tokens}"
-        elif self._budget.max_duration_s and spent_s > self._budget.max_duration_s:
-            used, bound = f"{spent_s:.0f} s", f"{self._budget.max_duration_s:g}"
-        else:
-            return
-        message = f"the run has used {used}, its suite allows {bound}; what was answered is kept for the next run"
-        raise PreconditionFailed("BUDGET_EXCEEDED", message)
+    stage: str
+    inquiry: Inquiry
+    known: Mapping[int, Answer] = field(default_factory=dict[int, Answer])
+    answers: Sequence[Answer] = ()
 
 
 @dataclass
@@ -286,15 +235,16 @@ class _Reporter:
 
     def __post_init__(self) -> None:
         self._progress = Progress(unit=PROGRESS_UNIT)
+        self._remaining: dict[str, int] = {}
         self._began_with = 0
         self._began_at: datetime | None = None
         self._written_at: datetime | None = None
 
-    async def begin(self, done: int, total: int, phase: str) -> None:
-        """Says how much there is to do."""
-        self._progress = Progress(done, total, PROGRESS_UNIT, phase)
-        self._began_with = done
-        await self._write()
+    def expect(self, stage: str, total: int, done: int) -> None:
+        """Says how much there is to do for one stage, and how much of it was done before."""
+        self._remaining[stage] = total - done
+        self._began_with += done
+        self._progress = replace(self._progress, done=self._progress.done + done, total=self._progress.total + total)
 
     async def enter(self, phase: str) -> None:
         """Says what happens now."""
@@ -302,13 +252,13 @@ class _Reporter:
         self._began_at = self._began_at or self.ports.clock.now()
         await self._write()
 
-    async def one_more(self) -> None:
-        """Counts an answer."""
-        done = self._progress.done + 1
-        self._progress = replace(self._progress, done=done)
+    async def hear(self, tallies: Mapping[str, Tally]) -> None:
+        """Counts what is left, whoever does it."""
+        for stage in self._remaining.keys() & tallies.keys():
+            self._remaining[stage] = tallies[stage].remaining
+        self._progress = replace(self._progress, done=self._progress.total - sum(self._remaining.values()))
         now = self.ports.clock.now()
         if self._written_at is None or (now - self._written_at).total_seconds() >= _REPORT_EVERY_S:
-            self._written_at = now  # Set before the write, so that answers of that moment do not all write.
             self._progress = replace(self._progress, remaining_s=self._remaining_s())
             await self._write()
 
@@ -337,8 +287,14 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
 
 
-def _timed(suite: EvaluationSuite) -> bool:
-    return not _TIMED.isdisjoint(suite.scorers)
+def _inquiry(suite: EvaluationSuite, version: VersionInfo, unit: ServedUnit, items: Sequence[Item]) -> Inquiry:
+    return Inquiry(
+        Version(version.name, version.manifest_sha256, unit),
+        tuple(item.prompt for item in items),
+        suite.sampling,
+        suite.context,
+        timed=not _TIMED.isdisjoint(suite.scorers),
+    )
 
 
 def _rows(

@@ -3,61 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from mainspring_evaluator.application.ports import Ports
-from mainspring_evaluator.domain.items import Answer, Prompt, answer_key
-from mainspring_evaluator.domain.suites import Retrieval, Sampling
+from mainspring_evaluator.domain.inquiries import Inquiry
+from mainspring_evaluator.domain.items import Answer
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
-from mainspring_svckit.values import NO_UNIT, ServedUnit
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Version:
-    """What answers: the name under which it is called, the digest of its files, and what goes with it."""
-
-    name: str
-    manifest_sha256: str
-    unit: ServedUnit = NO_UNIT
-
-    @property
-    def identity(self) -> str:
-        """What its answers depend on."""
-        digest = self.unit.sha256
-        return f"{self.manifest_sha256} {digest}" if digest else self.manifest_sha256
+Keep = Callable[[str, Answer], Awaitable[None]]
 
 
 class Generation:
-    """Answers of versions, kept so that no version answers the same twice."""
+    """Answers of versions, kept so that no version answers the same twice; one in each replica bounds what it asks."""
 
     def __init__(self, ports: Ports, *, concurrency: int, tries: int, retry_wait_s: float) -> None:
         """Takes how hard to try.
 
         Args:
             ports: The outside.
-            concurrency: Answers at a time.
+            concurrency: Questions at a time, whoever asks them.
             tries: Most tries for one answer.
             retry_wait_s: Wait before the second try; doubled for each further one.
         """
-        self._ports, self._concurrency, self._tries, self._retry_wait_s = ports, concurrency, tries, retry_wait_s
+        self._ports, self.concurrency, self._tries, self._retry_wait_s = ports, concurrency, tries, retry_wait_s
+        self._asking = asyncio.Semaphore(concurrency)
 
-    async def known(
-        self,
-        project: str,
-        version: Version,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        *,
-        context: Retrieval | None = None,
-        timed: bool = False,
-    ) -> dict[int, Answer]:
+    async def known(self, project: str, inquiry: Inquiry) -> dict[int, Answer]:
         """Answers that are there already, by the prompt's position."""
-        sampling = sampling.under(version.unit)
-        keys = [answer_key(version.identity, prompt, sampling, context=context, timed=timed) for prompt in prompts]
+        keys = inquiry.keys
         async with self._ports.transactions.transaction():
             found = await self._ports.answers.known(project, keys)
         return {index: found[key] for index, key in enumerate(keys) if key in found}
@@ -65,43 +40,57 @@ class Generation:
     async def generate(
         self,
         project: str,
-        version: Version,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
+        inquiry: Inquiry,
         *,
         known: dict[int, Answer],
-        after_each: Callable[[Answer], Awaitable[None]],
-        context: Retrieval | None = None,
-        timed: bool = False,
+        keep: Keep | None = None,
+        last_round: Callable[[], None] | None = None,
     ) -> list[Answer]:
         """The answers to all prompts, in their order; those in `known` are not generated again.
+
+        Args:
+            project: Whose answers they are.
+            inquiry: What is asked.
+            known: Answers that are there.
+            keep: Keeps an answer under its key; by default in a transaction of its own.
+            last_round: Called when no more questions wait than are asked at a time.
 
         Raises:
             PreconditionFailed: INFERENCE_FAILED, the version cannot answer one of them.
             Unavailable: INFERENCE_FAILED, it could not after some tries; what was answered is kept.
         """
-        sampling = sampling.under(version.unit)
-        answers, asking = dict(known), asyncio.Semaphore(self._concurrency)
+        version, sampling, keys, answers = inquiry.version, inquiry.applied_sampling, inquiry.keys, dict(known)
+
+        async def keep_here(key: str, answer: Answer) -> None:
+            async with self._ports.transactions.transaction():
+                await self._ports.answers.put(project, key, answer)
 
         async def one(index: int) -> None:
-            prompt = prompts[index]
-            async with asking:
-                answer = await self.patiently(
-                    f"item {index}",
-                    lambda: self._ports.inference.answer(
-                        version.name, prompt, sampling, context=context, timed=timed, unit=version.unit
-                    ),
-                )
-            async with self._ports.transactions.transaction():
-                key = answer_key(version.identity, prompt, sampling, context=context, timed=timed)
-                await self._ports.answers.put(project, key, answer)
+            answer = await self.patiently(
+                f"item {inquiry.numbers[index] if inquiry.numbers else index}",
+                lambda: self._ports.inference.answer(
+                    version.name,
+                    inquiry.prompts[index],
+                    sampling,
+                    context=inquiry.context,
+                    timed=inquiry.timed,
+                    unit=version.unit,
+                ),
+            )
+            await (keep or keep_here)(keys[index], answer)
             answers[index] = answer
-            await after_each(answer)
 
+        missing = [index for index in range(len(keys)) if index not in known]
         # Half as many again, so that the next questions are asked while answers are being kept.
-        workers = self._concurrency + (self._concurrency + 1) // 2
-        await self.each((index for index in range(len(prompts)) if index not in known), one, workers=workers)
-        return [answers[index] for index in range(len(prompts))]
+        workers = self.concurrency + (self.concurrency + 1) // 2
+        await self.each(self._announcing(missing, last_round), one, workers=workers)
+        return [answers[index] for index in range(len(keys))]
+
+    def _announcing(self, indexes: Sequence[int], last_round: Callable[[], None] | None) -> Iterator[int]:
+        for place, index in enumerate(indexes):
+            if last_round is not None and len(indexes) - place <= self.concurrency:
+                last_round()
+            yield index
 
     async def each(self, things: Iterable[T], do: Callable[[T], Awaitable[None]], *, workers: int = 0) -> None:
         """Does something with each, `workers` (default: `concurrency`) at a time; the first error ends the rest and is
@@ -113,7 +102,7 @@ class Generation:
             for thing in waiting:
                 await do(thing)
 
-        tasks = [asyncio.create_task(worker()) for _ in range(workers or self._concurrency)]
+        tasks = [asyncio.create_task(worker()) for _ in range(workers or self.concurrency)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -122,21 +111,22 @@ class Generation:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def patiently(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
-        """Asks until there is an answer, at most `tries` times.
+        """Asks until there is an answer, at most `tries` times, once this replica has a place for one more question.
 
         Raises:
             PreconditionFailed: INFERENCE_FAILED, asking again cannot help.
             Unavailable: INFERENCE_FAILED, no try helped.
         """
-        for attempt in range(1, self._tries + 1):
-            try:
-                return await ask()
-            except Unavailable as err:
-                if attempt == self._tries:
-                    message = f"{what} was not answered in {attempt} tries: {err.message}"
-                    raise Unavailable("INFERENCE_FAILED", message) from err
-                await asyncio.sleep(self._retry_wait_s * 2 ** (attempt - 1))
-            except MainspringError as err:
-                message = f"{what} was refused: {err.reason}: {err.message}"
-                raise PreconditionFailed("INFERENCE_FAILED", message, {"cause": err.reason}) from err
+        async with self._asking:
+            for attempt in range(1, self._tries + 1):
+                try:
+                    return await ask()
+                except Unavailable as err:
+                    if attempt == self._tries:
+                        message = f"{what} was not answered in {attempt} tries: {err.message}"
+                        raise Unavailable("INFERENCE_FAILED", message) from err
+                    await asyncio.sleep(self._retry_wait_s * 2 ** (attempt - 1))
+                except MainspringError as err:
+                    message = f"{what} was refused: {err.reason}: {err.message}"
+                    raise PreconditionFailed("INFERENCE_FAILED", message, {"cause": err.reason}) from err
         raise AssertionError("unreachable")

@@ -1,25 +1,25 @@
 """Judges: models that are asked what an answer is worth, and whose word counts only while they agree with people.
 
 Every question has a short verdict. A judge that gives none is counted, and one that does so too often, or that agrees
-with people less than the suite wants, loses its vote. Verdicts are kept, so a repeated run asks nothing.
+with people less than the suite wants, loses its vote. Its answers are kept as those of what is measured are, so a
+repeated run asks nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import JudgedAnswer, Ports
 from mainspring_evaluator.domain.agreement import both_orders, cohens_kappa, read_choice, read_score, read_yes_no
-from mainspring_evaluator.domain.items import Prompt, observation_key, prompt_digest
+from mainspring_evaluator.domain.inquiries import Inquiry, Version
+from mainspring_evaluator.domain.items import Answer, Prompt, prompt_digest
 from mainspring_evaluator.domain.runs import JudgeReport
 from mainspring_evaluator.domain.suites import Judge, JudgePanel, Sampling
 from mainspring_svckit.values import Message
 
 _VERDICT = Sampling(max_output_tokens=16)
-_NO_VERDICT = -1.0
 _LABELS = 500
 _GOOD = 0.5
 _DEFAULT_RUBRIC = "A good answer is correct, answers exactly what was asked, and is clear and complete."
@@ -29,6 +29,8 @@ _RULES = (
 )
 
 Reading = Callable[[str], float | None]
+Ask = Callable[[str, Inquiry], Awaitable[Sequence[Answer]]]
+"""Has questions answered, wherever that is done; takes what they are for."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +103,18 @@ def use_question(question: str, passage: str, reference: str) -> Question:
 class Judging:
     """Asks the judges of a panel."""
 
-    def __init__(self, ports: Ports, generation: Generation) -> None:
-        self._ports, self._generation = ports, generation
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
 
-    async def ask(self, project: str, holder: str, panel: JudgePanel, questions: Sequence[Question]) -> list[Verdicts]:
-        """What each judge says to each question; they are loaded one after the other, on behalf of `holder`.
+    async def ask(self, panel: JudgePanel, questions: Sequence[Question], ask: Ask) -> list[Verdicts]:
+        """What each judge says to each question; they are loaded one after the other.
 
         Raises:
             PreconditionFailed: A judge is unknown, cannot be loaded or cannot answer.
             Unavailable: Not now.
         """
         unique = list({question.key: question for question in questions}.values())
-        return [await self._ask_one(project, holder, judge, unique) for judge in panel.judges]
+        return [await self._ask_one(judge, unique, ask) for judge in panel.judges]
 
     async def labels(self, panel: JudgePanel, model: str) -> Sequence[tuple[JudgedAnswer, Question]]:
         """What people judged of a model, with what the judges are to be asked about it."""
@@ -120,33 +122,14 @@ class Judging:
             judged = await self._ports.traffic.judged(model, _LABELS)
         return [(each, rubric_question(panel, each.messages, each.text)) for each in judged]
 
-    async def _ask_one(self, project: str, holder: str, judge: Judge, questions: Sequence[Question]) -> Verdicts:
-        ports, verdicts = self._ports, Verdicts(judge)
-        version = await ports.catalogue.version(judge.model_version)
-        keys = {q.key: observation_key("verdict", version.manifest_sha256, q.key) for q in questions}
-        async with ports.transactions.transaction():
-            known = await ports.observations.known(project, list(keys.values()))
-        for question in questions:
-            if (kept := known.get(keys[question.key])) is not None:
-                verdicts.by_question[question.key] = None if kept == _NO_VERDICT else kept
-        missing = [question for question in questions if question.key not in verdicts.by_question]
-        if not missing:
-            return verdicts
-        await ports.inference.hold(judge.model_version, holder)
-
-        async def one(question: Question) -> None:
-            said = await self._generation.patiently(
-                f"judge {judge.id}",
-                lambda: ports.inference.answer(judge.model_version, question.prompt, _VERDICT),
-            )
-            verdict = question.read(said.text)
-            kept = _NO_VERDICT if verdict is None else verdict
-            async with ports.transactions.transaction():
-                await ports.observations.put(project, {keys[question.key]: kept})
-            verdicts.by_question[question.key] = verdict
-
-        await self._generation.each(missing, one)
-        return verdicts
+    async def _ask_one(self, judge: Judge, questions: Sequence[Question], ask: Ask) -> Verdicts:
+        version = await self._ports.catalogue.version(judge.model_version)
+        inquiry = Inquiry(
+            Version(version.name, version.manifest_sha256), tuple(question.prompt for question in questions), _VERDICT
+        )
+        said = await ask(f"judge {judge.id}", inquiry)
+        verdicts = {question.key: question.read(answer.text) for question, answer in zip(questions, said, strict=True)}
+        return Verdicts(judge, verdicts)
 
 
 def report(panel: JudgePanel, verdicts: Verdicts, labels: Sequence[tuple[JudgedAnswer, Question]]) -> JudgeReport:

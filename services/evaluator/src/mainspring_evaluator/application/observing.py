@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from mainspring_evaluator.application.generation import Generation, Version
+from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.judging import (
+    Ask,
     Judging,
     Question,
     Verdicts,
@@ -26,6 +27,7 @@ from mainspring_evaluator.application.judging import (
 )
 from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.domain.agreement import sentences
+from mainspring_evaluator.domain.inquiries import Version
 from mainspring_evaluator.domain.items import Answer, Item, observation_key, prompt_digest
 from mainspring_evaluator.domain.runs import JudgeReport
 from mainspring_evaluator.domain.suites import EvaluationSuite, JudgePanel
@@ -67,12 +69,18 @@ class Observing:
 
     def __init__(self, ports: Ports, generation: Generation) -> None:
         self._ports, self._generation = ports, generation
-        self._judging = Judging(ports, generation)
+        self._judging = Judging(ports)
 
     async def observe(
-        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], systems: Sequence[Observed]
+        self,
+        project: str,
+        holder: str,
+        suite: EvaluationSuite,
+        items: Sequence[Item],
+        systems: Sequence[Observed],
+        ask: Ask,
     ) -> Told:
-        """Fills the systems' figures for the suite's scorers; the candidate is the first.
+        """Fills the systems' figures for the suite's scorers; the candidate is the first. Judges are asked by `ask`.
 
         Raises:
             Unavailable: Somebody cannot be asked now.
@@ -91,7 +99,7 @@ class Observing:
                     told.failures.append(ScorerFailure(name, err.metadata.get("cause", err.reason), err.message))
         wanted = [name for name in suite.scorers if name in JUDGED]
         if wanted:
-            await self._judges(project, holder, suite, items, systems, wanted, told)
+            await self._judges(suite, items, systems, wanted, told, ask)
         return told
 
     async def _similarity(
@@ -200,13 +208,12 @@ class Observing:
 
     async def _judges(
         self,
-        project: str,
-        holder: str,
         suite: EvaluationSuite,
         items: Sequence[Item],
         systems: Sequence[Observed],
         wanted: Sequence[str],
         told: Told,
+        ask: Ask,
     ) -> None:
         panel = suite.judges
         assert panel is not None, "a suite with such a scorer has judges"
@@ -214,7 +221,7 @@ class Observing:
         plans = [_Plan(panel, items, system, systems, wanted) for system in systems]
         questions = [question for plan in plans for question in plan.questions]
         try:
-            said = await self._judging.ask(project, holder, panel, [*questions, *(q for _, q in labels)])
+            said = await self._judging.ask(panel, [*questions, *(q for _, q in labels)], ask)
         except Unavailable:
             raise
         except MainspringError as err:

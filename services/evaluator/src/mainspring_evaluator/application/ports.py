@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from mainspring_evaluator.domain.drift import Asked, DriftMonitor, DriftReport
 from mainspring_evaluator.domain.fidelity import Distribution
+from mainspring_evaluator.domain.inquiries import Shard, Tally, Use
 from mainspring_evaluator.domain.items import Answer, EvaluationItem, Item, ItemFilter, Prompt, Sample
 from mainspring_evaluator.domain.runs import EvaluationRun
 from mainspring_evaluator.domain.suites import EvaluationSuite, Retrieval, SafetySet, Sampling, Split, SuiteVersion
@@ -268,6 +270,65 @@ class AnswerCache(Protocol):
         ...
 
 
+class Changes(Protocol):
+    """Wakes one who waits."""
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Returns when something may have changed, or after so long."""
+        ...
+
+
+class Shards(Protocol):
+    """Questions of runs, shared out among replicas; joins the ambient transaction, but for `changes`.
+
+    Work on them lies in the queue; who holds its row may write here.
+    """
+
+    async def add(self, shards: Sequence[Shard]) -> None:
+        """Keeps shards, none of whose questions has an answer yet."""
+        ...
+
+    async def get(self, name: str) -> Shard:
+        """A shard.
+
+        Raises:
+            NotFound: There is none, or its run has ended.
+        """
+        ...
+
+    async def names(self, run: str) -> Sequence[str]:
+        """A run's shards."""
+        ...
+
+    async def found(self, name: str, answered: int) -> None:
+        """Records how many of a shard's questions have an answer."""
+        ...
+
+    async def made(self, name: str, answer: Answer) -> None:
+        """Counts an answer that was generated for a shard."""
+        ...
+
+    async def close(self, name: str, failure: tuple[str, str] | None = None) -> None:
+        """Ends a shard, with reason and message when it cannot be finished, and wakes who waits for it."""
+        ...
+
+    async def tallies(self, run: str) -> Mapping[str, Tally]:
+        """How far a run's shards are, by stage."""
+        ...
+
+    async def used(self, run: str) -> Use:
+        """What all shards of a run used."""
+        ...
+
+    async def drop(self, run: str) -> None:
+        """Forgets a run's shards."""
+        ...
+
+    def changes(self, run: str) -> AbstractContextManager[Changes]:
+        """Wakes for shards of a run that end."""
+        ...
+
+
 @dataclass(frozen=True)
 class ItemPairs:
     """A page of items of two runs that asked the same; `next_key` is None on the last."""
@@ -398,6 +459,7 @@ class Ports:
     runs: Repository[EvaluationRun]
     items: ItemStore
     answers: AnswerCache
+    shards: Shards
     catalogue: ModelCatalogue
     datasets: Datasets
     item_files: ItemFiles

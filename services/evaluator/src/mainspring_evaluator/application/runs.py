@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mainspring_evaluator.application.observing import FAITHFULNESS, JUDGED, PRECISION, RECALL, SIMILARITY
 from mainspring_evaluator.application.ports import Ports
+from mainspring_evaluator.application.sharing import ANSWER_WORK
 from mainspring_evaluator.domain.items import EvaluationItem
 from mainspring_evaluator.domain.runs import EvaluationRun, Findings
 from mainspring_evaluator.domain.suites import EvaluationSuite, Price, SuiteVersion
@@ -85,6 +86,8 @@ def _lacking(suite: EvaluationSuite) -> Iterator[FieldViolation]:
         field, given = needs.get(name, ("", True))
         if not given:
             yield FieldViolation(f"evaluation_suite.{field}", f"the scorer {name} needs it")
+    if suite.budget.max_cost and suite.price == Price():
+        yield FieldViolation("evaluation_suite.price", "budget.max_cost needs it")
     if suite.context is None:
         for name in {FAITHFULNESS, PRECISION, RECALL} & set(suite.scorers):
             yield FieldViolation("evaluation_suite.context", f"the scorer {name} needs it")
@@ -184,7 +187,11 @@ class Runs:
         return stored.value
 
     async def _end(self, run: EvaluationRun, *, release_delay_s: float = 0.0) -> EvaluationRun:
-        await self._ports.runs.put(run)
-        await self._ports.work.enqueue(RELEASE_WORK, run.name, delay_s=release_delay_s)
-        await self._ports.notifier.notify("watch", run.name)
+        ports = self._ports
+        await ports.runs.put(run)
+        # The work first and then the shards, as those who do it.
+        await ports.work.forget(ANSWER_WORK, await ports.shards.names(run.name))
+        await ports.shards.drop(run.name)
+        await ports.work.enqueue(RELEASE_WORK, run.name, delay_s=release_delay_s)
+        await ports.notifier.notify("watch", run.name)
         return run

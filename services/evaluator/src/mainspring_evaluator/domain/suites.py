@@ -138,6 +138,7 @@ class Budget:
 
     max_generated_tokens: int = 0
     max_duration_s: float = 0.0
+    max_cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ class EvaluationSuite:
         What was added to suites later counts only where it says something, so that a digest outlives an upgrade.
         """
         said = asdict(self)
+        if not self.budget.max_cost:
+            del said["budget"]["max_cost"]
         canonical = {
             f.name: said[f.name]
             for f in fields(self)

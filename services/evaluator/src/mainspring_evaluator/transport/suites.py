@@ -62,7 +62,11 @@ def suite_from_proto(message: suite_pb2.EvaluationSuite) -> EvaluationSuite:
         json_schema=message.json_schema,
         embedding_model_version=message.embedding_model_version,
         judges=_panel_from_proto(message.judges) if message.HasField("judges") else None,
-        budget=Budget(message.budget.max_generated_tokens, message.budget.max_duration.ToNanoseconds() / 1e9),
+        budget=Budget(
+            message.budget.max_generated_tokens,
+            message.budget.max_duration.ToNanoseconds() / 1e9,
+            message.budget.max_cost,
+        ),
         price=Price(message.price.per_million_input_tokens, message.price.per_million_output_tokens),
         allow_training_overlap=message.allow_training_overlap,
         comparison=Comparison.PARENT if message.comparison == suite_pb2.COMPARISON_PARENT else Comparison.CHAMPION,
@@ -148,6 +152,7 @@ def _said_by(suite: EvaluationSuite) -> suite_pb2.EvaluationSuite:
         message.judges.CopyFrom(_panel_to_proto(suite.judges))
     if suite.budget != Budget():
         message.budget.max_generated_tokens = suite.budget.max_generated_tokens
+        message.budget.max_cost = suite.budget.max_cost
         if suite.budget.max_duration_s:
             message.budget.max_duration.CopyFrom(duration_to_proto(suite.budget.max_duration_s))
     if suite.price != Price():

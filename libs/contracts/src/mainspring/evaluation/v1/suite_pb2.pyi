@@ -350,8 +350,11 @@ class Budget(_message.Message):
 
     MAX_GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     max_generated_tokens: _builtins.int
     """Optional. Most tokens to generate, of answers that are not there yet. Default: no bound."""
+    max_cost: _builtins.float
+    """Optional. Most that answers which are not there yet may cost by the suite's `price`, which is needed then. Default: no bound."""
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
         """Optional. Longest time from taking the run to the last answer. Default: no bound."""
@@ -361,10 +364,11 @@ class Budget(_message.Message):
         *,
         max_generated_tokens: _builtins.int = ...,
         max_duration: _duration_pb2.Duration | None = ...,
+        max_cost: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration", "max_generated_tokens", b"max_generated_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "max_duration", b"max_duration", "max_generated_tokens", b"max_generated_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
