@@ -86,7 +86,7 @@ async def test_evidence_and_lineage_are_seen_as_the_guide_says(
     await release(stack, client, tmp_path)
     text = (pages.ROOT / "docs" / "guides" / "evaluation-and-release.md").read_text()
     changes = (("--project demo", f"--project {PROJECT}"), ("summaries", loop.NAME))
-    decisions, _, _, _, _, _, up, down = pages.blocks(text, "sh", changes)
+    decisions, *_, up, down = pages.blocks(text, "sh", changes)
     assert "ALLOWED" in await pages.run(stack, "bash", "-c", decisions)
     shown = await pages.run(stack, "bash", "-c", up)
     version = await client.registry.version(f"{MODEL}/versions/1")

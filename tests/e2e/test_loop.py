@@ -10,28 +10,30 @@ from openai import AsyncOpenAI
 from tests.support import loop, pages
 from tests.support.stack import Stack
 
-from mainspring.common.v1 import chat_pb2, guard_pb2
+from mainspring.common.v1 import chat_pb2
 from mainspring.data.v1 import dataset_pb2, erasure_pb2
 from mainspring.embedding.v1 import collection_pb2
 from mainspring.inference.v1 import answer_pb2
-from mainspring.registry.v1 import guard_policy_pb2, prompt_pb2
+from mainspring.registry.v1 import prompt_pb2
 from mainspring_client.client import Mainspring
+from mainspring_client.configuration import Configuration
 from mainspring_client.flywheel import Result
 from mainspring_svckit.errors import NotFound
 from mainspring_testkit.waiting import eventually
 
 CORRECTIONS = 6
-GUARD = guard_policy_pb2.GuardPolicyVersion(
-    rules=[
-        guard_pb2.GuardRule(
-            id="zephyr",
-            direction=guard_pb2.GuardRule.DIRECTION_BOTH,
-            action=guard_pb2.GuardRule.ACTION_REFUSE,
-            text="I cannot talk of that.",
-            texts=["zephyr"],
-        )
-    ]
-)
+GUARD = {
+    "id": "quiet",
+    "rules": [
+        {
+            "id": "zephyr",
+            "direction": "DIRECTION_BOTH",
+            "action": "ACTION_REFUSE",
+            "text": "I cannot talk of that.",
+            "texts": ["zephyr"],
+        }
+    ],
+}
 
 
 async def test_the_loop_turns_twice_and_answers_through_both_doors(
@@ -41,7 +43,10 @@ async def test_the_loop_turns_twice_and_answers_through_both_doors(
     base = await loop.import_base(client, project, stack.models)
     brief = chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.ROLE_SYSTEM, content="Be {{how}}.")
     prompt = await client.prompts.write(f"projects/{project}/prompts/brief", prompt_pb2.PromptVersion(messages=[brief]))
-    guard = await client.guards.write(f"projects/{project}/guardPolicies/quiet", GUARD)
+    policy = Configuration.parse({"project": project, "guard_policy": GUARD})
+    applied = [await client.apply(policy) for _ in range(2)]
+    assert [change.outcome for (change,) in applied] == ["created", "unchanged"]
+    guard = await client.guards.version(f"projects/{project}/guardPolicies/quiet/versions/1")
     unit: dict[str, Any] = {"prompt_version": prompt.name, "prompt_variables": {"how": "brief"}, "temperature": 0}
     unit["guard_policy"] = guard.name
     await client.apply(loop.configuration(project, base, retrain_after=CORRECTIONS, unit=unit))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,18 @@ from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_to_proto
-from mainspring_svckit.values import NO_UNIT, ArtifactRef, Message, ServedUnit
+from mainspring_svckit.values import (
+    NO_UNIT,
+    ArtifactRef,
+    GuardAction,
+    GuardDirection,
+    GuardRule,
+    Message,
+    PersonalDataKind,
+    ServedGuard,
+    ServedUnit,
+    rules_sha256,
+)
 from mainspring_testkit.contracts.answer_path import EngineContract
 from mainspring_testkit.fakes import FakeArtifacts
 from mainspring_testkit.neighbours import ServeNeighbours
@@ -34,6 +45,11 @@ from .fakes import MODEL, FakeCatalogue, FakeServer
 
 if TYPE_CHECKING:
     from conftest import Reached, Serve, TinyFiles
+RULES = (
+    GuardRule("secret", GuardDirection.BOTH, GuardAction.REFUSE, "No.", texts=("zephyr",)),
+    GuardRule("own", GuardDirection.OUTPUT, GuardAction.MASK, personal_data=(PersonalDataKind.IBAN,)),
+)
+GUARD = ServedGuard("projects/p/guardPolicies/g/versions/1", rules_sha256(RULES), RULES)
 
 
 class TestTritonEngine(EngineContract):
@@ -285,7 +301,7 @@ class TestRegistryCatalogue(CatalogueContract):
     async def test_what_goes_with_a_version_is_what_was_signed(
         self, catalogue: RegistryCatalogue, registry: Registry
     ) -> None:
-        unit = ServedUnit("projects/p/prompts/q/versions/1", (Message("system", "é"),), "", 0.5, 9)
+        unit = ServedUnit("projects/p/prompts/q/versions/1", (Message("system", "é"),), "", 0.5, 9, GUARD)
         await registry.sign_release(3, 2, unit={"prompt_version": unit.prompt_version}, served_unit=asdict(unit))
         assert await catalogue.check_release(f"{MODEL}/releases/3", f"{MODEL}/versions/2") == unit
         assert await catalogue.check_release(f"{MODEL}/releases/1", f"{MODEL}/versions/2") == NO_UNIT
@@ -298,6 +314,15 @@ class TestRegistryCatalogue(CatalogueContract):
         with pytest.raises(PreconditionFailed) as caught:
             await catalogue.check_release(f"{MODEL}/releases/5", f"{MODEL}/versions/2")
         assert caught.value.reason == "UNIT_NOT_SERVABLE"
+
+    async def test_f10_a_release_whose_guard_no_door_could_apply_is_not_rolled_out(
+        self, catalogue: RegistryCatalogue, registry: Registry
+    ) -> None:
+        for number, guard in enumerate((replace(GUARD, rules=()), replace(GUARD, sha256="0" * 64)), start=3):
+            await registry.sign_release(number, 2, unit={}, served_unit=asdict(ServedUnit(guard=guard)))
+            with pytest.raises(PreconditionFailed) as caught:
+                await catalogue.check_release(f"{MODEL}/releases/{number}", f"{MODEL}/versions/2")
+            assert caught.value.reason == "GUARD_POLICY_BROKEN"
 
     async def test_what_is_not_signed_yet_is_tried_again(
         self, catalogue: RegistryCatalogue, registry: Registry
