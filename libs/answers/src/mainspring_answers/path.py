@@ -227,7 +227,8 @@ class AnswerPath:
                 last = chunk.finish_reason is not None
                 text = guard.feed(chunk.text, last=last)
                 if guard.refused:
-                    yield replace(chunk, text=text, finish_reason=FinishReason.CONTENT_FILTER)
+                    # The first token, too, may be of what must not leave.
+                    yield replace(chunk, text=text, finish_reason=FinishReason.CONTENT_FILTER, first_token_logprobs=())
                     return
                 if text or last:
                     yield replace(chunk, text=text)

@@ -12,6 +12,8 @@ from mainspring_guards.stream import Filter, Search
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.values import GuardAction, GuardDirection, GuardRule, Message, ServedGuard, rules_sha256
 
+MAX_CHARACTERS = 100_000
+"""Most characters of a policy: it travels in every routing table, which is one message on the bus."""
 _PIECE = 1024
 """Long questions are looked at in pieces, so that what is searched stays small."""
 
@@ -117,10 +119,13 @@ class Guard:
 
 
 def check_rules(rules: Sequence[GuardRule]) -> None:
-    """Raises `InvalidInput` (GUARD_POLICY_INVALID) for rules that contradict themselves."""
+    """Raises `InvalidInput` (GUARD_POLICY_INVALID) for rules that contradict themselves or are too many."""
     ids = [rule.id for rule in rules]
     if twice := next((each for each in ids if ids.count(each) > 1), None):
         raise _invalid(f"two rules are called {twice!r}; give each an id of its own")
+    size = sum(len(text) for rule in rules for text in (rule.text, *rule.texts, *rule.expressions))
+    if size > MAX_CHARACTERS:
+        raise _invalid(f"the rules have {size} characters, at most {MAX_CHARACTERS} can go live")
     for rule in rules:
         kinds = (rule.texts, rule.expressions, rule.personal_data, rule.max_characters)
         if sum(map(bool, kinds)) != 1:

@@ -10,8 +10,6 @@ from mainspring_svckit.values import Message, ServedGuard, ServedUnit
 
 MAX_PROMPT_CHARACTERS = 100_000
 """It travels in every routing table, which is one message on the bus."""
-MAX_GUARD_CHARACTERS = 100_000
-"""As for prompts."""
 
 
 class Units:
@@ -45,10 +43,6 @@ class Units:
         found = await self._ports.guard_versions.get(name)
         if found is None:
             message = f"there is no guard policy version {name}; write it first"
-            raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
-        length = sum(len(text) for rule in found.value.rules for text in (rule.text, *rule.texts, *rule.expressions))
-        if length > MAX_GUARD_CHARACTERS:
-            message = f"the guard policy has {length} characters, at most {MAX_GUARD_CHARACTERS} can go live"
             raise InvalidInput(message, reason="UNIT_NOT_SERVABLE")
         return found.value.served
 

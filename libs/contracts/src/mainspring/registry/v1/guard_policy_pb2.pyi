@@ -100,7 +100,9 @@ class GuardPolicyVersion(_message.Message):
     """Output only. SHA-256 of the rules as canonical JSON; identifies the policy."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[_guard_pb2.GuardRule]:
-        """Required. The rules, each with an id of its own. What several rules find in one place goes by the strictest: refuse, mask, record."""
+        """Required. The rules, each with an id of its own. What several rules find in one place goes by the strictest: refuse, mask, record.
+        All their texts and expressions together have at most 100,000 characters.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
