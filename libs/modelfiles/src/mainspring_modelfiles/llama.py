@@ -48,6 +48,8 @@ class Encoding:
 
 
 _SERVED = Encoding()
+EMBEDDINGS = "model.embed_tokens.weight"
+"""The embedding matrix, by its name in Hugging Face's files."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,7 @@ def write_gguf(
     writer.add_name(name)
     if licence:
         writer.add_license(licence)
-    embedding = "model.embed_tokens.weight"
-    rows = weights.shape(embedding)[0] if embedding in weights.names else 0
+    rows = vocabulary_rows(weights)
     writer.add_vocab_size(rows)
     writer.add_context_length(config.context_tokens)
     writer.add_embedding_length(config.hidden)
@@ -172,8 +173,29 @@ def write_gguf(
 
 def _plan(weights: TensorSource, config: LlamaConfig, rows: int, encoding: Encoding) -> list[Planned]:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.layers)
-    expected = weight_shapes(config, rows)
     found: list[Planned] = []
+    for name in checked_names(weights, config, rows):
+        shape = weights.shape(name)
+        target = names.get_name(name, try_suffixes=(".weight",))
+        assert target is not None, name
+        heads = heads_to_permute(target, config)
+
+        def load(name: str = name, heads: int = heads) -> FloatArray:
+            values = weights.read(name)
+            return permuted(values, heads) if heads else values
+
+        found.append(Planned(target, shape, encoding.type_of(target, shape), load))
+    return found
+
+
+def checked_names(weights: TensorSource, config: LlamaConfig, rows: int) -> list[str]:
+    """Names of the tensors that make the model, for a vocabulary of `rows` tokens.
+
+    Raises:
+        Refused: WEIGHTS_UNEXPECTED, one is missing, has the wrong shape, or belongs to no Llama.
+    """
+    expected = weight_shapes(config, rows)
+    found: list[str] = []
     for name in weights.names:
         # Old files carry the rotation's frequencies; everybody computes them from the configuration.
         if name.endswith("rotary_emb.inv_freq") or (config.tied and name == "lm_head.weight"):
@@ -185,24 +207,21 @@ def _plan(weights: TensorSource, config: LlamaConfig, rows: int, encoding: Encod
             raise Refused(
                 "WEIGHTS_UNEXPECTED", f"{name} has the shape {weights.shape(name)}, config.json needs {shape}"
             )
-        target = names.get_name(name, try_suffixes=(".weight",))
-        assert target is not None, name
-        heads = heads_to_permute(target, config)
-
-        def load(name: str = name, heads: int = heads) -> FloatArray:
-            values = weights.read(name)
-            return permuted(values, heads) if heads else values
-
-        found.append(Planned(target, shape, encoding.type_of(target, shape), load))
+        found.append(name)
     if expected:
         raise Refused("WEIGHTS_UNEXPECTED", f"the weights lack {min(expected)}")
     return found
 
 
+def vocabulary_rows(weights: TensorSource) -> int:
+    """Rows of the embedding matrix; 0 when there is none."""
+    return weights.shape(EMBEDDINGS)[0] if EMBEDDINGS in weights.names else 0
+
+
 def weight_shapes(config: LlamaConfig, rows: int) -> dict[str, tuple[int, ...]]:
     """Shapes of all weights by their names in Hugging Face's files, for a vocabulary of `rows` tokens."""
     hidden, queries, keys = config.hidden, config.heads * config.head_size, config.kv_heads * config.head_size
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (rows, hidden), "model.norm.weight": (hidden,)}
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (rows, hidden), "model.norm.weight": (hidden,)}
     if not config.tied:
         shapes["lm_head.weight"] = (rows, hidden)
     for layer in range(config.layers):
