@@ -8,7 +8,7 @@ from mainspring_registry.application.quantizations import CompressedFiles
 from mainspring_registry.domain.catalogue import Model, ModelQuery, ModelVersion, ServingSpec
 from mainspring_registry.domain.data import DatasetFacts, Search, Sought, SourcedRow, TracedVersion
 from mainspring_registry.domain.imports import ModelImport
-from mainspring_registry.domain.quantizations import EngineMeasure, Format
+from mainspring_registry.domain.quantizations import EngineMeasure, Format, Lost, Sample
 from mainspring_registry.domain.reconciling import Heard
 from mainspring_registry.domain.records import ReleaseRecord
 from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed
@@ -144,11 +144,17 @@ class FakeQuantizer:
         self.folder = folder
         self.refused: set[str] = set()
 
-    async def run(self, source: ModelVersion, base: ModelVersion, format_: Format) -> CompressedFiles:
+    async def run(
+        self, source: ModelVersion, base: ModelVersion, format_: Format, samples: Sequence[Sample] = ()
+    ) -> CompressedFiles:
         if source.name in self.refused:
             raise InvalidInput("no model", reason="NO_MODEL")
         self.folder.mkdir(exist_ok=True)
         path = self.folder / "small.gguf"
         path.write_bytes(f"{format_} of {source.name} on {base.name}".encode())
+        if format_.for_gpus:
+            lost = Lost(0.01, 0.98, 48, 2.0, 2.1, len(samples))
+            files = {"hf/config.json": path, "hf/model.safetensors": path}
+            return CompressedFiles(self.folder, files, {format_.value: 1}, EngineMeasure(100), EngineMeasure(60), lost)
         before, after = EngineMeasure(100, 200, 30.0, 10.0), EngineMeasure(60, 120, 45.0, 15.0)
-        return CompressedFiles(self.folder, path, {format_.value: 1}, before, after)
+        return CompressedFiles(self.folder, {"gguf": path}, {format_.value: 1}, before, after)

@@ -27,7 +27,8 @@ request = json.load(sys.stdin)
 if sys.argv[-1].endswith(".quantizer"):
     (pathlib.Path(request["out"]) / "small.gguf").write_bytes(pathlib.Path(request["before"]["gguf"]).read_bytes()[:7])
     measured = {"file_bytes": 7, "resident_bytes": 9, "prompt_tokens_per_second": 2.0, "tokens_per_second": 1.0}
-    print(json.dumps({"files": {"gguf": "small.gguf"}, "types": {"Q4_K": 3}, "before": measured, "after": measured}))
+    both = {"before": measured, "after": measured, "lost": {}}
+    print(json.dumps({"files": {"gguf": "small.gguf"}, "types": {"Q4_K": 3}, **both}))
     sys.exit(0)
 if request["package"] == "bad":
     print(json.dumps({"reason": "PICKLE_REFUSED", "message": "weights.bin is a pickle"}))

@@ -22,11 +22,11 @@ from mainspring_registry.application.ports import LineageGraph
 from mainspring_registry.application.quantizations import WORK_KIND, ModelQuantizer, Quantizations
 from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersion, ServingSpec
 from mainspring_registry.domain.lineage import Direction
-from mainspring_registry.domain.quantizations import Format, Quantization, QuantizationState
+from mainspring_registry.domain.quantizations import Format, Quantization, QuantizationState, Sample
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed
 from mainspring_svckit.names import project_name_of
-from mainspring_svckit.values import ArtifactRef
+from mainspring_svckit.values import ArtifactRef, Message
 from mainspring_testkit.fakes import (
     FakeArtifacts,
     FakeLease,
@@ -123,6 +123,38 @@ async def test_a_foundation_model_stays_one_that_can_be_tuned(world: World) -> N
         await world.quantizations.create("p", "q2", version.name, Format.Q4_K_M)
 
 
+@pytest.mark.parametrize("adapted", [True, False])
+async def test_what_is_made_for_gpus_has_its_own_weights_says_what_was_lost_and_is_tuned_no_further(
+    world: World, adapted: bool
+) -> None:
+    # Files that only llama.cpp needs may be missing.
+    source = (
+        await world.adapter(*(role for role in ADAPTER if role != "adapter.gguf")) if adapted else await world.base()
+    )
+    created = await world.quantizations.create(
+        "p", "q1", source.name, Format.INT4, [Sample((Message("user", "who"),), "miller")]
+    )
+    await world.quantizations.run(created.name, FakeLease())
+    found = await world.stored.get(created.name)
+    assert found is not None
+    done = found.value
+    assert done.lost is not None
+    assert (done.lost.top1_agreement, done.lost.tokens) == (0.98, 1)
+    assert done.after is not None
+    assert (done.after.tokens_per_second, done.after.device) == (0.0, "")
+    assert done.samples == ()  # What people wrote is not kept.
+    version = await world.catalogue.version(done.model_version)
+    assert (version.kind, version.base_model_version) == (ModelKind.MERGED, f"{BASE}/versions/1")
+    assert version.artifacts.keys() - {"fidelity_probe.json"} == {"hf/config.json", "hf/model.safetensors"}
+    assert (
+        version.artifacts["hf/model.safetensors"]
+        != (await world.catalogue.version(f"{BASE}/versions/1")).artifacts["hf/model.safetensors"]
+    )
+    assert version.lineage.quantized_from == source.name
+    with pytest.raises(PreconditionFailed, match="MERGED"):
+        await world.quantizations.create("p", "q2", version.name, Format.INT8)
+
+
 async def test_b7_what_cannot_be_compressed_is_refused_before_any_work(world: World) -> None:
     source = await world.adapter("adapter.gguf")
     with pytest.raises(PreconditionFailed, match=r"lacks adapter/adapter_config\.json") as caught:
@@ -157,8 +189,8 @@ class ModelQuantizerContract:
         self, quantizer: ModelQuantizer, source: ModelVersion, base: ModelVersion
     ) -> None:
         made = await quantizer.run(source, base, Format.Q8_0)
-        assert made.gguf.is_relative_to(made.folder)
-        assert made.gguf.stat().st_size > 0
+        assert made.files["gguf"].is_relative_to(made.folder)
+        assert made.files["gguf"].stat().st_size > 0
         assert made.tensor_types["Q8_0"] > 0
         for measured in (made.before, made.after):
             assert measured.file_bytes > 0

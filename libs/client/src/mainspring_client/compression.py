@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 
+from mainspring.data.v1 import comparison_pb2
 from mainspring.registry.v1 import compression_service_pb2 as pb
 from mainspring.registry.v1 import compression_service_pb2_grpc, quantization_pb2
 from mainspring_client.connection import Area, Connection
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.names import ProjectName
+
+_SAMPLES, _CHARACTERS, _MESSAGES = 64, 8_000, 16
+
+
+def samples_of(rows: Iterable[comparison_pb2.DatasetRow]) -> list[quantization_pb2.QuantizationSample]:
+    """Samples from rows of a dataset version: each answer after its conversation; what is too long is left out."""
+    made: list[quantization_pb2.QuantizationSample] = []
+    for row in rows:
+        *before, answer = row.messages
+        if len(made) < _SAMPLES and answer.content and len(answer.content) <= _CHARACTERS and len(before) <= _MESSAGES:
+            made.append(quantization_pb2.QuantizationSample(messages=before, text=answer.content))
+    return made
 
 
 class Compression(Area):
@@ -23,12 +36,22 @@ class Compression(Area):
         source_model_version: str,
         format_: quantization_pb2.QuantizationFormat.ValueType,
         *,
+        samples: Sequence[quantization_pb2.QuantizationSample] = (),
         request_id: str = "",
     ) -> quantization_pb2.Quantization:
-        """Asks for a smaller version; returns at once, follow it with `watch`."""
+        """Asks for a smaller version; returns at once, follow it with `watch`.
+
+        Args:
+            source_model_version: What is compressed.
+            format_: How.
+            samples: Texts on which INT8 and INT4 say their loss; `samples_of` takes them from a suite.
+            request_id: A UUID; a repeat returns the first answer.
+        """
         request = pb.CreateQuantizationRequest(
             parent="/".join(source_model_version.split("/")[:2]),
-            quantization=quantization_pb2.Quantization(source_model_version=source_model_version, format=format_),
+            quantization=quantization_pb2.Quantization(
+                source_model_version=source_model_version, format=format_, samples=samples
+            ),
             request_id=request_id or new_id(),
         )
         return (await self._unary(self.stub.CreateQuantization, request, pb.CreateQuantizationResponse)).quantization

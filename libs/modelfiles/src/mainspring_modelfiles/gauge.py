@@ -2,8 +2,9 @@
 
     python -m mainspring_modelfiles.gauge MODEL.gguf [ADAPTER.gguf] --threads 2
 
-Prints `{"resident_bytes": n, "prompt_tokens_per_second": x, "tokens_per_second": x}`: what the process holds more after
-answering than before loading, and the median of some answers of a fixed length to prompts that share no beginning.
+Prints `{"resident_bytes": n, "prompt_tokens_per_second": x, "tokens_per_second": x, "device": ""}`: what the process
+holds more after answering than before loading, and the median of some answers of a fixed length to prompts that share
+no beginning.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import importlib
 import json
 import os
+import platform
 import secrets
 import shutil
 import statistics
@@ -27,7 +29,7 @@ _TEXT = "the mill stands where the river turns, and in spring the water is high 
 _WORDS = _TEXT.split(" ")
 
 
-def measure(model: Path, adapter: Path | None, threads: int) -> dict[str, float]:
+def measure(model: Path, adapter: Path | None, threads: int) -> dict[str, float | str]:
     """Loads the model and has it answer."""
     # Read by the OpenMP runtime when it is loaded, which importing xllamacpp does.
     os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
@@ -50,6 +52,7 @@ def measure(model: Path, adapter: Path | None, threads: int) -> dict[str, float]
         "resident_bytes": _resident_bytes() - before,
         "prompt_tokens_per_second": statistics.median(prompts),
         "tokens_per_second": statistics.median(answers),
+        "device": f"llama.cpp, {threads} threads, {platform.machine()}",
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ _TOKENS_MAX = 1024
 
 @dataclass(frozen=True)
 class Sample:
-    """A text whose tokens are told after a prompt, which may be empty."""
+    """A text whose tokens are told, after a conversation of `role` and `content` where there is one."""
 
-    prompt: str
+    messages: tuple[Mapping[str, str], ...]
     text: str
 
 
-OWN_SAMPLES = (Sample("", probe.TEXT),)
+OWN_SAMPLES = (Sample((), probe.TEXT),)
 """What is told when nobody names a sample."""
 
 
@@ -102,7 +102,7 @@ def tell(model: Any, folder: Path, samples: Sequence[Sample] = OWN_SAMPLES) -> T
     with torch.no_grad():
         rows = torch.log_softmax(_logits(torch, model, ids)[last].float(), dim=-1).cpu()
         for sample in samples:
-            prompt: list[int] = tokenizer(sample.prompt)["input_ids"] if sample.prompt else []
+            prompt: list[int] = _prompt(tokenizer, sample)
             whole = [*prompt, *tokenizer(sample.text, add_special_tokens=not prompt)["input_ids"]][:_TOKENS_MAX]
             start = max(len(prompt), 1)
             if len(whole) <= start:
@@ -127,6 +127,16 @@ def lost(before: Told, after: Told) -> Lost:
         loss_after=after.loss,
         tokens=after.tokens,
     )
+
+
+def _prompt(tokenizer: Any, sample: Sample) -> list[int]:
+    """The tokens of the conversation before the text, as the model's template renders it."""
+    if not sample.messages:
+        return []
+    if not tokenizer.chat_template:
+        return tokenizer("\n".join(message["content"] for message in sample.messages))["input_ids"]
+    text = tokenizer.apply_chat_template(list(sample.messages), tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _logits(torch: Any, model: Any, ids: list[int]) -> Any:

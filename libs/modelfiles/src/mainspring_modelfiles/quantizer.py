@@ -3,7 +3,8 @@
     python -m mainspring_modelfiles.quantizer < request.json
 
 Request: `{"format": "Q8_0" | "Q6_K" | "Q4_K_M" | "INT8" | "INT4", "base": "/hf folder", "adapter": "" | "/PEFT folder",
-"out": "/folder", "before": {"gguf": "/file", "adapter": "" | "/file"}, "samples": [{"prompt": "", "text": ""}, ...]}`.
+"out": "/folder", "before": {"gguf": "/file", "adapter": "" | "/file"}, "samples": [{"messages": [{"role": "",
+"content": ""}, ...], "text": ""}, ...]}`.
 The adapter is merged into the base in float32; then the whole is encoded.
 
 The first three formats make one GGUF file; `before` is what serves now, and both are measured by the engine, one after
@@ -105,7 +106,7 @@ def main() -> int:
 def _made(request: dict[str, Any]) -> dict[str, Any]:
     out, base, adapter = Path(request["out"]), Path(request["base"]), _path(request["adapter"])
     if request["format"] in set(packed.Precision):
-        samples = [losses.Sample(sample["prompt"], sample["text"]) for sample in request["samples"]]
+        samples = [losses.Sample(tuple(sample["messages"]), sample["text"]) for sample in request["samples"]]
         return pack(packed.Precision(request["format"]), base, adapter, samples or losses.OWN_SAMPLES, out)
     before = request["before"]
     types = run(quantization.Format(request["format"]), base, adapter, out)

@@ -17,7 +17,7 @@ class RegistrySettings(ServiceSettings):
     modelfiles_python: str = Field(
         sys.executable,
         description="Interpreter of an environment with mainspring-modelfiles; for GGUF sources with its extra 'gguf',"
-        " for quantizations with 'quantize'.",
+        " for quantizations with 'quantize' and, for those of GPUs, 'pack'.",
     )
     data_ingest_address: str = Field(
         "", description="host:port of data-ingest, asked for the rows at the beginning of a lineage; empty asks nobody."

@@ -87,7 +87,8 @@ def test_the_program_merges_an_adapter_and_says_what_was_lost(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lora = adapter(tmp_path / "adapter", tiny_model, 1)
-    request = asked(tiny_model, tmp_path, "INT8", adapter=str(lora), samples=[{"prompt": "a b", "text": " c d e"}])
+    said = [{"role": "user", "content": "a b"}]
+    request = asked(tiny_model, tmp_path, "INT8", adapter=str(lora), samples=[{"messages": said, "text": " c d e"}])
     answer = answer_of(request, monkeypatch, capfd)
     assert {"hf/config.json", "hf/model.safetensors", "hf/tokenizer.json"} <= answer["files"].keys()
     assert (tmp_path / answer["files"]["hf/model.safetensors"]).is_file()

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from mainspring_client.cli.output import Ticker
     from mainspring_client.client import Mainspring
 
-_FORMATS = ("Q8_0", "Q6_K", "Q4_K_M")
+_FORMATS = ("Q8_0", "Q6_K", "Q4_K_M", "INT8", "INT4")
 _FOR_GPUS = ("INT8", "INT4")
-_PATIENCE_S, _NEWEST = 120.0, 50
+_PATIENCE_S, _NEWEST, _SAMPLES = 120.0, 50, 64
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +37,10 @@ def quantize(
 
     An adapter is merged into its base. The result is a version of the same model with a lineage of its own; the model's
     suites measure it against what is released, and the gate decides on it as on every version.
+
+    Q8_0, Q6_K and Q4_K_M are llama.cpp's. INT8 and INT4 are Hugging Face folders for engines on GPUs (vLLM, SGLang), in
+    the format of compressed-tensors; what they lost is told on this machine, on rows of the suite that measures the
+    model, and their speed is not. A plane whose engine is llama.cpp cannot serve them, so no suite runs on them there.
     """
     from mainspring.registry.v1 import quantization_pb2
     from mainspring_client.cli.output import Ticker, print_json
@@ -45,20 +49,14 @@ def quantize(
     from mainspring_svckit.errors import PreconditionFailed
     from mainspring_svckit.status import error_info
 
-    if format_.upper() in _FOR_GPUS:
-        message = (
-            f"{format_} is for engines on GPUs, which quantise unchanged weights while they load them; nothing is"
-            " encoded here. Write an adapter and its base with 'mainspring models export' and tell the engine, for"
-            " example vLLM with the package bitsandbytes: --quantization bitsandbytes"
-        )
-        raise typer.BadParameter(message, param_hint="--format")
     if format_ not in _FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(_FORMATS)}", param_hint="--format")
     source = expand_model(project, model)
     wanted = quantization_pb2.QuantizationFormat.Value(f"QUANTIZATION_FORMAT_{format_}")
 
     async def body(mainspring: Mainspring) -> tuple[quantization_pb2.Quantization, run_pb2.EvaluationRun | None]:
-        done = await mainspring.compression.quantize(source, wanted)
+        samples = await _samples(mainspring, source) if format_ in _FOR_GPUS else []
+        done = await mainspring.compression.quantize(source, wanted, samples=samples)
         if detach:
             return done, None
         with Ticker(quiet=json_) as ticker:
@@ -76,6 +74,25 @@ def quantize(
         print(done.name)
     else:
         _print(done, run)
+
+
+async def _samples(mainspring: Mainspring, source: str) -> list[quantization_pb2.QuantizationSample]:
+    """Rows that the model's suite asks; of the test split of what it learned from where no suite names others."""
+    from mainspring.data.v1 import dataset_pb2
+    from mainspring_client.cli.run import collect
+    from mainspring_client.compression import samples_of
+
+    version = await mainspring.registry.version(source)
+    dataset, split = version.lineage.dataset_version, dataset_pb2.SPLIT_TEST
+    async for suite in mainspring.evaluation.suites(source.split("/")[1]):
+        if suite.model == version.name.rpartition("/versions/")[0]:
+            items = next((each.dataset for each in suite.sources if each.HasField("dataset")), None)
+            dataset = (items.dataset_version if items is not None else suite.dataset_version) or dataset
+            split = (items.split if items is not None else 0) or split
+            break
+    if not dataset:
+        return []
+    return samples_of(await collect(mainspring.dataset_versions.rows(dataset, split, page_size=_SAMPLES), _SAMPLES))
 
 
 async def _evaluation(
@@ -125,16 +142,24 @@ def _print(done: quantization_pb2.Quantization, run: run_pb2.EvaluationRun | Non
         ("prompt, tokens/s", before.prompt_tokens_per_second, after.prompt_tokens_per_second),
         ("answer, tokens/s", before.tokens_per_second, after.tokens_per_second),
     ]
+    if done.HasField("lost"):
+        lost = done.lost
+        measured.append((f"loss of {lost.tokens} tokens, nats", lost.loss_before, lost.loss_after))
     print_table(
-        measured,
+        [row for row in measured if row[1] or row[2]],
         {
-            "engine": lambda row: row[0],
-            "before": lambda row: f"{row[1]:.1f}",
-            "after": lambda row: f"{row[2]:.1f}",
+            after.device or "files": lambda row: row[0],
+            "before": lambda row: f"{row[1]:.3f}" if "nats" in row[0] else f"{row[1]:.1f}",
+            "after": lambda row: f"{row[2]:.3f}" if "nats" in row[0] else f"{row[2]:.1f}",
             "change": lambda row: f"{100 * (row[2] / row[1] - 1):+.0f} %" if row[1] else "",
         },
         "",
     )
+    if done.HasField("lost"):
+        close = done.lost.fidelity
+        agreed = f"same first choice {close.top1_agreement:.0%}"
+        print(f"mean KL to the source in float32 {close.mean_kl_nats:.4f} nats, {agreed}")
+        print("memory and speed were not measured: this machine has not the engine that the format is for")
     if run is None:
         print("no evaluation suite measures this model; 'mainspring apply' writes one")
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,12 +13,14 @@ from mainspring_registry.application.catalogue import Catalogue
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersion
 from mainspring_registry.domain.quantizations import (
-    GGUF,
     EngineMeasure,
     Format,
+    Lost,
     Quantization,
+    Sample,
     check_quantizable,
     kept_files,
+    result_kind,
 )
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.names import ModelVersionName, QuantizationName
@@ -33,25 +35,29 @@ class CompressedFiles:
     """What a quantizer made.
 
     Attributes:
-        folder: Holds the file; the caller removes it.
-        gguf: The file that is served.
+        folder: Holds the files; the caller removes it.
+        files: What is served, by role.
         tensor_types: How many tensors have which type.
         before: What serving the source takes.
         after: What serving the result takes.
+        lost: How far the result is from the source; None where the evaluation says it.
     """
 
     folder: Path
-    gguf: Path
+    files: Mapping[str, Path]
     tensor_types: Mapping[str, int]
     before: EngineMeasure
     after: EngineMeasure
+    lost: Lost | None = None
 
 
 class ModelQuantizer(Protocol):
     """Merges, encodes and measures, in processes of its own."""
 
-    async def run(self, source: ModelVersion, base: ModelVersion, format_: Format) -> CompressedFiles:
-        """Makes the file of a smaller version.
+    async def run(
+        self, source: ModelVersion, base: ModelVersion, format_: Format, samples: Sequence[Sample] = ()
+    ) -> CompressedFiles:
+        """Makes the files of a smaller version; `samples` are what the loss of a format for GPUs is told on.
 
         Raises:
             InvalidInput: The files are none that can be compressed; the reason says why.
@@ -69,7 +75,9 @@ class Quantizations:
         self._ports, self._quantizations = ports, quantizations
         self._catalogue, self._quantizer = catalogue, quantizer
 
-    async def create(self, project: str, quantization_id: str, source: str, format_: Format) -> Quantization:
+    async def create(
+        self, project: str, quantization_id: str, source: str, format_: Format, samples: Sequence[Sample] = ()
+    ) -> Quantization:
         """Queues the work; the id names its turn of the loop as well.
 
         Raises:
@@ -81,12 +89,13 @@ class Quantizations:
         if ModelVersionName.parse(version.name).project != project:
             message = f"{version.name} is not of the project {project}; name a version of it"
             raise InvalidInput(message, reason="PROJECT_DIFFERS")
-        check_quantizable(version, await self._base(version))
+        check_quantizable(version, await self._base(version), format_)
         work = Quantization(
             name=str(QuantizationName(project, quantization_id)),
             source_model_version=version.name,
             format=format_,
             cycle=quantization_id,
+            samples=tuple(samples),
             create_time=self._ports.clock.now(),
         )
         async with self._ports.transactions.transaction():
@@ -95,7 +104,7 @@ class Quantizations:
         return stored.value
 
     async def run(self, name: str, lease: Claim) -> None:
-        """Does the work: makes the file, stores it, registers the version. Safe to repeat from the start.
+        """Does the work: makes the files, stores them, registers the version. Safe to repeat from the start.
 
         Raises:
             MainspringError: As `ModelQuantizer.run`, or the store failed.
@@ -107,19 +116,19 @@ class Quantizations:
             await ports.notifier.notify("watch", name)
         source = await self._catalogue.version(work.source_model_version)
         base = await self._base(source)
-        made = await self._quantizer.run(source, base, work.format)
+        made = await self._quantizer.run(source, base, work.format, work.samples)
         try:
             project = ModelVersionName.parse(source.name).project
-            gguf = await ports.files.put_file(project, made.gguf, media_type="application/vnd.gguf")
+            stored = {role: await ports.files.put_file(project, path) for role, path in made.files.items()}
         finally:
             await asyncio.to_thread(shutil.rmtree, made.folder, ignore_errors=True)
         async with lease.complete():
             model = (await require(ports.models, "Model", source.model, lock=True)).value
-            merged = source.kind is ModelKind.ADAPTER
+            kind, kept = result_kind(source, work.format), kept_files(source, work.format)
             version = await self._catalogue.add_version(
                 model,
-                kind=ModelKind.MERGED if merged else source.kind,
-                artifacts={GGUF: gguf, **{role: source.artifacts[role] for role in kept_files(source)}},
+                kind=kind,
+                artifacts={**stored, **{role: source.artifacts[role] for role in kept}},
                 serving=source.serving,
                 lineage=Lineage(
                     dataset_version=source.lineage.dataset_version,
@@ -128,10 +137,12 @@ class Quantizations:
                     quantized_from=source.name,
                 ),
                 licence=source.licence,
-                base=base if merged else None,
+                base=base if kind is ModelKind.MERGED else None,
                 cycle=work.cycle,
             )
-            done = work.succeeded(version.name, made.tensor_types, made.before, made.after, ports.clock.now())
+            done = work.succeeded(
+                version.name, made.tensor_types, made.before, made.after, made.lost, ports.clock.now()
+            )
             await self._quantizations.put(done)
             await ports.notifier.notify("watch", name)
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from mainspring.common.v1 import statistics_pb2
 from mainspring.registry.v1 import compression_service_pb2 as pb
 from mainspring.registry.v1 import compression_service_pb2_grpc as pb_grpc
 from mainspring.registry.v1 import quantization_pb2
 from mainspring_registry.application.quantizations import Quantizations
-from mainspring_registry.domain.quantizations import QUANTIZATION_STATES, EngineMeasure, Format, Quantization
+from mainspring_registry.domain.quantizations import (
+    QUANTIZATION_STATES,
+    EngineMeasure,
+    Format,
+    Lost,
+    Quantization,
+    Sample,
+)
 from mainspring_svckit.database import Listener
 from mainspring_svckit.ids import new_id
-from mainspring_svckit.mapping import failure_to_proto, time_to_proto
+from mainspring_svckit.mapping import failure_to_proto, messages_from_proto, time_to_proto
 from mainspring_svckit.names import ProjectName
 from mainspring_svckit.reading import Reader
 from mainspring_svckit.repository import Repository
@@ -36,7 +44,8 @@ class CompressionServicer(pb_grpc.CompressionServiceServicer):
         project = ProjectName.parse(request.parent, "parent").project
         wish = request.quantization
         format_ = Format(_format_name(wish.format))
-        work = await self._quantizations.create(project, new_id(), wish.source_model_version, format_)
+        samples = [Sample(messages_from_proto(sample.messages), sample.text) for sample in wish.samples]
+        work = await self._quantizations.create(project, new_id(), wish.source_model_version, format_, samples)
         return pb.CreateQuantizationResponse(quantization=quantization_to_proto(work))
 
     async def GetQuantization(self, request: pb.GetQuantizationRequest, context: Any) -> pb.GetQuantizationResponse:
@@ -74,6 +83,7 @@ def quantization_to_proto(work: Quantization) -> quantization_pb2.Quantization:
         tensor_types=work.tensor_types,
         before=_measure_to_proto(work.before),
         after=_measure_to_proto(work.after),
+        lost=_lost_to_proto(work.lost),
         error=failure_to_proto(work.error_reason, work.error_message),
         cycle=work.cycle,
         create_time=time_to_proto(work.create_time),
@@ -83,6 +93,17 @@ def quantization_to_proto(work: Quantization) -> quantization_pb2.Quantization:
 
 def _measure_to_proto(measure: EngineMeasure | None) -> quantization_pb2.EngineMeasure | None:
     return quantization_pb2.EngineMeasure(**measure.__dict__) if measure is not None else None
+
+
+def _lost_to_proto(lost: Lost | None) -> quantization_pb2.QuantizationLoss | None:
+    if lost is None:
+        return None
+    fidelity = statistics_pb2.Fidelity(
+        mean_kl_nats=lost.mean_kl_nats, top1_agreement=lost.top1_agreement, positions=lost.positions
+    )
+    return quantization_pb2.QuantizationLoss(
+        fidelity=fidelity, loss_before=lost.loss_before, loss_after=lost.loss_after, tokens=lost.tokens
+    )
 
 
 def _format_name(number: quantization_pb2.QuantizationFormat.ValueType) -> str:

@@ -37,7 +37,7 @@ class _ModelKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelKind.V
     MODEL_KIND_EMBEDDING: _ModelKind.ValueType  # 3
     """Weights that turn text into vectors."""
     MODEL_KIND_MERGED: _ModelKind.ValueType  # 4
-    """A foundation model with an adapter merged in, served on its own; a version in a line of adapters."""
+    """Weights that are served on their own and tuned no further: a foundation model with an adapter merged in, or one that was encoded for GPUs."""
 
 class ModelKind(_ModelKind, metaclass=_ModelKindEnumTypeWrapper):
     """ModelKind says what a model is for."""
@@ -51,7 +51,7 @@ MODEL_KIND_ADAPTER: ModelKind.ValueType  # 2
 MODEL_KIND_EMBEDDING: ModelKind.ValueType  # 3
 """Weights that turn text into vectors."""
 MODEL_KIND_MERGED: ModelKind.ValueType  # 4
-"""A foundation model with an adapter merged in, served on its own; a version in a line of adapters."""
+"""Weights that are served on their own and tuned no further: a foundation model with an adapter merged in, or one that was encoded for GPUs."""
 Global___ModelKind: _TypeAlias = ModelKind  # noqa: Y015
 
 @_typing.final

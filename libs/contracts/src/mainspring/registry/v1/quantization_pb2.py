@@ -26,15 +26,21 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from mainspring.common.v1 import chat_pb2 as mainspring_dot_common_dot_v1_dot_chat__pb2
+from mainspring.common.v1 import statistics_pb2 as mainspring_dot_common_dot_v1_dot_statistics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)mainspring/registry/v1/quantization.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"x\n\rEngineMeasure\x12\x12\n\nfile_bytes\x18\x01 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\x02 \x01(\x03\x12 \n\x18prompt_tokens_per_second\x18\x03 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x04 \x01(\x01\"\xbc\x06\n\x0cQuantization\x12\x0c\n\x04name\x18\x01 \x01(\t\x12^\n\x14source_model_version\x18\x02 \x01(\tB@\xe2\x41\x01\x02\xbaH9r725^projects/[^/]+/models/[^/]+(/versions/[^/]+|@[^/]+)$\x12J\n\x06\x66ormat\x18\x03 \x01(\x0e\x32*.mainspring.registry.v1.QuantizationFormatB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12?\n\x05state\x18\x04 \x01(\x0e\x32*.mainspring.registry.v1.Quantization.StateB\x04\xe2\x41\x01\x03\x12\x1b\n\rmodel_version\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12Q\n\x0ctensor_types\x18\x06 \x03(\x0b\x32\x35.mainspring.registry.v1.Quantization.TensorTypesEntryB\x04\xe2\x41\x01\x03\x12;\n\x06\x62\x65\x66ore\x18\x07 \x01(\x0b\x32%.mainspring.registry.v1.EngineMeasureB\x04\xe2\x41\x01\x03\x12:\n\x05\x61\x66ter\x18\x08 \x01(\x0b\x32%.mainspring.registry.v1.EngineMeasureB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\t \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x63ycle\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a\x32\n\x10TensorTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04*\x95\x01\n\x12QuantizationFormat\x12#\n\x1fQUANTIZATION_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18QUANTIZATION_FORMAT_Q8_0\x10\x01\x12\x1c\n\x18QUANTIZATION_FORMAT_Q6_K\x10\x02\x12\x1e\n\x1aQUANTIZATION_FORMAT_Q4_K_M\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)mainspring/registry/v1/quantization.proto\x12\x16mainspring.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fmainspring/common/v1/chat.proto\x1a%mainspring/common/v1/statistics.proto\"\x88\x01\n\rEngineMeasure\x12\x12\n\nfile_bytes\x18\x01 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\x02 \x01(\x03\x12 \n\x18prompt_tokens_per_second\x18\x03 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x04 \x01(\x01\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\"u\n\x12QuantizationSample\x12\x41\n\x08messages\x18\x01 \x03(\x0b\x32!.mainspring.common.v1.ChatMessageB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x10\x12\x1c\n\x04text\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc0>\"}\n\x10QuantizationLoss\x12\x30\n\x08\x66idelity\x18\x01 \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\x12\x13\n\x0bloss_before\x18\x02 \x01(\x01\x12\x12\n\nloss_after\x18\x03 \x01(\x01\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\"\xc5\x07\n\x0cQuantization\x12\x0c\n\x04name\x18\x01 \x01(\t\x12^\n\x14source_model_version\x18\x02 \x01(\tB@\xe2\x41\x01\x02\xbaH9r725^projects/[^/]+/models/[^/]+(/versions/[^/]+|@[^/]+)$\x12J\n\x06\x66ormat\x18\x03 \x01(\x0e\x32*.mainspring.registry.v1.QuantizationFormatB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12?\n\x05state\x18\x04 \x01(\x0e\x32*.mainspring.registry.v1.Quantization.StateB\x04\xe2\x41\x01\x03\x12\x1b\n\rmodel_version\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12Q\n\x0ctensor_types\x18\x06 \x03(\x0b\x32\x35.mainspring.registry.v1.Quantization.TensorTypesEntryB\x04\xe2\x41\x01\x03\x12;\n\x06\x62\x65\x66ore\x18\x07 \x01(\x0b\x32%.mainspring.registry.v1.EngineMeasureB\x04\xe2\x41\x01\x03\x12:\n\x05\x61\x66ter\x18\x08 \x01(\x0b\x32%.mainspring.registry.v1.EngineMeasureB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\t \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x63ycle\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12<\n\x04lost\x18\r \x01(\x0b\x32(.mainspring.registry.v1.QuantizationLossB\x04\xe2\x41\x01\x03\x12I\n\x07samples\x18\x0e \x03(\x0b\x32*.mainspring.registry.v1.QuantizationSampleB\x0c\xe2\x41\x01\x04\xbaH\x05\x92\x01\x02\x10@\x1a\x32\n\x10TensorTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04*\xd1\x01\n\x12QuantizationFormat\x12#\n\x1fQUANTIZATION_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18QUANTIZATION_FORMAT_Q8_0\x10\x01\x12\x1c\n\x18QUANTIZATION_FORMAT_Q6_K\x10\x02\x12\x1e\n\x1aQUANTIZATION_FORMAT_Q4_K_M\x10\x03\x12\x1c\n\x18QUANTIZATION_FORMAT_INT8\x10\x04\x12\x1c\n\x18QUANTIZATION_FORMAT_INT4\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mainspring.registry.v1.quantization_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_QUANTIZATIONSAMPLE'].fields_by_name['messages']._loaded_options = None
+  _globals['_QUANTIZATIONSAMPLE'].fields_by_name['messages']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\020'
+  _globals['_QUANTIZATIONSAMPLE'].fields_by_name['text']._loaded_options = None
+  _globals['_QUANTIZATIONSAMPLE'].fields_by_name['text']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\300>'
   _globals['_QUANTIZATION_TENSORTYPESENTRY']._loaded_options = None
   _globals['_QUANTIZATION_TENSORTYPESENTRY']._serialized_options = b'8\001'
   _globals['_QUANTIZATION'].fields_by_name['source_model_version']._loaded_options = None
@@ -59,14 +65,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUANTIZATION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_QUANTIZATION'].fields_by_name['end_time']._loaded_options = None
   _globals['_QUANTIZATION'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
-  _globals['_QUANTIZATIONFORMAT']._serialized_start=1143
-  _globals['_QUANTIZATIONFORMAT']._serialized_end=1292
-  _globals['_ENGINEMEASURE']._serialized_start=189
-  _globals['_ENGINEMEASURE']._serialized_end=309
-  _globals['_QUANTIZATION']._serialized_start=312
-  _globals['_QUANTIZATION']._serialized_end=1140
-  _globals['_QUANTIZATION_TENSORTYPESENTRY']._serialized_start=981
-  _globals['_QUANTIZATION_TENSORTYPESENTRY']._serialized_end=1031
-  _globals['_QUANTIZATION_STATE']._serialized_start=1033
-  _globals['_QUANTIZATION_STATE']._serialized_end=1140
+  _globals['_QUANTIZATION'].fields_by_name['lost']._loaded_options = None
+  _globals['_QUANTIZATION'].fields_by_name['lost']._serialized_options = b'\342A\001\003'
+  _globals['_QUANTIZATION'].fields_by_name['samples']._loaded_options = None
+  _globals['_QUANTIZATION'].fields_by_name['samples']._serialized_options = b'\342A\001\004\272H\005\222\001\002\020@'
+  _globals['_QUANTIZATIONFORMAT']._serialized_start=1615
+  _globals['_QUANTIZATIONFORMAT']._serialized_end=1824
+  _globals['_ENGINEMEASURE']._serialized_start=262
+  _globals['_ENGINEMEASURE']._serialized_end=398
+  _globals['_QUANTIZATIONSAMPLE']._serialized_start=400
+  _globals['_QUANTIZATIONSAMPLE']._serialized_end=517
+  _globals['_QUANTIZATIONLOSS']._serialized_start=519
+  _globals['_QUANTIZATIONLOSS']._serialized_end=644
+  _globals['_QUANTIZATION']._serialized_start=647
+  _globals['_QUANTIZATION']._serialized_end=1612
+  _globals['_QUANTIZATION_TENSORTYPESENTRY']._serialized_start=1453
+  _globals['_QUANTIZATION_TENSORTYPESENTRY']._serialized_end=1503
+  _globals['_QUANTIZATION_STATE']._serialized_start=1505
+  _globals['_QUANTIZATION_STATE']._serialized_end=1612
 # @@protoc_insertion_point(module_scope)

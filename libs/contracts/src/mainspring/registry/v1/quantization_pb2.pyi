@@ -10,6 +10,8 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from mainspring.common.v1 import chat_pb2 as _chat_pb2
+from mainspring.common.v1 import statistics_pb2 as _statistics_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -35,9 +37,15 @@ class _QuantizationFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Qu
     """6.6 bits a weight."""
     QUANTIZATION_FORMAT_Q4_K_M: _QuantizationFormat.ValueType  # 3
     """About 4.8 bits a weight: 4 bits for most matrices, 6 for those that matter more."""
+    QUANTIZATION_FORMAT_INT8: _QuantizationFormat.ValueType  # 4
+    """8 bits a weight of the layers' matrices, one scale a row; activations, embeddings and the output matrix stay in 16 bits (W8A16)."""
+    QUANTIZATION_FORMAT_INT4: _QuantizationFormat.ValueType  # 5
+    """4 bits a weight of the layers' matrices, one scale for 128 weights or the largest group of 64 or 32 that divides all rows (W4A16)."""
 
 class QuantizationFormat(_QuantizationFormat, metaclass=_QuantizationFormatEnumTypeWrapper):
-    """QuantizationFormat says how weights are encoded; the names are llama.cpp's."""
+    """QuantizationFormat says how weights are encoded. The first three are llama.cpp's and make one GGUF file; INT8 and INT4 make a Hugging Face
+    folder in the format of compressed-tensors, which engines on GPUs (vLLM, SGLang) load as it is.
+    """
 
 QUANTIZATION_FORMAT_UNSPECIFIED: QuantizationFormat.ValueType  # 0
 """Not set; refused."""
@@ -47,11 +55,17 @@ QUANTIZATION_FORMAT_Q6_K: QuantizationFormat.ValueType  # 2
 """6.6 bits a weight."""
 QUANTIZATION_FORMAT_Q4_K_M: QuantizationFormat.ValueType  # 3
 """About 4.8 bits a weight: 4 bits for most matrices, 6 for those that matter more."""
+QUANTIZATION_FORMAT_INT8: QuantizationFormat.ValueType  # 4
+"""8 bits a weight of the layers' matrices, one scale a row; activations, embeddings and the output matrix stay in 16 bits (W8A16)."""
+QUANTIZATION_FORMAT_INT4: QuantizationFormat.ValueType  # 5
+"""4 bits a weight of the layers' matrices, one scale for 128 weights or the largest group of 64 or 32 that divides all rows (W4A16)."""
 Global___QuantizationFormat: _TypeAlias = QuantizationFormat  # noqa: Y015
 
 @_typing.final
 class EngineMeasure(_message.Message):
-    """EngineMeasure is what the engine needs for a model, measured on the registry's machine in a process of its own."""
+    """EngineMeasure is what the engine needs for a model, measured on the registry's machine in a process of its own. Where that machine has not the
+    engine that the format is for, all but the size is 0 and `device` is empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,6 +73,7 @@ class EngineMeasure(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     file_bytes: _builtins.int
     """Size of the files that are served, in bytes."""
     resident_bytes: _builtins.int
@@ -67,6 +82,10 @@ class EngineMeasure(_message.Message):
     """Median speed of reading a prompt of about 100 tokens, in tokens per second."""
     tokens_per_second: _builtins.float
     """Median speed of answering with 48 tokens, in tokens per second."""
+    device: _builtins.str
+    """What measured memory and speed, in words, for example `llama.cpp, 2 threads, x86_64`. Figures of different devices say nothing of each
+    other.
+    """
     def __init__(
         self,
         *,
@@ -74,14 +93,79 @@ class EngineMeasure(_message.Message):
         resident_bytes: _builtins.int = ...,
         prompt_tokens_per_second: _builtins.float = ...,
         tokens_per_second: _builtins.float = ...,
+        device: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_bytes", b"file_bytes", "prompt_tokens_per_second", b"prompt_tokens_per_second", "resident_bytes", b"resident_bytes", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "file_bytes", b"file_bytes", "prompt_tokens_per_second", b"prompt_tokens_per_second", "resident_bytes", b"resident_bytes", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EngineMeasure: _TypeAlias = EngineMeasure  # noqa: Y015
+
+@_typing.final
+class QuantizationSample(_message.Message):
+    """QuantizationSample is a text on which the loss is computed before and after."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Required. The text whose tokens are told, for example the answer to the conversation."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
+        """Optional. The conversation before the text, rendered by the model's own template; none: the text stands alone. At most 16."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuantizationSample: _TypeAlias = QuantizationSample  # noqa: Y015
+
+@_typing.final
+class QuantizationLoss(_message.Message):
+    """QuantizationLoss is how far the encoded model is from the one that it was made of, told by the reference implementation on both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIDELITY_FIELD_NUMBER: _builtins.int
+    LOSS_BEFORE_FIELD_NUMBER: _builtins.int
+    LOSS_AFTER_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    loss_before: _builtins.float
+    """Mean negative log-likelihood of a token of the samples by the source in float32, in nats; its exponential is the perplexity."""
+    loss_after: _builtins.float
+    """The same by the result."""
+    tokens: _builtins.int
+    """Tokens that it is the mean of."""
+    @_builtins.property
+    def fidelity(self) -> _statistics_pb2.Fidelity:
+        """Divergence of next-token distributions at the positions of the fidelity probe, over the whole vocabulary."""
+
+    def __init__(
+        self,
+        *,
+        fidelity: _statistics_pb2.Fidelity | None = ...,
+        loss_before: _builtins.float = ...,
+        loss_after: _builtins.float = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity", "loss_after", b"loss_after", "loss_before", b"loss_before", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuantizationLoss: _TypeAlias = QuantizationLoss  # noqa: Y015
 
 @_typing.final
 class Quantization(_message.Message):
@@ -154,6 +238,8 @@ class Quantization(_message.Message):
     CYCLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/quantizations/{quantization}`."""
     source_model_version: _builtins.str
@@ -192,6 +278,16 @@ class Quantization(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it ended."""
 
+    @_builtins.property
+    def lost(self) -> Global___QuantizationLoss:
+        """Output only. Set when SUCCEEDED and the format is INT8 or INT4. What the others lost, the evaluation says, which asks the engine itself."""
+
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuantizationSample]:
+        """Input only. Texts for the loss of INT8 and INT4, for example of the suite that measures the model; at most 64. None: a text of our own. They
+        are forgotten when the work has ended.
+        """
+
     def __init__(
         self,
         *,
@@ -207,10 +303,12 @@ class Quantization(_message.Message):
         cycle: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        lost: Global___QuantizationLoss | None = ...,
+        samples: _abc.Iterable[Global___QuantizationSample] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "create_time", b"create_time", "end_time", b"end_time", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "lost", b"lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "create_time", b"create_time", "cycle", b"cycle", "end_time", b"end_time", "error", b"error", "format", b"format", "model_version", b"model_version", "name", b"name", "source_model_version", b"source_model_version", "state", b"state", "tensor_types", b"tensor_types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "create_time", b"create_time", "cycle", b"cycle", "end_time", b"end_time", "error", b"error", "format", b"format", "lost", b"lost", "model_version", b"model_version", "name", b"name", "samples", b"samples", "source_model_version", b"source_model_version", "state", b"state", "tensor_types", b"tensor_types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
