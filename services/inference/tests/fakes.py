@@ -1,6 +1,6 @@
 """The fakes of this service's own ports; each passes the contract suite of its port."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 from mainspring_answers.domain import RoutingTable
 from mainspring_inference.application.ports import ServableVersion
@@ -15,7 +15,7 @@ MODEL = "projects/p/models/m"
 class FakeServer:
     def __init__(self) -> None:
         self.models: set[str] = set()
-        self.refused: set[ArtifactRef] = set()
+        self.refused: list[Mapping[str, ArtifactRef]] = []
         self.failure: MainspringError | None = None
         self.calls: list[str] = []
 
@@ -50,10 +50,11 @@ class FakeCatalogue:
             raise NotFound("ModelVersion", model_version)
         if model_version in self.without_files:
             raise PreconditionFailed("FILE_MISSING", "no file")
-        adapter = ArtifactRef("b" * 64, 1) if model_version in self.adapters else None
+        adapter = {"adapter.gguf": ArtifactRef("b" * 64, 1)} if model_version in self.adapters else None
         if model_version in self.unsigned:
             raise PreconditionFailed("PROOF_UNTRUSTED", "changed")
-        return ServableVersion(model_version, False, ArtifactRef("a" * 64, 1), adapter, Serving(512, "t"))
+        base = {"gguf": ArtifactRef("a" * 64, 1)}
+        return ServableVersion(model_version, False, base, adapter, Serving(512, "t"))
 
     async def check_release(self, release: str, model_version: str) -> ServedUnit:
         if release.endswith("/9"):

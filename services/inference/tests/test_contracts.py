@@ -17,7 +17,7 @@ from mainspring_answers.triton import TritonClient
 from mainspring_inference.adapters.catalogue import RegistryCatalogue
 from mainspring_inference.adapters.triton_server import TritonServer as ServerOfModels
 from mainspring_inference.application.ports import Catalogue, ModelServer, ServableVersion
-from mainspring_inference.domain.deployments import Serving
+from mainspring_inference.domain.deployments import Engine, Serving
 from mainspring_proof import bundles, statements
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
@@ -100,14 +100,14 @@ class ModelServerContract:
 
 
 def servable(file: ArtifactRef) -> ServableVersion:
-    return ServableVersion(f"{MODEL}/versions/1", False, file, None, Serving(256, "t"))
+    return ServableVersion(f"{MODEL}/versions/1", False, {"gguf": file}, None, Serving(256, "t"))
 
 
 class TestFakeServer(ModelServerContract):
     @pytest.fixture
     def server(self, broken: ServableVersion) -> FakeServer:
         made = FakeServer()
-        made.refused = {broken.base}
+        made.refused = [broken.base]
         return made
 
     @pytest.fixture
@@ -208,7 +208,16 @@ class Registry:
         await self.sign_release(1, 2)
         await self.sign_release(2, 2, broken=True)
 
-    async def sign(self, number: int, kind: str, files: dict[str, str], *, base: str = "", broken: bool = False) -> str:
+    async def sign(
+        self,
+        number: int,
+        kind: str,
+        files: dict[str, str],
+        *,
+        base: str = "",
+        broken: bool = False,
+        quantized_from: str = "",
+    ) -> str:
         manifest = bundles.canonical(
             {
                 "name": f"{MODEL}/versions/{number}",
@@ -216,6 +225,7 @@ class Registry:
                 "base_manifest_sha256": base,
                 "artifacts": {role: {"sha256": digest, "size_bytes": 1} for role, digest in files.items()},
                 "serving": {"context_tokens": 512, "chat_template": "t"},
+                "lineage": {"quantized_from": quantized_from},
             }
         )
         await self.keep(f"{MODEL}/versions/{number}", self.key.version(manifest), broken=broken)
@@ -274,6 +284,31 @@ class TestRegistryCatalogue(CatalogueContract):
     async def catalogue(self, registry: Registry, neighbours: ServeNeighbours) -> RegistryCatalogue:
         served = await neighbours(registry, "registry.v1.RegistryService")
         return RegistryCatalogue(served.channel, served.caller, registry.files, registry.key.trusted)
+
+    async def test_each_engine_gets_its_own_files_and_is_told_of_those_for_others(
+        self, catalogue: RegistryCatalogue, registry: Registry, neighbours: ServeNeighbours
+    ) -> None:
+        folder = {"hf/config.json": "5" * 64, "hf/model.safetensors": "6" * 64}
+        whole = await registry.sign(1, "FOUNDATION", {"gguf": "1" * 64, **folder})
+        peft = {"adapter/adapter_config.json": "7" * 64, "adapter/adapter_model.safetensors": "8" * 64}
+        await registry.sign(2, "ADAPTER", {"adapter.gguf": "2" * 64, **peft}, base=whole)
+        await registry.sign(5, "MERGED", folder)  # Compressed for GPUs.
+        await registry.sign(6, "MERGED", {"gguf": "3" * 64})  # Compressed for llama.cpp,
+        # as this one, which keeps beside its file what is tuned on.
+        await registry.sign(7, "FOUNDATION", {"gguf": "3" * 64, **folder}, quantized_from=f"{MODEL}/versions/1")
+        await registry.sign(8, "EMBEDDING", {"gguf": "4" * 64, **folder})
+        served = await neighbours(registry, "registry.v1.RegistryService")
+        gpu = RegistryCatalogue(served.channel, served.caller, registry.files, registry.key.trusted, Engine.VLLM)
+        adapted, packed, embedder = [await gpu.servable(f"{MODEL}/versions/{number}") for number in (2, 5, 8)]
+        assert adapted.base.keys() == packed.base.keys() == {"config.json", "model.safetensors"}
+        assert adapted.adapter is not None
+        assert adapted.adapter.keys() == {"adapter_config.json", "adapter_model.safetensors"}
+        assert (packed.engine, embedder.engine, embedder.base.keys()) == (Engine.VLLM, Engine.LLAMA_CPP, {"gguf"})
+        for asked, number in ((gpu, 6), (gpu, 7), (catalogue, 5)):
+            with pytest.raises(PreconditionFailed) as caught:
+                await asked.servable(f"{MODEL}/versions/{number}")
+            assert caught.value.reason == "NOT_SERVABLE_HERE"
+        assert (await catalogue.servable(f"{MODEL}/versions/7")).base == {"gguf": ArtifactRef("3" * 64, 1)}
 
     async def test_another_version_s_manifest_is_refused(
         self, catalogue: RegistryCatalogue, registry: Registry

@@ -9,6 +9,7 @@ every failure is an error of `mainspring_svckit.errors`:
 | MODEL_NOT_READY | the server is there, the model is not loaded or its process died |
 | MODEL_LOAD_FAILED | the server refused to load a model |
 | TRITON_RESPONSE_INVALID | the server sent something that is no answer of this model |
+| SCORING_UNSUPPORTED | the model's engine cannot say how probable a given text is |
 | CONTEXT_LENGTH_EXCEEDED, INVALID_SAMPLING, INVALID_PROMPT | the request can never work as it is |
 | OVERLOADED | the model's queue is full |
 """
@@ -36,12 +37,19 @@ _UNARY = ("ServerReady", "ModelMetadata", "RepositoryIndex", "RepositoryModelLoa
 _ENGINE_ERROR = re.compile(
     r"(CONTEXT_LENGTH_EXCEEDED|INVALID_SAMPLING|INVALID_PROMPT|OVERLOADED|ENGINE_FAILED): (.{1,500})", re.DOTALL
 )
+# How vLLM says it.
+_TOO_LONG = re.compile(r"longer than the maximum model length|maximum context length", re.IGNORECASE)
 # Not "unavailable": with that word grpc says that the whole server is away.
 _NOT_READY = re.compile(r"unknown model|not found|not ready|not healthy|no available|is not loaded", re.IGNORECASE)
 _FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
 # A model that answered this recently needs no probe.
 _FRESH_S = 1.0
 _PROBE = "."
+ADAPTER_TENSOR = "lora_name"
+"""A model that declares this input, and so vLLM's with an adapter, answers with it only when each question names it."""
+ADAPTER_NAME = "adapter"
+"""What such an adapter is called."""
+_SCORING_TENSOR = "continuation"
 _GONE_POLL_S = 0.05
 # Triton 2.51 never ends a request whose model's process died while it was answered, so silence makes us look; later
 # than any probe gives up, for a probe must not look after itself.
@@ -71,7 +79,7 @@ class TritonClient:
             response_deserializer=messages["ModelStreamInferResponse"].FromString,
         )
         self._answered_at: dict[str, float] = {}
-        self._embeds: dict[str, bool] = {}
+        self._tensors: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
         self._silent: set[str] = set()
 
     async def close(self) -> None:
@@ -88,6 +96,8 @@ class TritonClient:
             Unavailable: TRITON_UNAVAILABLE, MODEL_NOT_READY, OVERLOADED or TRITON_RESPONSE_INVALID.
         """
         parameters = sampling_of(sampling, top_logprobs)
+        if ADAPTER_TENSOR in (await self._known_tensors(model))[0]:
+            parameters["lora_name"] = ADAPTER_NAME
         inputs = {"text_input": [prompt], "sampling_parameters": [json.dumps(parameters)]}
         flags = {"stream": stream, "exclude_input_in_output": True, "return_logprobs": top_logprobs > 0}
         flags |= dict.fromkeys(("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"), True)
@@ -115,9 +125,15 @@ class TritonClient:
 
         Raises:
             InvalidInput: CONTEXT_LENGTH_EXCEEDED or INVALID_PROMPT.
+            PreconditionFailed: SCORING_UNSUPPORTED.
             Unavailable: As `generate`.
         """
-        request = request_of(model, {"text_input": [prompt], "continuation": [text]}, {})
+        if _SCORING_TENSOR not in (await self._known_tensors(model))[0]:
+            message = (
+                f"the engine of {model} gives no probabilities of given texts; leave perplexity and calibration out"
+            )
+            raise PreconditionFailed("SCORING_UNSUPPORTED", message, {"model": model})
+        request = request_of(model, {"text_input": [prompt], _SCORING_TENSOR: [text]}, {})
         responses = self._responses(request, self._generate_timeout_s)
         try:
             async for outputs, _ in responses:
@@ -199,7 +215,7 @@ class TritonClient:
             return
         try:
             async with asyncio.timeout(self._probe_timeout_s):
-                if await self._embeds_texts(model):
+                if "embedding" in (await self._known_tensors(model))[1]:
                     await self.embed(model, [_PROBE])
                     return
                 async for _ in self.generate(model, _PROBE, Sampling(1, 0.0), stream=False):
@@ -237,13 +253,15 @@ class TritonClient:
 
     def _forget(self, model: str) -> None:
         self._answered_at.pop(model, None)
-        self._embeds.pop(model, None)
+        self._tensors.pop(model, None)
 
-    async def _embeds_texts(self, model: str) -> bool:
-        if model not in self._embeds:
+    async def _known_tensors(self, model: str) -> tuple[frozenset[str], frozenset[str]]:
+        """Names of a model's inputs and outputs, which tell what its engine can do."""
+        if model not in self._tensors:
             answer = await self._call("ModelMetadata", self._probe_timeout_s, name=model)
-            self._embeds[model] = any(tensor.name == "embedding" for tensor in answer.outputs)
-        return self._embeds[model]
+            both = [frozenset(tensor.name for tensor in tensors) for tensors in (answer.inputs, answer.outputs)]
+            self._tensors[model] = (both[0], both[1])
+        return self._tensors[model]
 
     async def _responses(self, request: Any, timeout_s: float) -> AsyncGenerator[tuple[Outputs, bool]]:
         """The responses to one request, each with whether it is the last; closing this early cancels the request.
@@ -335,6 +353,8 @@ def _engine_error(model: str, text: str) -> MainspringError:
         if reason == "ENGINE_FAILED":
             return Unavailable("TRITON_UNAVAILABLE", f"the engine failed: {message}")
         return InvalidInput(message, reason=reason)
+    if _TOO_LONG.search(text):
+        return InvalidInput(text.splitlines()[0][:500], reason="CONTEXT_LENGTH_EXCEEDED")
     if _NOT_READY.search(text):
         return _not_ready(model)
     return Unavailable("TRITON_UNAVAILABLE", f"Triton failed: {text[:200]}")

@@ -67,7 +67,9 @@ async def serve(process: Process, settings: InferenceSettings) -> int:
         rollouts=postgres.rollouts(database),
         traffic=postgres.traffic(database),
         announcements=OutboxAnnouncements(events.outbox),
-        catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller, files, trusted),
+        catalogue=RegistryCatalogue(
+            process.channel(settings.registry_address), process.caller, files, trusted, settings.engine
+        ),
         server=TritonServer(
             triton,
             files,
@@ -76,6 +78,7 @@ async def serve(process: Process, settings: InferenceSettings) -> int:
             slots=settings.engine_slots,
             threads=settings.engine_threads,
             load_timeout_s=settings.load_timeout_s,
+            gpu_memory_share=settings.gpu_memory_share,
         ),
         board=RoutingPublisher(events.bus),
         work=WorkQueue(database),

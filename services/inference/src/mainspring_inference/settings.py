@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from mainspring_inference.domain.deployments import Engine
 from mainspring_svckit.settings import ServiceSettings
 
 
@@ -18,6 +19,17 @@ class InferenceSettings(ServiceSettings):
     registry_address: str = Field(description="The registry's gRPC address: host:port.")
     signing_keys: Path = Field(description="File with the public keys (PEM) whose signed manifests are believed.")
     embedder_address: str = Field(description="The embedder's gRPC address: host:port.")
+    engine: Engine = Field(
+        Engine.LLAMA_CPP,
+        description="What makes answers behind Triton: llama.cpp on processors, or vllm on GPUs.",
+    )
+    gpu_memory_share: float = Field(
+        0.4,
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory that one deployment takes with vllm; the champion and a candidate are in"
+        " memory beside each other.",
+    )
     engine_slots: int = Field(8, ge=1, le=256, description="Answers that one deployment generates at a time.")
     engine_threads: int = Field(0, ge=0, le=256, description="Threads of the engine; 0 takes the number of cores.")
     keep_content: bool = Field(True, description="Whether questions and answers are kept for feedback.")

@@ -14,7 +14,7 @@ from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from mainspring_guards.guard import guard_of
 from mainspring_inference.application.ports import ServableVersion
-from mainspring_inference.domain.deployments import Serving
+from mainspring_inference.domain.deployments import Engine, Serving
 from mainspring_proof import bundles, statements
 from mainspring_proof.keys import TrustedKeys
 from mainspring_proof.statements import SignedVersion
@@ -25,31 +25,41 @@ from mainspring_svckit.names import project_of
 from mainspring_svckit.ports import Artifacts
 from mainspring_svckit.values import ArtifactRef, ServedUnit
 
-BASE_ROLE = "gguf"
-ADAPTER_ROLE = "adapter.gguf"
+GGUF, ADAPTER_GGUF = "gguf", "adapter.gguf"
+HF, PEFT = "hf/", "adapter/"
 _UNIT = TypeAdapter(ServedUnit)
 
 
 class RegistryCatalogue:
     """`Catalogue` by gRPC and the artifact store."""
 
-    def __init__(self, channel: grpc.aio.Channel, caller: Caller, files: Artifacts, trusted: TrustedKeys) -> None:
-        """Takes where to ask, where signed manifests lie, and whose signatures are believed."""
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        caller: Caller,
+        files: Artifacts,
+        trusted: TrustedKeys,
+        engine: Engine = Engine.LLAMA_CPP,
+    ) -> None:
+        """Takes where to ask, where signed manifests lie, whose signatures are believed, and what makes answers."""
+        self._engine = engine
         self._stub = pb_grpc.RegistryServiceStub(channel)
         self._caller, self._files, self._trusted = caller, files, trusted
 
     async def servable(self, model_version: str) -> ServableVersion:
         version = await self._version(model_version)
         signed = await self._signed(version)
-        is_adapter = signed.manifest["kind"] == "ADAPTER"
+        is_adapter, embedding = signed.manifest["kind"] == "ADAPTER", signed.manifest["kind"] == "EMBEDDING"
+        engine = Engine.LLAMA_CPP if embedding else self._engine
         base = await self._base(version, signed) if is_adapter else signed
         serving: dict[str, Any] = signed.manifest["serving"]
         return ServableVersion(
             model_version=signed.name,
-            embedding=signed.manifest["kind"] == "EMBEDDING",
-            base=_artifact(base, BASE_ROLE),
-            adapter=_artifact(signed, ADAPTER_ROLE) if is_adapter else None,
+            embedding=embedding,
+            base=_files(base, engine, GGUF, HF),
+            adapter=_files(signed, engine, ADAPTER_GGUF, PEFT) if is_adapter else None,
             serving=Serving(**serving),
+            engine=engine,
         )
 
     async def check_release(self, release: str, model_version: str) -> ServedUnit:
@@ -104,9 +114,33 @@ def _unit(release: str, details: Mapping[str, Any]) -> ServedUnit:
     return ServedUnit(temperature=details.get("unit", {}).get("temperature"))
 
 
-def _artifact(version: SignedVersion, role: str) -> ArtifactRef:
-    file = version.manifest["artifacts"].get(role)
-    if file is None:
-        message = f"{version.name} has no file {role!r}, so it cannot be served; import or train it again"
-        raise PreconditionFailed("FILE_MISSING", message, {"modelVersion": version.name, "role": role})
-    return ArtifactRef(str(file["sha256"]), int(file["size_bytes"]))
+def _files(version: SignedVersion, engine: Engine, gguf: str, folder: str) -> dict[str, ArtifactRef]:
+    """The files of a version, or of its adapter, that an engine reads, by name.
+
+    Args:
+        version: What was signed.
+        engine: Who reads.
+        gguf: Role of the file that llama.cpp reads.
+        folder: How the roles of the files begin that vLLM reads.
+
+    Raises:
+        PreconditionFailed: FILE_MISSING or NOT_SERVABLE_HERE.
+    """
+    artifacts: Mapping[str, Mapping[str, Any]] = version.manifest["artifacts"]
+    found = {role: ArtifactRef(str(file["sha256"]), int(file["size_bytes"])) for role, file in artifacts.items()}
+    files = {role.removeprefix(folder): file for role, file in found.items() if role.startswith(folder)}
+    if gguf in found and version.manifest.get("lineage", {}).get("quantized_from"):
+        files = {}  # What lies beside a compressed file is what is tuned on, not what was measured.
+    whole = any(name.endswith(".safetensors") for name in files)
+    if engine is Engine.LLAMA_CPP and gguf in found:
+        return {gguf: found[gguf]}
+    if engine is Engine.VLLM and whole:
+        return files
+    if whole or gguf in found:
+        message = (
+            f"{version.name} has files for {Engine.VLLM if whole else Engine.LLAMA_CPP}, and what answers here is"
+            f" {engine}; serve it where that engine runs, or what it was made from here"
+        )
+        raise PreconditionFailed("NOT_SERVABLE_HERE", message, {"modelVersion": version.name, "engine": engine.value})
+    message = f"{version.name} has no file {gguf!r}, so it cannot be served; import or train it again"
+    raise PreconditionFailed("FILE_MISSING", message, {"modelVersion": version.name, "role": gguf})

@@ -1,6 +1,7 @@
-"""Writes the folder of a model in Triton's repository: `config.pbtxt` and a `model.py` of one import.
+"""Writes the folder of a model in Triton's repository.
 
-What `model.py` imports lives in the engine's environment; what it must know stands in the configuration, as JSON.
+For llama.cpp that is `config.pbtxt` and a `model.py` of one import: what it imports lives in the engine's environment,
+what it must know stands in the configuration, as JSON. What vLLM's backend wants is in `vllm_repository`.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from mainspring_svckit.errors import InvalidInput
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
 _PARAMETER = re.compile(r'^parameters \{ key: "mainspring", value: \{ string_value: ("[^\n]*") \} \}$', re.MULTILINE)
+_PLACES = ("gguf", "adapter", "folder", "adapter_folder")
 _MODEL_PY = "from mainspring_engine.triton_model import TritonPythonModel as TritonPythonModel\n"
-# Name, type, dims, optional; the tensors of Triton's vLLM backend, and `continuation`.
-_GENERATE_INPUTS = (
+# Name, type, dims, optional.
+Input = tuple[str, str, str, bool]
+Output = tuple[str, str, str]
+ANSWER_INPUTS: tuple[Input, ...] = (
     ("text_input", "TYPE_STRING", "[ 1 ]", False),
     ("stream", "TYPE_BOOL", "[ 1 ]", True),
     ("sampling_parameters", "TYPE_STRING", "[ 1 ]", True),
@@ -27,17 +33,29 @@ _GENERATE_INPUTS = (
     ("return_num_input_tokens", "TYPE_BOOL", "[ 1 ]", True),
     ("return_num_output_tokens", "TYPE_BOOL", "[ 1 ]", True),
     ("return_logprobs", "TYPE_BOOL", "[ 1 ]", True),
-    ("continuation", "TYPE_STRING", "[ 1 ]", True),
 )
-_GENERATE_OUTPUTS = (
+"""The tensors of Triton's vLLM backend that an answer needs, which our own engine has too."""
+ANSWER_OUTPUTS: tuple[Output, ...] = (
     ("text_output", "TYPE_STRING", "[ -1 ]"),
     ("finish_reason", "TYPE_STRING", "[ -1 ]"),
     ("num_input_tokens", "TYPE_UINT32", "[ -1 ]"),
     ("num_output_tokens", "TYPE_UINT32", "[ -1 ]"),
     ("logprobs", "TYPE_STRING", "[ -1 ]"),
 )
-_EMBED_INPUTS = (("text_input", "TYPE_STRING", "[ -1 ]", False),)
-_EMBED_OUTPUTS = (("embedding", "TYPE_FP32", "[ -1, -1 ]"), ("num_input_tokens", "TYPE_UINT32", "[ 1 ]"))
+_SCORING: Input = ("continuation", "TYPE_STRING", "[ 1 ]", True)
+_EMBED_INPUTS: tuple[Input, ...] = (("text_input", "TYPE_STRING", "[ -1 ]", False),)
+_EMBED_OUTPUTS: tuple[Output, ...] = (
+    ("embedding", "TYPE_FP32", "[ -1, -1 ]"),
+    ("num_input_tokens", "TYPE_UINT32", "[ 1 ]"),
+)
+
+
+class Model(Protocol):
+    """What Triton can hold."""
+
+    def texts(self, name: str) -> Mapping[str, str]:
+        """The texts of the model's folder by their paths in it; the same model gives the same."""
+        ...
 
 
 class ModelUse(StrEnum):
@@ -67,8 +85,23 @@ class TritonModel:
     slots: int = 8
     threads: int = 2
 
+    def texts(self, name: str) -> Mapping[str, str]:
+        """As `Model.texts`."""
+        values = {
+            "adapter": str(self.adapter or ""),
+            "context_tokens": self.context_tokens,
+            "gguf": str(self.gguf),
+            "kind": self.kind.value,
+            "slots": self.slots,
+            "threads": self.threads,
+        }
+        generates = self.kind is ModelUse.GENERATE
+        inputs = (*ANSWER_INPUTS, _SCORING) if generates else _EMBED_INPUTS
+        outputs = ANSWER_OUTPUTS if generates else _EMBED_OUTPUTS
+        return {"1/model.py": _MODEL_PY, "config.pbtxt": config(name, "python", "KIND_CPU", inputs, outputs, values)}
 
-def write(repository: Path, name: str, model: TritonModel) -> Path:
+
+def write(repository: Path, name: str, model: Model) -> Path:
     """Writes a model's folder and returns it; the same model gives the same bytes, and repeats change only times.
 
     Loading after this starts the model anew. Loading alone does not: Triton 2.51 takes a model whose process died for
@@ -87,44 +120,50 @@ def write(repository: Path, name: str, model: TritonModel) -> Path:
         raise InvalidInput(message, reason="TRITON_NAME_INVALID", metadata={"name": name})
     folder = repository / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
-    _replace(folder / "1" / "model.py", _MODEL_PY)
-    os.utime(folder / "1" / "model.py")
-    # Last, since a folder without it is no model.
-    _replace(folder / "config.pbtxt", config(name, model))
+    # The configuration comes last, since a folder without it is no model.
+    for place, text in sorted(model.texts(name).items()):
+        _replace(folder / place, text)
+        if place != "config.pbtxt":
+            os.utime(folder / place)
     return folder
 
 
-def config(name: str, model: TritonModel) -> str:
-    """The text of config.pbtxt."""
-    values = {
-        "adapter": str(model.adapter or ""),
-        "context_tokens": model.context_tokens,
-        "gguf": str(model.gguf),
-        "kind": model.kind.value,
-        "slots": model.slots,
-        "threads": model.threads,
-    }
-    generates = model.kind is ModelUse.GENERATE
-    inputs = _GENERATE_INPUTS if generates else _EMBED_INPUTS
-    outputs = _GENERATE_OUTPUTS if generates else _EMBED_OUTPUTS
-    lines = [f"name: {_quoted(name)}", 'backend: "python"', "max_batch_size: 0"]
-    lines += ["model_transaction_policy { decoupled: true }", "instance_group [ { count: 1, kind: KIND_CPU } ]"]
+def config(
+    name: str,
+    backend: str,
+    instances: str,
+    inputs: Sequence[Input],
+    outputs: Sequence[Output],
+    described: Mapping[str, object],
+) -> str:
+    """The text of config.pbtxt; complete, for Triton is told not to complete it.
+
+    Args:
+        name: The model's name in Triton.
+        backend: Triton's name of what runs it.
+        instances: Kind of its one instance.
+        inputs: Tensors of a request.
+        outputs: Tensors of a response.
+        described: What is kept as the parameter `mainspring`: for our engine, and for whoever cleans up files.
+    """
+    lines = [f"name: {_quoted(name)}", f"backend: {_quoted(backend)}", "max_batch_size: 0"]
+    lines += ["model_transaction_policy { decoupled: true }", f"instance_group [ {{ count: 1, kind: {instances} }} ]"]
     for tensor, kind, dims, optional in inputs:
         extra = ", optional: true" if optional else ""
         lines.append(f"input [ {{ name: {_quoted(tensor)}, data_type: {kind}, dims: {dims}{extra} }} ]")
     lines += [f"output [ {{ name: {_quoted(t)}, data_type: {kind}, dims: {dims} }} ]" for t, kind, dims in outputs]
-    described = json.dumps(values, sort_keys=True)
-    lines.append(f'parameters {{ key: "mainspring", value: {{ string_value: {_quoted(described)} }} }}')
+    told = json.dumps(described, sort_keys=True)
+    lines.append(f'parameters {{ key: "mainspring", value: {{ string_value: {_quoted(told)} }} }}')
     return "\n".join([*lines, ""])
 
 
 def referenced(repository: Path) -> set[Path]:
-    """Files that the models of a repository need."""
+    """Files and folders of files that the models of a repository need."""
     needed: set[Path] = set()
     for path in repository.glob("*/config.pbtxt"):
         found = _PARAMETER.search(path.read_text(encoding="utf-8"))
         values = json.loads(json.loads(found[1])) if found is not None else {}
-        needed |= {Path(values[key]) for key in ("gguf", "adapter") if values.get(key)}
+        needed |= {Path(values[key]) for key in _PLACES if values.get(key)}
     return needed
 
 

@@ -1,22 +1,26 @@
 """Triton as the model server: files from the artifact store to a folder that both see, then load, then believe nothing
 but an inference.
 
-Layout below `cache_dir`: `<project>/<sha256>.gguf`. A model's folder in the repository is written before its files are
+Layout below `cache_dir`: `<project>/<sha256>.gguf`, and `<project>/<sha256 over names and digests>.hf/<name>` for what
+is a folder. A model's folder in the repository is written before its files are
 fetched, so that whoever cleans up sees what is about to be needed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from mainspring_answers.triton import TritonClient
 from mainspring_inference.adapters import triton_repository
-from mainspring_inference.adapters.triton_repository import ModelUse, TritonModel
+from mainspring_inference.adapters.triton_repository import Model, ModelUse, TritonModel
+from mainspring_inference.adapters.vllm_repository import VllmModel, rank_of
 from mainspring_inference.application.ports import ServableVersion
+from mainspring_inference.domain.deployments import Engine
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
@@ -26,6 +30,7 @@ from mainspring_svckit.values import ArtifactRef
 _PROBE_PAUSE_S = 0.1
 # What answered this recently is not lost; readiness asks the same of the same client meanwhile.
 _FRESH_S = 4.0
+_GGUF, _FOLDER = ".gguf", ".hf"
 log = get_logger(__name__)
 
 
@@ -42,28 +47,30 @@ class TritonServer:
         slots: int,
         threads: int,
         load_timeout_s: float,
+        gpu_memory_share: float = 0.4,
     ) -> None:
         """Takes the folders that Triton reads too, and what every model's engine gets; 0 threads are all cores."""
         self._triton, self._artifacts = triton, artifacts
         self._repository, self._cache = repository, cache
         self._slots = slots
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._load_timeout_s = load_timeout_s
+        self._load_timeout_s, self._gpu_memory_share = load_timeout_s, gpu_memory_share
         # Between the look for files that nobody needs and their removal nobody may begin to need one.
         self._files = asyncio.Lock()
 
     async def load(self, triton_model: str, version: ServableVersion) -> None:
-        model = self._model(version)
+        project = ModelVersionName.parse(version.model_version).project
+        base, adapter = self._places(project, version.base), self._places(project, version.adapter or {})
+        model = await self._model(version, project)
+        files = base | adapter
         async with self._files:
             await asyncio.to_thread(triton_repository.write, self._repository, triton_model, model)
-            project = ModelVersionName.parse(version.model_version).project
-            await self._artifacts.fetch(project, version.base, model.gguf)
-            if version.adapter is not None and model.adapter is not None:
-                await self._artifacts.fetch(project, version.adapter, model.adapter)
+            for path, artifact in files.items():
+                await self._artifacts.fetch(project, artifact, path)
         try:
             await self._triton.load(triton_model, timeout_s=self._load_timeout_s)
         except PreconditionFailed as err:
-            if _whole(model):
+            if all(path.exists() for path in files):
                 raise
             # Another replica has cleaned up in the meantime; the next attempt fetches the files again.
             message = f"the files of {version.model_version} were removed while it was loaded; it is tried again"
@@ -99,27 +106,35 @@ class TritonServer:
             message = f"{triton_model} is loaded but did not answer within {self._load_timeout_s:g} s"
             raise Unavailable("MODEL_NOT_READY", message, metadata={"model": triton_model}) from err
 
-    def _model(self, version: ServableVersion) -> TritonModel:
-        project = ModelVersionName.parse(version.model_version).project
-        return TritonModel(
-            kind=ModelUse.EMBED if version.embedding else ModelUse.GENERATE,
-            gguf=self._cached(project, version.base),
-            context_tokens=version.serving.context_tokens,
-            adapter=self._cached(project, version.adapter) if version.adapter is not None else None,
-            slots=self._slots,
-            threads=self._threads,
-        )
+    async def _model(self, version: ServableVersion, project: str) -> Model:
+        base, adapter = self._home(project, version.base), version.adapter
+        adapter_home = self._home(project, adapter) if adapter is not None else None
+        context_tokens = version.serving.context_tokens
+        if version.engine is Engine.VLLM:
+            rank = 0
+            if adapter is not None:
+                rank = rank_of(await self._artifacts.read(project, adapter["adapter_config.json"]))
+            return VllmModel(base, context_tokens, adapter_home, rank, self._slots, self._gpu_memory_share)
+        kind = ModelUse.EMBED if version.embedding else ModelUse.GENERATE
+        return TritonModel(kind, base, context_tokens, adapter_home, self._slots, self._threads)
 
-    def _cached(self, project: str, artifact: ArtifactRef) -> Path:
-        return (self._cache / project / f"{artifact.sha256}.gguf").resolve()
+    def _home(self, project: str, files: Mapping[str, ArtifactRef]) -> Path:
+        """Where the files of a model or an adapter lie: the GGUF file itself, or the folder of all."""
+        if len(files) == 1:
+            return (self._cache / project / f"{next(iter(files.values())).sha256}{_GGUF}").resolve()
+        told = "".join(f"{name} {file.sha256}\n" for name, file in sorted(files.items()))
+        return (self._cache / project / f"{hashlib.sha256(told.encode()).hexdigest()}{_FOLDER}").resolve()
+
+    def _places(self, project: str, files: Mapping[str, ArtifactRef]) -> dict[Path, ArtifactRef]:
+        home = self._home(project, files) if files else Path()
+        return {home if len(files) == 1 else home / name: file for name, file in files.items()}
 
     def _clean(self, triton_model: str) -> None:
         shutil.rmtree(self._repository / triton_model, ignore_errors=True)
         needed = triton_repository.referenced(self._repository)
-        for path in self._cache.glob("*/*.gguf"):
+        for path in self._cache.glob(f"*/*{_GGUF}"):
             if path.resolve() not in needed:
                 path.unlink(missing_ok=True)
-
-
-def _whole(model: TritonModel) -> bool:
-    return model.gguf.exists() and (model.adapter is None or model.adapter.exists())
+        for path in self._cache.glob(f"*/*{_FOLDER}"):
+            if path.resolve() not in needed:
+                shutil.rmtree(path, ignore_errors=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from mainspring_answers.domain import RoutingTable
-from mainspring_inference.domain.deployments import Deployment, Serving
+from mainspring_inference.domain.deployments import Deployment, Engine, Serving
 from mainspring_inference.domain.rollouts import Rollout, RolloutPolicy, Traffic
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.ports import Notifier, Transactions, Work
@@ -23,16 +23,18 @@ class ServableVersion:
     Attributes:
         model_version: Its name.
         embedding: Whether it makes vectors instead of text.
-        base: GGUF file of the foundation or embedding model.
-        adapter: GGUF file of the adapter; None for a version without one.
+        base: Files of the foundation or embedding model, by name: one GGUF file, or a Hugging Face folder's.
+        adapter: Files of the adapter in the same form; None for a version without one.
         serving: What a door must know.
+        engine: What these files are for.
     """
 
     model_version: str
     embedding: bool
-    base: ArtifactRef
-    adapter: ArtifactRef | None
+    base: Mapping[str, ArtifactRef]
+    adapter: Mapping[str, ArtifactRef] | None
     serving: Serving
+    engine: Engine = Engine.LLAMA_CPP
 
 
 class Catalogue(Protocol):
@@ -43,7 +45,8 @@ class Catalogue(Protocol):
 
         Raises:
             NotFound: There is no such version.
-            PreconditionFailed: It lacks a file that serving needs, or nobody trusted has signed it as it is.
+            PreconditionFailed: FILE_MISSING, it lacks a file that serving needs; NOT_SERVABLE_HERE, its files are for
+                another engine than this plane's; or nobody trusted has signed it as it is.
             Unavailable: The registry cannot be asked now.
         """
         ...

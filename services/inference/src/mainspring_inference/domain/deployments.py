@@ -30,6 +30,13 @@ DEPLOYMENT_STATES = StateMachine(
 )
 
 
+class Engine(StrEnum):
+    """What runs behind Triton and makes answers. Embedding models are always llama.cpp's."""
+
+    LLAMA_CPP = "llama.cpp"
+    VLLM = "vllm"
+
+
 @dataclass(frozen=True)
 class Serving:
     """What a door must know to answer with a version; from the catalogue, once it is loaded."""
