@@ -20,6 +20,7 @@ from typing import Any
 from mainspring_modelfiles import llama
 from mainspring_modelfiles.refusal import Refused
 from mainspring_modelfiles.sources import read_json
+from mainspring_modelfiles.writing import FloatArray
 
 _SHARD_BYTES_MAX = 2 << 30
 # What the kernels of vLLM know, best first by size of the scales.
@@ -136,11 +137,11 @@ class _Encoder:
         described = self._config.model_dump(mode="json", exclude_none=True)
         return {"dtype": self._dtype_name, "torch_dtype": self._dtype_name, "quantization_config": described}
 
-    def kept(self, name: str, values: llama.FloatArray) -> dict[str, Any]:
+    def kept(self, name: str, values: FloatArray) -> dict[str, Any]:
         """A tensor in 16 bits."""
         return {name: self._torch.from_numpy(values).to(self._dtype)}
 
-    def encoded(self, name: str, values: llama.FloatArray) -> dict[str, Any]:
+    def encoded(self, name: str, values: FloatArray) -> dict[str, Any]:
         """The tensors that stand for a matrix."""
         weight = self._torch.from_numpy(values)
         made = self._compressor.compress({"weight": weight, "weight_scale": self._scale(weight)}, self._scheme)
