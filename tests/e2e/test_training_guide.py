@@ -24,7 +24,7 @@ ENOUGH = "--learning-rate 0.01 --epochs 20 --batch-rows 8 --max-steps 60"
 
 
 def commands(folder: Path) -> list[str]:
-    """The guide's blocks: advice, a run, two, a study, judgements, DPO, KTO, merged, from nothing, search, less, GPUs."""
+    """The guide's blocks: advice, a run, two, a study, judgements, DPO, KTO, merged, from nothing, search, smaller."""
     changes = (
         ("--project demo", f"--project {PROJECT}"),
         # Which numbers the versions have depends on what ran before.
