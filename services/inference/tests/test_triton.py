@@ -16,7 +16,7 @@ from mainspring_answers.domain import FinishReason, Sampling
 from mainspring_answers.ports import Chunk
 from mainspring_answers.triton import TritonClient
 from mainspring_inference.adapters.triton_repository import ModelUse
-from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_testkit import reference
 
 if TYPE_CHECKING:
@@ -103,6 +103,15 @@ async def test_b4_a_text_to_score_is_bounded(client: TritonClient, serve: Serve)
         with pytest.raises(InvalidInput, match=says) as caught:
             await client.score(model, prompt, text)
         assert caught.value.reason == reason
+
+
+async def test_a_model_that_takes_no_text_to_score_is_told_from_one_that_fails(
+    client: TritonClient, serve: Serve
+) -> None:
+    # As Triton's vLLM backend, an embedding model declares no such tensor.
+    with pytest.raises(PreconditionFailed) as caught:
+        await client.score(await serve(kind=ModelUse.EMBED), PROMPT, "a")
+    assert caught.value.reason == "SCORING_UNSUPPORTED"
 
 
 async def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(client: TritonClient, serve: Serve) -> None:
