@@ -102,6 +102,21 @@ def test_it_is_valid_by_the_schema_of_compose() -> None:
     assert not [f"{error.json_path}: {error.message}" for error in errors]
 
 
+def test_the_overlay_for_a_gpu_changes_what_answers_and_nothing_else() -> None:
+    overlay = yaml.safe_load((ROOT / "deploy" / "docker" / "gpu.compose.yaml").read_text())
+    package = resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
+    schema = json.loads(package.read_text())
+    assert not list(validators.validator_for(schema)(schema).iter_errors(overlay))
+    assert overlay["services"].keys() == {"triton", "inference"}
+    given = overlay["services"]["inference"]["environment"]
+    fields = settings_type("inference").model_fields
+    assert {setting_of(variable) for variable in given} <= fields.keys()
+    assert fields["engine"].annotation is not None
+    assert fields["engine"].annotation(given["MAINSPRING_ENGINE"]) == "vllm"
+    plain, gpu = ((ROOT / "deploy" / "docker" / f"{name}.Dockerfile").read_text() for name in ("triton", "triton-vllm"))
+    assert plain.splitlines()[-1] == gpu.splitlines()[-1]
+
+
 def test_every_service_is_there() -> None:
     assert {*NAMES, "nats", "postgres", "triton", "topology"} == set(COMPOSE["services"])
 
