@@ -11,7 +11,7 @@ from mainspring_registry.domain.imports import ModelImport
 from mainspring_registry.domain.quantizations import EngineMeasure, Format, Lost, Sample
 from mainspring_registry.domain.reconciling import Heard
 from mainspring_registry.domain.records import ReleaseRecord
-from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed
+from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.names import project_name_of
 from mainspring_svckit.pagination import Page, next_page_token
 from mainspring_svckit.repository import Listed
@@ -143,12 +143,15 @@ class FakeQuantizer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.refused: set[str] = set()
+        self.lost: set[str] = set()
 
     async def run(
         self, source: ModelVersion, base: ModelVersion, format_: Format, samples: Sequence[Sample] = ()
     ) -> CompressedFiles:
         if source.name in self.refused:
             raise InvalidInput("no model", reason="NO_MODEL")
+        if source.name in self.lost:
+            raise Unavailable("QUANTIZER_FAILED", "killed")
         self.folder.mkdir(exist_ok=True)
         path = self.folder / "small.gguf"
         path.write_bytes(f"{format_} of {source.name} on {base.name}".encode())

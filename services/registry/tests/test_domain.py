@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ServingSpec, manifest_bytes
 from mainspring_registry.domain.gate import Evidence, EvidenceRecord, Outcome, judge, outcome_of
-from mainspring_registry.domain.imports import IMPORT_STATES
+from mainspring_registry.domain.making import MAKING_STATES
 from mainspring_registry.domain.policies import GuardRule, ReleasePolicy
-from mainspring_registry.domain.quantizations import QUANTIZATION_STATES
 from mainspring_registry.domain.releases import RELEASE_STATES, Release, ReleaseState
 from mainspring_svckit.errors import IllegalTransition
 from mainspring_svckit.values import ArtifactRef, Estimate, Fidelity, ScorerResult
@@ -49,8 +48,9 @@ def broken(policy: ReleasePolicy = POLICY, evidence: Evidence = EVIDENCE, **give
 
 
 def test_state_machines_are_as_the_contracts_say() -> None:
-    assert_as_declared(IMPORT_STATES, "registry/v1/model.proto", "ModelImport")
-    assert_as_declared(QUANTIZATION_STATES, "registry/v1/quantization.proto", "Quantization")
+    assert_as_declared(MAKING_STATES, "registry/v1/model.proto", "ModelImport")
+    assert_as_declared(MAKING_STATES, "registry/v1/quantization.proto", "Quantization")
+    assert_as_declared(MAKING_STATES, "registry/v1/merge.proto", "Merge")
     assert_as_declared(RELEASE_STATES, "registry/v1/release.proto", "Release")
 
 

@@ -15,7 +15,8 @@ from mainspring_registry.application.merges import WORK_KIND, MergedFiles, Merge
 from mainspring_registry.application.ports import LineageGraph
 from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersion, ServingSpec
 from mainspring_registry.domain.lineage import Direction
-from mainspring_registry.domain.merges import Merge, MergeMethod, MergeSource, MergeState
+from mainspring_registry.domain.making import MakingState
+from mainspring_registry.domain.merges import Merge, MergeMethod, MergeSource
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.names import project_name_of
 from mainspring_testkit.fakes import FakeArtifacts, FakeLease, FakeOutbox, FakeRepository, FakeWork
@@ -97,7 +98,7 @@ async def test_adapters_become_a_version_that_names_its_parents_and_their_data(w
     await world.merges.run(work.name, FakeLease())
     found = await world.stored.get(work.name)
     assert found is not None
-    assert (found.value.state, found.value.model_version) == (MergeState.SUCCEEDED, f"{MODEL}/versions/3")
+    assert (found.value.state, found.value.model_version) == (MakingState.SUCCEEDED, f"{MODEL}/versions/3")
     version = await world.catalogue.version(found.value.model_version)
     assert (version.kind, version.base_model_version, version.author) == (ModelKind.ADAPTER, base.name, "ada")
     assert version.artifacts.keys() == set(FILES)
@@ -135,5 +136,5 @@ async def test_a_merge_that_cannot_be_says_why_and_registers_nothing(world: Worl
     await world.merges.give_up(work.name, "ADAPTERS_DIFFER", "they differ")
     found = await world.stored.get(work.name)
     assert found is not None
-    assert (found.value.state, found.value.error_reason) == (MergeState.FAILED, "ADAPTERS_DIFFER")
+    assert (found.value.state, found.value.error_reason) == (MakingState.FAILED, "ADAPTERS_DIFFER")
     assert (await world.catalogue.version(f"{MODEL}/versions/2")).lineage.merged_from == ()

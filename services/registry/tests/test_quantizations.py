@@ -22,9 +22,10 @@ from mainspring_registry.application.ports import LineageGraph
 from mainspring_registry.application.quantizations import WORK_KIND, ModelQuantizer, Quantizations
 from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersion, ServingSpec
 from mainspring_registry.domain.lineage import Direction
-from mainspring_registry.domain.quantizations import Format, Quantization, QuantizationState, Sample
+from mainspring_registry.domain.making import MakingState
+from mainspring_registry.domain.quantizations import Format, Quantization, Sample
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed
+from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.names import project_name_of
 from mainspring_svckit.values import ArtifactRef, Message
 from mainspring_testkit.fakes import (
@@ -94,7 +95,7 @@ def world(tmp_path: Path, fake_lineage: LineageGraph) -> World:
 async def test_an_adapter_becomes_a_merged_version_that_is_measured_and_traced(world: World) -> None:
     source = await world.adapter(*ADAPTER)
     done = await world.compress(source.name)
-    assert (done.state, done.model_version) == (QuantizationState.SUCCEEDED, f"{MODEL}/versions/2")
+    assert (done.state, done.model_version) == (MakingState.SUCCEEDED, f"{MODEL}/versions/2")
     assert done.before is not None
     assert done.after is not None
     assert done.after.file_bytes < done.before.file_bytes
@@ -168,6 +169,25 @@ async def test_b7_what_cannot_be_compressed_is_refused_before_any_work(world: Wo
     assert not world.work.queued
 
 
+async def test_f1_work_that_another_worker_left_in_the_middle_is_done_once_by_the_next(world: World) -> None:
+    source = await world.adapter(*ADAPTER)
+    samples = [Sample((Message("user", "who"),), "miller")]
+    created = await world.quantizations.create("p", "q1", source.name, Format.INT8, samples)
+    world.quantizer.lost.add(source.name)
+    with pytest.raises(Unavailable):
+        await world.quantizations.run(created.name, FakeLease())
+    found = await world.stored.get(created.name)
+    assert found is not None
+    assert (found.value.state, found.value.samples) == (MakingState.RUNNING, tuple(samples))
+    world.quantizer.lost.clear()
+    await world.quantizations.run(created.name, FakeLease())
+    found = await world.stored.get(created.name)
+    assert found is not None
+    assert (found.value.state, found.value.model_version) == (MakingState.SUCCEEDED, f"{MODEL}/versions/2")
+    with pytest.raises(NotFound):
+        await world.catalogue.version(f"{MODEL}/versions/3")
+
+
 async def test_work_that_cannot_be_done_says_why_and_registers_nothing(world: World) -> None:
     source = await world.adapter(*ADAPTER)
     world.quantizer.refused = {source.name}
@@ -177,7 +197,7 @@ async def test_work_that_cannot_be_done_says_why_and_registers_nothing(world: Wo
     await world.quantizations.give_up(created.name, "NO_MODEL", "no model")
     found = await world.stored.get(created.name)
     assert found is not None
-    assert (found.value.state, found.value.error_reason) == (QuantizationState.FAILED, "NO_MODEL")
+    assert (found.value.state, found.value.error_reason) == (MakingState.FAILED, "NO_MODEL")
     with pytest.raises(NotFound):
         await world.catalogue.version(f"{MODEL}/versions/2")
 

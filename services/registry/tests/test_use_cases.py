@@ -11,8 +11,8 @@ from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ServingSpec
 from mainspring_registry.domain.cycles import CycleStep
 from mainspring_registry.domain.gate import Outcome
-from mainspring_registry.domain.imports import ImportState
 from mainspring_registry.domain.lineage import Direction
+from mainspring_registry.domain.making import MakingState
 from mainspring_registry.domain.releases import ReleaseState
 from mainspring_svckit.errors import EtagMismatch, IllegalTransition, InvalidInput, NotFound, PreconditionFailed
 from mainspring_svckit.values import ArtifactRef
@@ -192,7 +192,7 @@ async def test_an_import_becomes_a_version_and_a_repeat_finds_it(world: World) -
         await world.imports.run(work.name, FakeLease())
         done = await world.ports.imports.get(work.name)
         assert done is not None
-        assert (done.value.state, done.value.model_version) == (ImportState.SUCCEEDED, BASE)
+        assert (done.value.state, done.value.model_version) == (MakingState.SUCCEEDED, BASE)
     assert not world.importer.folder.exists()
     version = await world.catalogue.version(BASE)
     assert (version.licence, version.lineage.origin) == ("MIT", "somewhere")
@@ -207,7 +207,7 @@ async def test_a_failed_import_says_why(world: World) -> None:
     await world.imports.give_up(work.name, "PICKLE_REFUSED", "no")
     failed = await world.ports.imports.get(work.name)
     assert failed is not None
-    assert (failed.value.state, failed.value.error_reason) == (ImportState.FAILED, "PICKLE_REFUSED")
+    assert (failed.value.state, failed.value.error_reason) == (MakingState.FAILED, "PICKLE_REFUSED")
 
 
 async def test_a_turn_of_the_loop_is_drawn_from_its_events(world: World) -> None:

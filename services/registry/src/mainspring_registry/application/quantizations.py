@@ -140,15 +140,14 @@ class Quantizations:
                 base=base if kind is ModelKind.MERGED else None,
                 cycle=work.cycle,
             )
-            done = work.succeeded(
-                version.name, made.tensor_types, made.before, made.after, made.lost, ports.clock.now()
-            )
+            done = work.measured(made.tensor_types, made.before, made.after, made.lost).forgotten()
+            done = done.succeeded(version.name, ports.clock.now())
             await self._quantizations.put(done)
             await ports.notifier.notify("watch", name)
 
     async def give_up(self, name: str, reason: str, message: str) -> None:
         """Records why it cannot be. Joins the ambient transaction."""
-        work = (await require(self._quantizations, "Quantization", name, lock=True)).value.started()
+        work = (await require(self._quantizations, "Quantization", name, lock=True)).value.started().forgotten()
         await self._quantizations.put(work.failed(reason, message, self._ports.clock.now()))
         await self._ports.notifier.notify("watch", name)
 

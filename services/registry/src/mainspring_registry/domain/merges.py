@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersion
+from mainspring_registry.domain.making import Making
 from mainspring_registry.domain.quantizations import PEFT
 from mainspring_svckit.errors import PreconditionFailed
-from mainspring_svckit.states import StateMachine
 
 ADAPTER_FILES = (f"{PEFT}adapter_config.json", f"{PEFT}adapter_model.safetensors")
 DEFAULT_DENSITY = 0.5
@@ -25,25 +25,6 @@ class MergeMethod(StrEnum):
     DARE_TIES = "DARE_TIES"
 
 
-class MergeState(StrEnum):
-    """Where the work stands."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-
-
-MERGE_STATES = StateMachine(
-    {
-        MergeState.PENDING: {MergeState.RUNNING},
-        MergeState.RUNNING: {MergeState.PENDING, MergeState.SUCCEEDED, MergeState.FAILED},
-        MergeState.SUCCEEDED: set(),
-        MergeState.FAILED: set(),
-    }
-)
-
-
 @dataclass(frozen=True)
 class MergeSource:
     """One adapter and how much of it is taken."""
@@ -53,7 +34,7 @@ class MergeSource:
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(Making):
     """The work of making one adapter; see the contract's message of the same name."""
 
     name: str
@@ -66,28 +47,6 @@ class Merge:
     seed: int = 0
     rank: int = 0
     author: str = ""
-    state: MergeState = MergeState.PENDING
-    model_version: str = ""
-    error_reason: str = ""
-    error_message: str = ""
-    end_time: datetime | None = None
-
-    def started(self) -> Merge:
-        """The work with a worker; one that another worker left behind is simply taken over."""
-        if self.state is MergeState.RUNNING:
-            return self
-        MERGE_STATES.check(self.name, self.state, MergeState.RUNNING)
-        return replace(self, state=MergeState.RUNNING)
-
-    def succeeded(self, model_version: str, now: datetime) -> Merge:
-        """The work with its result."""
-        MERGE_STATES.check(self.name, self.state, MergeState.SUCCEEDED)
-        return replace(self, state=MergeState.SUCCEEDED, model_version=model_version, end_time=now)
-
-    def failed(self, reason: str, message: str, now: datetime) -> Merge:
-        """The work with the reason why it cannot be."""
-        MERGE_STATES.check(self.name, self.state, MergeState.FAILED)
-        return replace(self, state=MergeState.FAILED, error_reason=reason, error_message=message, end_time=now)
 
     def lineage(self, sources: Sequence[ModelVersion]) -> Lineage:
         """Where the result comes from. Its data is the first source's; what the others learned from, they say."""

@@ -8,8 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from mainspring_registry.domain.catalogue import ModelKind, ModelVersion
+from mainspring_registry.domain.making import Making
 from mainspring_svckit.errors import PreconditionFailed
-from mainspring_svckit.states import StateMachine
 from mainspring_svckit.values import Message
 
 GGUF, ADAPTER_GGUF, PROBE = "gguf", "adapter.gguf", "fidelity_probe.json"
@@ -30,29 +30,6 @@ class Format(StrEnum):
     def for_gpus(self) -> bool:
         """Whether the result is a Hugging Face folder for engines on GPUs, not a GGUF file."""
         return self in {Format.INT8, Format.INT4}
-
-
-class QuantizationState(StrEnum):
-    """Where the work stands."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-
-
-QUANTIZATION_STATES = StateMachine(
-    {
-        QuantizationState.PENDING: {QuantizationState.RUNNING},
-        QuantizationState.RUNNING: {
-            QuantizationState.PENDING,
-            QuantizationState.SUCCEEDED,
-            QuantizationState.FAILED,
-        },
-        QuantizationState.SUCCEEDED: set(),
-        QuantizationState.FAILED: set(),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +64,7 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Quantization:
+class Quantization(Making):
     """The work of making one smaller version; `cycle` is the turn of the loop in which it is measured."""
 
     name: str
@@ -95,52 +72,21 @@ class Quantization:
     format: Format
     cycle: str
     create_time: datetime
-    state: QuantizationState = QuantizationState.PENDING
-    model_version: str = ""
     tensor_types: Mapping[str, int] = field(default_factory=dict[str, int])
     before: EngineMeasure | None = None
     after: EngineMeasure | None = None
     lost: Lost | None = None
     samples: tuple[Sample, ...] = ()
-    error_reason: str = ""
-    error_message: str = ""
-    end_time: datetime | None = None
 
-    def started(self) -> Quantization:
-        """The work with a worker; one that another worker left behind is simply taken over."""
-        if self.state is QuantizationState.RUNNING:
-            return self
-        QUANTIZATION_STATES.check(self.name, self.state, QuantizationState.RUNNING)
-        return replace(self, state=QuantizationState.RUNNING)
-
-    def succeeded(
-        self,
-        model_version: str,
-        tensor_types: Mapping[str, int],
-        before: EngineMeasure,
-        after: EngineMeasure,
-        lost: Lost | None,
-        now: datetime,
+    def measured(
+        self, tensor_types: Mapping[str, int], before: EngineMeasure, after: EngineMeasure, lost: Lost | None
     ) -> Quantization:
-        """The work with its result."""
-        QUANTIZATION_STATES.check(self.name, self.state, QuantizationState.SUCCEEDED)
-        return replace(
-            self,
-            state=QuantizationState.SUCCEEDED,
-            model_version=model_version,
-            tensor_types=tensor_types,
-            before=before,
-            after=after,
-            lost=lost,
-            samples=(),
-            end_time=now,
-        )
+        """The work with what is known of its result."""
+        return replace(self, tensor_types=tensor_types, before=before, after=after, lost=lost)
 
-    def failed(self, reason: str, message: str, now: datetime) -> Quantization:
-        """The work with the reason why it cannot be."""
-        QUANTIZATION_STATES.check(self.name, self.state, QuantizationState.FAILED)
-        failed = replace(self, state=QuantizationState.FAILED, samples=(), end_time=now)
-        return replace(failed, error_reason=reason, error_message=message)
+    def forgotten(self) -> Quantization:
+        """The work without what people wrote, which is kept no longer than it is needed."""
+        return replace(self, samples=())
 
 
 def check_quantizable(source: ModelVersion, base: ModelVersion, format_: Format) -> None:

@@ -10,8 +10,8 @@ from mainspring.registry.v1 import compression_service_pb2 as pb
 from mainspring.registry.v1 import compression_service_pb2_grpc as pb_grpc
 from mainspring.registry.v1 import quantization_pb2
 from mainspring_registry.application.quantizations import Quantizations
+from mainspring_registry.domain.making import MAKING_STATES
 from mainspring_registry.domain.quantizations import (
-    QUANTIZATION_STATES,
     EngineMeasure,
     Format,
     Lost,
@@ -66,9 +66,7 @@ class CompressionServicer(pb_grpc.CompressionServiceServicer):
         async def read() -> Quantization:
             return (await self._reader.get(self._repository, "Quantization", request.name)).value
 
-        async for work in follow(
-            self._listener, request.name, read, lambda work: QUANTIZATION_STATES.ended(work.state)
-        ):
+        async for work in follow(self._listener, request.name, read, lambda work: MAKING_STATES.ended(work.state)):
             yield pb.WatchQuantizationResponse(quantization=quantization_to_proto(work))
 
 

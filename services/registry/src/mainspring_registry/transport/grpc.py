@@ -19,7 +19,8 @@ from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.prompts import Prompts
 from mainspring_registry.application.releases import Releases
 from mainspring_registry.domain.approvals import Actor
-from mainspring_registry.domain.imports import IMPORT_STATES, ModelImport
+from mainspring_registry.domain.imports import ModelImport
+from mainspring_registry.domain.making import MAKING_STATES
 from mainspring_registry.transport import lineage_mapping, mapping, policies_mapping
 from mainspring_svckit.auth import current_principal
 from mainspring_svckit.database import Listener
@@ -80,7 +81,7 @@ class RegistryServicer(pb_grpc.RegistryServiceServicer):
         async def read() -> ModelImport:
             return (await self._reader.get(self._ports.imports, "ModelImport", request.name)).value
 
-        async for work in follow(self._listener, request.name, read, lambda work: IMPORT_STATES.ended(work.state)):
+        async for work in follow(self._listener, request.name, read, lambda work: MAKING_STATES.ended(work.state)):
             yield pb.WatchModelImportResponse(model_import=mapping.import_to_proto(work))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:

@@ -9,7 +9,8 @@ from mainspring.registry.v1 import merge_pb2
 from mainspring.registry.v1 import merging_service_pb2 as pb
 from mainspring.registry.v1 import merging_service_pb2_grpc as pb_grpc
 from mainspring_registry.application.merges import Merges
-from mainspring_registry.domain.merges import MERGE_STATES, Merge, MergeMethod, MergeSource
+from mainspring_registry.domain.making import MAKING_STATES
+from mainspring_registry.domain.merges import Merge, MergeMethod, MergeSource
 from mainspring_svckit.auth import current_principal
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.database import Listener
@@ -64,7 +65,7 @@ class MergingServicer(pb_grpc.MergingServiceServicer):
         async def read() -> Merge:
             return (await self._reader.get(self._repository, "Merge", request.name)).value
 
-        async for work in follow(self._listener, request.name, read, lambda work: MERGE_STATES.ended(work.state)):
+        async for work in follow(self._listener, request.name, read, lambda work: MAKING_STATES.ended(work.state)):
             yield pb.WatchMergeResponse(merge=merge_to_proto(work))
 
 
