@@ -13,7 +13,7 @@ import torch
 from test_merging import adapter
 from transformers import AutoModelForCausalLM
 
-from mainspring_modelfiles import adapters, losses, packed, quantizer
+from mainspring_modelfiles import adapters, llama, losses, packed, quantizer
 from mainspring_modelfiles.packed import Precision
 from mainspring_modelfiles.refusal import Refused
 from mainspring_modelfiles.safetensors_file import SafetensorsFile, Weights, weight_files
@@ -115,7 +115,7 @@ def test_b7_what_cannot_be_encoded_is_refused_with_a_reason(
     assert answer_of(again, monkeypatch, capfd, status=2)["reason"] == "ARCHITECTURE_UNSUPPORTED"
     config = json.loads((tiny_model / "config.json").read_bytes())
     narrow = {**config, "hidden_size": 60, "head_dim": 15, "num_attention_heads": 4}
-    shape = packed.llama.parse_config({**narrow, "head_dim": 10})
+    shape = llama.parse_config({**narrow, "head_dim": 10})
     with pytest.raises(Refused) as caught:
         packed.scheme_of(Precision.INT4, shape)
     assert caught.value.reason == "WEIGHTS_NOT_PACKABLE"
