@@ -28,6 +28,7 @@ from mainspring_client.stack.nats import find_binary
 from mainspring_client.stack.postgres import binaries
 from mainspring_client.stack.services import SERVICES
 from mainspring_eventkit import topology
+from mainspring_inference.domain.deployments import Engine
 from mainspring_svckit.settings import PREFIX, ServiceSettings
 from mainspring_testkit.servers import PostgresServer, scratch_folder
 
@@ -111,8 +112,7 @@ def test_the_overlay_for_a_gpu_changes_what_answers_and_nothing_else() -> None:
     given = overlay["services"]["inference"]["environment"]
     fields = settings_type("inference").model_fields
     assert {setting_of(variable) for variable in given} <= fields.keys()
-    assert fields["engine"].annotation is not None
-    assert fields["engine"].annotation(given["MAINSPRING_ENGINE"]) == "vllm"
+    assert Engine(given["MAINSPRING_ENGINE"]) is Engine.VLLM
     plain, gpu = ((ROOT / "deploy" / "docker" / f"{name}.Dockerfile").read_text() for name in ("triton", "triton-vllm"))
     assert plain.splitlines()[-1] == gpu.splitlines()[-1]
 
