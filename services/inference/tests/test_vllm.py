@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from mainspring_answers.domain import FinishReason, Sampling
 from mainspring_answers.triton import ADAPTER_NAME, ADAPTER_TENSOR, TritonClient
 from mainspring_inference.adapters import triton_repository, vllm_repository
 from mainspring_inference.adapters.triton_repository import Model, ModelUse, TritonModel
@@ -18,12 +20,14 @@ from mainspring_inference.application.ports import ServableVersion
 from mainspring_inference.domain.deployments import Engine, Serving
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.ids import new_id
 from mainspring_svckit.values import ArtifactRef
+from mainspring_testkit.triton_server import TritonServer as RealTriton
 
 from .fakes import MODEL
 
 if TYPE_CHECKING:
-    from conftest import TinyFiles
+    from conftest import Reached, TinyFiles
 
 # What vllm_backend's `_auto_complete_inputs_and_outputs` declares, and the arguments of vLLM's `AsyncEngineArgs`.
 BACKEND_INPUTS = {
@@ -166,6 +170,47 @@ async def test_f10_a_folder_s_files_are_fetched_verified_and_removed_with_the_la
     assert rotten.read_bytes() == (tiny.llama_folder / rotten.name).read_bytes()
     await server.unload("plain")
     assert not list((cache / "p").iterdir())
+
+
+STAND_IN = """
+import numpy
+import triton_python_backend_utils as triton
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            told = triton.get_input_tensor_by_name(request, "sampling_parameters").as_numpy()
+            tensors = [
+                triton.Tensor("text_output", told),
+                triton.Tensor("finish_reason", numpy.asarray(["stop"], dtype=numpy.object_)),
+                # Without a dimension, as the backend sends it.
+                triton.Tensor("num_input_tokens", numpy.asarray(3, dtype=numpy.uint32)),
+                triton.Tensor("num_output_tokens", numpy.asarray([2], dtype=numpy.uint32)),
+            ]
+            final = triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            request.get_response_sender().send(triton.InferenceResponse(tensors), flags=final)
+"""
+
+
+async def test_triton_takes_the_configuration_and_each_question_names_the_adapter(
+    triton: RealTriton, client: TritonClient, reached: Reached
+) -> None:
+    # The real server with a stand-in for the backend: what is asked and answered has the backend's tensors.
+    assert await reached()
+    for name, adapter in ((f"adapted-{new_id()}", Path("/a.hf")), (f"plain-{new_id()}", None)):
+        folder = triton_repository.write(triton.repository, name, VllmModel(Path("/b.hf"), 512, adapter, rank=4))
+        config = (folder / "config.pbtxt").read_text().replace('"vllm"', '"python"').replace("KIND_MODEL", "KIND_CPU")
+        (folder / "config.pbtxt").write_text(config)
+        (folder / "1" / "model.py").write_text(STAND_IN)
+        await client.load(name)
+        (chunk,) = [chunk async for chunk in client.generate(name, "hi", Sampling(5, 0.0), stream=False)]
+        assert json.loads(chunk.text).get("lora_name") == (ADAPTER_NAME if adapter is not None else None)
+        assert (chunk.finish_reason, chunk.input_tokens, chunk.output_tokens) == (FinishReason.STOP, 3, 2)
+        with pytest.raises(PreconditionFailed) as caught:
+            await client.score(name, "hi", "there")
+        assert caught.value.reason == "SCORING_UNSUPPORTED"
+        await client.unload(name)
+        shutil.rmtree(folder)
 
 
 def test_the_same_model_gives_the_same_texts() -> None:
