@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -32,6 +33,29 @@ LONG = 120_000
 
 def pairs(count: int, start: int = 0) -> bytes:
     return b"".join(b'{"mr": "q%d", "ref": "a%d"}\n' % (number, number) for number in range(start, start + count))
+
+
+async def assert_accounted(call: Callable[..., Any], version: dataset_pb2.DatasetVersion) -> None:
+    """Each input row of a version is kept, changed or refused, and each refused one can be read."""
+    report = (await call("GetDatasetReport", name=version.name)).dataset_report
+    kept = sum(split.rows for split in version.splits)
+    refusals = {count.reason: count.rows for count in report.refusals}
+    assert refusals == {count.reason: count.rows for count in version.refusals}
+    assert report.kept_unchanged_rows + report.kept_changed_rows == kept == report.after.rows
+    assert report.input_rows == version.input_rows == kept + sum(refusals.values())
+    for texts in (report.before, report.after):
+        assert texts.rows == sum(bucket.rows for bucket in texts.answer.buckets)
+        assert len(texts.distinct) == 3
+        assert texts.HasField("diversity")
+    found, token = Counter[int](), ""
+    while True:
+        page = await call("ListRefusedRows", parent=version.name, page_size=500, page_token=token)
+        found.update(row.reason for row in page.refused_rows)
+        assert all(row.detail and row.line for row in page.refused_rows)
+        token = page.next_page_token
+        if not token:
+            break
+    assert found == refusals
 
 
 class DataIngest:
@@ -94,7 +118,11 @@ class DataIngest:
         return await self.watch((await self.start(*files, **options)).name)
 
     async def version(self, name: str) -> dataset_pb2.DatasetVersion:
-        return (await self.call("GetDatasetVersion", name=name)).dataset_version
+        """A version; that its report accounts for every row is seen here, however it was made."""
+        version = (await self.call("GetDatasetVersion", name=name)).dataset_version
+        if not version.HasField("deletion"):
+            await assert_accounted(self.call, version)
+        return version
 
     async def version_names(self) -> list[str]:
         listed = await self.call("ListDatasetVersions", parent=DATASET)

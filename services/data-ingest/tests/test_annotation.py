@@ -45,6 +45,8 @@ from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import ServiceProcess, Surroundings
 from mainspring_testkit.waiting import eventually
 
+from .harness import assert_accounted
+
 QUEUE = "projects/p/annotationQueues/q"
 CHOICE = LabelSchema(LabelKind.CHOICE, choices=("good", "bad", "unclear"))
 NOW = FakeClock().now()
@@ -253,6 +255,7 @@ async def test_people_label_what_becomes_a_dataset_version(desk: Desk) -> None:
     await eventually(there, within_s=60, what="the version")
     version = (await desk.data("GetDatasetVersion", name="projects/p/datasets/d/versions/1")).dataset_version
     assert version.input_rows == 2
+    await assert_accounted(desk.data, version)
 
 
 async def test_f13_a_place_is_given_once_and_no_word_overwrites_another(desk: Desk) -> None:

@@ -122,6 +122,15 @@ async def test_the_proof_names_what_is_gone_but_not_whom(ingest: DataIngest) -> 
     successor = await ingest.version(done.versions[0].successor)
     manifest = json.loads(await ingest.artifacts.read("p", artifact_from_proto(successor.manifest)))
     assert (manifest["erasure"], manifest["supersedes"]) == (done.name, version.name)
+    assert manifest["report"]["sha256"] == successor.report.sha256
+    answer = await ingest.call("GetDatasetReport", name=successor.name, plot=True)
+    assert answer.plot_png.startswith(b"\x89PNG")
+    assert [step.step for step in answer.dataset_report.steps] == ["erasure"]
+    assert (answer.dataset_report.before.rows, answer.dataset_report.after.rows) == (7, 5)
+    told = await ingest.call("ListRefusedRows", parent=successor.name)
+    assert [(row.line, row.excerpt) for row in told.refused_rows] == [(6, ""), (7, ""), (8, "")]
+    assert all(done.name in row.detail for row in told.refused_rows)
+    assert "lovelace" not in str((told, answer.dataset_report)).lower()
 
 
 async def test_a_successor_can_be_added_to_since_its_sources_can_be_read_again(ingest: DataIngest) -> None:

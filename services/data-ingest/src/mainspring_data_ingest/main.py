@@ -26,6 +26,7 @@ from mainspring_data_ingest.adapters.suites import EvaluatorSuites
 from mainspring_data_ingest.application import deletions, erasures
 from mainspring_data_ingest.application.annotations import AnnotationPorts, Annotations
 from mainspring_data_ingest.application.deletions import Removals
+from mainspring_data_ingest.application.erasure_reports import ErasureReports
 from mainspring_data_ingest.application.erasures import Erasures
 from mainspring_data_ingest.application.files import UploadPorts, Uploads
 from mainspring_data_ingest.application.ingestions import WORK_KIND, Ingestions
@@ -111,17 +112,11 @@ class _Plant:
         """Sources become versions."""
         ports = self.ports
         settings = self.settings
-        registry, evaluator = settings.registry_address, settings.evaluation_address
-        finder = StepFinder(
-            ports,
-            RegistryTokenizers(self.process.channel(registry), self.process.caller) if registry else None,
-            EvaluatorSuites(self.process.channel(evaluator), self.process.caller) if evaluator else None,
-        )
         address = settings.ray_address if settings.engine == "ray" else ""
         refiner = ChildRefiner(
             self.files, self.scratch, self.embeddings(), ray_address=address, memory_bytes=settings.process_memory_bytes
         )
-        ingestions = Ingestions(ports, refiner, finder)
+        ingestions = Ingestions(ports, refiner, self.finder())
 
         async def ingest(lease: Lease) -> None:
             await ingestions.run(lease.item.key, lease)
@@ -133,6 +128,15 @@ class _Plant:
         servicer = DataServicer(ports, self.uploads(), ingestions, Reports(ports, ChildPlotter()), self.listener)
         self.server.add(NAME, pb_grpc.add_DataServiceServicer_to_server, servicer)
         return ingestions
+
+    def finder(self) -> StepFinder:
+        """What finds the files of steps."""
+        registry, evaluator = self.settings.registry_address, self.settings.evaluation_address
+        return StepFinder(
+            self.ports,
+            RegistryTokenizers(self.process.channel(registry), self.process.caller) if registry else None,
+            EvaluatorSuites(self.process.channel(evaluator), self.process.caller) if evaluator else None,
+        )
 
     def versions(self, tools: ChildShardTools) -> None:
         """What is published is read, compared, measured, and let go of."""
@@ -174,7 +178,8 @@ class _Plant:
             annotation_adapters.PostgresItems(self.database),
             postgres.uploads(self.database),
         )
-        erasing = Erasures(ports, tools, Traces(ports, where, tools, self.feedback()), lineage)
+        traces = Traces(ports, where, tools, self.feedback())
+        erasing = Erasures(ports, tools, traces, ErasureReports(ports, tools, self.finder()), lineage)
 
         async def erase(lease: Lease) -> None:
             await erasing.run(lease.item.key, lease)

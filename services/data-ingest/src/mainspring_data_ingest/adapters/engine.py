@@ -200,7 +200,7 @@ class Engine:
             for counted, state in zip(counts, info.steps, strict=True):
                 if state is not None:
                     counted.merge(state)
-        reference = reference_answers(self._job, SAMPLE_ROWS)
+        reference = reference_answers(self._job.recipe, self._job.held_out, SAMPLE_ROWS)
         return Report(
             input_rows=tally.input_rows,
             kept_unchanged=sum(tally.splits.values()) - changed,

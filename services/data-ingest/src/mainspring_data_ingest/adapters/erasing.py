@@ -1,9 +1,4 @@
-"""Writes what an erasure leaves of a version.
-
-A source that held what is looked for cannot stay, for its bytes hold it. In its place comes a residue: the rows that
-are left of it as JSON lines, each on the line that its record had, so that rows keep their origin and the source can be
-read again. A source of which no row is left goes as a whole.
-"""
+"""Looks for what is erased in a version, and writes what is left of it."""
 
 from __future__ import annotations
 
@@ -12,24 +7,23 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from mainspring_data_ingest.adapters import leftovers
 from mainspring_data_ingest.adapters.jobs import SourceFile
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.shard_jobs import EraseRows, FindText, SideShard
-from mainspring_data_ingest.adapters.shard_rows import batches, canonical, rows
-from mainspring_data_ingest.application.ports import RefinedShard
-from mainspring_data_ingest.application.version_ports import Leftovers
+from mainspring_data_ingest.adapters.shard_rows import canonical, rows
+from mainspring_data_ingest.application.files import refused_line, refused_row
+from mainspring_data_ingest.application.version_ports import Leftovers, LeftTexts
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.erasures import Selector
-from mainspring_data_ingest.domain.records import Record, RefusalReason
-from mainspring_data_ingest.domain.splits import Split
+from mainspring_data_ingest.domain.measurements import SAMPLE_ROWS
+from mainspring_data_ingest.domain.records import SOURCE_GONE, Record, RefusalReason, RefusedRow
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.values import folded
 
@@ -53,27 +47,63 @@ def erase(job: EraseRows, folder: Path) -> Leftovers:
     affected |= {number for number, source in enumerate(job.sources) if search.finds_source(number, source)}
     if not affected:
         return Leftovers(0, {}, (), (), None, {})
-    residues = {index: path for index in sorted(affected) if (path := _residue(job, search, index, folder))}
+    made = {index: leftovers.residue(job, search.row_ids, index, folder) for index in sorted(affected)}
+    residues = {index: path for index, (path, _) in made.items() if path is not None}
     whole = affected - residues.keys()
     places = {old: new for new, old in enumerate(i for i in range(len(job.sources)) if i not in whole)}
-    erased: Counter[RefusalReason] = Counter()
-    path, kept = folder / "refused.jsonl", 0
-    with path.open("w", encoding="utf-8") as file:
-        for row in _refused(job):
-            if (row["source_index"], row["line"]) in search.refused_origins or row["source_index"] in whole:
-                erased[RefusalReason(row["reason"])] += 1
-            else:
-                file.write(json.dumps({**row, "source_index": places[row["source_index"]]}, ensure_ascii=False) + "\n")
-                kept += 1
+    texts = leftovers.Texts(job.recipe) if job.recipe is not None else None
+    shards = tuple(leftovers.shards(job, search.row_ids, places, folder, texts))
+    refused = folder / "refused.jsonl"
     return Leftovers(
         erased_rows=len(search.row_ids),
-        erased_refused=dict(erased),
+        erased_refused=_write_refused(job, search, places, refused),
         affected=tuple(sorted(affected)),
-        shards=tuple(_shards(job, search, places, folder)),
-        refused=path if kept else None,
+        shards=shards,
+        refused=refused if refused.stat().st_size else None,
         residues=residues,
         row_ids=tuple(sorted(search.row_ids)),
+        texts=_described(texts, job, sum(changed for _, changed in made.values())) if texts is not None else None,
     )
+
+
+def _write_refused(job: EraseRows, search: _Search, places: Mapping[int, int], path: Path) -> dict[RefusalReason, int]:
+    """Writes the refused rows in input order, erased ones among them without what they said; the numbers of those
+    that had been refused before, by the reason of that time.
+    """
+    erased: Counter[RefusalReason] = Counter()
+
+    def gone(source: int, line: int, before: str = "") -> RefusedRow:
+        found = (source, line) in search.origins or (source, line) in search.refused_origins
+        why = search.why if found else "went with its source, of which no row is left"
+        detail = f"{why}; erased by {job.erasure}" + (f"; it had been refused as {before}" if before else "")
+        return RefusedRow(source, line, RefusalReason.ERASED, detail, "")
+
+    def old() -> Iterator[RefusedRow]:
+        for row in _refused(job):
+            found = (row.source_index, row.line) in search.refused_origins or row.source_index not in places
+            if row.reason is RefusalReason.ERASED or not found:
+                yield row
+            else:
+                erased[row.reason] += 1
+                yield gone(row.source_index, row.line, row.reason.value)
+
+    new = (gone(source, line) for source, line in sorted(search.origins))
+    with path.open("wb") as file:
+        for row in heapq.merge(old(), new, key=lambda row: (row.source_index, row.line)):
+            file.write(refused_line(replace(row, source_index=places.get(row.source_index, SOURCE_GONE))))
+    return dict(erased)
+
+
+def _described(texts: leftovers.Texts, job: EraseRows, erased_changed: int) -> LeftTexts:
+    reference: list[str] = []
+    if any(job.held_out):
+        from mainspring_data_ingest.adapters.workshop import reference_answers  # Slow to import, and seldom needed.
+
+        with suppress(InvalidInput):  # It is not what it was.
+            reference = reference_answers(texts.recipe, job.held_out, SAMPLE_ROWS)
+    before, after = texts.before, texts.after
+    samples = before.answers(SAMPLE_ROWS), after.answers(SAMPLE_ROWS), reference
+    return LeftTexts(erased_changed, before.report(), after.report(), *samples)
 
 
 def holds(job: FindText) -> bool | None:
@@ -90,11 +120,11 @@ def holds(job: FindText) -> bool | None:
         return True if search.shows_bytes(job.path) else None
 
 
-def _refused(job: EraseRows) -> Iterator[dict[str, Any]]:
+def _refused(job: EraseRows) -> Iterator[RefusedRow]:
     if job.refused is not None:
         with job.refused.open("rb") as file:
             for line in file:
-                yield json.loads(line)
+                yield refused_row(json.loads(line))
 
 
 class _Search:
@@ -108,6 +138,13 @@ class _Search:
         self.origins: set[Origin] = set()
         self.refused_origins: set[Origin] = set()
 
+    @property
+    def why(self) -> str:
+        """Why something is erased, without what it says."""
+        if self._text:
+            return "held the text that was looked for"
+        return "was asked for by its id" if self._ids else "was made of the document that was looked for"
+
     def look_at_rows(self, shard: SideShard) -> None:
         """Finds rows; makes sure on the way that they are those which the digest names."""
         hasher = hashlib.sha256()
@@ -120,10 +157,12 @@ class _Search:
             message = "a shard does not hold the rows that the manifest names; restore it from a copy"
             raise PreconditionFailed("ROWS_CORRUPT", message)
 
-    def look_at_refused(self, row: Mapping[str, Any]) -> None:
-        """Finds a refused row."""
-        if row["source_index"] in self._sources or self._in((row["excerpt"], row["detail"])):
-            self.refused_origins.add((row["source_index"], row["line"]))
+    def look_at_refused(self, row: RefusedRow) -> None:
+        """Finds a refused row; one that is erased already says nothing more."""
+        if row.reason is not RefusalReason.ERASED and (
+            row.source_index in self._sources or self._in((row.excerpt, row.detail))
+        ):
+            self.refused_origins.add((row.source_index, row.line))
 
     def finds_source(self, number: int, source: SourceFile) -> bool:
         """Whether a source's bytes hold it, columns that no recipe names included."""
@@ -170,57 +209,3 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
     elif value is not None:
         yield str(value)
-
-
-def _residue(job: EraseRows, search: _Search, index: int, folder: Path) -> Path | None:
-    """The rows that are left of a source, each on the line that its record had; None when there is none."""
-
-    def left(split: Split) -> Iterator[tuple[int, str]]:
-        for shard in job.side.shards:
-            if shard.split == split.value.lower():
-                for row in rows(shard.path):
-                    if row["source_index"] == index and row["row_id"] not in search.row_ids:
-                        kept = {key: row[key] for key in ("messages", "group", "rejected", "desirable") if key in row}
-                        yield row["line"], canonical(kept)
-
-    path, line = folder / f"residue-{index}.jsonl", 1
-    with path.open("w", encoding="utf-8") as file:
-        for number, text in heapq.merge(*map(left, Split)):
-            file.write("\n" * max(0, number - line) + text + "\n")
-            line = max(line, number) + 1
-    if line == 1:
-        path.unlink()
-        return None
-    return path
-
-
-def _shards(job: EraseRows, search: _Search, places: Mapping[int, int], folder: Path) -> Iterator[RefinedShard]:
-    moved = any(old != new for old, new in places.items())
-    for number, shard in enumerate(job.side.shards):
-        path = folder / f"left-{number}.parquet"
-        hasher, count = hashlib.sha256(), 0
-        writer: Any = None
-        try:
-            for batch in batches(shard.path):
-                keep = [
-                    i for i, row_id in enumerate(batch.column("row_id").to_pylist()) if row_id not in search.row_ids
-                ]
-                if not keep:
-                    continue
-                left = batch.take(keep) if len(keep) < batch.num_rows else batch
-                if moved:
-                    position = left.schema.get_field_index("source_index")
-                    indexes = [places[old] for old in left.column(position).to_pylist()]
-                    left = left.set_column(position, left.schema.field(position), pa.array(indexes, pa.int32()))
-                if writer is None:
-                    writer = pq.ParquetWriter(path, left.schema, compression="zstd", compression_level=3)
-                writer.write_batch(left)
-                count += left.num_rows
-                for row in left.to_pylist():
-                    line = canonical({key: value for key, value in row.items() if value is not None})
-                    hasher.update(line.encode() + b"\n")
-        finally:
-            if writer is not None:
-                writer.close()
-        if count:
-            yield RefinedShard(Split(shard.split.upper()), path, count, hasher.hexdigest())

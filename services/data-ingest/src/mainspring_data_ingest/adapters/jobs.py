@@ -35,6 +35,10 @@ class SourceFile:
     synthetic: bool = False
 
 
+HeldOutFiles = tuple[tuple[SourceFile, ...], ...]
+"""Files of the evaluation set of each of a recipe's steps; none for a step without one."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What to do.
@@ -52,7 +56,7 @@ class Job:
     recipe: IngestionRecipe
     sources: tuple[SourceFile, ...]
     rows_per_shard: int = ROWS_PER_SHARD
-    held_out: tuple[tuple[SourceFile, ...], ...] = ()
+    held_out: HeldOutFiles = ()
     processes: int = 0
     ray_address: str = ""
     memory_bytes: int = 0

@@ -13,20 +13,19 @@ from typing import Any
 
 from mainspring_data_ingest.adapters import children
 from mainspring_data_ingest.adapters.jobs import CLUSTER_UNREACHABLE, JOB, REFUSED, RESULT, Job, SourceFile
-from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.scratch import Scratch
+from mainspring_data_ingest.adapters.step_files import fetch_step_files
 from mainspring_data_ingest.adapters.vectors import embed_file, embed_texts
 from mainspring_data_ingest.application.measurements import Embeddings
 from mainspring_data_ingest.application.ports import OnProgress, Refined, StepFiles
-from mainspring_data_ingest.domain.columns import MESSAGES
-from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
-from mainspring_data_ingest.domain.steps import Balance, Decontamination, RecipeStep
+from mainspring_data_ingest.domain.ingestions import Ingestion, Source
+from mainspring_data_ingest.domain.steps import Balance
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.crash import crash_point
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
 from mainspring_svckit.names import IngestionName
-from mainspring_svckit.values import ArtifactRef, Progress
+from mainspring_svckit.values import Progress
 
 MODULE = "mainspring_data_ingest.adapters.refining_process"
 log = get_logger(__name__)
@@ -57,16 +56,12 @@ class ChildRefiner:
         await self._check_embedder(work)
         with self._scratch.folder(_key(work, files)) as folder:
             sources = [await self._fetch(work, index, source, folder) for index, source in enumerate(work.sources)]
-            held_out = [
-                tuple(
-                    [file async for file in self._step_files(work, index, step, files.get(index, StepFiles()), folder)]
-                )
-                for index, step in enumerate(work.recipe.steps)
-            ]
+            project = IngestionName.parse(work.name).project
+            held_out = await fetch_step_files(self._files, project, work.recipe.steps, files, folder)
             job = Job(
                 work.recipe,
                 tuple(sources),
-                held_out=tuple(held_out),
+                held_out=held_out,
                 ray_address=self._ray_address,
                 memory_bytes=self._memory_bytes,
             )
@@ -81,28 +76,6 @@ class ChildRefiner:
         title = f"source {index}" + (f" ({name!r})" if name else "")
         shown = name or f"source {index}"
         return SourceFile(path, title, source.format, source.columns, shown, source.synthetic)
-
-    async def _step_files(
-        self, work: Ingestion, index: int, step: RecipeStep, needed: StepFiles, folder: Path
-    ) -> AsyncIterator[SourceFile]:
-        """The files of a step: those of its evaluation set, its word list, its tokenizer."""
-        project = IngestionName.parse(work.name).project
-        if needed.file is not None and isinstance(step, Decontamination):
-            name = needed.file.filename
-            path = await self._files.fetch(project, needed.file, folder / f"held-out-{index}")
-            title = f"the evaluation set of step {index + 1}" + (f" ({name!r})" if name else "")
-            yield SourceFile(path, title, recognised(path, name, title), step.columns, name)
-        elif needed.file is not None:
-            path = await self._files.fetch(project, needed.file, folder / f"step-{index}")
-            yield SourceFile(path, f"the file of step {index + 1}", SourceFormat.TEXT, None)
-        for place, held_out in enumerate(needed.held_out):
-            manifest = json.loads(await self._files.read(project, held_out.manifest))
-            split = held_out.split.value.lower()
-            for number, shard in enumerate(manifest["splits"][split]):
-                artifact = ArtifactRef(shard["sha256"], shard["size_bytes"])
-                path = await self._files.fetch(project, artifact, folder / f"held-out-{index}-{place}-{number}")
-                title = f"the {split} split of {held_out.dataset_version}"
-                yield SourceFile(path, title, SourceFormat.PARQUET, MESSAGES)
 
     async def _run(self, work: Ingestion, folder: Path, on_progress: OnProgress) -> None:
         # Standard error goes to a file: nobody reads it while the process runs.

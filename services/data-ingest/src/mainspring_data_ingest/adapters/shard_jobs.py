@@ -8,11 +8,12 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from mainspring_data_ingest.adapters.jobs import SourceFile
+from mainspring_data_ingest.adapters.jobs import HeldOutFiles, SourceFile
 from mainspring_data_ingest.application.version_ports import Leftovers
 from mainspring_data_ingest.domain.comparisons import ComparisonCounts
 from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.measurements import Measurement
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,18 @@ class EraseRows:
         refused: Its refused rows; None when there are none.
         sources: Its sources.
         selector: What is looked for.
+        erasure: Who looks for it.
+        recipe: The recipe that made it; None when that is not known.
+        held_out: Files of the evaluation set that the recipe keeps out first, at the place of its step.
     """
 
     side: Side
     refused: Path | None
     sources: tuple[SourceFile, ...]
     selector: Selector
+    erasure: str
+    recipe: IngestionRecipe | None = None
+    held_out: HeldOutFiles = ()
     kind: Literal["erase"] = "erase"
 
 

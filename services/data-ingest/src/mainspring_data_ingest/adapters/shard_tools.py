@@ -6,22 +6,22 @@ import asyncio
 import json
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mainspring_data_ingest.adapters import children
 from mainspring_data_ingest.adapters import shard_jobs as jobs
-from mainspring_data_ingest.adapters.jobs import REFUSED, SourceFile
+from mainspring_data_ingest.adapters.jobs import REFUSED, HeldOutFiles, SourceFile
 from mainspring_data_ingest.adapters.scratch import Scratch
-from mainspring_data_ingest.application.version_ports import MAX_PAGE_BYTES, Compared, Leftovers
+from mainspring_data_ingest.adapters.step_files import fetch_step_files
+from mainspring_data_ingest.application.version_ports import MAX_PAGE_BYTES, Compared, Leftovers, Sought
 from mainspring_data_ingest.domain.datasets import Shard
-from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.ingestions import Source
 from mainspring_data_ingest.domain.manifests import Manifest
 from mainspring_data_ingest.domain.measurements import Measurement
 from mainspring_svckit.artifacts import ArtifactStore
-from mainspring_svckit.errors import InsufficientStorage, PreconditionFailed, Unavailable
+from mainspring_svckit.errors import InsufficientStorage, InvalidInput, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
 from mainspring_svckit.values import ArtifactRef
 
@@ -71,7 +71,7 @@ class ChildShardTools:
 
     @asynccontextmanager
     async def without(
-        self, project: str, manifest: Manifest, sources: Sequence[Source], selector: Selector
+        self, project: str, manifest: Manifest, sources: Sequence[Source], sought: Sought
     ) -> AsyncIterator[Leftovers]:
         """See `ShardTools`."""
         with self._scratch.folder() as folder:
@@ -83,10 +83,19 @@ class ChildShardTools:
                     title=f"source {number}",
                     format=source.format,
                     columns=source.columns,
+                    name=source.artifact.filename or f"source {number}",
                 )
                 for number, source in enumerate(sources)
             ]
-            await self._run(jobs.EraseRows(side, refused, tuple(local), selector), folder)
+            held_out: HeldOutFiles = ()
+            if sought.recipe is not None:
+                # An evaluation set may be gone, or be another one; then nothing is compared with it.
+                with suppress(InvalidInput, NotFound, PreconditionFailed):
+                    held_out = await fetch_step_files(
+                        self._files, project, sought.recipe.steps, sought.references, folder
+                    )
+            about = (sought.selector, sought.erasure, sought.recipe, held_out)
+            await self._run(jobs.EraseRows(side, refused, tuple(local), *about), folder)
             yield jobs.LEFTOVERS.validate_json((folder / "result.json").read_bytes())
 
     async def holds(self, project: str, artifact: ArtifactRef, text: str) -> bool | None:

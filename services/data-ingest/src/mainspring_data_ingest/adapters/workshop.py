@@ -11,11 +11,12 @@ from pathlib import Path
 
 from mainspring_data_ingest.adapters import shards, steps
 from mainspring_data_ingest.adapters.chunks import ChunkFolder, ChunkInfo, Files, encode
-from mainspring_data_ingest.adapters.jobs import Job, SourceFile
+from mainspring_data_ingest.adapters.jobs import HeldOutFiles, Job, SourceFile
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.shards import ShardPlan, WrittenShard
 from mainspring_data_ingest.adapters.steps.base import Probe
 from mainspring_data_ingest.application.refining import RecordChunk, RowRefinery
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RowRefused
 from mainspring_data_ingest.domain.report import SAMPLE_CHARACTERS
 from mainspring_data_ingest.domain.rows import Draft, ExampleMaker
@@ -58,7 +59,7 @@ class Workshop:
         job = self._job
         held_out = job.held_out or ((),) * len(job.recipe.steps)
         built = [
-            steps.build(step, examples(files, job), [file.path for file in files])
+            steps.build(step, examples(files, job.recipe), [file.path for file in files])
             for step, files in zip(job.recipe.steps, held_out, strict=True)
         ]
         return RowRefinery(job.recipe, [source.columns for source in job.sources], built)
@@ -69,22 +70,22 @@ class Workshop:
         return [(position, probe) for position, probe in probes if probe is not None]
 
 
-def reference_answers(job: Job, count: int) -> list[str]:
+def reference_answers(recipe: IngestionRecipe, held_out: HeldOutFiles, count: int) -> list[str]:
     """Answers of the evaluation set that the recipe keeps out, which is what the data is for: so many of the first
     such set, those with the smallest checksums; none when the recipe has no such step.
     """
-    for step, files in zip(job.recipe.steps, job.held_out, strict=False):
+    for step, files in zip(recipe.steps, held_out, strict=False):
         if isinstance(step, Decontamination) and files:
-            texts = (draft.text(TextPart.ANSWER)[:SAMPLE_CHARACTERS] for draft in examples(files, job))
+            texts = (draft.text(TextPart.ANSWER)[:SAMPLE_CHARACTERS] for draft in examples(files, recipe))
             return [text for _, text in heapq.nsmallest(count, ((zlib.crc32(t.encode()), t) for t in texts if t))]
     return []
 
 
-def examples(files: Sequence[SourceFile], job: Job) -> Iterator[Draft]:
+def examples(files: Sequence[SourceFile], recipe: IngestionRecipe) -> Iterator[Draft]:
     """The examples of an evaluation set. Rows that are none are passed over; a file without any cannot be meant."""
     for source in files:
-        columns = source.columns or job.recipe.columns
-        maker, found = ExampleMaker(job.recipe, columns), 0
+        columns = source.columns or recipe.columns
+        maker, found = ExampleMaker(recipe, columns), 0
         with ExitStack() as stack:
             try:
                 reader, _ = open_source(source, columns, stack)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mainspring_data_ingest.application.deletions import (
     Removals,
@@ -20,6 +20,7 @@ from mainspring_data_ingest.application.deletions import (
     needed_files,
     readable,
 )
+from mainspring_data_ingest.application.erasure_reports import ErasureReports
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.traces import Traces
 from mainspring_data_ingest.application.version_ports import Leftovers, ModelLineage, ShardTools
@@ -53,14 +54,27 @@ _MIN_CHARACTERS = 3
 _Found = Callable[[DatasetVersion, Manifest, Leftovers], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What a successor consists of, stored."""
+
+    shards: tuple[Shard, ...]
+    refused: ArtifactRef | None
+    report: ArtifactRef | None
+    sources: tuple[Source, ...]
+    tally: Tally
+
+
 class Erasures:
     """Use cases of erasures."""
 
-    def __init__(self, ports: Ports, tools: ShardTools, traces: Traces, lineage: ModelLineage | None) -> None:
-        """Takes the ports, what reads shards, and what looks beyond versions; without `lineage` nobody is asked which
-        models learned from what was erased.
+    def __init__(
+        self, ports: Ports, tools: ShardTools, traces: Traces, reports: ErasureReports, lineage: ModelLineage | None
+    ) -> None:
+        """Takes the ports, what reads shards, what looks beyond versions, and what accounts for rows; without `lineage`
+        nobody is asked which models learned from what was erased.
         """
-        self._ports, self._tools, self._traces, self._lineage = ports, tools, traces, lineage
+        self._ports, self._tools, self._traces, self._reports, self._lineage = ports, tools, traces, reports, lineage
         self._removals = Removals(ports)
 
     async def create(
@@ -91,13 +105,13 @@ class Erasures:
         async with lease.transaction():
             work = await self._put((await self._held(name)).started())
         if work.search_only:
-            await self._look(name, project, work.selector, lease)
+            await self._look(work, project, lease)
             return
 
         async def replace_it(version: DatasetVersion, manifest: Manifest, left: Leftovers) -> None:
             await self._replace(name, project, version, manifest, left, lease)
 
-        while await self._pass(name, project, work.selector, lease, replace_it):
+        while await self._pass(work, project, lease, replace_it):
             await self._remove(name, project, lease)
         # Once more, for a worker that died between a version and its removal.
         await self._remove(name, project, lease)
@@ -105,8 +119,9 @@ class Erasures:
         await self._ask_lineage(name, lease)
         await self._prove(name, project, lease)
 
-    async def _look(self, name: str, project: str, selector: Selector, lease: Claim) -> None:
+    async def _look(self, work: Erasure, project: str, lease: Claim) -> None:
         """Looks at every version and writes down where something is; begun anew by a worker that takes over."""
+        name = work.name
         found: list[ErasedVersion] = []
 
         async def note(version: DatasetVersion, manifest: Manifest, left: Leftovers) -> None:
@@ -117,7 +132,7 @@ class Erasures:
                 ErasedVersion(*where, successor="", successor_root_sha256="", sources=tuple(sources), files=())
             )
 
-        await self._pass(name, project, selector, lease, note)
+        await self._pass(work, project, lease, note)
         async with lease.transaction():
             presumed = await self._presumed(project, selector, found)
             await self._put(replace(await self._held(name), versions=tuple(found), presumed=presumed))
@@ -145,7 +160,7 @@ class Erasures:
         """Records why an erasure cannot be done. Joins the ambient transaction."""
         await self._put((await self._held(name)).started().failed(reason, message, self._ports.clock.now()))
 
-    async def _pass(self, name: str, project: str, selector: Selector, lease: Claim, do: _Found) -> bool:
+    async def _pass(self, wish: Erasure, project: str, lease: Claim, do: _Found) -> bool:
         """Looks at every version once, the oldest of a dataset first, and does something about each in which something
         is found; returns whether there was one.
         """
@@ -156,10 +171,10 @@ class Erasures:
         for number, version in enumerate(versions):
             progress = Progress(done=number, total=len(versions), unit="versions", phase="searching")
             async with lease.transaction():
-                work = await self._held(name)
+                work = await self._held(wish.name)
                 await self._put(replace(work, progress=progress, searched=max(work.searched, number + 1)))
             try:
-                found |= await self._search(project, version, selector, do)
+                found |= await self._search(wish, project, version, do)
             except (NotFound, PreconditionFailed):
                 async with self._ports.transactions.transaction():
                     now = (await require(self._ports.versions, "DatasetVersion", version.name)).value
@@ -167,9 +182,10 @@ class Erasures:
                     raise  # Otherwise retention has let go of it while it was read.
         return found
 
-    async def _search(self, project: str, version: DatasetVersion, selector: Selector, do: _Found) -> bool:
+    async def _search(self, wish: Erasure, project: str, version: DatasetVersion, do: _Found) -> bool:
         manifest = await manifest_of(self._ports, version)
-        async with self._tools.without(project, manifest, version.sources, selector) as left:
+        sought = await self._reports.sought(wish.name, wish.selector, version, search_only=wish.search_only)
+        async with self._tools.without(project, manifest, version.sources, sought) as left:
             crash_point("erasure:after-search")
             if left.found:
                 await do(version, manifest, left)
@@ -186,14 +202,17 @@ class Erasures:
         ]
         refused = left.refused and await ports.files.put_file(project, left.refused, media_type=JSON_LINES)
         sources = await self._sources(project, version, left)
+        tally = _tally(version.tally, left)
+        report = await self._reports.write(version, left, tally.refusals) if shards else None
+        made = _Made(tuple(shards), refused, report, sources, tally)
         async with lease.transaction():
             dataset = (await require(ports.datasets, "Dataset", version.dataset, lock=True)).value
             await readable(ports, version.name)
             work = await self._held(name)
             successor = ""
             if shards:
-                made = await self._publish(dataset, work, version, manifest, left, (tuple(shards), refused, sources))
-                successor, dataset = made.name, dataset.with_version()[0]
+                successor = (await self._publish(dataset, work, version, manifest, made)).name
+                dataset = dataset.with_version()[0]
             await ports.datasets.put(dataset.moved_tags(version.name, successor))
             now = ports.clock.now()
             await mark(ports, version, Deletion(DeletionCause.ERASURE, now, name, successor))
@@ -227,40 +246,40 @@ class Erasures:
         return tuple(sources)
 
     async def _publish(
-        self,
-        dataset: Dataset,
-        work: Erasure,
-        version: DatasetVersion,
-        manifest: Manifest,
-        left: Leftovers,
-        files: tuple[tuple[Shard, ...], ArtifactRef | None, tuple[Source, ...]],
+        self, dataset: Dataset, work: Erasure, version: DatasetVersion, manifest: Manifest, made: _Made
     ) -> DatasetVersion:
         """Adds the successor; others hear of it when it takes the place of the newest version."""
-        ports, (shards, refused, sources) = self._ports, files
+        ports = self._ports
         _, name = dataset.with_version()
-        tally = _tally(version.tally, left)
         body = successor_bytes(
-            manifest, name, erasure=work.name, shards=shards, refused=refused, tally=tally, sources=sources
+            manifest,
+            name,
+            erasure=work.name,
+            shards=made.shards,
+            refused=made.refused,
+            report=made.report,
+            tally=made.tally,
+            sources=made.sources,
         )
         stored = await ports.files.put_bytes(
             ErasureName.parse(work.name).project, body, media_type="application/json", filename="manifest.json"
         )
-        made = replace(
+        successor = replace(
             version,
             name=name,
             create_time=ports.clock.now(),
-            root_sha256=root_sha256(shards),
+            root_sha256=root_sha256(made.shards),
             manifest=stored,
-            sources=sources,
-            tally=tally,
-            refused=refused,
-            report=None,
+            sources=made.sources,
+            tally=made.tally,
+            refused=made.refused,
+            report=made.report,
             supersedes=version.name,
         )
-        await ports.versions.add(made)
-        if version.name == dataset.latest_version and tally.splits.get(Split.TRAIN, 0):
-            await ports.announcements.version_published(made)
-        return made
+        await ports.versions.add(successor)
+        if version.name == dataset.latest_version and made.tally.splits.get(Split.TRAIN, 0):
+            await ports.announcements.version_published(successor)
+        return successor
 
     async def _remove(self, name: str, project: str, lease: Claim) -> None:
         """Removes the bytes of erased versions and of the sources that held what is looked for."""

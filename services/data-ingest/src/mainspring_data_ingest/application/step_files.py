@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from mainspring_data_ingest.application.deletions import readable
 from mainspring_data_ingest.application.ports import HeldOut, Ports, StepFiles, Suites, Tokenizers
+from mainspring_data_ingest.domain.datasets import DatasetVersion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep, TokenStatistics, WordList
-from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.errors import MainspringError, PreconditionFailed
+from mainspring_svckit.repository import require
 from mainspring_svckit.values import ArtifactRef
 
 
@@ -28,6 +32,18 @@ class StepFinder:
         """
         return {number: await self._of(step) for number, step in enumerate(recipe.steps)}
 
+    async def reference(self, recipe: IngestionRecipe) -> dict[int, StepFiles]:
+        """The evaluation set that the recipe keeps out first, by the position of its step, as it is now: of an erased
+        version its successor. Nothing when there is none, or when it cannot be had.
+        """
+        for number, step in enumerate(recipe.steps):
+            if isinstance(step, Decontamination):
+                try:
+                    return {number: StepFiles(step.file, await self._held_out(step, self._newest_of))}
+                except MainspringError:
+                    return {}
+        return {}
+
     async def _of(self, step: RecipeStep) -> StepFiles:
         match step:
             case WordList():
@@ -37,7 +53,7 @@ class StepFinder:
             case TokenStatistics():
                 return StepFiles(step.file)
             case Decontamination():
-                return StepFiles(step.file, await self._held_out(step))
+                return StepFiles(step.file, await self._held_out(step, self._readable))
             case _:
                 return StepFiles()
 
@@ -47,14 +63,26 @@ class StepFinder:
             raise PreconditionFailed("REGISTRY_NOT_CONFIGURED", message)
         return await self._tokenizers.of(model_version)
 
-    async def _held_out(self, step: Decontamination) -> tuple[HeldOut, ...]:
+    async def _held_out(
+        self, step: Decontamination, find: Callable[[str], Awaitable[DatasetVersion]]
+    ) -> tuple[HeldOut, ...]:
         if step.evaluation_suite_version:
             wanted = await self._asked(step.evaluation_suite_version)
         else:
             splits = tuple(map(Split, step.splits)) or (Split.TEST,)
             wanted = tuple((step.dataset_version, split) for split in splits if step.dataset_version)
         async with self._ports.transactions.transaction():
-            return tuple([HeldOut(name, split, (await readable(self._ports, name)).manifest) for name, split in wanted])
+            found = [(await find(name), split) for name, split in wanted]
+        return tuple([HeldOut(version.name, split, version.manifest) for version, split in found])
+
+    async def _readable(self, name: str) -> DatasetVersion:
+        return await readable(self._ports, name)
+
+    async def _newest_of(self, name: str) -> DatasetVersion:
+        version = (await require(self._ports.versions, "DatasetVersion", name)).value
+        while version.deletion is not None and version.deletion.successor:
+            version = (await require(self._ports.versions, "DatasetVersion", version.deletion.successor)).value
+        return await readable(self._ports, version.name)
 
     async def _asked(self, suite_version: str) -> tuple[tuple[str, Split], ...]:
         if self._suites is None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mainspring_data_ingest.application.ports import RefinedShard
+from mainspring_data_ingest.application.ports import RefinedShard, StepFiles
 from mainspring_data_ingest.domain.comparisons import ComparisonCounts
 from mainspring_data_ingest.domain.datasets import Shard
 from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.ingestions import Source
 from mainspring_data_ingest.domain.manifests import Manifest
 from mainspring_data_ingest.domain.measurements import Measurement
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.report import TextReport
 from mainspring_svckit.values import ArtifactRef
 
 MAX_PAGE_BYTES = 4 << 20
@@ -31,6 +33,44 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class LeftTexts:
+    """Texts of a version that an erasure looked through, for the report of its successor.
+
+    Attributes:
+        erased_changed: Erased rows that steps had changed.
+        before: All rows.
+        after: The rows that are left.
+        answers_before: A sample of answers of all rows.
+        answers_after: A sample of answers of the rows that are left.
+        reference: A sample of answers of the evaluation set that the recipe keeps out.
+    """
+
+    erased_changed: int
+    before: TextReport
+    after: TextReport
+    answers_before: list[str]
+    answers_after: list[str]
+    reference: list[str]
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What an erasure looks for in a version.
+
+    Attributes:
+        selector: It.
+        erasure: The erasure.
+        recipe: The recipe that made the version; None when nothing shall be said of its texts.
+        references: Files of the evaluation set that the recipe keeps out, by the position of its step.
+    """
+
+    selector: Selector
+    erasure: str
+    recipe: IngestionRecipe | None
+    references: Mapping[int, StepFiles]
+
+
+@dataclass(frozen=True)
 class Leftovers:
     """What an erasure leaves of a version, not stored yet.
 
@@ -39,10 +79,11 @@ class Leftovers:
         erased_refused: Refused rows in which it was found, or whose source goes as a whole, by reason.
         affected: Positions of the sources that held it.
         shards: The other rows; those of sources that go as a whole have moved up.
-        refused: The other refused rows; None when there is none.
+        refused: The other refused rows, and the erased ones without what they said; None when there is none.
         residues: What is left of each affected source as rows of ours, by its position; none for one that goes as a
             whole, since no row of it is left.
         row_ids: Ids of the erased rows.
+        texts: What the texts were and are; None when no recipe was given.
     """
 
     erased_rows: int
@@ -52,6 +93,7 @@ class Leftovers:
     refused: Path | None
     residues: dict[int, Path]
     row_ids: tuple[str, ...] = ()
+    texts: LeftTexts | None = None
 
     @property
     def found(self) -> bool:
@@ -106,9 +148,9 @@ class ShardTools(Protocol):
         ...
 
     def without(
-        self, project: str, manifest: Manifest, sources: Sequence[Source], selector: Selector
+        self, project: str, manifest: Manifest, sources: Sequence[Source], sought: Sought
     ) -> AbstractAsyncContextManager[Leftovers]:
-        """What is left of a version without what a selector finds; files are removed at the end of the block.
+        """What is left of a version without what is looked for; files are removed at the end of the block.
 
         Raises:
             PreconditionFailed: A shard does not hold the rows that the manifest names.

@@ -83,10 +83,11 @@ def successor_bytes(
     erasure: str,
     shards: Sequence[Shard],
     refused: ArtifactRef | None,
+    report: ArtifactRef | None,
     tally: Tally,
     sources: Sequence[Source],
 ) -> bytes:
     """The manifest of the version that takes another one's place after an erasure: the same but for what was erased."""
-    body = contents(name, shards, tally, refused, None, sources)
+    body = contents(name, shards, tally, refused, report, sources)
     body |= {"recipe": old.body["recipe"], "recipe_sha256": old.body["recipe_sha256"]}
     return canonical_json({**body, "supersedes": old.name, "erasure": erasure})

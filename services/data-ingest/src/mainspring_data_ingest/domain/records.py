@@ -9,6 +9,8 @@ from typing import Any
 
 EXCERPT_CHARACTERS = 500
 EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS
+SOURCE_GONE = -1
+"""Stands for the position of a source that an erasure removed as a whole."""
 NOT_UTF8 = "is not UTF-8 text"
 """The problem of a record with bytes that are not UTF-8; many of them mean that the whole file is encoded otherwise."""
 

@@ -12,7 +12,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mainspring_data_ingest.domain.measurements import Measurement
@@ -21,6 +21,8 @@ from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import TextPart
 
 REPORT_SCHEMA = "mainspring.dataset_report.v1"
+ERASURE = "erasure"
+"""The step that stands last in the report of a version which an erasure made."""
 SAMPLE_ROWS = 2_000
 SAMPLE_CHARACTERS = 4_000
 MAX_LABELS = 100
@@ -86,7 +88,10 @@ class TextReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the rows of an ingestion; `input_rows` = `kept_unchanged` + `kept_changed` + the refused."""
+    """What became of the rows of an ingestion; `input_rows` = `kept_unchanged` + `kept_changed` + the refused.
+
+    `before` is of the rows that could be read; after an erasure, of the rows of the version before it.
+    """
 
     input_rows: int
     kept_unchanged: int
@@ -100,6 +105,42 @@ class Report:
         """Canonical JSON (sorted keys, no spaces, UTF-8)."""
         body = {"schema": REPORT_SCHEMA, **asdict(self)}
         return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def erased(
+        self,
+        refused: Mapping[RefusalReason, int],
+        *,
+        rows: int,
+        refused_rows: Mapping[RefusalReason, int],
+        changed_rows: int,
+        before: TextReport,
+        after: TextReport,
+    ) -> Report:
+        """The report of the version that an erasure leaves of this one: what the recipe's steps did, then the erasure.
+
+        Args:
+            refused: Refused rows of the new version.
+            rows: Rows erased.
+            refused_rows: Rows erased that had been refused before, by the reason of that time.
+            changed_rows: Those of `rows` that steps had changed.
+            before: Texts of the rows of this version.
+            after: Texts of the rows that are left.
+        """
+        changed = max(0, self.kept_changed - changed_rows)
+        found = {"rows": rows}
+        found |= {f"rows_refused_as_{reason.lower()}": count for reason, count in sorted(refused_rows.items())}
+        erased = {RefusalReason.ERASED: rows + sum(refused_rows.values())}
+        # An answer that only erased rows gave would tell what they said.
+        labels = before.labels and {label: n for label, n in before.labels.items() if label in (after.labels or {})}
+        return Report(
+            input_rows=self.input_rows,
+            kept_unchanged=after.rows - changed,
+            kept_changed=changed,
+            refused=dict(refused),
+            steps=(*self.steps, StepReport(ERASURE, after.rows, 0, erased, found)),
+            before=replace(before, labels=labels or None),
+            after=after,
+        )
 
     @classmethod
     def parse(cls, data: bytes) -> Report:

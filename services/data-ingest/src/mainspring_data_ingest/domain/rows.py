@@ -14,7 +14,7 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
 from mainspring_data_ingest.domain.steps import TextPart
 
-__all__ = ["ROLES", "Draft", "Example", "ExampleMaker", "Message", "Row"]
+__all__ = ["ROLES", "Draft", "Example", "ExampleMaker", "Message", "Row", "without_recipe"]
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -219,6 +219,27 @@ class ExampleMaker:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # Numbers are usual as keys; everything else must be text as elsewhere.
         return self._read.text(value, f"column {self._columns.group_column!r}")
+
+
+def without_recipe(recipe: IngestionRecipe, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages of a row without what `ExampleMaker.render` put there: the system prompt, and the template's
+    text around a prompt of one message.
+    """
+    if len(messages) > 1 and recipe.system_prompt and messages[0] == Message("system", recipe.system_prompt):
+        messages = messages[1:]
+    if [message.role for message in messages[:-1] if message.role != "system"] != ["user"]:
+        return messages
+    return tuple(
+        [Message(m.role, _input_of(recipe.prompt_template, m.content)) if m.role == "user" else m for m in messages]
+    )
+
+
+def _input_of(template: str, text: str) -> str:
+    """What the template was filled with to give the text; the text itself when it was not."""
+    fixed = template.split("{input}")
+    size, over = divmod(len(text) - sum(map(len, fixed)), len(fixed) - 1)
+    found = text[len(fixed[0]) : len(fixed[0]) + max(0, size)]
+    return found if not over and template.replace("{input}", found) == text else text
 
 
 def _is_answer(message: Message) -> bool:

@@ -375,9 +375,7 @@ class DatasetVersion(_message.Message):
 
     @_builtins.property
     def report(self) -> _artifact_pb2.Artifact:
-        """Output only. JSON report of what became of every row, which GetDatasetReport reads; empty for versions made before there were reports, and
-        for those that an erasure made.
-        """
+        """Output only. JSON report of what became of every row, which GetDatasetReport reads; empty for versions made before there were reports."""
 
     @_builtins.property
     def deletion(self) -> Global___DatasetVersionDeletion:
@@ -422,7 +420,7 @@ class RefusedRow(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     EXCERPT_FIELD_NUMBER: _builtins.int
     source_index: _builtins.int
-    """Position of the source in `DatasetVersion.sources`, from 0."""
+    """Position of the source in `DatasetVersion.sources`, from 0; -1 for a source that an erasure removed as a whole."""
     line: _builtins.int
     """Line of the source on which the record begins, from 1; for formats without lines the record's number."""
     reason: Global___RefusalReason.ValueType
@@ -430,7 +428,7 @@ class RefusedRow(_message.Message):
     detail: _builtins.str
     """What exactly was wrong, in words."""
     excerpt: _builtins.str
-    """The first 500 characters of the record, control characters escaped."""
+    """The first 500 characters of the record, control characters escaped; empty for erased ones."""
     def __init__(
         self,
         *,

@@ -50,11 +50,11 @@ class DatasetReport(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepReport]:
-        """Output only. What each step of the recipe did, in order."""
+        """Output only. What each step of the recipe did, in order; in the successor of an erased version each erasure follows as a step named `erasure`."""
 
     @_builtins.property
     def before(self) -> Global___TextReport:
-        """Output only. Texts of the rows that could be read."""
+        """Output only. Texts of the rows that could be read; in the successor of an erased version, of that version's rows."""
 
     @_builtins.property
     def after(self) -> Global___TextReport:
@@ -92,7 +92,7 @@ class StepReport(_message.Message):
     REFUSALS_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
-    """Name of the step, as the recipe's field has it."""
+    """Name of the step, as the recipe's field has it, or `erasure`."""
     passed_rows: _builtins.int
     """Rows that went on."""
     changed_rows: _builtins.int

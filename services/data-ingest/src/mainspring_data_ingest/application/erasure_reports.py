@@ -1,0 +1,79 @@
+"""The report of a version that an erasure leaves.
+
+An erasure never waits for its report: what cannot be had for it (an evaluation set that is gone, an embedder that does
+not answer) is not in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mainspring_data_ingest.application.ports import Ports
+from mainspring_data_ingest.application.step_files import StepFinder
+from mainspring_data_ingest.application.version_ports import Leftovers, LeftTexts, ShardTools, Sought
+from mainspring_data_ingest.domain.datasets import DatasetVersion
+from mainspring_data_ingest.domain.erasures import Selector
+from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.report import Report, TextReport
+from mainspring_svckit.names import DatasetVersionName
+from mainspring_svckit.values import ArtifactRef
+
+
+class ErasureReports:
+    """Use case of accounting for what an erasure did to a version."""
+
+    def __init__(self, ports: Ports, tools: ShardTools, finder: StepFinder) -> None:
+        """Takes the ports, what reads and measures, and what finds evaluation sets."""
+        self._ports, self._tools, self._finder = ports, tools, finder
+
+    async def sought(self, erasure: str, selector: Selector, version: DatasetVersion, *, search_only: bool) -> Sought:
+        """What is looked for in a version, with what its report needs; a search needs none."""
+        if search_only or version.report is None:
+            return Sought(selector, erasure, None, {})
+        async with self._ports.transactions.transaction():
+            ingestion = await self._ports.ingestions.get(version.ingestion)
+        if ingestion is None:
+            return Sought(selector, erasure, None, {})
+        recipe = ingestion.value.recipe
+        return Sought(selector, erasure, recipe, await self._finder.reference(recipe))
+
+    async def write(
+        self, version: DatasetVersion, left: Leftovers, refused: Mapping[RefusalReason, int]
+    ) -> ArtifactRef | None:
+        """Stores the report of a version's successor; None when the version has none that can be read.
+
+        Args:
+            version: The version before.
+            left: What is left of it.
+            refused: Refused rows of the successor, by reason.
+        """
+        if version.report is None or left.texts is None:
+            return None
+        project = DatasetVersionName.parse(version.name).project
+        try:
+            old = Report.parse(await self._ports.files.read(project, version.report))
+        except ValueError:
+            return None  # Another release wrote it.
+        texts = left.texts
+        before, after = await asyncio.gather(
+            self._measured(texts.before, texts.answers_before, texts),
+            self._measured(texts.after, texts.answers_after, texts),
+        )
+        report = old.erased(
+            refused,
+            rows=left.erased_rows,
+            refused_rows=left.erased_refused,
+            changed_rows=texts.erased_changed,
+            before=before,
+            after=after,
+        )
+        return await self._ports.files.put_bytes(
+            project, report.as_bytes(), media_type="application/json", filename="report.json"
+        )
+
+    async def _measured(self, described: TextReport, answers: list[str], texts: LeftTexts) -> TextReport:
+        if not answers:
+            return described
+        return replace(described, diversity=await self._tools.measure(answers, answers, texts.reference, None, ""))

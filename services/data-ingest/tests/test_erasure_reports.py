@@ -1,0 +1,174 @@
+"""The account of the rows that an erasure leaves, in this process; over gRPC it is looked at in `test_erasures.py`."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainspring_data_ingest.adapters.erasing import erase
+from mainspring_data_ingest.adapters.jobs import Job, SourceFile
+from mainspring_data_ingest.adapters.measuring import measure
+from mainspring_data_ingest.adapters.refining_process import refine
+from mainspring_data_ingest.adapters.shard_jobs import EraseRows, Side, SideShard
+from mainspring_data_ingest.application.ports import Refined
+from mainspring_data_ingest.application.version_ports import Leftovers, LeftTexts
+from mainspring_data_ingest.domain.columns import ColumnMapping
+from mainspring_data_ingest.domain.erasures import Selector
+from mainspring_data_ingest.domain.ingestions import SourceFormat
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.records import SOURCE_GONE, RefusalReason
+from mainspring_data_ingest.domain.report import Report, TextReport
+from mainspring_data_ingest.domain.rows import ExampleMaker, without_recipe
+from mainspring_data_ingest.domain.steps import Decontamination, LengthFilter, MarkupToText, TextRepair
+
+RECIPE = IngestionRecipe(
+    "projects/p/ingestionRecipes/r",
+    "projects/p/datasets/d",
+    ColumnMapping(input_column="q", target_column="a"),
+    prompt_template="Question: {input}\nAnswer briefly.",
+    system_prompt="You are kind.",
+    steps=(TextRepair(), MarkupToText(), LengthFilter(min_words=1, max_words=6), Decontamination()),
+)
+ERASURE = "projects/p/erasures/e"
+PERSON = "ada@example.org"
+OTHERS: list[Any] = [
+    {"q": "one", "a": "caf\u00c3\u00a9"},
+    {"q": "two", "a": "plain"},
+    {"q": "", "a": "nothing was asked"},
+    {"q": "three", "a": "<b>bold</b> words"},
+    {"q": "four", "a": "far too many words for a row of this small test"},
+]
+OF_PERSON: list[Any] = [
+    {"q": "five", "a": f"ask {PERSON}"},
+    {"q": "six", "a": f"<i>or</i> {PERSON.upper()}"},
+    {"q": "", "a": PERSON},
+]
+
+
+def written(path: Path, rows: list[Any]) -> SourceFile:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return SourceFile(path, path.name, SourceFormat.JSONL, None)
+
+
+def refined(folder: Path, *sources: SourceFile) -> Refined:
+    folder.mkdir()
+    held_out = written(folder / "eval.jsonl", [{"q": "of the evaluation", "a": "plain talk"}])
+    return refine(Job(RECIPE, sources, held_out=((), (), (), (held_out,)), processes=1), folder)
+
+
+def erased(folder: Path, made: Refined | Leftovers, sources: list[SourceFile], **selector: Any) -> Leftovers:
+    folder.mkdir()
+    shards = tuple(SideShard(s.path, s.split.value.lower(), s.rows, s.rows_sha256) for s in made.shards)
+    held_out = ((), (), (), (written(folder / "eval.jsonl", [{"q": "of the evaluation", "a": "plain talk"}]),))
+    digests = tuple(source.title for source in sources)
+    job = EraseRows(
+        Side(shards, digests), made.refused, tuple(sources), Selector(**selector), ERASURE, RECIPE, held_out
+    )
+    return erase(job, folder)
+
+
+def report_of(old: Report, left: Leftovers, refused: dict[RefusalReason, int]) -> Report:
+    texts = left.texts
+    assert texts is not None
+
+    def measured(report: TextReport, answers: list[str], texts: LeftTexts) -> TextReport:
+        return replace(report, diversity=measure(answers, answers, texts.reference, None, ""))
+
+    return old.erased(
+        refused,
+        rows=left.erased_rows,
+        refused_rows=left.erased_refused,
+        changed_rows=texts.erased_changed,
+        before=measured(texts.before, texts.answers_before, texts),
+        after=measured(texts.after, texts.answers_after, texts),
+    )
+
+
+def refused_rows(left: Leftovers | Refined) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in left.refused.read_text().splitlines()] if left.refused else []
+
+
+def test_b9_each_row_of_a_version_is_accounted_for_when_it_is_erased(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", [*OTHERS[:2], *OF_PERSON, *OTHERS[2:]])
+    made = refined(tmp_path / "made", source)
+    left = erased(tmp_path / "left", made, [source], text=PERSON)
+    counts = {RefusalReason.EMPTY: 1, RefusalReason.WRONG_LENGTH: 1, RefusalReason.ERASED: 3}
+    report = report_of(made.report, left, counts)
+    # As if the person had never been there, but for the rows that are counted as erased.
+    without = refined(tmp_path / "without", written(tmp_path / "without.jsonl", OTHERS)).report
+    assert report.after == without.after
+    began = replace(made.report.after, labels=report.after.labels)  # Others tell what the person said.
+    assert report.before == began
+    assert (report.kept_unchanged, report.kept_changed) == (without.kept_unchanged, without.kept_changed) == (1, 2)
+    assert report.input_rows == made.report.input_rows == 3 + sum(report.refused.values())
+    assert report.steps[:-1] == made.report.steps
+    last = report.steps[-1]
+    assert (last.step, last.passed, last.refused) == ("erasure", 3, {RefusalReason.ERASED: 3})
+    assert last.found == {"rows": 2, "rows_refused_as_empty": 1}
+    # Whoever reads refused rows finds each at its place, and nothing of what it said.
+    rows = refused_rows(left)
+    assert [(row["line"], row["reason"]) for row in rows] == [
+        (3, "ERASED"),
+        (4, "ERASED"),
+        (5, "ERASED"),
+        (6, "EMPTY"),
+        (8, "WRONG_LENGTH"),
+    ]
+    assert all(ERASURE in row["detail"] and not row["excerpt"] for row in rows[:3])
+    assert rows[2]["detail"].endswith("it had been refused as EMPTY")
+    assert PERSON not in json.dumps([rows, report.as_bytes().decode()]).lower()
+    assert Report.parse(report.as_bytes()) == report
+
+
+def test_a_second_erasure_knows_which_rows_steps_had_changed(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", [*OTHERS, *OF_PERSON])
+    other = written(tmp_path / "other.jsonl", [{"q": "seven", "a": "stays"}])
+    made = refined(tmp_path / "made", source, other)
+    first = erased(tmp_path / "first", made, [source, other], text=PERSON)
+    counts = {RefusalReason.EMPTY: 1, RefusalReason.WRONG_LENGTH: 1, RefusalReason.ERASED: 3}
+    report = report_of(made.report, first, counts)
+    assert (report.kept_unchanged, report.kept_changed) == (2, 2)
+    residue = SourceFile(
+        first.residues[0],
+        "residue",
+        SourceFormat.JSONL,
+        ColumnMapping(messages_column="messages", group_column="group"),
+        "residue",
+    )
+    second = erased(tmp_path / "second", first, [residue, other], text="bold words")
+    again = report_of(report, second, {**counts, RefusalReason.ERASED: 4})
+    assert (again.kept_unchanged, again.kept_changed) == (2, 1)
+    assert [step.step for step in again.steps[-2:]] == ["erasure", "erasure"]
+    assert sum(step.refused[RefusalReason.ERASED] for step in again.steps[-2:]) == 4
+    # A source that goes as a whole takes its rows with it; they are still told of.
+    third = erased(
+        tmp_path / "third", second, [replace(residue, path=second.residues[0]), other], source_sha256="residue"
+    )
+    assert [row["source_index"] for row in refused_rows(third)] == [SOURCE_GONE] * 8
+    assert [pq.read_table(shard.path)["source_index"].to_pylist() for shard in third.shards] == [[0]]
+    final = report_of(again, third, {RefusalReason.ERASED: 8})
+    assert (final.input_rows, final.kept_unchanged, final.kept_changed) == (9, 1, 0)
+
+
+def test_an_answer_that_only_erased_rows_gave_is_not_told(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", [*OTHERS, *OF_PERSON])
+    made = refined(tmp_path / "made", source)
+    assert any(PERSON in label for label in made.report.after.labels or {})
+    report = report_of(made.report, erased(tmp_path / "left", made, [source], text=PERSON), {})
+    assert report.before.labels == report.after.labels
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).map("x{}".format),
+    st.sampled_from(["{input}", "Q: {input}", "{input}!", "{input} or {input}", "a{input}a{input}"]),
+    st.sampled_from(["", "Be kind."]),
+)
+def test_what_a_recipe_puts_around_a_prompt_comes_off_again(prompt: str, template: str, system: str) -> None:
+    recipe = replace(RECIPE, prompt_template=template, system_prompt=system)
+    maker = ExampleMaker(recipe, recipe.columns)
+    draft = maker.draft({"q": prompt, "a": "x"})
+    assert without_recipe(recipe, maker.render(draft).messages) == draft.messages
