@@ -25,6 +25,7 @@ def refined(
     held_out: Any = (),
     split: SplitShares | None = None,
     vectors: Vectors | None = None,
+    report_model: str = "",
 ) -> Refined:
     folder.mkdir(exist_ok=True)
     path = folder / "rows.jsonl"
@@ -35,6 +36,7 @@ def refined(
         PAIRS,
         split=split or SplitShares(),
         steps=recipe_steps,
+        report_embedding_model_version=report_model,
     )
     job = Job(recipe, (SourceFile(path, "rows", SourceFormat.JSONL, None),), held_out=tuple(held_out))
     return refine(job, folder, vectors=vectors)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mainspring_data_ingest.adapters import vectors
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_rows import canonical
 from mainspring_data_ingest.adapters.steps.balance import shared_out
 from mainspring_data_ingest.adapters.vectors import embed_file, vectors_of
+from mainspring_data_ingest.application import embedding
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.steps import Balance, BalanceBy, BalanceClusters
@@ -154,7 +154,7 @@ async def test_texts_that_are_too_long_for_the_model_are_cut(tmp_path: Path) -> 
 
 
 async def test_a_model_that_is_being_loaded_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "_LOOK_AGAIN_S", 0)
+    monkeypatch.setattr(embedding, "_LOOK_AGAIN_S", 0)
     texts, embedder, asked = tmp_path / "texts.jsonl", Embedder(10), 0
     texts.write_text('"a"\n')
 
@@ -168,7 +168,7 @@ async def test_a_model_that_is_being_loaded_is_waited_for(tmp_path: Path, monkey
 
     await embed_file(Slow(10), "p", MODEL, texts)
     assert np.fromfile(vectors_of(texts), "<f4").tolist() == [1, 1]
-    monkeypatch.setattr(vectors, "LOADING_S", 0)
+    monkeypatch.setattr(embedding, "LOADING_S", 0)
     asked = 0
     with pytest.raises(Unavailable) as caught:
         await embed_file(Slow(10), "p", MODEL, texts)
@@ -221,6 +221,21 @@ async def test_the_refining_process_has_the_service_ask_the_embedder(tmp_path: P
         assert len(kept(made)) == 12  # Three clusters of four.
         assert made.tally.input_rows == 30
     assert "embedding" in phases
+
+
+def test_the_report_follows_from_vectors_of_the_model_that_the_recipe_names(tmp_path: Path) -> None:
+    about = ["ship"] * 12 + ["bread"] * 12
+    rows = [{"mr": f"what {n}?", "ref": f"a {word} of {n}"} for n, word in enumerate(about)]
+    plain = refined(tmp_path / "plain", rows)
+    named = refined(tmp_path / "named", rows, vectors=themes, report_model=MODEL)
+    assert [shard.rows_sha256 for shard in named.shards] == [shard.rows_sha256 for shard in plain.shards]
+    for texts in (named.report.before, named.report.after):
+        assert texts.diversity is not None
+        assert texts.diversity.vectors == MODEL
+        assert texts.diversity.vendi_score == pytest.approx(2, abs=0.01), "two themes, whatever the words"
+    assert plain.report.after.diversity is not None
+    assert plain.report.after.diversity.vectors == "lexical"
+    assert plain.report.after.diversity.vendi_score > 3
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,9 @@ class _Plant:
             postgres.uploads(self.database),
         )
         traces = Traces(ports, where, tools, self.feedback())
-        erasing = Erasures(ports, tools, traces, ErasureReports(ports, tools, self.finder()), lineage)
+        erasing = Erasures(
+            ports, tools, traces, ErasureReports(ports, tools, self.finder(), self.embeddings()), lineage
+        )
 
         async def erase(lease: Lease) -> None:
             await erasing.run(lease.item.key, lease)

@@ -259,10 +259,9 @@ def _read(path: Path) -> list[annotation_pb2.AnnotationItem]:
 
 async def _rows(mainspring: Mainspring, project: str, dataset: str, limit: int) -> list[annotation_pb2.AnnotationItem]:
     from mainspring.data.v1 import annotation_pb2 as pb
-    from mainspring_client.resources import expand
-    from mainspring_svckit.names import DatasetVersionName
+    from mainspring_client.cli.versions import resolve
 
-    version = expand(DatasetVersionName, project, dataset, "dataset")
+    version = await resolve(mainspring, project, dataset)
     items = list[pb.AnnotationItem]()
     async for row in mainspring.dataset_versions.rows(version):
         items.append(pb.AnnotationItem(messages=row.messages, origin=f"{version}#{row.row_id}"))

@@ -114,7 +114,7 @@ def show(
 
 @datasets.command()
 def refused(
-    version: Annotated[str, typer.Argument(help="DATASET/VERSION.")],
+    version: versions.Version,
     project: Project = DEFAULT_PROJECT,
     limit: Limit = 50,
     data: Data = None,
@@ -124,11 +124,11 @@ def refused(
     from mainspring.data.v1 import dataset_pb2
     from mainspring_client.cli.output import enum_name, print_json, print_table
     from mainspring_client.cli.run import collect, with_client
-    from mainspring_client.resources import expand
-    from mainspring_svckit.names import DatasetVersionName
 
-    name = expand(DatasetVersionName, project, version, "version")
-    found = with_client(data, lambda mainspring: collect(mainspring.data.refused_rows(name), limit))
+    async def body(mainspring: Mainspring) -> list[dataset_pb2.RefusedRow]:
+        return await collect(mainspring.data.refused_rows(await versions.resolve(mainspring, project, version)), limit)
+
+    found = with_client(data, body)
     if json_:
         print_json(found)
         return
@@ -136,7 +136,7 @@ def refused(
     print_table(
         found,
         {
-            "file": lambda row: row.source_index,
+            "file": lambda row: row.source_index if row.source_index >= 0 else "erased",
             "line": lambda row: row.line,
             "reason": lambda row: enum_name(reasons, row.reason, "REFUSAL_REASON_"),
             "detail": lambda row: row.detail,

@@ -139,6 +139,9 @@ def import_(
     count_tokens: Annotated[
         str, typer.Option(help="MODEL/VERSION whose tokenizer counts the rows' tokens in the report.")
     ] = "",
+    embedding_model: Annotated[
+        str, typer.Option(help="MODEL/VERSION whose vectors the report's diversity follows from [default: lexical].")
+    ] = "",
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
     json_: Json = False,
@@ -156,9 +159,8 @@ def import_(
 
     columns = _columns(locals())
     places = _Places(files or [], query, _judged(project, from_feedback, release, since, until))
-    fresh = bool(
-        columns or clean or language or keep_out or prompt_template or system_prompt or stratify or count_tokens
-    )
+    texts = {"prompt_template": prompt_template, "system_prompt": system_prompt}
+    fresh = bool(any((columns, clean, language, keep_out, *texts.values(), stratify, count_tokens, embedding_model)))
 
     async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
@@ -166,7 +168,7 @@ def import_(
             sent = await _send(mainspring, project, places, columns, 1, stack, ticker, known)
             if known is None:
                 held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
-                recipe: dict[str, Any] = {"prompt_template": prompt_template, "system_prompt": system_prompt}
+                recipe: dict[str, Any] = {**texts, "report_embedding_model_version": embedding_model}
                 if stratify is not None:
                     recipe["split"] = {**DEFAULT_SPLIT, "stratify_by": f"SPLIT_STRATA_{stratify.upper()}"}
                 steps = steps_of(clean=clean, languages=language or (), keep_out=held_out, tokenizer_of=count_tokens)

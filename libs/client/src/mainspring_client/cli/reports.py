@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
-from mainspring_client.cli.versions import measures_of
+from mainspring_client.cli.versions import Version, measures_of, resolve
 
 if TYPE_CHECKING:
-    from mainspring.data.v1 import report_pb2
+    from mainspring.data.v1 import data_service_pb2, report_pb2
+    from mainspring_client.client import Mainspring
 
 
 def report(
-    version: Annotated[str, typer.Argument(help="DATASET/VERSION.")],
+    version: Version,
     plot: Annotated[Path | None, typer.Option(help="Writes a PNG picture of the report here.", dir_okay=False)] = None,
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
@@ -24,11 +25,11 @@ def report(
     """Shows what became of every row of a version, step by step, and how the texts changed."""
     from mainspring_client.cli.output import print_json
     from mainspring_client.cli.run import with_client
-    from mainspring_client.resources import expand
-    from mainspring_svckit.names import DatasetVersionName
 
-    name = expand(DatasetVersionName, project, version, "version")
-    read = with_client(data, lambda mainspring: mainspring.data.report(name, plot=plot is not None))
+    async def body(mainspring: Mainspring) -> data_service_pb2.GetDatasetReportResponse:
+        return await mainspring.data.report(await resolve(mainspring, project, version), plot=plot is not None)
+
+    read = with_client(data, body)
     if plot is not None:
         plot.write_bytes(read.plot_png)
     if json_:

@@ -122,17 +122,18 @@ async def start(
 
 
 async def newest_version(mainspring: Mainspring, project: str, dataset: str) -> str:
-    """The dataset version that `DATASET` (its newest) or `DATASET/VERSION` names.
+    """The dataset version that `DATASET` (its newest), `DATASET/VERSION` or `DATASET@TAG` names.
 
     Raises:
         NotFound: The dataset is not there, or has no version yet.
     """
+    from mainspring_client.cli.versions import resolve
     from mainspring_client.resources import expand
     from mainspring_svckit.errors import NotFound
-    from mainspring_svckit.names import DatasetName, DatasetVersionName
+    from mainspring_svckit.names import DatasetName
 
-    if "/" in dataset:
-        return expand(DatasetVersionName, project, dataset, "dataset")
+    if "/" in dataset or "@" in dataset:
+        return await resolve(mainspring, project, dataset)
     name = expand(DatasetName, project, dataset, "dataset")
     newest = (await mainspring.data.dataset(name)).latest_version
     if not newest:

@@ -207,17 +207,24 @@ class Engine:
             kept_changed=changed,
             refused=dict(tally.refusals),
             steps=tuple(counted.report() for counted in counts),
-            before=self._measured(self._before, reference),
-            after=self._measured(after, reference),
+            before=self._measured("before", self._before, reference),
+            after=self._measured("after", after, reference),
         )
 
-    @staticmethod
-    def _measured(texts: TextStatistics, reference: Sequence[str]) -> TextReport:
+    def _measured(self, side: str, texts: TextStatistics, reference: Sequence[str]) -> TextReport:
         """What was gathered, with the diversity of a sample of answers and how near they come to the reference."""
         from mainspring_data_ingest.adapters.measuring import measure  # Slow to import, and needed at the end only.
 
-        answers = texts.answers(SAMPLE_ROWS)
-        return replace(texts.report(), diversity=measure(answers, answers, reference, None, "") if answers else None)
+        answers, model = texts.answers(SAMPLE_ROWS), self._job.recipe.report_embedding_model_version
+        if not answers:
+            return texts.report()
+        vectors: Any = None
+        if model:
+            assert self._vectors is not None, "who refines a recipe that names a model brings what makes vectors"
+            path = self._folder / f"report-{side}.jsonl"
+            path.write_bytes(b"".join([orjson.dumps(text) + b"\n" for text in (*answers, *reference)]))
+            vectors = np.fromfile(self._vectors(path, model), "<f4").reshape(len(answers) + len(reference), -1)
+        return replace(texts.report(), diversity=measure(answers, answers, reference, vectors, model))
 
     def _nothing_kept(self, refusals: Counter[RefusalReason], refused: Path | None) -> InvalidInput:
         assert refused is not None

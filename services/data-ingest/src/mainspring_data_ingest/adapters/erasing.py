@@ -103,7 +103,8 @@ def _described(texts: leftovers.Texts, job: EraseRows, erased_changed: int) -> L
             reference = reference_answers(texts.recipe, job.held_out, SAMPLE_ROWS)
     before, after = texts.before, texts.after
     samples = before.answers(SAMPLE_ROWS), after.answers(SAMPLE_ROWS), reference
-    return LeftTexts(erased_changed, before.report(), after.report(), *samples)
+    model = texts.recipe.report_embedding_model_version
+    return LeftTexts(erased_changed, before.report(), after.report(), *samples, model)
 
 
 def holds(job: FindText) -> bool | None:

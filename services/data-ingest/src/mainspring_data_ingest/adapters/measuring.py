@@ -20,7 +20,7 @@ def measure(
     answers: Sequence[str],
     texts: Sequence[str],
     reference: Sequence[str],
-    vectors: Sequence[Sequence[float]] | None,
+    vectors: Any,
     model: str,
 ) -> Measurement:
     """Measures a sample.
@@ -29,7 +29,7 @@ def measure(
         answers: The answers of its rows.
         texts: Prompt and answer of its rows.
         reference: Prompt and answer of the reference's rows; empty for none.
-        vectors: Vectors of `texts` and then of `reference`; None for lexical ones.
+        vectors: Vectors of `texts` and then of `reference`, one a row; None for lexical ones.
         model: What made the vectors.
     """
     everything: Any = lexical([*texts, *reference]) if vectors is None else unit(np.asarray(vectors, dtype=np.float64))

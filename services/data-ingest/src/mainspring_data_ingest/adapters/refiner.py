@@ -15,11 +15,10 @@ from mainspring_data_ingest.adapters import children
 from mainspring_data_ingest.adapters.jobs import CLUSTER_UNREACHABLE, JOB, REFUSED, RESULT, Job, SourceFile
 from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.step_files import fetch_step_files
-from mainspring_data_ingest.adapters.vectors import embed_file, embed_texts
-from mainspring_data_ingest.application.measurements import Embeddings
+from mainspring_data_ingest.adapters.vectors import embed_file
+from mainspring_data_ingest.application.embedding import Embeddings, embed_texts
 from mainspring_data_ingest.application.ports import OnProgress, Refined, StepFiles
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source
-from mainspring_data_ingest.domain.steps import Balance
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.crash import crash_point
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
@@ -110,16 +109,14 @@ class ChildRefiner:
 
     async def _check_embedder(self, work: Ingestion) -> None:
         """Sees before the work begins that vectors can be had where the recipe needs them."""
-        for step in work.recipe.steps:
-            if not isinstance(step, Balance) or step.clusters is None:
-                continue
+        project = IngestionName.parse(work.name).project
+        for model in work.recipe.embedding_models:
             if self._embeddings is None:
                 message = (
-                    "balance by clusters needs MAINSPRING_EMBEDDER_ADDRESS of data-ingest; set it, or balance otherwise"
+                    f"vectors of {model} need MAINSPRING_EMBEDDER_ADDRESS of data-ingest; set it, or name no model"
                 )
                 raise PreconditionFailed("EMBEDDER_NOT_CONFIGURED", message)
-            project = IngestionName.parse(work.name).project
-            await embed_texts(self._embeddings, project, step.clusters.embedding_model_version, ["ready?"])
+            await embed_texts(self._embeddings, project, model, ["ready?"])
 
     async def _embed(self, work: Ingestion, folder: Path, asked: Mapping[str, Any]) -> None:
         assert self._embeddings is not None, "looked at before the process was started"

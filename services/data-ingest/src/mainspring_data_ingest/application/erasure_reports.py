@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
+from mainspring_data_ingest.application.embedding import Embeddings, embed_sample
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.step_files import StepFinder
 from mainspring_data_ingest.application.version_ports import Leftovers, LeftTexts, ShardTools, Sought
@@ -17,6 +18,7 @@ from mainspring_data_ingest.domain.datasets import DatasetVersion
 from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.report import Report, TextReport
+from mainspring_svckit.errors import MainspringError
 from mainspring_svckit.names import DatasetVersionName
 from mainspring_svckit.values import ArtifactRef
 
@@ -24,9 +26,11 @@ from mainspring_svckit.values import ArtifactRef
 class ErasureReports:
     """Use case of accounting for what an erasure did to a version."""
 
-    def __init__(self, ports: Ports, tools: ShardTools, finder: StepFinder) -> None:
-        """Takes the ports, what reads and measures, and what finds evaluation sets."""
-        self._ports, self._tools, self._finder = ports, tools, finder
+    def __init__(self, ports: Ports, tools: ShardTools, finder: StepFinder, embeddings: Embeddings | None) -> None:
+        """Takes the ports, what reads and measures, what finds evaluation sets, and what makes vectors; without it they
+        are lexical.
+        """
+        self._ports, self._tools, self._finder, self._embeddings = ports, tools, finder, embeddings
 
     async def sought(self, erasure: str, selector: Selector, version: DatasetVersion, *, search_only: bool) -> Sought:
         """What is looked for in a version, with what its report needs; a search needs none."""
@@ -57,9 +61,10 @@ class ErasureReports:
         except ValueError:
             return None  # Another release wrote it.
         texts = left.texts
+        vectors, model = await self._vectors(project, texts)
         before, after = await asyncio.gather(
-            self._measured(texts.before, texts.answers_before, texts),
-            self._measured(texts.after, texts.answers_after, texts),
+            self._measured(texts.before, texts.answers_before, texts.reference, vectors, model),
+            self._measured(texts.after, texts.answers_after, texts.reference, vectors, model),
         )
         report = old.erased(
             refused,
@@ -73,7 +78,26 @@ class ErasureReports:
             project, report.as_bytes(), media_type="application/json", filename="report.json"
         )
 
-    async def _measured(self, described: TextReport, answers: list[str], texts: LeftTexts) -> TextReport:
+    async def _vectors(self, project: str, texts: LeftTexts) -> tuple[dict[str, list[float]] | None, str]:
+        """Vectors of all sampled texts by the recipe's model; None for lexical ones."""
+        sampled = list(dict.fromkeys((*texts.answers_before, *texts.answers_after, *texts.reference)))
+        if not texts.embedding_model or self._embeddings is None:
+            return None, ""
+        try:
+            made = await embed_sample(self._embeddings, project, texts.embedding_model, sampled)
+        except MainspringError:
+            return None, ""
+        return dict(zip(sampled, made, strict=True)), texts.embedding_model
+
+    async def _measured(
+        self,
+        described: TextReport,
+        answers: list[str],
+        reference: list[str],
+        vectors: dict[str, list[float]] | None,
+        model: str,
+    ) -> TextReport:
         if not answers:
             return described
-        return replace(described, diversity=await self._tools.measure(answers, answers, texts.reference, None, ""))
+        made = [vectors[text] for text in (*answers, *reference)] if vectors is not None else None
+        return replace(described, diversity=await self._tools.measure(answers, answers, reference, made, model))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from mainspring_data_ingest.application.deletions import manifest_of, readable
+from mainspring_data_ingest.application.embedding import Embeddings
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.version_ports import ShardTools
 from mainspring_data_ingest.domain.datasets import Shard
@@ -12,18 +11,6 @@ from mainspring_data_ingest.domain.measurements import SAMPLE_ROWS, Measurement
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import DatasetVersionName
-
-
-class Embeddings(Protocol):
-    """Makes vectors of texts."""
-
-    async def embed(self, project: str, model: str, texts: list[str]) -> tuple[list[list[float]], str]:
-        """A vector for each text, and the model version that made them.
-
-        Raises:
-            MainspringError: As the embedder says.
-        """
-        ...
 
 
 class Measurements:

@@ -43,6 +43,7 @@ class LeftTexts:
         answers_before: A sample of answers of all rows.
         answers_after: A sample of answers of the rows that are left.
         reference: A sample of answers of the evaluation set that the recipe keeps out.
+        embedding_model: Model version whose vectors the report shall follow from; empty for lexical ones.
     """
 
     erased_changed: int
@@ -51,6 +52,7 @@ class LeftTexts:
     answers_before: list[str]
     answers_after: list[str]
     reference: list[str]
+    embedding_model: str
 
 
 @dataclass(frozen=True)

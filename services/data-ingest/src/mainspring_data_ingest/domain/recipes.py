@@ -11,7 +11,6 @@ from typing import Any
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.steps import (
     Balance,
-    BalanceClusters,
     Decontamination,
     RecipeStep,
     TokenStatistics,
@@ -54,6 +53,7 @@ class IngestionRecipe:
     split: SplitShares = SplitShares()
     max_field_characters: int = DEFAULT_MAX_FIELD_CHARACTERS
     steps: tuple[RecipeStep, ...] = ()
+    report_embedding_model_version: str = ""
 
     @property
     def evaluation_versions(self) -> tuple[str, ...]:
@@ -62,19 +62,24 @@ class IngestionRecipe:
 
     @property
     def names_elsewhere(self) -> tuple[tuple[str, str], ...]:
-        """What steps name that other services own: kind and name of each."""
-        found: list[tuple[str, str]] = []
+        """What it names that other services own: kind and name of each."""
+        found = [("ModelVersion", name) for name in self.embedding_models]
         for step in self.steps:
             match step:
                 case Decontamination(evaluation_suite_version=name) if name:
                     found.append(("EvaluationSuiteVersion", name))
                 case TokenStatistics(model_version=name) if name:
                     found.append(("ModelVersion", name))
-                case Balance(clusters=BalanceClusters(embedding_model_version=name)):
-                    found.append(("ModelVersion", name))
                 case _:
                     pass
         return tuple(found)
+
+    @property
+    def embedding_models(self) -> tuple[str, ...]:
+        """Embedding model versions whose vectors it needs."""
+        steps = [s.clusters for s in self.steps if isinstance(s, Balance) and s.clusters is not None]
+        names = (*(clusters.embedding_model_version for clusters in steps), self.report_embedding_model_version)
+        return tuple(dict.fromkeys(name for name in names if name))
 
     @property
     def step_files(self) -> tuple[ArtifactRef, ...]:
@@ -83,13 +88,15 @@ class IngestionRecipe:
         return tuple(step.file for step in steps if step.file is not None)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain values. Steps stand in it only where there are some, so that digests made before steps stay."""
+        """As plain values. What came later stands in it only where it is set, so that digests made before it stay."""
         values = asdict(self)
         values["columns"] = self.columns.as_json()
         if self.split.stratify_by is None:
             del values["split"]["stratify_by"]
         if not self.steps:
             del values["steps"]
+        if not self.report_embedding_model_version:
+            del values["report_embedding_model_version"]
         for step, written in zip(self.steps, values.get("steps", ()), strict=True):
             _forget_defaults(step, written)
             if isinstance(step, Decontamination) and step.columns is not None:

@@ -52,6 +52,7 @@ def recipe_from_proto(message: recipe_pb2.IngestionRecipe) -> IngestionRecipe:
         else SplitShares(),
         max_field_characters=message.max_field_characters or DEFAULT_MAX_FIELD_CHARACTERS,
         steps=tuple(map(step_from_proto, message.steps)),
+        report_embedding_model_version=message.report_embedding_model_version,
     )
 
 
@@ -72,6 +73,7 @@ def recipe_to_proto(stored: Stored[IngestionRecipe]) -> recipe_pb2.IngestionReci
         ),
         max_field_characters=recipe.max_field_characters,
         steps=map(step_to_proto, recipe.steps),
+        report_embedding_model_version=recipe.report_embedding_model_version,
         update_time=time_to_proto(stored.update_time),
         etag=stored.etag,
     )

@@ -988,6 +988,7 @@ class IngestionRecipe(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    REPORT_EMBEDDING_MODEL_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/ingestionRecipes/{recipe}`."""
     dataset: _builtins.str
@@ -1000,6 +1001,10 @@ class IngestionRecipe(_message.Message):
     """Optional. Longest text of one field, in characters; longer rows are refused. Default: 20,000; at most 1,000,000."""
     etag: _builtins.str
     """Output only. Changes with every write; send it back in an update to be sure that nobody wrote in between."""
+    report_embedding_model_version: _builtins.str
+    """Optional. Version of an embedding model whose vectors the report's diversity and alignment follow from. Default: none, they are lexical. Format:
+    `projects/{project}/models/{model}/versions/{version}`.
+    """
     @_builtins.property
     def columns(self) -> Global___ColumnMapping:
         """Required. Where the text is."""
@@ -1031,10 +1036,11 @@ class IngestionRecipe(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         steps: _abc.Iterable[Global___RecipeStep] | None = ...,
+        report_embedding_model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "split", b"split", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "etag", b"etag", "max_field_characters", b"max_field_characters", "name", b"name", "prompt_template", b"prompt_template", "split", b"split", "steps", b"steps", "system_prompt", b"system_prompt", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "etag", b"etag", "max_field_characters", b"max_field_characters", "name", b"name", "prompt_template", b"prompt_template", "report_embedding_model_version", b"report_embedding_model_version", "split", b"split", "steps", b"steps", "system_prompt", b"system_prompt", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -219,8 +219,8 @@ class DiversityReport(_message.Message):
     sample_rows: _builtins.int
     """Answers of the sample."""
     vectors: _builtins.str
-    """What made the vectors behind everything but `self_bleu`: `lexical` for hashed runs of three characters, which tell likeness of words and not of
-    meaning.
+    """What made the vectors behind everything but `self_bleu`: the recipe's embedding model version, or `lexical` for hashed runs of three characters,
+    which tell likeness of words and not of meaning.
     """
     self_bleu: _builtins.float
     """Mean BLEU of an answer against the others of up to 100, 0 to 100 (Zhu et al. 2018); high means that answers are alike."""
