@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mainspring_client.cli import erasures, imports, reports, synthesis, versions
+from mainspring_client.cli import erasures, imports, ingestions, reports, synthesis, versions
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ datasets.command()(reports.report)
 versions.register(datasets)
 erasures.register(datasets)
 imports.register(datasets)
+ingestions.register(datasets)
 datasets.command()(synthesis.synthesize)
 collections = group("Collections of documents that answers can cite.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -319,7 +320,7 @@ async def _ingest(
     mainspring: Mainspring, project: str, dataset: str, sent: list[_Sent], ticker: Ticker
 ) -> dataset_pb2.DatasetVersion:
     from mainspring.data.v1 import ingestion_pb2
-    from mainspring_client.cli.output import progress_text
+    from mainspring_client.cli.output import progress_text, short
     from mainspring_client.resources import expand
     from mainspring_svckit.names import IngestionRecipeName
 
@@ -333,10 +334,14 @@ async def _ingest(
         for one in sent
     ]
     ingestion = await mainspring.data.ingest(expand(IngestionRecipeName, project, dataset, "dataset"), sources)
-    async for update in mainspring.data.watch_ingestion(ingestion.name):
-        progress = update.progress
-        ticker.progress(progress_text(update), progress.done, progress.total)
-        ingestion = update
+    try:
+        async for update in mainspring.data.watch_ingestion(ingestion.name):
+            progress = update.progress
+            ticker.progress(progress_text(update), progress.done, progress.total)
+            ingestion = update
+    except asyncio.CancelledError:
+        ticker.keep(f"it goes on; 'mainspring datasets cancel {short(ingestion.name)}' ends it")
+        raise
     _require_success(ingestion)
     return await mainspring.data.version(ingestion.dataset_version)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,15 +150,20 @@ def card(
     croissant: Annotated[bool, typer.Option("--croissant", help="Print Croissant metadata (JSON-LD) instead.")] = False,
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
+    json_: Json = False,
 ) -> None:
     """Prints a version's data card in Markdown."""
+    from mainspring_client.cli.output import print_json
     from mainspring_client.cli.run import with_client
 
     async def body(mainspring: Mainspring) -> Any:
         return await mainspring.dataset_versions.card(await resolve(mainspring, project, version))
 
     found = with_client(data, body)
-    print(found.croissant_json if croissant else found.markdown)
+    if json_:
+        print_json({"markdown": found.markdown, "croissant": json.loads(found.croissant_json)})
+    else:
+        print(found.croissant_json if croissant else found.markdown)
 
 
 def export(
@@ -325,8 +331,10 @@ def measures_of(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
 def _diversity(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
     if not (before.HasField("diversity") and after.HasField("diversity")):
         return []
+    from mainspring_client.cli.output import short
+
     was, is_now = before.diversity, after.diversity
-    made = is_now.vectors
+    made = short(is_now.vectors)
     found: list[tuple[str, Any, Any]] = [
         ("self-BLEU", f"{was.self_bleu:.1f}", f"{is_now.self_bleu:.1f}"),
         (f"Vendi score ({made})", _of_sample(was), _of_sample(is_now)),

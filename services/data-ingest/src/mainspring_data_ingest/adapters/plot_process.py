@@ -77,7 +77,9 @@ def _diversity(panel: Any, report: Report) -> None:
         panel.set_yticks([place + 0.2 for place in range(len(shares))], [*shares])
     panel.set_xlim(0, 1)
     panel.invert_yaxis()
-    panel.set_title(f"diversity and alignment of answers (sample; {measured[-1][1].vectors} vectors)")
+    made = measured[-1][1].vectors
+    made = "/".join(made.split("/")[3::2]) or made  # Of a model's name its id and its version.
+    panel.set_title(f"diversity and alignment of answers (sample; vectors: {made})")
     panel.legend()
 
 

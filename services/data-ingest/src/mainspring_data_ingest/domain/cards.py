@@ -29,7 +29,7 @@ def card(version: DatasetVersion, manifest: Manifest, report: Report | None, fil
         "",
         *_rows(version),
         *_origin(version, manifest),
-        *(_texts(report) if report is not None else ()),
+        *(_texts(report, "erasure" if version.supersedes else "cleaning") if report is not None else ()),
         "## Columns",
         "",
         "`messages` is the conversation, whose last message is the answer to learn; `row_id` is the SHA-256 of its",
@@ -81,8 +81,8 @@ def _origin(version: DatasetVersion, manifest: Manifest) -> Iterator[str]:
     yield from ("```", "")
 
 
-def _texts(report: Report) -> Iterator[str]:
-    yield from ("## Texts", "", "| | before cleaning | after |", "|---|---|---|")
+def _texts(report: Report, change: str) -> Iterator[str]:
+    yield from ("## Texts", "", f"| | before {change} | after |", "|---|---|---|")
     sides = (report.before, report.after)
     yield _line("rows", sides, lambda s: str(s.rows))
     yield _line("words of a prompt, mean", sides, lambda s: f"{s.prompt.mean_words:.1f}")
