@@ -134,7 +134,7 @@ class Erasures:
 
         await self._pass(work, project, lease, note)
         async with lease.transaction():
-            presumed = await self._presumed(project, selector, found)
+            presumed = await self._presumed(project, work.selector, found)
             await self._put(replace(await self._held(name), versions=tuple(found), presumed=presumed))
         await self._ask_lineage(name, lease)
         async with lease.complete():
