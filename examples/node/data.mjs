@@ -1,5 +1,5 @@
 /**
- * From a file to a dataset version, looked at, compared, named and taken elsewhere, over gRPC alone.
+ * From a file to a dataset version, looked at, compared, named, labelled and taken elsewhere, over gRPC alone.
  *
  * usage: node data.mjs PROJECT DATASET FILE.jsonl INPUT_COLUMN TARGET_COLUMN
  *
@@ -14,7 +14,7 @@ import grpc from "@grpc/grpc-js";
 
 import { contractsOf } from "./contracts.mjs";
 
-const SERVICES = ["mainspring.data.v1.DataService", "mainspring.data.v1.DatasetVersionService", "mainspring.data.v1.ErasureService"];
+const SERVICES = ["AnnotationService", "DataService", "DatasetVersionService", "ErasureService", "SourceService"].map((name) => `mainspring.data.v1.${name}`);
 const CHUNK_BYTES = 1 << 20;
 
 const [project, dataset, file, input_column, target_column] = process.argv.slice(2);
@@ -23,6 +23,8 @@ const contracts = grpc.loadPackageDefinition(await contractsOf(address, SERVICES
 const credentials = grpc.credentials.createInsecure();
 const data = new contracts.DataService(address, credentials);
 const versions = new contracts.DatasetVersionService(address, credentials);
+const sources = new contracts.SourceService(address, credentials);
+const annotation = new contracts.AnnotationService(address, credentials);
 const erasures = new contracts.ErasureService(address, credentials);
 const metadata = new grpc.Metadata();
 metadata.set("authorization", `Bearer ${process.env.MAINSPRING_TOKEN}`);
@@ -56,19 +58,46 @@ function upload(path) {
   });
 }
 
-async function ingest(artifact, steps) {
-  const ingestion_recipe = { name: recipe, dataset: `${parent}/datasets/${dataset}`, columns: { input_column, target_column }, steps };
-  await call(data, "UpdateIngestionRecipe", { ingestion_recipe, allow_missing: true, request_id: randomUUID() });
-  const sources = [{ artifact, format: "FORMAT_JSONL" }];
-  const { ingestion } = await call(data, "CreateIngestion", { parent, ingestion_recipe: recipe, sources, request_id: randomUUID() });
-  let last = ingestion;
-  for await (const update of data.WatchIngestion({ name: ingestion.name }, metadata)) last = update.ingestion;
+/** The version that an ingestion ends with. */
+async function published({ name }) {
+  let last;
+  for await (const update of data.WatchIngestion({ name }, metadata)) last = update.ingestion;
   if (last.state !== "STATE_SUCCEEDED") throw new Error(`${last.state}: ${last.error?.message}`);
   return last.dataset_version;
 }
 
+/** Rows of a version are asked of people, of whom this program is one, and what they say becomes a version. */
+async function label(version) {
+  const queue = `${parent}/annotationQueues/${dataset}`;
+  const label_schema = { choice: { choices: ["good", "bad"] } };
+  await call(annotation, "UpdateAnnotationQueue", { annotation_queue: { name: queue, label_schema }, allow_missing: true, request_id: randomUUID() });
+  const { rows } = await call(versions, "ListDatasetRows", { parent: version, page_size: 3 });
+  const annotation_items = rows.map((row) => ({ messages: row.messages, origin: `${version}#${row.row_id}` }));
+  const { added } = await call(annotation, "AddAnnotationItems", { parent: queue, annotation_items, request_id: randomUUID() });
+  for (let turn = 0; turn < added; turn += 1) {
+    const { annotation_item: item } = await call(annotation, "ClaimAnnotationItem", { parent: queue, request_id: randomUUID() });
+    await call(annotation, "SubmitAnnotation", { name: item.name, label: { choices: ["good"] }, request_id: randomUUID() });
+  }
+  const labels = `${recipe}-labels`;
+  const ingestion_recipe = { name: labels, dataset: `${parent}/datasets/${dataset}-labels`, columns: { messages_column: "messages" } };
+  await call(data, "UpdateIngestionRecipe", { ingestion_recipe, allow_missing: true, request_id: randomUUID() });
+  const { ingestion } = await call(annotation, "PublishAnnotationQueue", { name: queue, ingestion_recipe: labels, request_id: randomUUID() });
+  const { dataset_version } = await call(data, "GetDatasetVersion", { name: await published(ingestion) });
+  return { labelled: added, input: dataset_version.input_rows };
+}
+
+async function ingest(artifact, steps) {
+  const ingestion_recipe = { name: recipe, dataset: `${parent}/datasets/${dataset}`, columns: { input_column, target_column }, steps };
+  await call(data, "UpdateIngestionRecipe", { ingestion_recipe, allow_missing: true, request_id: randomUUID() });
+  const wish = { parent, ingestion_recipe: recipe, sources: [{ artifact, format: "FORMAT_JSONL" }], request_id: randomUUID() };
+  const { ingestion } = await call(data, "CreateIngestion", wish);
+  return published(ingestion);
+}
+
 try {
   const artifact = await upload(file);
+  const { preview } = await call(sources, "PreviewSource", { parent, artifact });
+  say({ preview: [preview.format, preview.column_names] });
   const plain = await ingest(artifact, []);
   const clean = await ingest(artifact, [{ markup_to_text: {} }, { text_repair: {} }]);
   say({ versions: [plain, clean] });
@@ -90,6 +119,8 @@ try {
   const tagged = await call(versions, "SetDatasetTag", { dataset: `${parent}/datasets/${dataset}`, tag: "reviewed", dataset_version: clean, request_id: randomUUID() });
   say({ tags: tagged.dataset.tags });
 
+  say({ annotation: await label(clean) });
+
   const files = {};
   let current;
   for await (const part of versions.ExportDatasetVersion({ name: clean, format: "FORMAT_JSONL" }, metadata)) {
@@ -107,5 +138,5 @@ try {
   say({ error: { code: grpc.status[err.code] ?? err.name, message: err.details ?? err.message } });
   process.exitCode = 1;
 } finally {
-  for (const stub of [data, versions, erasures]) stub.close();
+  for (const stub of [data, versions, sources, annotation, erasures]) stub.close();
 }

@@ -72,6 +72,8 @@ async def test_node_brings_a_file_to_a_version_and_takes_it_elsewhere(
     assert said["comparison"] == {"same": "5", "changed": "1"}
     assert said["kinds"] == ["KIND_CHANGED"]
     assert said["tags"] == [{"tag": "reviewed", "dataset_version": said["versions"][1]}]
+    assert said["preview"] == ["FORMAT_JSONL", ["q", "a"]]
+    assert said["annotation"] == {"labelled": 3, "input": "3"}
     assert {"README.md", "croissant.json", "manifest.json", "report.json"} < said["files"].keys()
     assert all(size > 0 for size in said["files"].values())
     assert said["erasure"] == "STATE_PENDING"
