@@ -14,7 +14,7 @@ from mainspring.common.v1 import chat_pb2
 from mainspring.data.v1 import dataset_pb2, erasure_pb2
 from mainspring.embedding.v1 import collection_pb2
 from mainspring.inference.v1 import answer_pb2
-from mainspring.registry.v1 import prompt_pb2
+from mainspring.registry.v1 import lineage_pb2, prompt_pb2, registry_service_pb2
 from mainspring_client.client import Mainspring
 from mainspring_client.configuration import Configuration
 from mainspring_client.flywheel import Result
@@ -92,27 +92,34 @@ async def test_the_loop_turns_twice_and_answers_through_both_doors(
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == whole.text
 
     # Back from the answer to all that it rests on, and forward from a row to all that saw it: one call each.
-    async def rests_on() -> set[str]:
+    async def rests_on() -> registry_service_pb2.GetLineageResponse | None:
         with suppress(NotFound):  # That there was an answer travels by event.
-            return {node.name for node in (await client.registry.lineage(whole.name)).nodes}
-        return set()
+            return await client.registry.lineage(whole.name, rows=lineage_pb2.LineageRows(page_size=3))
+        return None
 
-    behind = await eventually(rests_on, what="the answer to be known")
+    walk = await eventually(rests_on, what="the answer to be known")
+    assert walk is not None
+    behind = {node.name for node in walk.nodes}
     assert {
         released.name,
         first.decision.name,
         first.decision.evaluation_run,
         f"{model}/versions/1",
         first.ingestion.dataset_version,
+        first.ingestion.name,
+        first.ingestion.ingestion_recipe,
         f"projects/{project}/tuningRecipes/{loop.NAME}",
         base,
         prompt.name,
     } <= behind
     assert any("/trainingRuns/" in name for name in behind)
-    asked = await client.erasures.create(project, erasure_pb2.ErasureSelector(text="sky 0"), search_only=True)
-    search = [update async for update in client.erasures.watch(asked.name)][-1]
-    assert [found.dataset_version for found in search.versions] == [first.ingestion.dataset_version]
-    assert (list(search.model_versions), list(search.releases)) == ([f"{model}/versions/1"], [released.name])
+    (data,) = walk.data
+    assert (data.dataset_version, len(data.rows)) == (first.ingestion.dataset_version, 3)
+    assert {row.source for row in data.rows} <= {source.name for source in data.sources} <= behind
+    sought = erasure_pb2.ErasureSelector(rows=erasure_pb2.RowIds(row_ids=[data.rows[0].row_id]))
+    trace = [update async for update in client.registry.trace(project, sought)][-1].trace
+    assert [(found.dataset_version, found.rows) for found in trace.versions] == [(first.ingestion.dataset_version, 1)]
+    assert {f"{model}/versions/1", released.name} <= {node.name for node in trace.nodes}
     assert not (await client.data.version(first.ingestion.dataset_version)).HasField("deletion")
 
     # Out through OpenAI's API, with OpenAI's client.

@@ -1,6 +1,7 @@
 """Upgrades, crashes while upgrading, and input that no client of ours sends."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,18 +13,25 @@ from typing import Any
 import asyncpg
 import grpc
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import text
 
-from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered
+from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered, ReleaseRevoked
 from mainspring_eventkit.bus import Bus
+from mainspring_eventkit.catalog import type_of
+from mainspring_eventkit.cloudevents import encode_body
+from mainspring_proof import bundles, statements
 from mainspring_registry.adapters import postgres as tables
+from mainspring_registry.adapters.memory import TrustedSeals
 from mainspring_registry.domain.catalogue import Model, ModelKind, ModelQuery
-from mainspring_svckit.errors import ConcurrentChange, NotFound, Unavailable
+from mainspring_svckit.errors import ConcurrentChange, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.pagination import Page
 from mainspring_testkit.events import EventTap, publish
 from mainspring_testkit.fakes import FakeClock
 from mainspring_testkit.plugin import DatabaseFor, Token
+from mainspring_testkit.proof import SigningKey
 from mainspring_testkit.servers import NatsServer, PostgresServer, scratch_folder
 from mainspring_testkit.service import Surroundings
 from mainspring_testkit.waiting import eventually
@@ -200,6 +208,69 @@ async def test_b2_bytes_that_are_no_request_are_refused_and_the_service_goes_on(
                 await call(data, metadata=metadata, timeout=10)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, (method, what)
     assert await registry.replicas[0].is_ready()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+WORDS = st.sampled_from(["mainspring", "resources", "subject", "verificationResult"])
+KINDS = (statements.VERSION_PREDICATE, statements.RELEASE_PREDICATE, "https://example.org/other")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    predicate=st.dictionaries(st.sampled_from(["mainspring", "resources", "subject"]) | st.text(), JSON), data=st.data()
+)
+async def test_b1_whatever_was_signed_is_a_manifest_or_refused(
+    key: SigningKey, predicate: dict[str, Any], data: st.DataObject
+) -> None:
+    """What a restored registry reads from the artifact store, even under the right signature."""
+    kind = data.draw(st.sampled_from(KINDS))
+    bundle = bundles.sign(bundles.Statement("projects/p/models/m/versions/1", "0" * 64, kind, predicate), key.signer)
+    for read in (TrustedSeals(key.trusted).version, TrustedSeals(key.trusted).release):
+        with pytest.raises(PreconditionFailed) as caught:
+            await read(bundle)
+        assert caught.value.reason == "PROOF_INVALID"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bundle=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+async def test_b1_any_bytes_are_a_signed_manifest_or_refused(key: SigningKey, bundle: bytes) -> None:
+    with pytest.raises(PreconditionFailed) as caught:
+        await TrustedSeals(key.trusted).version(bundle)
+    assert caught.value.reason in {"PROOF_INVALID", "PROOF_UNTRUSTED"}
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> SigningKey:
+    return SigningKey(tmp_path)
+
+
+async def test_f21_an_event_that_commits_late_with_a_lower_number_is_told_of_too(
+    registry: Registry, event_tap: EventTap
+) -> None:
+    """Somebody holds a lower number of the outbox open while a version is registered."""
+    connection = await asyncpg.connect(registry.database_url)
+    try:
+        late = connection.transaction()
+        await late.start()
+        release = f"{MODEL}/releases/1"
+        await connection.execute(
+            "INSERT INTO outbox (id, project, type, source, subject, aggregate, cycle, traceparent, data)"
+            " VALUES (gen_random_uuid(), 'p', $1, 'test', $2, $3, '', '', $4)",
+            type_of(ReleaseRevoked()),
+            release,
+            MODEL,
+            encode_body(ReleaseRevoked(release=release, model=MODEL)),
+        )
+        await registry.import_base()
+        await event_tap.wait_for(ModelVersionRegistered)
+        await late.commit()
+        await event_tap.wait_for(ReleaseRevoked)
+    finally:
+        await connection.close()
 
 
 class ModelsContract:
