@@ -36,7 +36,7 @@ _SIDES = {
     "SFTTrainer": ("trl",),
     "SFTTrainer, activations kept": ("trl", "kept"),
     "ours, packed": ("ours", "packing"),
-    "ours, with PEFT's layer": ("ours", "pefts"),
+    "ours, with our layer": ("ours", "quick"),
     "ours, any order of sums": ("ours", "loose"),
 }
 TRIALS, AT_ONCE, STEPS, SEEDS = 12, 4, 40, (11, 12, 13)

@@ -34,7 +34,7 @@ from mainspring_trainer.domain.recipes import LoraConfig, Method, Optimization, 
 
 PYTHON = ROOT / ".venv-train" / "bin" / "python"
 BLEU_BAR, TUNING_BAR_S, RECOVERED_BAR = 67.0, 15 * 60.0, 0.8
-PAIRS, HELD_OUT_PAIRS, STEPS = 200, 120, 72
+PAIRS, HELD_OUT_PAIRS, STEPS, DPO_RATE, PASSES = 200, 120, 72, 5e-5, 4.0
 _RESAMPLES = 2000
 Row = dict[str, Any]
 
@@ -47,6 +47,8 @@ class Bench:
     work: Path
     steps: int = STEPS
     gpu: bool = False
+    rate: float = DPO_RATE
+    passes: float = PASSES
 
     def table(self, name: str) -> dict[str, list[str]]:
         """References by input, in the order of the file."""
@@ -163,10 +165,10 @@ def dpo(bench: Bench) -> list[Figure]:
     base, (tuned, _) = bench.base(), _teacher(bench)
     learned = _pairs(bench, base, tuned, "train", PAIRS)
     held_out = _pairs(bench, base, tuned, "eval", HELD_OUT_PAIRS)
-    optimization = Optimization(learning_rate=5e-5, epochs=2, batch_rows=8, validate_every_steps=10)
-    asked = replace(recipe(), method=Method.DPO, optimization=optimization)
+    optimization = Optimization(learning_rate=bench.rate, epochs=2, batch_rows=8, validate_every_steps=10)
+    settings = replace(recipe(), method=Method.DPO, optimization=optimization)
     rows = [row(prompt, better, rejected=worse) for prompt, better, worse in learned]
-    adapter, told = bench.tune("dpo", base, asked, rows, parent=tuned)
+    adapter, told = bench.tune("dpo", base, settings, rows, parent=tuned)
     asked = {"do": "score", "model": str(base), "pairs": held_out, "gpu": bench.gpu}
     before = bench.child({**asked, "adapter": str(tuned)})
     after = bench.child({**asked, "adapter": str(adapter)})
@@ -186,6 +188,10 @@ def dpo(bench: Bench) -> list[Figure]:
     for name, margins in (("before", before), ("after", after)):
         share = sum(margin > 0 for margin in margins) / len(margins)
         figures.append(Figure(f"DPO: human sentence more probable, {name}", "share", share))
+    inputs, references = list(bench.table("eval")), list(bench.table("eval").values())
+    for name, model in (("before", tuned), ("after", adapter)):
+        score = bleu(bench.answers(base, model, inputs), references).score
+        figures.append(Figure(f"DPO: BLEU on the held-out inputs, {name}", "BLEU", score))
     return figures
 
 
@@ -205,7 +211,7 @@ def distill(bench: Bench) -> list[Figure]:
     wanted = replace(
         recipe(),
         lora=LoraConfig(rank=64),
-        optimization=Optimization(learning_rate=1e-3, epochs=4, batch_rows=16, max_steps=2 * bench.steps),
+        optimization=Optimization(learning_rate=1e-3, epochs=bench.passes, batch_rows=16),
     )
     rows = [row(prompt, answer) for prompt, answer in zip(asked, answers, strict=True) if answer]
     adapter, told = bench.tune("distilled", student, wanted, rows)
@@ -310,8 +316,10 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / ".build" / "train-quality")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--gpu", action="store_true", help="tune and answer on a CUDA GPU")
+    parser.add_argument("--rate", type=float, default=DPO_RATE, help="learning rate of DPO")
+    parser.add_argument("--passes", type=float, default=PASSES, help="of the student over its teacher's answers")
     given = parser.parse_args()
-    for figure in PARTS[given.part](Bench(given.data, given.work, given.steps, given.gpu)):
+    for figure in PARTS[given.part](Bench(given.data, given.work, given.steps, given.gpu, given.rate, given.passes)):
         bar = f" (bar {figure.bar}: {'met' if figure.met else 'MISSED'})" if figure.bar is not None else ""
         print(f"{figure.name}: {figure.value:.4g} {figure.unit}{bar}  {figure.note}")
     return 0

@@ -24,7 +24,8 @@ CARD = 80 << 30
 def spec(job: Job) -> Spec:
     path = job.folder / "spec.json"
     beside = {"output": str(job.folder), "resume_from": None, "progress_fd": 1, "parent_pid": 1}
-    path.write_text(json.dumps({**job.spec, **beside, "micro_batch_tokens": 0}))
+    steps = {**job.spec["optimization"], "batch_rows": 256, "max_sequence_tokens": 512}
+    path.write_text(json.dumps({**job.spec, **beside, "optimization": steps, "micro_batch_tokens": 0}))
     return Spec.read(path)
 
 
@@ -99,6 +100,13 @@ def test_f19_a_run_that_a_gpu_cannot_hold_is_refused_with_what_would(spec: Spec)
         estimate.check_fits(LARGE, whole, "bf16", CARD, gpu=True)
     assert caught.value.reason == "OUT_OF_MEMORY"
     assert estimate.check_fits(LARGE, spec, "bf16", CARD, gpu=True) < CARD
+
+
+def test_a_step_is_estimated_by_its_rows_where_they_are_fewer_than_fit(spec: Spec) -> None:
+    few = replace(spec, micro_batch_tokens=1 << 16, optimization=replace(spec.optimization, batch_rows=4))
+    many = replace(few, optimization=replace(few.optimization, batch_rows=1024))
+    small, large = (estimate.needed_bytes(SMALL, each, "LORA", "bf16") for each in (few, many))
+    assert small < large / 5
 
 
 def test_steps_on_a_gpu_take_a_time_of_their_own(spec: Spec) -> None:

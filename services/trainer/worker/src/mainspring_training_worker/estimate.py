@@ -16,8 +16,8 @@ _ACTIVATIONS = 34
 """Numbers kept of each token, layer and unit of width for the way back (Korthikanti et al. 2022, arXiv:2205.05198)."""
 _OF_PEAK = 0.4
 """Of a plain matrix product's speed, what training reaches (docs/benchmarks.md)."""
-_LAYER_S = 0.002
-"""On a GPU, what a layer of a step takes at least: its kernels are started one by one, however small they are."""
+_LAYER_S = 0.008
+"""On a GPU, what a layer of a step takes at least, measured: its kernels are started one by one, however small."""
 _PROCESSOR_TOKENS = 1024
 _GPU_TOKENS = tuple(1 << bits for bits in range(16, 9, -1))
 _OF_GPU = 0.5
@@ -74,7 +74,9 @@ def needed_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str) -> i
     )  # Two matrices at each of seven places, the wider of them twice.
     learned = shape.parameters if adaptation == "FULL" else shape.layers * per_layer
     computed = 4 if precision == "fp32" else 2
-    tokens = max(spec.micro_batch_tokens, spec.optimization.max_sequence_tokens)
+    longest = spec.optimization.max_sequence_tokens
+    # A step holds no more than its rows, of which each may be two sequences.
+    tokens = max(min(spec.micro_batch_tokens, 2 * spec.optimization.batch_rows * longest), longest)
     activations = tokens * shape.layers * shape.width * _ACTIVATIONS * computed // 2
     scores = tokens * shape.vocabulary * (computed + 4 + 4)
     return int(_LIBRARIES + held * shape.parameters + learned * 16 + activations + scores)

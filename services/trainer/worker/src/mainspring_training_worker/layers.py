@@ -1,6 +1,8 @@
-"""Two layers in quicker forms; what they compute is the same. The attention is for processors only.
+"""Two layers in forms that are quicker on processors; what they compute is the same.
 
-Measured with a model of 135 M parameters in bf16 on two cores (Zen 5): with both, a step takes half the time.
+Measured with a model of 135 M parameters in bf16 on two cores (Zen 5): with both, a step takes half the time. On a GPU,
+PEFT's layer and torch's kernel are taken: a step of few tokens waits for Python there, of which these need more
+(docs/adr/0030).
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ class Tunable:
             packed: As for `Tunable`.
             half: As for `Tunable`.
             task: PEFT's name for what the model does.
-            quick: Whether layers may be those of `layers.py`; not for a base in 4 bits.
+            quick: Whether layers may be those of `layers.py`; not for a base in 4 bits, nor for a GPU.
         """
         torch.manual_seed(seed)
         config = LoraConfig(

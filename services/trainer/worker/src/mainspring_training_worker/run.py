@@ -281,5 +281,5 @@ def _model(spec: Spec, base: Path, precision: str, device: torch.device) -> Tuna
         # PEFT's layers on 4 bits would compute an adapter in fp32, which a GPU does at a tenth of its speed.
         half=four_bits and on_gpu(device) and precision == "bf16",
         task="SEQ_CLS" if scores else "CAUSAL_LM",
-        quick=not four_bits,
+        quick=not four_bits and not on_gpu(device),
     )
