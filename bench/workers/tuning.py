@@ -5,8 +5,8 @@
 prepare [ROWS SENTENCES]  the base as the registry imports it, and the rows
 large                     a base of 1.1 billion random weights in the place of that
 peak                      what this machine multiplies at most
-ours [packing]            our worker; to see what two choices cost, `quick` takes our layer for the adapter on a GPU too,
-                          and `loose` algorithms whose sums may differ from run to run
+ours [packing]            our worker; to see what two choices cost, `quick` takes our layer for the
+                          adapter on a GPU too, and `loose` algorithms whose sums may differ from run to run
 trl [kept]                SFTTrainer as it comes, same adapter, same rows; `kept` activations are not computed twice
 
 With `gpu` it is done on a CUDA GPU, and the first steps, in which everything is loaded, do not count.

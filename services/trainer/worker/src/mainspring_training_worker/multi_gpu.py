@@ -2,7 +2,8 @@
 
 Writes the configuration with which `accelerate launch` shards a base over GPUs (FSDP2: Zhao et al. 2023,
 arXiv:2304.11277), has Accelerate itself read it, finds by its policy on a model without weights what would be sharded
-as one, and estimates each GPU's memory. The worker's own loop computes on processors or one GPU; nothing here was run on GPUs.
+as one, and estimates each GPU's memory. The worker's own loop computes on processors or one
+GPU; nothing here was run on GPUs.
 """
 
 from __future__ import annotations
