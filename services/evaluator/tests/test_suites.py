@@ -281,6 +281,18 @@ async def test_perplexity_is_that_of_the_references_and_is_asked_for_once(world:
     assert world.inference.scored == []
 
 
+async def test_b3_what_is_no_number_costs_its_own_scorer_and_is_not_kept(world: World) -> None:
+    asked = ("embedding_similarity", "calibration_error", "perplexity")
+    suite = replace(SUITE, scorers=("bleu", *asked), embedding_model_version=BASE)
+    world.inference.says_nan, world.embeddings.says_nan = {FIRST}, True
+    run = await world.run(suite=suite)
+    assert (run.state, set(results(run))) == (RunState.SUCCEEDED, {"bleu"})
+    assert failures(run) == dict.fromkeys(asked, "SCORE_NOT_FINITE")
+    assert world.observations.rows == {}
+    world.inference.says_nan, world.embeddings.says_nan = set(), False
+    assert failures(await world.run(suite=suite)) == {}
+
+
 def by_length(prompt: Prompt) -> str:
     """A judge that likes long answers: consistent in both orders."""
     text = prompt[-1].content

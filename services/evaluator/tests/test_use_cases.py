@@ -235,7 +235,7 @@ async def test_f1_a_run_goes_on_with_what_it_was_about_and_asks_only_for_what_is
     await world.suites.put(SUITE, etag="", allow_missing=True)
     run = await world.runs.create(SUITE.name, SECOND)
     with pytest.raises(LeaseLost):
-        await world.evaluation.run(run.name, FakeLease(lasts=7))
+        await world.evaluation.run(run.name, FakeLease(lasts=6))
     done = len(world.inference.asked)
     world.catalogue.released = FIRST  # Something was released meanwhile; the run compares with what it began with.
     await world.evaluation.run(run.name, FakeLease())

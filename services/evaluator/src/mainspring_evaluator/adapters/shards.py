@@ -55,13 +55,14 @@ class PostgresShards:
             "UPDATE answer_shard SET answered = :answered WHERE name = :name", name=name, answered=answered
         )
 
-    async def made(self, name: str, answer: Answer) -> None:
+    async def made(self, name: str, answers: Sequence[Answer]) -> None:
         await self._execute(
-            "UPDATE answer_shard SET answered = answered + 1, generated = generated + 1,"
+            "UPDATE answer_shard SET answered = answered + :made, generated = generated + :made,"
             " input_tokens = input_tokens + :read, output_tokens = output_tokens + :said WHERE name = :name",
             name=name,
-            read=answer.input_tokens,
-            said=answer.output_tokens,
+            made=len(answers),
+            read=sum(answer.input_tokens for answer in answers),
+            said=sum(answer.output_tokens for answer in answers),
         )
 
     async def close(self, name: str, failure: tuple[str, str] | None = None) -> None:

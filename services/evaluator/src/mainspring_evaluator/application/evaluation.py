@@ -76,13 +76,14 @@ class Evaluation:
             if version is not None
         ]
         preparing = [self._preparing(run.suite, [], [])]  # While the models answer.
+        await progress.enter("waiting for the models")
         for system in systems:
-            await progress.enter(f"waiting for the {system.stage}")
             system.known = await shared.want(system.stage, system.inquiry)
             progress.expect(system.stage, len(items), len(system.known))
         close: Fidelity | None = None
         for system in systems:
-            await progress.enter(f"generating the {system.stage}'s answers")
+            if len(system.known) < len(items):
+                await progress.enter(f"generating the {system.stage}'s answers")
             system.answers = await shared.collect(system.stage, system.inquiry, system.known, progress.hear)
             if system is systems[0]:
                 preparing.append(self._preparing(run.suite, items, system.answers))

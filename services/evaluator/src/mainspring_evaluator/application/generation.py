@@ -81,9 +81,8 @@ class Generation:
             answers[index] = answer
 
         missing = [index for index in range(len(keys)) if index not in known]
-        # Half as many again, so that the next questions are asked while answers are being kept.
-        workers = self.concurrency + (self.concurrency + 1) // 2
-        await self.each(self._announcing(missing, last_round), one, workers=workers)
+        # Twice as many, so that the next questions are asked while answers are being kept.
+        await self.each(self._announcing(missing, last_round), one, workers=2 * self.concurrency)
         return [answers[index] for index in range(len(keys))]
 
     def _announcing(self, indexes: Sequence[int], last_round: Callable[[], None] | None) -> Iterator[int]:

@@ -31,7 +31,7 @@ from mainspring_evaluator.domain.inquiries import Version
 from mainspring_evaluator.domain.items import Answer, Item, observation_key, prompt_digest
 from mainspring_evaluator.domain.runs import JudgeReport
 from mainspring_evaluator.domain.suites import EvaluationSuite, JudgePanel
-from mainspring_svckit.errors import MainspringError, Unavailable
+from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.values import ScorerFailure
 
 SIMILARITY, CALIBRATION = "embedding_similarity", "calibration_error"
@@ -132,7 +132,7 @@ class Observing:
         for start in range(0, len(texts), _TEXTS_AT_A_TIME):
             chunk = texts[start : start + _TEXTS_AT_A_TIME]
             found = await self._generation.patiently("texts to embed", partial(ports.embeddings.embed, model, chunk))
-            vectors.update(zip(chunk, found, strict=True))
+            vectors.update(zip(chunk, (_finite(vector, SIMILARITY) for vector in found), strict=True))
         fresh: dict[str, float] = {}
         for index, answer in pending:
             references = [vectors[text] for text in items[index].references if text]
@@ -164,7 +164,7 @@ class Observing:
                 f"first tokens of item {index}",
                 lambda: ports.inference.first_tokens(version.name, items[index].prompt, 1, unit=version.unit),
             )
-            value = min(1.0, math.exp(max(tokens.values()))) if tokens else 0.0
+            value = min(1.0, math.exp(max(_finite(list(tokens.values()), CALIBRATION)))) if tokens else 0.0
             async with ports.transactions.transaction():
                 await ports.observations.put(project, {keys[index]: value})
             system.figures[index][CALIBRATION] = value
@@ -196,7 +196,7 @@ class Observing:
                 f"the reference of item {index}",
                 lambda: ports.inference.score(version.name, items[index].prompt, reference, unit=version.unit),
             )
-            found = dict(zip(keys, (-math.fsum(said), float(len(said))), strict=True))
+            found = dict(zip(keys, (-math.fsum(_finite(said, PERPLEXITY)), float(len(said))), strict=True))
             async with ports.transactions.transaction():
                 await ports.observations.put(project, found)
             known.update(found)
@@ -302,6 +302,14 @@ class _Plan:
             useful = [value > 0.5 for q in questions if (value := mean_of(voters, q)) is not None]
             if useful:
                 figures[index][PRECISION] = _average_precision(useful)
+
+
+def _finite(figures: Sequence[float], scorer: str) -> Sequence[float]:
+    """The figures, if each is a number; one that is none would be taken for good or for bad by chance."""
+    if not all(map(math.isfinite, figures)):
+        message = f"{scorer}: who was asked gave a figure that is no finite number"
+        raise PreconditionFailed("SCORE_NOT_FINITE", message)
+    return figures
 
 
 def _cosine(first: Sequence[float], second: Sequence[float]) -> float:

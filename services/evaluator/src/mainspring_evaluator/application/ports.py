@@ -304,8 +304,8 @@ class Shards(Protocol):
         """Records how many of a shard's questions have an answer."""
         ...
 
-    async def made(self, name: str, answer: Answer) -> None:
-        """Counts an answer that was generated for a shard."""
+    async def made(self, name: str, answers: Sequence[Answer]) -> None:
+        """Counts answers that were generated for a shard."""
         ...
 
     async def close(self, name: str, failure: tuple[str, str] | None = None) -> None:

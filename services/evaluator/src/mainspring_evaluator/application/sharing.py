@@ -158,10 +158,19 @@ class Answering:
         async with lease.transaction():
             await ports.shards.found(name, len(known))
 
+        waiting, writing = list[tuple[str, Answer]](), asyncio.Lock()
+
         async def keep(key: str, answer: Answer) -> None:
-            async with lease.transaction():
-                await ports.answers.put(project, key, answer)
-                await ports.shards.made(name, answer)
+            waiting.append((key, answer))
+            async with writing:
+                if not waiting:
+                    return  # Whoever wrote meanwhile took it along.
+                kept = waiting.copy()
+                waiting.clear()
+                async with lease.transaction():
+                    for each, said in kept:
+                        await ports.answers.put(project, each, said)
+                    await ports.shards.made(name, [said for _, said in kept])
             if shard.bounds != Bounds():
                 async with ports.transactions.transaction():
                     used = await ports.shards.used(shard.run)
