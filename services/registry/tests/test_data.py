@@ -1,6 +1,7 @@
 """Lineage down to sources and rows: data-ingest's part by one contract, what the registry makes of it, and the RPCs."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +312,18 @@ async def test_one_call_leads_from_a_version_to_its_rows_and_one_from_a_row_to_i
         ingestion_recipe=RECIPE,
         source_sha256s=[DIGEST],
     )
-    await publish(bus, published)
+    # Of this one data-ingest itself knows nothing, so what is known of it came by the event.
+    told = "projects/p/datasets/d/versions/3"
+    for name in (DATA, told):
+        published.dataset_version = name
+        await publish(bus, published)
+
+    async def heard() -> bool:
+        with suppress(NotFound):
+            return SOURCE in {node.name for node in (await registry.call("GetLineage", name=told)).nodes}
+        return False
+
+    await eventually(heard, what="the event to be in the graph")
     await publish(bus, await registry.run_succeeded(1))
     await event_tap.wait_for(ModelVersionRegistered, count=2)
 
