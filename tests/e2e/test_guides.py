@@ -126,6 +126,7 @@ async def test_a_messy_file_becomes_a_reviewed_version_as_the_guide_says(stack: 
     shown = await pages.run(stack, "bash", "-ec", erase, within_s=200)
     assert "(deleted)" in shown
     assert "reviewed" in shown
+    assert "refused, erased" in shown
     assert not [path for path in stack.data.glob("artifacts/**/*") if path.is_file() and b"hopper" in path.read_bytes()]
 
 

@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,16 +16,21 @@ from mainspring_data_ingest.adapters.jobs import Job, SourceFile
 from mainspring_data_ingest.adapters.measuring import measure
 from mainspring_data_ingest.adapters.refining_process import refine
 from mainspring_data_ingest.adapters.shard_jobs import EraseRows, Side, SideShard
+from mainspring_data_ingest.application.erasure_reports import ErasureReports
 from mainspring_data_ingest.application.ports import Refined
+from mainspring_data_ingest.application.step_files import StepFinder
 from mainspring_data_ingest.application.version_ports import Leftovers, LeftTexts
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.ingestions import SourceFormat
+from mainspring_data_ingest.domain.measurements import Measurement
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import SOURCE_GONE, RefusalReason
 from mainspring_data_ingest.domain.report import Report, TextReport
 from mainspring_data_ingest.domain.rows import ExampleMaker, without_recipe
 from mainspring_data_ingest.domain.steps import Decontamination, LengthFilter, MarkupToText, TextRepair
+from mainspring_svckit.errors import Unavailable
+from mainspring_testkit.fakes import FakeArtifacts
 
 RECIPE = IngestionRecipe(
     "projects/p/ingestionRecipes/r",
@@ -33,6 +40,7 @@ RECIPE = IngestionRecipe(
     system_prompt="You are kind.",
     steps=(TextRepair(), MarkupToText(), LengthFilter(min_words=1, max_words=6), Decontamination()),
 )
+MODEL = "projects/p/models/minilm/versions/1"
 ERASURE = "projects/p/erasures/e"
 PERSON = "ada@example.org"
 OTHERS: list[Any] = [
@@ -152,6 +160,50 @@ def test_a_second_erasure_knows_which_rows_steps_had_changed(tmp_path: Path) -> 
     assert [pq.read_table(shard.path)["source_index"].to_pylist() for shard in third.shards] == [[0]]
     final = report_of(again, third, {RefusalReason.ERASED: 8})
     assert (final.input_rows, final.kept_unchanged, final.kept_changed) == (9, 1, 0)
+
+
+class Words:
+    """`Embeddings` by the words of a text, or nobody who answers."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
+
+    async def embed(self, project: str, model: str, texts: list[str]) -> tuple[list[list[float]], str]:
+        if self.failure is not None:
+            raise self.failure
+        return [[float(len(text)), 1.0] for text in texts], model
+
+
+class Tools:
+    """What of `ShardTools` writes reports."""
+
+    async def measure(self, *sample: Any) -> Measurement:
+        return measure(*sample)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "vectors"),
+    [(Words(), MODEL), (None, "lexical"), (Words(Unavailable("UPSTREAM", "nobody answers")), "lexical")],
+)
+async def test_f15_an_erasure_does_not_wait_for_the_vectors_of_its_report(
+    tmp_path: Path, embeddings: Words | None, vectors: str
+) -> None:
+    source, files = written(tmp_path / "in.jsonl", [*OTHERS, *OF_PERSON]), FakeArtifacts()
+    made = refined(tmp_path / "made", source)
+    left = erased(tmp_path / "left", made, [source], text=PERSON)
+    assert left.texts is not None
+    left = replace(left, texts=replace(left.texts, embedding_model=MODEL))
+    stored = await files.put_bytes("p", made.report.as_bytes())
+    version: Any = SimpleNamespace(name="projects/p/datasets/d/versions/1", report=stored)
+    ports: Any = SimpleNamespace(files=files)
+    tools: Any = Tools()
+    reports = ErasureReports(ports, tools, StepFinder(ports), embeddings)
+    written_down = await reports.write(version, left, {RefusalReason.ERASED: 3})
+    assert written_down is not None
+    report = Report.parse(await files.read("p", written_down))
+    for texts in (report.before, report.after):
+        assert texts.diversity is not None
+        assert texts.diversity.vectors == vectors
 
 
 def test_an_answer_that_only_erased_rows_gave_is_not_told(tmp_path: Path) -> None:

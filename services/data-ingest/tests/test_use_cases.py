@@ -359,17 +359,21 @@ async def test_an_ingestion_that_needs_somebody_who_is_not_there_fails_and_says_
     assert (done.state, done.error_reason) == (IngestionState.FAILED, reason)
 
 
+STRANGE = "projects/q/models/m/versions/1"
+
+
 @pytest.mark.parametrize(
-    "step",
+    "recipe",
     [
-        Decontamination(evaluation_suite_version="projects/q/evaluationSuites/s/versions/1"),
-        TokenStatistics(model_version="projects/q/models/m/versions/1"),
-        Balance(BalanceBy.CLUSTER, max_rows=1, clusters=BalanceClusters("projects/q/models/m/versions/1")),
+        replace(RECIPE, steps=(Decontamination(evaluation_suite_version="projects/q/evaluationSuites/s/versions/1"),)),
+        replace(RECIPE, steps=(TokenStatistics(model_version=STRANGE),)),
+        replace(RECIPE, steps=(Balance(BalanceBy.CLUSTER, max_rows=1, clusters=BalanceClusters(STRANGE)),)),
+        replace(RECIPE, report_embedding_model_version=STRANGE),
     ],
 )
-async def test_a1_a_recipe_cannot_name_what_is_another_project_s(world: World, step: RecipeStep) -> None:
+async def test_a1_a_recipe_cannot_name_what_is_another_project_s(world: World, recipe: IngestionRecipe) -> None:
     with pytest.raises(NotFound):
-        await Recipes(world.ports).put(replace(RECIPE, steps=(step,)), etag="", allow_missing=True)
+        await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
 
 
 @pytest.mark.parametrize(
