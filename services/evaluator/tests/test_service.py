@@ -97,9 +97,9 @@ async def test_f1_a_killed_replicas_run_goes_on_where_it_was(evaluator: Evaluato
 
     async def stuck() -> bool:
         found = await evaluator.call("GetEvaluationRun", name=run.name)
-        return sum(plane.asked.values()) >= 30 and found.evaluation_run.progress.done > 0
+        return found.evaluation_run.progress.done >= 24
 
-    await eventually(stuck, within_s=30, what="the run to be in the midst of the baseline")
+    await eventually(stuck, within_s=30, what="half of the answers to be kept")
     await first.kill()
     plane.stop_after = math.inf
     plane.may_answer.set()
@@ -108,8 +108,7 @@ async def test_f1_a_killed_replicas_run_goes_on_where_it_was(evaluator: Evaluato
     done = (await evaluator.watch(run.name))[-1]
     assert done.state == run_pb2.EvaluationRun.STATE_SUCCEEDED
     assert len(plane.asked) == 48
-    # The candidate's answers were all kept; of the baseline's only those in flight at the kill were asked for twice.
-    assert all(plane.asked[version(1), question] == 1 for question in QUESTIONS)
+    # What was kept is there; only what was in hand at the kill, eight asked and eight being kept, was asked for twice.
     assert sum(plane.asked.values()) <= 48 + 16
     await event_tap.wait_for(EvaluationRunCompleted)
     await all_let_go(evaluator)
