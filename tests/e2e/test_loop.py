@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from openai import AsyncOpenAI
 from tests.support import loop, pages
 from tests.support.stack import Stack
@@ -204,6 +205,7 @@ class Loop:
         assert len(rows) == CORRECTIONS
 
 
+@pytest.mark.timeout(400)  # On a busy machine two turns take minutes.
 async def test_the_loop_turns_twice_and_answers_through_both_doors(
     stack: Stack, client: Mainspring, tmp_path: Path
 ) -> None:
