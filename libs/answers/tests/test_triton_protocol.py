@@ -57,13 +57,19 @@ class Liar:
                 final.bool_param = number == len(self.responses)
                 yield message.SerializeToString()
 
+    async def metadata(self, request: bytes, _: Any) -> bytes:
+        del request
+        return messages["ModelMetadataResponse"](name="m").SerializeToString()
+
 
 @pytest.fixture
 async def liar() -> AsyncIterator[tuple[Liar, TritonClient]]:
     server, made = grpc.aio.server(), Liar()
-    service, method = SERVICE.strip("/"), "ModelStreamInfer"
-    handlers = {method: grpc.stream_stream_rpc_method_handler(made.infer)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    handlers = {
+        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(made.infer),
+        "ModelMetadata": grpc.unary_unary_rpc_method_handler(made.metadata),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.strip("/"), handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     client = TritonClient(f"127.0.0.1:{port}")
