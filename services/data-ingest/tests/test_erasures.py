@@ -108,6 +108,19 @@ async def test_a_person_leaves_every_version_and_the_bytes_are_gone(ingest: Data
         await ingest.call("ListRefusedRows", parent=first.name)
 
 
+async def test_a_person_in_a_column_that_no_row_took_leaves_the_source(ingest: DataIngest, artifact_url: str) -> None:
+    await ingest.put_recipe()
+    row = {"mr": "who wrote?", "ref": "somebody", "note": PERSON}
+    version = await published(ingest, pairs(5) + json.dumps(row).encode() + b"\n")
+    done = await erased(ingest, text=PERSON)
+    assert [(v.dataset_version, v.erased_rows, v.erased_refused_rows) for v in done.versions] == [(version.name, 0, 0)]
+    assert not any(PERSON.encode() in data for data in bytes_in(artifact_url))
+    successor = await ingest.version(done.versions[0].successor)
+    assert (successor.root_sha256, list(successor.refusals)) == (version.root_sha256, [])
+    report = (await ingest.call("GetDatasetReport", name=successor.name)).dataset_report
+    assert (report.input_rows, [list(step.refusals) for step in report.steps]) == (6, [[]])
+
+
 async def test_the_proof_names_what_is_gone_but_not_whom(ingest: DataIngest) -> None:
     await ingest.put_recipe()
     version = await published(ingest, pairs(5) + about(PERSON))

@@ -349,4 +349,4 @@ def _tally(tally: Tally, left: Leftovers) -> Tally:
         splits[shard.split] += shard.rows
     refusals = Counter(tally.refusals) - Counter(left.erased_refused)
     refusals[RefusalReason.ERASED] += left.erased_rows + sum(left.erased_refused.values())
-    return Tally({split: splits[split] for split in Split}, dict(sorted(refusals.items())))
+    return Tally({split: splits[split] for split in Split}, dict(sorted((+refusals).items())))

@@ -129,7 +129,8 @@ class Report:
         changed = max(0, self.kept_changed - changed_rows)
         found = {"rows": rows}
         found |= {f"rows_refused_as_{reason.lower()}": count for reason, count in sorted(refused_rows.items())}
-        erased = {RefusalReason.ERASED: rows + sum(refused_rows.values())}
+        count = rows + sum(refused_rows.values())
+        erased = {RefusalReason.ERASED: count} if count else {}
         # An answer that only erased rows gave would tell what they said.
         labels = before.labels and {label: n for label, n in before.labels.items() if label in (after.labels or {})}
         return Report(
