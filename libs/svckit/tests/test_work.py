@@ -347,6 +347,46 @@ async def test_many_items_are_claimed_in_their_order_and_one_that_is_forgotten_i
     assert await bench.effects() == []
 
 
+async def test_a_few_items_do_not_wait_until_many_that_were_added_before_are_done(bench: Bench) -> None:
+    seen = list[str]()
+
+    async def handle(lease: Lease) -> None:
+        async with lease.complete():
+            seen.append(lease.item.key)
+
+    async def all_done() -> bool:
+        return len(seen) == 8
+
+    for keys, after in ((["a1", "a2", "a3"], 0), (["b1", "b2"], 0), (["a4", "a5"], 3), (["b3"], 2)):
+        async with bench.database.transaction():
+            await bench.queue.enqueue_all("job", keys, after=after)
+    bench.worker(handle)
+    await eventually(all_done)
+    assert seen == ["a1", "b1", "a2", "b2", "a3", "b3", "a4", "a5"]
+
+
+@pytest.mark.parametrize("retries_first", [True, False])
+async def test_an_item_that_is_tried_again_goes_first_where_it_is_wanted(bench: Bench, retries_first: bool) -> None:
+    seen = list[str]()
+
+    async def handle(lease: Lease) -> None:
+        seen.append(lease.item.key)
+        if len(seen) == 1:
+            raise Unavailable("AWAY", "not now")
+        async with lease.complete():
+            # The wait for the next try is over.
+            await bench.database.connection().execute(text("UPDATE work SET run_after = now() WHERE key = 'k0'"))
+
+    async def all_done() -> bool:
+        return len(seen) == 4
+
+    for number in range(3):
+        await bench.enqueue(f"k{number}")
+    bench.worker(handle, retries_first=retries_first)
+    await eventually(all_done)
+    assert seen == (["k0", "k1", "k0", "k2"] if retries_first else ["k0", "k1", "k2", "k0"])
+
+
 async def test_a_worker_claims_no_more_than_it_has_room_for(bench: Bench) -> None:
     rooms, claimed, end = asyncio.Semaphore(1), list[str](), asyncio.Event()
 

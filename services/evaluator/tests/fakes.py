@@ -244,8 +244,9 @@ class FakeAnswers:
     async def known(self, project: str, keys: Sequence[str]) -> Mapping[str, Answer]:
         return {key: self.rows[project, key] for key in keys if (project, key) in self.rows}
 
-    async def put(self, project: str, key: str, answer: Answer) -> None:
-        self.rows.setdefault((project, key), answer)
+    async def put(self, project: str, answers: Mapping[str, Answer]) -> None:
+        for key, answer in answers.items():
+            self.rows.setdefault((project, key), answer)
 
 
 class FakeShards:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from mainspring.common.v1 import unit_pb2
@@ -64,6 +64,7 @@ class Plane:
         self.stop_after = math.inf
         self.away_for = 0
         self.dull = {BASE}
+        self.latency_s: Callable[[str], float] = lambda question: 0.25
 
     @property
     def holders(self) -> set[str]:
@@ -133,7 +134,8 @@ class Plane:
         if self.away_for:
             self.away_for -= 1
             raise Unavailable("TRITON_UNAVAILABLE", "away", retry_after_s=0.01)
-        answer = answer_pb2.Answer(latency=duration_to_proto(0.25), model_version=request.model)
+        question, peer = request.messages[-1].content if request.messages else "", context.peer()
+        answer = answer_pb2.Answer(latency=duration_to_proto(self.latency_s(question)), model_version=request.model)
         answer.usage.input_tokens, answer.usage.output_tokens = 20, 10
         if request.HasField("context"):
             answer.citations.add(number=1, text="a passage")
@@ -142,7 +144,6 @@ class Plane:
             answer.first_token_probabilities.add(token_id=5, logprob=math.log(0.8))
             answer.first_token_probabilities.add(token_id=6, logprob=math.log(0.1))
             return inference_service_pb2.GenerateAnswerResponse(answer=answer)
-        question, peer = request.messages[-1].content, context.peer()
         self.asking[peer] += 1
         self.most_at_a_time = max(self.most_at_a_time, self.asking[peer])
         try:

@@ -2,6 +2,8 @@
 service, `plane.Plane` stands for that service behind real gRPC.
 """
 
+import asyncio
+import contextvars
 import io
 import json
 import math
@@ -12,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import text
 
 from mainspring.registry.v1 import model_pb2
 from mainspring_evaluator.adapters.catalogue import RegistryCatalogue
@@ -38,6 +41,7 @@ from mainspring_svckit.values import Message
 from mainspring_testkit.fakes import FakeTransactions
 from mainspring_testkit.neighbours import Neighbours, ServeNeighbours
 from mainspring_testkit.plugin import DatabaseFor
+from mainspring_testkit.waiting import eventually
 
 from .fakes import (
     BASE,
@@ -96,8 +100,8 @@ class AnswerCacheContract:
         odd = Answer('"\\\x00\U0001f600 é\n', 0.25)
         full = Answer("", 1.5, 0.25, 10, 20, ("one", "\x00two"))
         async with transaction():
-            await cache.put("p", "a", odd)
-            await cache.put("p", "b", full)
+            await cache.put("p", {"b": full, "a": odd})
+            await cache.put("p", {})
         async with transaction():
             assert await cache.known("p", ["a", "b", "c"]) == {
                 "a": odd,
@@ -108,9 +112,9 @@ class AnswerCacheContract:
 
     async def test_the_first_answer_stays(self, cache: AnswerCache, transaction: Any) -> None:
         async with transaction():
-            await cache.put("p", "a", Answer("first", 1))
-            await cache.put("p", "a", Answer("second", 2))
-            assert await cache.known("p", ["a"]) == {"a": Answer("first", 1)}
+            await cache.put("p", {"a": Answer("first", 1)})
+            await cache.put("p", {"b": Answer("third", 3), "a": Answer("second", 2)})
+            assert await cache.known("p", ["a", "b"]) == {"a": Answer("first", 1), "b": Answer("third", 3)}
 
 
 class TestFakeAnswers(OnFakes, AnswerCacheContract):
@@ -123,6 +127,26 @@ class TestPostgresAnswers(OnPostgres, AnswerCacheContract):
     @pytest.fixture
     def cache(self, database: Database) -> AnswerCache:
         return PostgresAnswers(database)
+
+    async def test_two_who_keep_the_same_answers_do_not_wait_for_each_other(
+        self, cache: AnswerCache, database: Database
+    ) -> None:
+        async def keep_both() -> None:
+            async with database.transaction():
+                await cache.put("p", {"b": Answer("theirs", 1), "a": Answer("theirs", 1)})
+
+        async def somebody_waits() -> bool:
+            return bool(await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+        async with database.transaction() as connection:
+            await cache.put("p", {"a": Answer("ours", 1)})
+            # In a context of its own, lest it joins this transaction.
+            other = asyncio.create_task(keep_both(), context=contextvars.Context())
+            await eventually(somebody_waits)
+            await cache.put("p", {"b": Answer("ours", 1)})
+        await other
+        async with database.transaction():
+            assert {answer.text for answer in (await cache.known("p", ["a", "b"])).values()} == {"ours"}
 
 
 class ItemStoreContract:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,18 +12,20 @@ from mainspring.events.v1.evaluation_events_pb2 import EvaluationRunCompleted
 from mainspring_evaluator.adapters.shards import PostgresShards
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Shards
-from mainspring_evaluator.application.sharing import Answering
+from mainspring_evaluator.application.runs import RELEASE_WORK
+from mainspring_evaluator.application.sharing import ANSWER_WORK, Answering
 from mainspring_evaluator.domain.inquiries import Bounds, Inquiry, Shard, Tally, Use, Version, parts
 from mainspring_evaluator.domain.items import Answer
+from mainspring_evaluator.domain.runs import EvaluationRun
 from mainspring_evaluator.domain.suites import Budget, Price, Retrieval, Sampling
 from mainspring_svckit import watching
 from mainspring_svckit.database import Database, Listener
-from mainspring_svckit.errors import NotFound, PreconditionFailed
+from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.values import GuardAction, GuardDirection, GuardRule, Message, ServedGuard, ServedUnit
 from mainspring_svckit.work import LeaseLost
 from mainspring_testkit.events import EventTap
-from mainspring_testkit.fakes import FakeLease, FakeTransactions
+from mainspring_testkit.fakes import FakeLease, FakeTransactions, FakeWork
 from mainspring_testkit.plugin import DatabaseFor
 from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import ServiceProcess, Surroundings
@@ -32,7 +34,7 @@ from mainspring_testkit.waiting import eventually
 from .fakes import BASE, FIRST, FakeInference, FakeShards
 from .plane import QUESTIONS, Plane, version
 from .processes import Evaluator, all_let_go, start_evaluator
-from .test_use_cases import World
+from .test_use_cases import SUITE, World
 
 RUN, OTHER_RUN = "projects/p/evaluationRuns/a", "projects/p/evaluationRuns/b"
 
@@ -159,15 +161,21 @@ async def shared_out(world: World, questions: str) -> str:
     """A shard with a question for each word."""
     prompts = tuple((Message("user", question),) for question in questions.split())
     made = Shard(f"{RUN}/shards/1", RUN, "candidate", Inquiry(Version(FIRST, "m1"), prompts, Sampling()))
+    await world.ports.runs.add(EvaluationRun(RUN, SUITE, FIRST, world.ports.clock.now()))
     await world.shards.add([made])
     await world.inference.hold(FIRST, RUN)
     return made.name
 
 
+def alone(world: World, *, concurrency: int = 1) -> Answering:
+    """One replica."""
+    return Answering(world.ports, Generation(world.ports, concurrency=concurrency, tries=1, retry_wait_s=0))
+
+
 async def test_f13_a_replica_that_lost_its_shard_keeps_no_answer_and_counts_none() -> None:
     world = World()
     name = await shared_out(world, "red blue green")
-    answering = Answering(world.ports, Generation(world.ports, concurrency=1, tries=1, retry_wait_s=0))
+    answering = alone(world)
     with pytest.raises(LeaseLost):
         await answering.answer(name, FakeLease(lasts=3))
     assert (len(world.answers.rows), len(world.shards.counts[name])) == (1, 1)
@@ -176,34 +184,114 @@ async def test_f13_a_replica_that_lost_its_shard_keeps_no_answer_and_counts_none
     assert await world.shards.tallies(RUN) == {"candidate": Tally(0, 0, 3)}
 
 
+async def test_a_shard_that_is_tried_again_holds_its_version_anew_while_a_question_waits() -> None:
+    world = World()
+    name, answering = await shared_out(world, "red blue"), alone(world)
+    world.inference.held.clear()  # Its deployment was made anew.
+    with pytest.raises(Unavailable):
+        await answering.answer(name, FakeLease())
+    await answering.answer(name, FakeLease(), again=True)
+    assert world.inference.held == {(FIRST, RUN)}
+    world.inference.held.clear()
+    await answering.answer(name, FakeLease(), again=True)
+    assert world.inference.held == set(), "nobody needs it any more"
+
+
+class Remembering(FakeWork):
+    """Knows how long each item waits, and behind how many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delays_s: dict[str, float] = {}
+        self.after: list[int] = []
+
+    async def enqueue(self, kind: str, key: str, *payload: Any, delay_s: float = 0, **more: Any) -> None:
+        self.delays_s[kind] = delay_s
+        await super().enqueue(kind, key, *payload, delay_s=delay_s, **more)
+
+    async def enqueue_all(self, kind: str, keys: Sequence[str], *, after: int = 0) -> None:
+        self.after.append(after)
+        await super().enqueue_all(kind, keys, after=after)
+
+
+async def test_models_are_let_go_after_all_replicas_have_heard_that_their_shards_are_gone() -> None:
+    for is_open in (True, False):
+        world = World(work=Remembering())
+        name = await shared_out(world, "red")
+        if not is_open:
+            await world.shards.close(name)
+        await world.runs.give_up(RUN, "SOME_REASON", "so it is")
+        assert world.work.delays_s[RELEASE_WORK] == (1 if is_open else 0)  # type: ignore[attr-defined]
+
+
+async def test_a_runs_later_shards_stand_behind_its_earlier_ones() -> None:
+    world = World(work=Remembering())
+    await world.run()
+    assert world.work.after == [0, 1], "one shard of the candidate, and then one of the baseline"  # type: ignore[attr-defined]
+
+
+async def test_a_stage_that_failed_is_not_shared_out_again_by_the_next_owner() -> None:
+    world = World()
+    world.inference.failures = {"red": [PreconditionFailed("NO", "no")]}
+    await world.suites.put(SUITE, etag="", allow_missing=True)
+    run = await world.runs.create(SUITE.name, FIRST)
+    for _ in range(2):
+        with pytest.raises(PreconditionFailed, match="was refused"):
+            await world.evaluation.run(run.name, FakeLease())
+        assert world.shards.stages == ["candidate", "baseline"]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_shards_that_a_replica_of_an_older_version_left_behind_are_cleared_away(ended: bool) -> None:
+    world = World()
+    name = await shared_out(world, "red")
+    await world.work.enqueue_all(ANSWER_WORK, [name])
+    run = await world.stored(RUN)
+    if ended:
+        await world.ports.runs.put(run.cancelled(world.ports.clock.now()))
+    else:
+        world.ports.runs.rows.clear()  # type: ignore[attr-defined]
+    await alone(world).answer(name, FakeLease())
+    assert (world.inference.asked, world.work.queued, await world.shards.names(RUN)) == ([], {}, [])
+
+
 class Gated(FakeInference):
     """Answers as often as it may."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = asyncio.Semaphore(0)
+        self.gate, self.waiting = asyncio.Semaphore(0), 0
 
     async def answer(self, *question: Any, **how: Any) -> Answer:
+        self.waiting += 1
         await self.gate.acquire()
+        self.waiting -= 1
         return await super().answer(*question, **how)
 
 
 async def test_a_replica_takes_another_shard_when_no_more_questions_wait_than_it_asks_at_a_time() -> None:
-    world = World(inference=Gated())
-    name = await shared_out(world, "red blue green")
-    generation = Generation(world.ports, concurrency=1, tries=1, retry_wait_s=0)
-    answering = Answering(world.ports, generation)
+    inference = Gated()
+    world = World(inference=inference)
+    name = await shared_out(world, "red blue green red blue green red blue")
+    answering = alone(world, concurrency=2)
     await answering.room()
     work = asyncio.create_task(answering.answer(name, FakeLease()))
     another = asyncio.create_task(answering.room())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert not another.done(), "the second and the third question wait"
-    world.inference.gate.release()  # type: ignore[attr-defined]
+
+    async def answered(count: int) -> None:
+        async def so_many() -> bool:
+            return len(inference.asked) == count and inference.waiting == 2
+
+        await eventually(so_many)
+
+    for count in range(4):
+        await answered(count)
+        assert not another.done(), "of eight questions two are asked, and more than two wait"
+        inference.gate.release()
+    await answered(4)
     await another
-    assert len(world.inference.asked) == 1
-    for _ in range(2):
-        world.inference.gate.release()  # type: ignore[attr-defined]
+    for _ in range(4):
+        inference.gate.release()
     await work
     with pytest.raises(NotFound):
         await answering.answer("projects/p/evaluationRuns/a/shards/none", FakeLease())
@@ -236,6 +324,10 @@ async def busy(plane: Plane, replicas: int, questions: int) -> bool:
     return sum(asking == questions for asking in plane.asking.values()) == replicas
 
 
+async def quiet(plane: Plane) -> bool:
+    return not any(plane.asking.values())
+
+
 def answer(plane: Plane, count: float) -> None:
     """Lets answers out until there are about so many."""
     plane.stop_after = count
@@ -252,9 +344,11 @@ async def measured(pair: Evaluator, run: str) -> tuple[run_pb2.EvaluationRun, li
 
 
 async def test_i7_replicas_share_a_runs_questions_and_find_what_one_alone_finds(pair: Evaluator) -> None:
+    pair.plane.latency_s = lambda question: int(question.split()[-1]) / 64
     plane, run = pair.plane, await both_at_it(pair)
     answer(plane, math.inf)
     done, items = await measured(pair, run.name)
+    assert done.candidate_latency.p50.ToNanoseconds() < done.candidate_latency.p95.ToNanoseconds()
     shares = [len(asked) for asked in plane.by_replica.values()]
     assert len(shares) == 2
     assert min(shares) > 0
@@ -308,7 +402,7 @@ async def test_f1_of_a_replica_killed_while_it_answers_nothing_is_lost_and_only_
     assert len(items) == len(QUESTIONS)
     assert len(plane.asked) == 48
     # What the dead one had asked may be answered yet, to nobody, and what it was about to keep is not kept.
-    assert sum(plane.asked.values()) <= 48 + 2 + 2
+    assert sum(plane.asked.values()) <= 48 + 8
     assert (done.progress.done, done.generated_answers) == (48, 48), "what the dead one made is counted too"
     await event_tap.wait_for(EvaluationRunCompleted)
     await all_let_go(pair)
@@ -320,9 +414,9 @@ async def test_a_budget_and_a_cancellation_hold_for_all_replicas(pair: Evaluator
     cancelled = await pair.call("CancelEvaluationRun", name=run.name)
     assert cancelled.evaluation_run.state == run_pb2.EvaluationRun.STATE_CANCELLED
     answer(plane, math.inf)
-    await eventually(lambda: busy(plane, 0, 2), within_s=60, what="both replicas to hear of it")
+    await eventually(lambda: quiet(plane), within_s=60, what="both replicas to hear of it")
     await all_let_go(pair)
-    assert sum(plane.asked.values()) < 24, "what was in hand, and no more"
+    assert sum(plane.asked.values()) < 48 // 2 + 8, "what was in hand, and little more"
     plane.asked.clear()
     await pair.put_suite(budget={"max_generated_tokens": 100})  # Ten an answer.
     run = await both_at_it(pair)
@@ -330,5 +424,5 @@ async def test_a_budget_and_a_cancellation_hold_for_all_replicas(pair: Evaluator
     failed = (await pair.watch(run.name))[-1]
     assert failed.state == run_pb2.EvaluationRun.STATE_FAILED
     assert "tokens, its suite allows 100" in failed.error.message
-    assert sum(plane.asked.values()) < 24, "what was in hand when it was used up, and no more"
+    assert sum(plane.asked.values()) < 48 // 2 + 8, "what was in hand when it was used up, and little more"
     assert {asked for asked, _ in plane.asked} <= {version(1), BASE}

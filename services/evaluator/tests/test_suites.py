@@ -29,7 +29,7 @@ from mainspring_evaluator.domain.suites import (
     Split,
 )
 from mainspring_evaluator.transport import mapping, suites
-from mainspring_svckit.errors import InvalidInput, PreconditionFailed
+from mainspring_svckit.errors import ConcurrentChange, InvalidInput, PreconditionFailed
 from mainspring_svckit.pagination import Page
 from mainspring_svckit.values import Message, ScorerResult
 from mainspring_testkit.plugin import DatabaseFor
@@ -330,6 +330,23 @@ async def test_a_judge_scores_and_compares_in_both_orders(world: World) -> None:
     await world.run(suite=suite)
     assert len(world.inference.asked) == asked, "verdicts are kept"
     assert mapping.run_to_proto(run).judges[0].has_vote
+
+
+async def test_a_conflict_while_judges_are_asked_is_tried_again_and_is_no_failure_of_a_judge(world: World) -> None:
+    answer, conflicts = world.shards.do, [ConcurrentChange("SERIALIZATION", "somebody else was there")]
+    assert answer is not None
+
+    async def conflict_once(shard: str) -> None:
+        if world.shards.rows[shard].stage.startswith("judge") and conflicts:
+            raise conflicts.pop()
+        await answer(shard)
+
+    world.shards.do = conflict_once
+    world.inference.said[JUDGE] = by_length
+    suite = replace(SUITE, scorers=("judge_rubric",), judges=PANEL)
+    with pytest.raises(ConcurrentChange):
+        await world.run(suite=suite)
+    assert failures(await world.run(suite=suite)) == {}
 
 
 async def test_a_judge_that_decides_by_the_order_says_equal(world: World) -> None:

@@ -119,7 +119,7 @@ class World:
 
     def build(self, *, tries: int = 3) -> None:
         """The use cases over the ports, and one replica's worker."""
-        self.suites, self.runs = Suites(self.ports), Runs(self.ports, cancel_release_delay_s=1)
+        self.suites, self.runs = Suites(self.ports), Runs(self.ports, release_delay_s=1)
         generation = Generation(self.ports, concurrency=2, tries=tries, retry_wait_s=0)
         self.evaluation = Evaluation(self.ports, self.runs, generation)
         answering = Answering(self.ports, generation)

@@ -36,8 +36,10 @@ class Work(Protocol):
         """
         ...
 
-    async def enqueue_all(self, kind: str, keys: Sequence[str]) -> None:
-        """Adds many items that are not there yet, without payload; earlier ones are claimed first."""
+    async def enqueue_all(self, kind: str, keys: Sequence[str], *, after: int = 0) -> None:
+        """Adds many items that are not there yet, without payload, each behind those before it and behind as many more
+        as `after` says; of two that are equally far behind, the one that was added first is claimed first.
+        """
         ...
 
     async def forget(self, kind: str, keys: Sequence[str]) -> None:

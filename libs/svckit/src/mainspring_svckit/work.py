@@ -110,15 +110,22 @@ class WorkQueue:
         )
         await self._database.notify(CHANNEL, kind)
 
-    async def enqueue_all(self, kind: str, keys: Sequence[str]) -> None:
-        """Adds many items that are not there yet, without payload; earlier ones are claimed first."""
+    async def enqueue_all(self, kind: str, keys: Sequence[str], *, after: int = 0) -> None:
+        """Adds many items that are not there yet, without payload, each behind those before it.
+
+        Args:
+            kind: What is to be done.
+            keys: Names of the resources that are worked on.
+            after: How many were added before for the same purpose. The first items of all purposes go before the
+                second ones, so that a few do not wait until very many are done.
+        """
         await self._database.connection().execute(
             text(
-                "INSERT INTO work (id, kind, key, payload, run_after)"
-                " SELECT id, :kind, key, '{}', now() + make_interval(secs => 1e-6 * place)"
+                "INSERT INTO work (id, kind, key, payload, priority)"
+                " SELECT id, :kind, key, '{}', -(:after + place)"
                 " FROM unnest(cast(:ids AS uuid[]), cast(:keys AS text[])) WITH ORDINALITY AS item (id, key, place)"
             ),
-            {"kind": kind, "ids": [new_id() for _ in keys], "keys": list(keys)},
+            {"kind": kind, "ids": [new_id() for _ in keys], "keys": list(keys), "after": after},
         )
         await self._database.notify(CHANNEL, kind)
 
@@ -258,6 +265,7 @@ class Worker:
         poll_s: float = 5.0,
         max_per_project: int = 0,
         room: Room = no_bound,
+        retries_first: bool = False,
         owner: str | None = None,
     ) -> None:
         """Takes how to work.
@@ -277,12 +285,14 @@ class Worker:
                 must be resource names.
             room: Returns when there is room for one more item; awaited once for each that the handler gets, before it
                 is claimed.
+            retries_first: Whether an item that is tried again goes before those that were never tried, once its wait
+                is over, and so comes to its last attempt before the others come to theirs.
             owner: Who holds a lease, for people who look.
         """
         self._database, self._listener, self._kind, self._handler = database, listener, kind, handler
         self._on_exhausted, self._concurrency, self._lease_s = on_exhausted, concurrency, lease_s
         self._max_attempts, self._poll_s, self._owner = max_attempts, poll_s, owner or new_id()
-        self._max_per_project, self._room = max_per_project, room
+        self._max_per_project, self._room, self._retries_first = max_per_project, room, retries_first
 
     async def run(self) -> None:
         """Works until cancelled; then gives back what it holds, so that another replica goes on at once."""
@@ -396,10 +406,17 @@ class Worker:
             await connection.execute(
                 text(
                     "UPDATE work SET lease_expires_at = NULL, last_error = :error,"
-                    " run_after = now() + make_interval(secs => :delay)"
+                    " run_after = now() + make_interval(secs => :delay),"
+                    " priority = CASE WHEN :first THEN greatest(priority, 0) + 1 ELSE priority END"
                     " WHERE id = :id AND lease_token = :token AND state = 'ready'"
                 ),
-                {"id": item.id, "token": item.token, "error": error[:2000], "delay": delay_s},
+                {
+                    "id": item.id,
+                    "token": item.token,
+                    "error": error[:2000],
+                    "delay": delay_s,
+                    "first": self._retries_first,
+                },
             )
 
     async def _give_back(self, item: WorkItem) -> None:

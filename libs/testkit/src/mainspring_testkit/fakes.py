@@ -108,7 +108,8 @@ class FakeWork:
         del priority, delay_s, coalesce
         self.queued[kind, key] = dict(payload or {})
 
-    async def enqueue_all(self, kind: str, keys: Sequence[str]) -> None:
+    async def enqueue_all(self, kind: str, keys: Sequence[str], *, after: int = 0) -> None:
+        del after
         self.queued.update({(kind, key): {} for key in keys})
 
     async def forget(self, kind: str, keys: Sequence[str]) -> None:

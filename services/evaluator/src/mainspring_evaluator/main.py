@@ -118,7 +118,7 @@ class _Plant:
     def runs(self) -> Runs:
         """Versions are measured."""
         settings = self.settings
-        runs = Runs(self.ports, cancel_release_delay_s=settings.lease_s / 2)  # It is renewed three times in lease_s.
+        runs = Runs(self.ports, release_delay_s=settings.lease_s / 2)  # It is renewed three times in lease_s.
         evaluation = Evaluation(self.ports, runs, self.generation)
 
         async def measure(lease: Lease) -> None:
@@ -139,7 +139,7 @@ class _Plant:
         answering = Answering(self.ports, self.generation)
 
         async def answer(lease: Lease) -> None:
-            await answering.answer(lease.item.key, lease)
+            await answering.answer(lease.item.key, lease, again=lease.item.attempt > 1)
 
         async def give_up(lease: Lease, error: Exception) -> None:
             await answering.give_up(lease.item.key, *failure_of(error))
@@ -152,6 +152,7 @@ class _Plant:
             attempts=self.settings.run_attempts,
             concurrency=SHARDS_AT_A_TIME,
             room=answering.room,
+            retries_first=True,  # A version that cannot be asked fails its run by the first shards, not by all.
         )
 
     def releases(self, runs: Runs) -> None:
@@ -190,6 +191,7 @@ class _Plant:
         attempts: int,
         concurrency: int = 1,
         room: Room = no_bound,
+        retries_first: bool = False,
     ) -> None:
         worker = Worker(
             self.database,
@@ -201,6 +203,7 @@ class _Plant:
             lease_s=self.settings.lease_s,
             max_attempts=attempts,
             room=room,
+            retries_first=retries_first,
         )
         self.process.intake(worker.run(), name)
 

@@ -61,7 +61,7 @@ class WorkContract:
             await work.forget("job", ["a", "b", "never"])
         assert set(await queued()) == {("job", "c"), ("other", "a")}
         async with transaction():
-            await work.enqueue_all("job", ["a"])
+            await work.enqueue_all("job", ["a"], after=2)
         assert ("job", "a") in await queued()
 
     async def test_open_items_are_counted_by_project(self, work: Work, transaction: Any, queued: Queued) -> None:

@@ -168,26 +168,32 @@ class PostgresAnswers:
         )
         return {row.key: _answer(row) for row in rows.all()}
 
-    async def put(self, project: str, key: str, answer: Answer) -> None:
-        details = {
-            "first_token_s": answer.first_token_s,
-            "input_tokens": answer.input_tokens,
-            "output_tokens": answer.output_tokens,
-            "passages": answer.passages,
-        }
+    async def put(self, project: str, answers: Mapping[str, Answer]) -> None:
         await self._database.connection().execute(
             text(
-                "INSERT INTO generated_answer (project, key, answer, latency_s, details)"
-                " VALUES (:project, :key, :answer, :latency_s, :details) ON CONFLICT DO NOTHING"
+                # In one order, so that two who keep the same answers cannot wait for each other.
+                "INSERT INTO generated_answer (project, key, answer, latency_s, details) SELECT :project, * FROM"
+                " unnest(cast(:keys AS text[]), cast(:texts AS text[]), cast(:latencies AS double precision[]),"
+                " cast(:details AS text[])) AS given (key, answer, latency_s, details) ORDER BY key"
+                " ON CONFLICT DO NOTHING"
             ),
             {
                 "project": project,
-                "key": key,
-                "answer": json.dumps(answer.text),
-                "latency_s": answer.latency_s,
-                "details": json.dumps(details),
+                "keys": list(answers),
+                "texts": [json.dumps(answer.text) for answer in answers.values()],
+                "latencies": [answer.latency_s for answer in answers.values()],
+                "details": [json.dumps(_details(answer)) for answer in answers.values()],
             },
         )
+
+
+def _details(answer: Answer) -> dict[str, Any]:
+    return {
+        "first_token_s": answer.first_token_s,
+        "input_tokens": answer.input_tokens,
+        "output_tokens": answer.output_tokens,
+        "passages": answer.passages,
+    }
 
 
 def _answer(row: Any) -> Answer:
@@ -213,7 +219,8 @@ class PostgresObservations:
         await self._database.connection().execute(
             text(
                 "INSERT INTO observation (project, key, value) SELECT :project, * FROM"
-                " unnest(cast(:keys AS text[]), cast(:values AS double precision[])) ON CONFLICT DO NOTHING"
+                " unnest(cast(:keys AS text[]), cast(:values AS double precision[])) AS given (key, value)"
+                " ORDER BY key ON CONFLICT DO NOTHING"
             ),
             {"project": project, "keys": list(values), "values": list(values.values())},
         )

@@ -63,7 +63,7 @@ class Generation:
 
         async def keep_here(key: str, answer: Answer) -> None:
             async with self._ports.transactions.transaction():
-                await self._ports.answers.put(project, key, answer)
+                await self._ports.answers.put(project, {key: answer})
 
         async def one(index: int) -> None:
             answer = await self.patiently(
@@ -87,7 +87,8 @@ class Generation:
 
     def _announcing(self, indexes: Sequence[int], last_round: Callable[[], None] | None) -> Iterator[int]:
         for place, index in enumerate(indexes):
-            if last_round is not None and len(indexes) - place <= self.concurrency:
+            # Of those that were taken before it, as many wait as are asked at a time.
+            if last_round is not None and place == len(indexes) - 1:
                 last_round()
             yield index
 

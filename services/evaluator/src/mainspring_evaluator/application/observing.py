@@ -31,7 +31,7 @@ from mainspring_evaluator.domain.inquiries import Version
 from mainspring_evaluator.domain.items import Answer, Item, observation_key, prompt_digest
 from mainspring_evaluator.domain.runs import JudgeReport
 from mainspring_evaluator.domain.suites import EvaluationSuite, JudgePanel
-from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
+from mainspring_svckit.errors import ConcurrentChange, MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.values import ScorerFailure
 
 SIMILARITY, CALIBRATION = "embedding_similarity", "calibration_error"
@@ -84,7 +84,7 @@ class Observing:
 
         Raises:
             Unavailable: Somebody cannot be asked now.
-            LeaseLost: As the caller's progress raises it.
+            ConcurrentChange: Somebody else was at the same; LeaseLost as `ask` raises it.
         """
         told = Told()
         fills = ((SIMILARITY, self._similarity), (CALIBRATION, self._confidence), (PERPLEXITY, self._perplexity))
@@ -93,7 +93,7 @@ class Observing:
                 try:
                     for system in systems:
                         await fill(project, holder, suite, items, system)
-                except Unavailable:
+                except (Unavailable, ConcurrentChange):
                     raise
                 except MainspringError as err:
                     told.failures.append(ScorerFailure(name, err.metadata.get("cause", err.reason), err.message))
@@ -222,7 +222,7 @@ class Observing:
         questions = [question for plan in plans for question in plan.questions]
         try:
             said = await self._judging.ask(panel, [*questions, *(q for _, q in labels)], ask)
-        except Unavailable:
+        except (Unavailable, ConcurrentChange):
             raise
         except MainspringError as err:
             told.failures += [ScorerFailure(name, "JUDGE_FAILED", f"{err.reason}: {err.message}") for name in wanted]

@@ -265,8 +265,8 @@ class AnswerCache(Protocol):
         """Those of `keys` that are there."""
         ...
 
-    async def put(self, project: str, key: str, answer: Answer) -> None:
-        """Keeps an answer; one that is there already stays."""
+    async def put(self, project: str, answers: Mapping[str, Answer]) -> None:
+        """Keeps answers; one that is there already stays. Several who keep the same at once do not deadlock."""
         ...
 
 

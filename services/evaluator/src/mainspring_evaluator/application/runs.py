@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from mainspring_evaluator.application.observing import FAITHFULNESS, JUDGED, PRECISION, RECALL, SIMILARITY
 from mainspring_evaluator.application.ports import Ports
-from mainspring_evaluator.application.sharing import ANSWER_WORK
+from mainspring_evaluator.application.sharing import end_shards
 from mainspring_evaluator.domain.items import EvaluationItem
-from mainspring_evaluator.domain.runs import EvaluationRun, Findings
+from mainspring_evaluator.domain.runs import EvaluationRun, Findings, RunState
 from mainspring_evaluator.domain.suites import EvaluationSuite, Price, SuiteVersion
 from mainspring_svckit.errors import FieldViolation, InvalidInput
 from mainspring_svckit.names import (
@@ -107,11 +107,11 @@ def _lacking(suite: EvaluationSuite) -> Iterator[FieldViolation]:
 class Runs:
     """Use cases that begin and end runs."""
 
-    def __init__(self, ports: Ports, *, cancel_release_delay_s: float) -> None:
-        """Takes the outside, and how long after a cancellation models are let go: a worker hears of it when it next
-        renews its lease, and until then might still ask for one.
+    def __init__(self, ports: Ports, *, release_delay_s: float) -> None:
+        """Takes the outside, and how long after an end that cuts workers short models are let go: one hears of it when
+        it next renews its lease, and until then might still ask for one.
         """
-        self._ports, self._cancel_release_delay_s = ports, cancel_release_delay_s
+        self._ports, self._release_delay_s = ports, release_delay_s
 
     async def create(self, suite: str, candidate: str, baseline: str = "") -> EvaluationRun:
         """Queues a run that somebody asked for.
@@ -145,7 +145,7 @@ class Runs:
             # The queue's row first and then the run's, as a worker does: else the two could wait for each other.
             await ports.work.cancel(RUN_WORK, name)
             run = (await require(ports.runs, "EvaluationRun", name, lock=True)).value.cancelled(ports.clock.now())
-            return await self._end(run, release_delay_s=self._cancel_release_delay_s)
+            return await self._end(run)
 
     async def succeed(self, name: str, findings: Findings, items: Sequence[EvaluationItem]) -> None:
         """Records what a run found, and tells the others. Joins the ambient transaction."""
@@ -186,12 +186,11 @@ class Runs:
         await self._ports.work.enqueue(RUN_WORK, run.name)
         return stored.value
 
-    async def _end(self, run: EvaluationRun, *, release_delay_s: float = 0.0) -> EvaluationRun:
+    async def _end(self, run: EvaluationRun) -> EvaluationRun:
         ports = self._ports
         await ports.runs.put(run)
-        # The work first and then the shards, as those who do it.
-        await ports.work.forget(ANSWER_WORK, await ports.shards.names(run.name))
-        await ports.shards.drop(run.name)
-        await ports.work.enqueue(RELEASE_WORK, run.name, delay_s=release_delay_s)
+        cut_short = await end_shards(ports, run.name) or run.state is RunState.CANCELLED
+        delay_s = self._release_delay_s if cut_short else 0.0
+        await ports.work.enqueue(RELEASE_WORK, run.name, delay_s=delay_s)
         await ports.notifier.notify("watch", run.name)
         return run

@@ -15,6 +15,8 @@ from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Ports
 from mainspring_evaluator.domain.inquiries import Bounds, Inquiry, Shard, Tally, parts
 from mainspring_evaluator.domain.items import Answer
+from mainspring_evaluator.domain.runs import RUN_STATES
+from mainspring_evaluator.domain.suites import Budget
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.names import EvaluationRunName
 from mainspring_svckit.ports import Claim
@@ -26,6 +28,17 @@ _ROUNDS = 4
 _LOOK_EVERY_S = 1.0
 
 Told = Callable[[Mapping[str, Tally]], Awaitable[None]]
+
+
+async def end_shards(ports: Ports, run: str) -> bool:
+    """Takes a run's shards back; whether some were open, so that a replica may still ask. Joins the ambient
+    transaction.
+    """
+    some_open = any(tally.open for tally in (await ports.shards.tallies(run)).values())
+    # The work first and then the shards, as those who do it.
+    await ports.work.forget(ANSWER_WORK, await ports.shards.names(run))
+    await ports.shards.drop(run)
+    return some_open
 
 
 class Shared:
@@ -92,9 +105,11 @@ class Shared:
         ]
         async with self._lease.transaction():
             tally = (await ports.shards.tallies(self._run)).get(stage, Tally())
-            if not tally.open:  # Else they are those that the run's owner before shared out.
+            # Else they are those that the run's owner before shared out, or the run is about to fail with theirs.
+            if not tally.open and tally.failure is None:
+                before = len(await ports.shards.names(self._run))
                 await ports.shards.add(shards)
-                await ports.work.enqueue_all(ANSWER_WORK, [shard.name for shard in shards])
+                await ports.work.enqueue_all(ANSWER_WORK, [shard.name for shard in shards], after=before)
 
     async def _is_open(self, stage: str, tell: Told | None) -> bool:
         ports = self._ports
@@ -124,11 +139,16 @@ class Answering:
         """
         await self._turn.acquire()
 
-    async def answer(self, name: str, lease: Claim) -> None:
+    async def answer(self, name: str, lease: Claim, *, again: bool = False) -> None:
         """Has the questions of a shard answered that are not yet.
 
+        Args:
+            name: The shard.
+            lease: What the replica holds while it works on it.
+            again: Whether an attempt failed before. The version may be gone from memory then, and is held anew.
+
         Raises:
-            PreconditionFailed: INFERENCE_FAILED, one cannot be answered; BUDGET_EXCEEDED.
+            PreconditionFailed: INFERENCE_FAILED, one cannot be answered; DEPLOYMENT_FAILED; BUDGET_EXCEEDED.
             Unavailable: INFERENCE_FAILED, not now; what was answered is kept.
             LeaseLost: Another replica has it, or its run has ended.
         """
@@ -141,7 +161,7 @@ class Answering:
                 self._turn.release()
 
         try:
-            await self._answer(name, lease, pass_on)
+            await self._answer(name, lease, pass_on, again=again)
         finally:
             pass_on()
 
@@ -149,14 +169,23 @@ class Answering:
         """Tells the run's owner that a shard cannot be finished. Joins the ambient transaction."""
         await self._ports.shards.close(name, (reason, message))
 
-    async def _answer(self, name: str, lease: Claim, last_round: Callable[[], None]) -> None:
+    async def _answer(self, name: str, lease: Claim, last_round: Callable[[], None], *, again: bool) -> None:
         ports = self._ports
         async with lease.transaction():
             shard = await ports.shards.get(name)
+            run = await ports.runs.get(shard.run)
+        if run is None or RUN_STATES.ended(run.value.state):
+            # A replica of a version that knows no shards has ended it. Outside of the lease's transaction, lest two
+            # replicas that each have a shard of it wait for each other.
+            async with ports.transactions.transaction():
+                await end_shards(ports, shard.run)
+            return
         project = EvaluationRunName.parse(shard.run).project
         known = await self._generation.known(project, shard.inquiry)
         async with lease.transaction():
             await ports.shards.found(name, len(known))
+        if again and len(known) < len(shard.inquiry.prompts):
+            await ports.inference.hold(shard.inquiry.version.name, shard.run)
 
         waiting, writing = list[tuple[str, Answer]](), asyncio.Lock()
 
@@ -168,10 +197,9 @@ class Answering:
                 kept = waiting.copy()
                 waiting.clear()
                 async with lease.transaction():
-                    for each, said in kept:
-                        await ports.answers.put(project, each, said)
+                    await ports.answers.put(project, dict(kept))
                     await ports.shards.made(name, [said for _, said in kept])
-            if shard.bounds != Bounds():
+            if shard.bounds.budget != Budget():
                 async with ports.transactions.transaction():
                     used = await ports.shards.used(shard.run)
                 shard.bounds.check(used)

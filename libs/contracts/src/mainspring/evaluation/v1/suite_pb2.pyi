@@ -357,7 +357,9 @@ class Budget(_message.Message):
     """Optional. Most that answers which are not there yet may cost by the suite's `price`, which is needed then. Default: no bound."""
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """Optional. Longest time from taking the run to the last answer. Default: no bound."""
+        """Optional. Longest time from the first question that is shared out to the last answer of candidate and baseline.
+        Default: no bound.
+        """
 
     def __init__(
         self,
