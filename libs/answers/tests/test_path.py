@@ -1,6 +1,7 @@
 """The path over fakes: what is sent, what is recorded, what is cancelled."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -23,6 +24,7 @@ from mainspring_answers.domain import (
 from mainspring_answers.path import AnswerPath
 from mainspring_answers.ports import Chunk
 from mainspring_answers.templates import JinjaTemplates
+from mainspring_guards.guard import Guard, compiled
 from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.values import (
     GuardAction,
@@ -344,6 +346,34 @@ async def test_f10_a_release_whose_guard_is_missing_or_not_the_released_one_is_n
                 await world.path.generate(asked)
             assert caught.value.reason == "GUARD_POLICY_BROKEN"
     assert (world.engine.asked, world.ledger.records) == ([], [])
+
+
+async def test_b11_a_version_that_is_not_released_is_no_way_around_the_models_guard(world: World) -> None:
+    candidate = replace(ROUTE, model_version=f"{MODEL}/versions/9", release="", percent=0, triton_model="candidate")
+    main = replace(ROUTE, unit=replace(UNIT, guard=GUARD), release=f"{MODEL}/releases/1", percent=100)
+    world.routes.known[MODEL] = RoutingTable(MODEL, 2, (candidate, main))
+    world.engine.script = world.engine.says("Zephyr")
+    named = replace(QUESTION, model=candidate.model_version)
+    unsaid = await world.path.generate(named)
+    assert (unsaid.text, unsaid.prompt_version) == ("I cannot talk of that.", "")
+    assert (await world.path.generate(replace(named, unit=ServedUnit()))).text == "Zephyr"
+
+
+async def test_b4_a_callers_own_rules_are_compiled_beside_the_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = list[int]()
+
+    def compiling(served: ServedGuard) -> Guard:
+        threads.append(threading.get_ident())
+        return compiled(served)
+
+    monkeypatch.setattr("mainspring_answers.guarding.compiled", compiling)
+    own = replace(GUARD, guard_policy_version="projects/p/guardPolicies/own/versions/1")
+    for _ in range(2):
+        await world.path.generate(replace(QUESTION, model=ROUTE.model_version, unit=ServedUnit(guard=own)))
+    assert len(threads) == 1
+    assert threads != [threading.get_ident()]
 
 
 async def test_a_version_is_measured_with_the_guard_that_would_be_released(world: World) -> None:

@@ -48,6 +48,7 @@ class Liar:
 
     def __init__(self) -> None:
         self.responses: list[Any] = []
+        self.described = 0
 
     async def infer(self, requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
         async for _ in requests:
@@ -59,6 +60,7 @@ class Liar:
 
     async def metadata(self, request: bytes, _: Any) -> bytes:
         del request
+        self.described += 1
         return messages["ModelMetadataResponse"](name="m").SerializeToString()
 
 
@@ -139,3 +141,24 @@ async def test_text_comes_in_order_and_counts_are_summed(liar: tuple[Liar, Trito
     chunks = [chunk async for chunk in client.generate("m", "a", Sampling())]
     assert [chunk.text for chunk in chunks] == ["a", "", "b"]
     assert (chunks[-1].finish_reason, chunks[-1].output_tokens) == (FinishReason.STOP, 6)
+
+
+async def test_f16_what_a_model_takes_is_looked_at_anew_after_a_while_and_after_a_failure(
+    liar: tuple[Liar, TritonClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, client = liar
+    server.responses = [text("finish_reason", b"stop")]
+
+    async def described() -> int:
+        async for _ in client.generate("m", "a", Sampling()):
+            pass
+        return server.described
+
+    assert [await described(), await described()] == [1, 1]
+    monkeypatch.setattr("mainspring_answers.triton._TENSORS_KNOWN_S", 0.0)
+    assert await described() == 2
+    monkeypatch.setattr("mainspring_answers.triton._TENSORS_KNOWN_S", 1e9)
+    good, server.responses = server.responses, []
+    assert await failure(client) == "TRITON_UNAVAILABLE"
+    server.responses = good
+    assert await described() == 3

@@ -1,6 +1,7 @@
 """Rules over whole texts and over texts that come in pieces."""
 
 import itertools
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring_guards.finders import ExpressionFinder, TextFinder
 from mainspring_guards.guard import Guard, guard_of
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.values import (
@@ -48,6 +50,8 @@ POLICY = (
     rule(REFUSE, id="secret", texts=("project zephyr", "zephyr"), text="I cannot talk of that."),
     rule(id="words", texts=("foo", "foo bar", "ß"), whole_words=True, text="*"),
     rule(id="code", expressions=(r"\bk-[0-9]{2,4}\b", r"x{3}(?:yz){0,2}$"), exact=True),
+    rule(id="parts", texts=("が", "한", "آ"), text="+"),
+    rule(id="folded", expressions=("[か-が]{1,3}f", "Ｅ1"), text="="),
     rule(id="own", personal_data=tuple(PersonalDataKind)),
     rule(RECORD, id="seen", texts=("a", "[own]")),
     rule(REFUSE, id="long", max_characters=60, text="Too long."),
@@ -56,6 +60,20 @@ WORDS = st.sampled_from(
     [
         *("zephyr", "ZEPHYR", "z\u200bephyr", "project", "foo", "bar", "barn", "Ｆｏｏ", "ß", "SS", "f", "z", "1"),
         *("k-12", "k-12345", "xxx", "xxxyz", "xxxyzyzyz", "a@b.co", "a@b.co.uk", "é", "e\u0301", "が"),
+        *(
+            "\u0301",
+            "か\u3099",
+            "か",
+            "ｶﾞ",
+            "한",
+            "\u1112\u1161\u11ab",
+            "\u1112\u1161",
+            "\u11ab",
+            "آ",
+            "ا\u0653",
+            "क\u093c",
+        ),
+        *("030 1234567", "040", "(555) 123", "7654321", "IP:", ":eth0", "4\u20111"),
         *(IBAN, CARD, "+49 30 1234567", "10.1.2.3", "2001:db8::7", " ", "  ", "\n", ".", "-"),
     ]
 )
@@ -82,7 +100,7 @@ def test_no_denied_text_leaves_in_any_order_of_pieces(text: str) -> None:
 
 @given(TEXTS)
 def test_a_question_and_an_answer_are_treated_alike(text: str) -> None:
-    policy = POLICY[1:4]
+    policy = POLICY[1:6]
     assert asked(policy, text)[0] == [answered(policy, text)[0]]
 
 
@@ -146,6 +164,37 @@ def test_b5_unicode_tricks_hide_nothing_unless_a_rule_is_exact(text: str) -> Non
     assert answered([rule(expressions=("z[a-z]{1,9}R",))], *text)[0] == "[r]"
 
 
+@pytest.mark.parametrize("text", ["z\u0483ephyr", "z\u180bephyr", "z\ufff0ephyr", "z\U000e0fffephyr", "z\u2065ephyr"])
+def test_b5_what_nothing_displays_hides_nothing(text: str) -> None:
+    assert answered([rule(texts=("Zephyr",))], *text)[0] == "[r]"
+
+
+@pytest.mark.parametrize("word", ["がか", "한국", "café", "آب", "\u0928\u0940\u0929"])
+def test_b5_a_word_written_in_parts_is_the_word_and_goes_as_a_whole(word: str) -> None:
+    for text in (unicodedata.normalize("NFD", word), word):
+        assert answered([rule(texts=(word,))], *f"a {text} b") == ("a [r] b", False, ("r",))
+        assert asked([rule(texts=(word,))], text)[0] == ["[r]"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("Müller", "MÜLLER"),
+        ("Mu\u0308ller", "Müller"),
+        ("Stra(ß){1,2}e", "strasse"),
+        ("a\\tb", "a\t b"),
+        ("a  b", "a b"),
+        ("[äö]{2}", "ÄÖ"),
+        (r"\x{e9}t\x{e9}", "été"),
+        (r"\QÉ.\E", "é."),
+        (r"[^\n]\pL", "ab"),
+        (r"x[\t]y", "x y"),
+    ],
+)
+def test_an_expression_is_folded_as_the_text_is(expression: str, text: str) -> None:
+    assert asked([rule(expressions=(expression,))], text)[0] == ["[r]"]
+
+
 def test_b5_letters_of_other_scripts_stay_what_they_are() -> None:
     assert asked([rule(texts=("か",))], "が か")[0] == ["が [r]"]
     assert asked([rule(texts=("credit card",))], "credit \n\t card")[0] == ["[r]"]
@@ -163,6 +212,10 @@ def test_b5_letters_of_other_scripts_stay_what_they_are() -> None:
         ("MAIL_ADDRESS", "Ask Ann.O'Neil+x@mail.example.co.uk.", "Ask [r]."),
         ("MAIL_ADDRESS", "a@b, @b.co, a@b.c", None),
         ("PHONE_NUMBER", "+49 (0)30 123-4567, (555) 123-4567, 030/1234567", "[r], [r], [r]"),
+        ("PHONE_NUMBER", "030 1234567\n040 7654321\n(089) 555-5555 (089) 555-6666", "[r]\n[r]\n[r] [r]"),
+        ("PHONE_NUMBER", "+49 30 1234567 12345678, 030 1234567 89km", "[r] 12345678, [r] 89km"),
+        ("IP_ADDRESS", "IP:10.1.2.3, 10.1.2.3:eth0, IP:2001:db8::7", "IP:[r], [r]:eth0, IP:[r]"),
+        ("CARD_NUMBER", "4111\u20111111\u20111111\u20111111 or ٤١١١ ١١١١ ١١١١ ١١١١", "[r] or [r]"),
         ("PHONE_NUMBER", "01.02.2024 13:45, 0.123456789, 2024-01-02, 12345678", None),
     ],
 )
@@ -183,6 +236,9 @@ def test_personal_data_is_known_by_form_and_checksum(kind: str, text: str, left:
         ({"expressions": (r"a{0,3}",)}, "empty text"),
         ({"expressions": (r"\b",)}, "empty text"),
         ({"expressions": ("a)|(b",)}, "not an expression"),
+        ({"expressions": ("a {2}b",)}, "several white spaces"),
+        ({"expressions": ("a  ?b",)}, "several white spaces"),
+        ({"expressions": (r"\pL{1,1000}",)}, "not an expression"),
         ({"texts": ("\u200b",)}, "no character that can be seen"),
         ({}, "exactly one of"),
         ({"texts": ("a",), "max_characters": 3}, "exactly one of"),
@@ -210,6 +266,44 @@ def test_b4_a_long_question_of_almost_personal_data_is_looked_at_in_linear_time(
         assert asked([every], text)[0] == [text]
 
 
+@pytest.mark.parametrize("direction", [GuardDirection.INPUT, GuardDirection.OUTPUT])
+def test_b4_many_matches_are_found_in_work_that_grows_with_the_text(
+    direction: GuardDirection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = 0
+
+    def counting(finder: Any) -> None:
+        found = finder.find_all
+
+        def find_all(self: Any, text: str, start: int) -> Any:
+            nonlocal looked_at
+            looked_at += len(text)
+            return found(self, text, start)
+
+        monkeypatch.setattr(finder, "find_all", find_all)
+
+    counting(ExpressionFinder)
+    counting(TextFinder)
+    endless = rule(id="endless", direction=GuardDirection.INPUT, expressions=("[0-9]+",), text="#")
+    rules = [endless, rule(id="texts", texts=("1",), text="#"), rule(id="bound", expressions=("1{1,9}",), text="#")]
+
+    def work(count: int) -> int:
+        nonlocal looked_at
+        looked_at = 0
+        text = "1 " * count
+        said = asked(rules, text)[0] if direction is GuardDirection.INPUT else [answered(rules, text)[0]]
+        assert said == ["# " * count]
+        return looked_at
+
+    assert work(40_000) < 5 * work(10_000)
+
+
+def test_b4_rules_that_are_too_much_together_are_refused() -> None:
+    big = [rule(id=f"r{number}", expressions=(r"\S{1,900}",)) for number in range(60)]
+    with pytest.raises(InvalidInput, match="too large together"):
+        Guard(big)
+
+
 SERVED = ServedGuard("projects/p/guardPolicies/g/versions/1", rules_sha256(POLICY), POLICY)
 
 
@@ -219,3 +313,6 @@ def test_f10_rules_other_than_those_that_were_released_are_not_applied() -> None
         with pytest.raises(PreconditionFailed) as caught:
             guard_of(ServedGuard(SERVED.guard_policy_version, SERVED.sha256, rules))
         assert caught.value.reason == "GUARD_POLICY_BROKEN"
+    other = ServedGuard("projects/p/guardPolicies/h/versions/1", SERVED.sha256, POLICY)
+    assert guard_of(other) is guard_of(other)
+    assert guard_of(SERVED) is guard_of(SERVED), "one policy does not drive another out that says the same"

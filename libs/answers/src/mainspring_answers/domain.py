@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -221,14 +221,19 @@ def choose_route(table: RoutingTable | None, name: str, key: str) -> Route:
         key: The same key gets the same route as long as the shares stay; shares growing in favour of a route never
             move a key away from it.
 
+    A version that was not released, or is no longer, has the guard of the model's main route: naming it must not be a
+    way around.
+
     Raises:
         NotFound: Nothing is deployed under that name.
     """
-    routes = table.routes if table is not None else ()
-    if name != (table.model if table is not None else ""):
+    if table is None:
+        raise NotFound("ServedModel", name)
+    routes = table.routes
+    if name != table.model:
         for route in routes:
             if route.model_version == name:
-                return route
+                return _guarded_as(table, route)
         raise NotFound("ServedModel", name)
     point = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) % 10_000 / 100
     # The newest release stands first, so that raising its share from 10 to 25 percent keeps the first 10 where they
@@ -278,6 +283,13 @@ def check_question(question: Question) -> None:
         raise InvalidInput(
             "context can only be put before messages, not before a raw prompt", reason="CONTEXT_NEEDS_MESSAGES"
         )
+
+
+def _guarded_as(table: RoutingTable, route: Route) -> Route:
+    main = table.main_route
+    if route.release or main is None or main.unit.guard is None:
+        return route
+    return replace(route, unit=replace(route.unit, guard=main.unit.guard))
 
 
 def _age(route: Route) -> tuple[int, int]:

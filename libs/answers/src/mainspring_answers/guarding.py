@@ -8,7 +8,7 @@ from dataclasses import replace
 from prometheus_client import Counter
 
 from mainspring_answers.domain import Question
-from mainspring_guards.guard import Checked, GuardedAnswer, guard_of
+from mainspring_guards.guard import Checked, Guard, GuardedAnswer, compiled, keep_compiled, known_guard
 from mainspring_svckit.values import Message, ServedGuard
 
 _LONG_CHARACTERS = 20_000
@@ -70,7 +70,7 @@ async def guarded(served: ServedGuard, question: Question) -> Guarded:
     Raises:
         PreconditionFailed: GUARD_POLICY_BROKEN, the guard is not the one that was released.
     """
-    guard = guard_of(served)
+    guard = await _guard_of(served)
     said = question.messages or (Message("user", question.raw_prompt),)
     if sum(len(message.content) for message in said) > _LONG_CHARACTERS:
         # It can take a second, and others are being answered.
@@ -78,6 +78,15 @@ async def guarded(served: ServedGuard, question: Question) -> Guarded:
     else:
         checked = guard.question(said)
     return Guarded(served.guard_policy_version, question, checked, guard.answer())
+
+
+async def _guard_of(served: ServedGuard) -> Guard:
+    guard = known_guard(served)
+    if guard is None:
+        # A caller's own rules come with each question, and others are being answered while they are compiled.
+        guard = await asyncio.to_thread(compiled, served)
+        keep_compiled(served, guard)
+    return guard
 
 
 def _count(side: str, *, refused: bool) -> None:

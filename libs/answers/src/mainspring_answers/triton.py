@@ -50,6 +50,8 @@ ADAPTER_TENSOR = "lora_name"
 ADAPTER_NAME = "adapter"
 """What such an adapter is called."""
 _SCORING_TENSOR = "continuation"
+# An engine can be changed by another process; what its model takes is then soon looked at anew.
+_TENSORS_KNOWN_S = 10.0
 _GONE_POLL_S = 0.05
 # Triton 2.51 never ends a request whose model's process died while it was answered, so silence makes us look; later
 # than any probe gives up, for a probe must not look after itself.
@@ -79,7 +81,7 @@ class TritonClient:
             response_deserializer=messages["ModelStreamInferResponse"].FromString,
         )
         self._answered_at: dict[str, float] = {}
-        self._tensors: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._tensors: dict[str, tuple[float, frozenset[str], frozenset[str]]] = {}
         self._silent: set[str] = set()
 
     async def close(self) -> None:
@@ -257,11 +259,13 @@ class TritonClient:
 
     async def _known_tensors(self, model: str) -> tuple[frozenset[str], frozenset[str]]:
         """Names of a model's inputs and outputs, which tell what its engine can do."""
-        if model not in self._tensors:
+        known = self._tensors.get(model)
+        if known is None or time.monotonic() - known[0] >= _TENSORS_KNOWN_S:
+            asked = time.monotonic()
             answer = await self._call("ModelMetadata", self._probe_timeout_s, name=model)
             both = [frozenset(tensor.name for tensor in tensors) for tensors in (answer.inputs, answer.outputs)]
-            self._tensors[model] = (both[0], both[1])
-        return self._tensors[model]
+            known = self._tensors[model] = (asked, both[0], both[1])
+        return known[1:]
 
     async def _responses(self, request: Any, timeout_s: float) -> AsyncGenerator[tuple[Outputs, bool]]:
         """The responses to one request, each with whether it is the last; closing this early cancels the request.
@@ -296,7 +300,7 @@ class TritonClient:
                 call.cancel()
             elif last is None:
                 # Whatever it answered before, a failure says more about now.
-                self._answered_at.pop(request.model_name, None)
+                self._forget(request.model_name)
         if failure is None and last is None:
             failure = Unavailable("TRITON_UNAVAILABLE", "Triton broke off in the middle of an answer; try again")
         if failure is not None:

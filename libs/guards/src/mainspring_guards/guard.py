@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from mainspring_guards.finders import ExpressionFinder, TextFinder
+from mainspring_guards.finders import ExpressionFinder, Finder, TextFinder
 from mainspring_guards.patterns import PatternRefused
 from mainspring_guards.personal import PersonalFinder
 from mainspring_guards.stream import Filter, Search
@@ -14,8 +15,10 @@ from mainspring_svckit.values import GuardAction, GuardDirection, GuardRule, Mes
 
 MAX_CHARACTERS = 100_000
 """Most characters of a policy: it travels in every routing table, which is one message on the bus."""
+MAX_PROGRAM = 500_000
+"""Most instructions of RE2 that a policy may come to: a caller can bring one with a question, and doors compile it."""
 _PIECE = 1024
-"""Long questions are looked at in pieces, so that what is searched stays small."""
+"""Long texts are looked at in pieces, so that what is searched stays small."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class GuardedAnswer:
 
     def feed(self, piece: str) -> str:
         """Takes the model's next words and returns what may leave."""
-        return "" if self.refused else self._passed(self._blocking.feed(piece))
+        out: list[str] = []
+        for part in _parts(piece):
+            if not self.refused:
+                out.append(self._passed(self._blocking.feed(part)))
+        return "".join(out)
 
     def finish(self) -> str:
         """What was held back, when the model has nothing more to say."""
@@ -86,8 +93,9 @@ class Guard:
             InvalidInput: GUARD_POLICY_INVALID, a rule cannot be applied; says why.
         """
         check_rules(rules)
-        self._input = _searches(rules, GuardDirection.INPUT)
-        self._output = _searches(rules, GuardDirection.OUTPUT)
+        finders = _finders(rules)
+        self._input = _searches(rules, finders, GuardDirection.INPUT)
+        self._output = _searches(rules, finders, GuardDirection.OUTPUT)
         self._longest = [rule for rule in rules if _looks_at(rule, GuardDirection.INPUT) and rule.max_characters]
 
     def question(self, messages: Iterable[Message]) -> Checked:
@@ -104,9 +112,7 @@ class Guard:
         kept: list[Message] = []
         for message in given:
             checked = Filter(self._input)
-            starts = range(0, len(message.content), _PIECE)
-            text = "".join(checked.feed(message.content[start : start + _PIECE]) for start in starts)
-            text += checked.finish()
+            text = "".join(map(checked.feed, _parts(message.content))) + checked.finish()
             fired.update(checked.fired)
             if checked.refusal is not None:
                 return Checked(given, checked.refusal.text, tuple(fired))
@@ -142,22 +148,33 @@ def guard_of(served: ServedGuard) -> Guard:
     Raises:
         PreconditionFailed: GUARD_POLICY_BROKEN, the rules are not those whose digest they carry, or cannot be applied.
     """
-    known = _COMPILED.get(served.sha256)
-    # Routing tables hold one object for all questions; only evaluations bring an equal one with each.
-    if known is not None and (known[0] is served or known[0] == served):
-        return known[1]
-    guard = _compiled(served)
-    while len(_COMPILED) >= _MOST_COMPILED:
-        del _COMPILED[next(iter(_COMPILED))]
-    _COMPILED[served.sha256] = served, guard
+    guard = known_guard(served)
+    if guard is None:
+        guard = compiled(served)
+        keep_compiled(served, guard)
     return guard
 
 
-_COMPILED: dict[str, tuple[ServedGuard, Guard]] = {}
+def known_guard(served: ServedGuard) -> Guard | None:
+    """The guard if it was compiled before and is still kept."""
+    known = _COMPILED.get((served.guard_policy_version, served.sha256))
+    # Routing tables hold one object for all questions; only evaluations bring an equal one with each.
+    return known[1] if known is not None and (known[0] is served or known[0] == served) else None
+
+
+def keep_compiled(served: ServedGuard, guard: Guard) -> None:
+    """Keeps a guard for `known_guard`; only the newest are kept. To be called where no other thread calls it."""
+    while len(_COMPILED) >= _MOST_COMPILED:
+        del _COMPILED[next(iter(_COMPILED))]
+    _COMPILED[served.guard_policy_version, served.sha256] = served, guard
+
+
+_COMPILED: dict[tuple[str, str], tuple[ServedGuard, Guard]] = {}
 _MOST_COMPILED = 64
 
 
-def _compiled(served: ServedGuard) -> Guard:
+def compiled(served: ServedGuard) -> Guard:
+    """As `guard_of`, but always anew; may run in any thread."""
     version = served.guard_policy_version
     if not version or not served.rules or rules_sha256(served.rules) != served.sha256:
         message = f"the rules of {version or 'a guard policy'} are missing or are not those that were released"
@@ -169,29 +186,47 @@ def _compiled(served: ServedGuard) -> Guard:
         raise PreconditionFailed("GUARD_POLICY_BROKEN", message, {"guardPolicyVersion": version}) from err
 
 
-def _searches(rules: Sequence[GuardRule], direction: GuardDirection) -> list[Search]:
-    found: list[Search] = []
-    for order, rule in enumerate(rules):
-        if not _looks_at(rule, direction):
-            continue
+def _parts(text: str) -> Iterator[str]:
+    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+
+
+def _finders(rules: Sequence[GuardRule]) -> list[list[Finder]]:
+    """What each rule searches with, in both directions."""
+    made, program = list[list[Finder]](), 0
+    for rule in rules:
         try:
-            found += _searches_of(rule, order, direction)
+            finders = _finders_of(rule)
         except PatternRefused as err:
             raise _invalid(f"rule {rule.id!r}: {err}") from err
-    return found
+        program += sum(finder.program for finder in finders)
+        if program > MAX_PROGRAM:
+            raise _invalid(f"with rule {rule.id!r} the patterns get too large together; use smaller counts or fewer")
+        made.append(finders)
+    return made
 
 
-def _searches_of(rule: GuardRule, order: int, direction: GuardDirection) -> list[Search]:
+def _finders_of(rule: GuardRule) -> list[Finder]:
     if rule.texts:
-        finder = TextFinder(rule.texts, exact=rule.exact, whole_words=rule.whole_words)
-        return [Search(rule, order, finder, rule.exact)]
+        return [TextFinder(rule.texts, exact=rule.exact, whole_words=rule.whole_words)]
     if rule.expressions:
-        bounded = direction is GuardDirection.OUTPUT
-        return [Search(rule, order, ExpressionFinder(rule.expressions, exact=rule.exact, bounded=bounded), rule.exact)]
-    if rule.personal_data:
-        return [Search(rule, order, PersonalFinder(kind), False) for kind in rule.personal_data]
-    # The longest question is counted over all messages together, not here.
-    return [Search(rule, order, None, True)] if direction is GuardDirection.OUTPUT else []
+        bounded = _looks_at(rule, GuardDirection.OUTPUT)
+        return [ExpressionFinder(rule.expressions, exact=rule.exact, bounded=bounded)]
+    return [_personal_finder(kind) for kind in rule.personal_data]
+
+
+_personal_finder = cache(PersonalFinder)
+
+
+def _searches(rules: Sequence[GuardRule], finders: list[list[Finder]], direction: GuardDirection) -> list[Search]:
+    found: list[Search] = []
+    for order, (rule, own) in enumerate(zip(rules, finders, strict=True)):
+        if not _looks_at(rule, direction):
+            continue
+        found += [Search(rule, order, finder, rule.exact and not rule.personal_data) for finder in own]
+        # The longest question is counted over all messages together, not here.
+        if rule.max_characters and direction is GuardDirection.OUTPUT:
+            found.append(Search(rule, order, None, True))
+    return found
 
 
 def _looks_at(rule: GuardRule, direction: GuardDirection) -> bool:

@@ -11,7 +11,9 @@ from typing import Any
 
 import re2
 
-_MAX_MEMORY_BYTES = 64 << 20
+MAX_MEMORY_BYTES = 2 << 20
+"""What one pattern may take; lists of texts and alternatives of a rule take what they need of more."""
+MAX_LIST_MEMORY_BYTES = 16 << 20
 _ONE_CHARACTER = frozenset("dDsSwWaftnrvC")
 _NO_CHARACTER = frozenset("bBAz")
 
@@ -20,7 +22,7 @@ class PatternRefused(ValueError):
     """RE2 does not take the pattern; says why."""
 
 
-def compile_pattern(pattern: str, *, ignore_case: bool = False) -> Any:
+def compile_pattern(pattern: str, *, ignore_case: bool = False, max_memory_bytes: int = MAX_MEMORY_BYTES) -> Any:
     """RE2's form of a pattern.
 
     Raises:
@@ -28,7 +30,7 @@ def compile_pattern(pattern: str, *, ignore_case: bool = False) -> Any:
     """
     options = re2.Options()
     options.log_errors = False
-    options.max_mem = _MAX_MEMORY_BYTES
+    options.max_mem = max_memory_bytes
     options.case_sensitive = not ignore_case
     try:
         return re2.compile(pattern, options)

@@ -6,11 +6,11 @@ Forms are looked for in folded text (`folding`), so letters are small and digits
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring_guards.finders import Span
+from mainspring_guards.folding import Span
 from mainspring_guards.patterns import compile_pattern
 from mainspring_svckit.values import PersonalDataKind
 
@@ -55,8 +55,14 @@ class PersonalFinder:
         self._form = _FORMS[kind]
         self._shape: Any = compile_pattern(self._form.shape)
         self._growing: Any = compile_pattern(rf"(?:{self._form.growing})\z")
+        self.endless, self.program = False, 0  # The same for every policy.
 
-    def find(self, text: str, start: int) -> Span | None:
+    def find_all(self, text: str, start: int) -> Iterator[Span]:
+        while (span := self._find(text, start)) is not None:
+            yield span
+            start = span[1]
+
+    def _find(self, text: str, start: int) -> Span | None:
         while (found := self._shape.search(text, start)) is not None:
             at = found.start()
             if self._can_begin(text, at):
@@ -111,33 +117,60 @@ def _iban_end(text: str, start: int, end: int) -> int | None:
 
 
 def _address_end(text: str, start: int, end: int) -> int | None:
-    """The end of an IP address; a port or the full stop of a sentence is not of it."""
-    run = text[start:end]
-    if text[end : end + 1].isalnum():
+    """The end of an IP address; a port, a label or the full stop of a sentence is not of it."""
+    four = _IPV4.match(text, start)
+    if four is not None:
+        after = text[four.end() : four.end() + 2]
+        goes_on = after[:1].isalnum() or (after[:1] == "." and after[1:].isalnum())
+        return four.end() if not goes_on and _is_somebodys(four.group()) else None
+    # After a colon it is a part of what stands before, unless that is a word: `IP:2001:db8::7`.
+    within = start and text[start - 1] == ":" and (start == 1 or text[start - 2] in ":0123456789abcdef")
+    if text[end : end + 1].isalnum() or within:
         return None
-    for each in (run.rstrip(".:"), run.partition(":")[0].rstrip(".")):
-        try:
-            address = ipaddress.ip_address(each)
-        except ValueError:
-            continue
-        somebodys = not (address.is_loopback or address.is_unspecified) and any(map(str.isdigit, each))
-        return start + len(each) if somebodys else None
-    return None
+    run = text[start:end].rstrip(".:")
+    return start + len(run) if any(map(str.isdigit, run)) and _is_somebodys(run) else None
 
 
-def _phone_end(text: str, start: int, end: int) -> int | None:
-    """The end of a telephone number, unless the digits are a date, a fraction or go on."""
-    number = text[start:end]
-    digits = sum(map(str.isdigit, number))
-    inside = start > 1 and text[start - 1] in "./-," and text[start - 2].isdigit()
-    if inside or text[end : end + 1].isalnum() or not 7 <= digits <= 15 or number.startswith("0."):
+def _is_somebodys(said: str) -> bool:
+    try:
+        address = ipaddress.ip_address(said)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified)
+
+
+def _phone_end(text: str, start: int, _: int) -> int | None:
+    """The end of the last whole group of digits that can be of one telephone number, unless it is a date or a fraction.
+
+    A group after a space that begins with 0 or a bracket begins the next number once there are enough digits for one.
+    """
+    if start > 1 and text[start - 1] in "./-," and text[start - 2].isdigit():
         return None
-    head = [part for part in number.replace("/", ".").replace("-", ".").split(" ")[0].split(".") if part]
+    digits, at, best = 0, start, None
+    while True:
+        gap, widest = at, 2 if digits else 3
+        while at < len(text) and at - gap < widest and text[at] in (" ()./-" if digits else "+ ("):
+            at += 1
+        first = at
+        while at < len(text) and at - first < _PHONE_DIGITS + 1 and text[at].isdigit():
+            at += 1
+        between = text[gap:first]
+        begins = " " in between and ("(" in between or text[first : first + 1] == "0")
+        if at == first or digits + at - first > _PHONE_DIGITS or (digits >= 7 and begins):
+            break
+        digits += at - first
+        if digits >= 7 and not text[at : at + 1].isalnum():
+            best = at
+    if best is None or text.startswith("0.", start):
+        return None
+    head = [part for part in text[start:best].replace("/", ".").replace("-", ".").split(" ")[0].split(".") if part]
     if len(head) == 3 and len(head[0]) <= 2 and len(head[1]) <= 2 and len(head[2]) in {2, 4}:
         return None
-    return end
+    return best
 
 
+_IPV4: Any = compile_pattern(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+_PHONE_DIGITS = 15
 _LOCAL = r"[a-z0-9._%+'-]"
 _FORMS = {
     PersonalDataKind.MAIL_ADDRESS: _Form(
@@ -160,7 +193,7 @@ _FORMS = {
         shape=rf"[0-9a-f:][0-9a-f:.]{{2,{_MAX_RUN}}}",
         growing=rf"[0-9a-f:][0-9a-f:.]{{0,{_MAX_RUN}}}",
         end=_address_end,
-        inside=".:",
+        inside=".",
     ),
     PersonalDataKind.PHONE_NUMBER: _Form(
         shape=r"(?:\+[ (]{0,2}[1-9]|\(?0|\([1-9])(?:[ ()./-]{0,2}[0-9]){5,15}",

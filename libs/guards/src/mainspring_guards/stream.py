@@ -7,7 +7,9 @@ find something that begins there. So nothing that a rule refuses or masks ever l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from unicodedata import category
 
 from mainspring_guards.finders import Finder
 from mainspring_guards.folding import View
@@ -41,7 +43,7 @@ class _Hit:
     strictness: int
     order: int
     end: int
-    rule: GuardRule
+    rule: GuardRule = field(compare=False)
 
 
 class Filter:
@@ -55,11 +57,12 @@ class Filter:
     def __init__(self, searches: Sequence[Search]) -> None:
         self.fired: dict[str, None] = {}
         self.refusal: GuardRule | None = None
-        self._views = {exact: View(exact=exact) for exact in {search.exact for search in searches}}
-        self._searches = [(search, self._views[search.exact]) for search in searches]
+        self._views = {key: View(exact=key[0]) for key in map(_view_of, searches)}
+        self._searches = [(search, self._views[_view_of(search)]) for search in searches]
         self._places = [0] * len(searches)
         self._hits: list[_Hit] = []
         self._held, self._length, self._done = "", 0, 0
+        self._masked = False
 
     def feed(self, piece: str) -> str:
         """Takes the next piece and returns what may leave."""
@@ -76,15 +79,18 @@ class Filter:
         return "" if self.refusal is not None else self._go_on(last=True)
 
     def _go_on(self, *, last: bool) -> str:
+        if last:
+            for view in self._views.values():
+                view.close()
         decided = self._length
         for index, (search, view) in enumerate(self._searches):
             decided = min(decided, self._search(index, search, view, last=last))
         out = self._through(decided)
-        for exact, view in self._views.items():
+        for key, view in self._views.items():
             places = (
                 place
                 for (search, _), place in zip(self._searches, self._places, strict=True)
-                if search.exact is exact and search.finder is not None
+                if _view_of(search) == key and search.finder is not None
             )
             view.forget(min(places, default=view.end) - _CONTEXT)
         return out
@@ -99,26 +105,26 @@ class Filter:
                 self._note(search, most, most + 1)
             return self._length
         end = view.end if last else view.base + search.finder.undecided(view.text, place - view.base)
-        while place < end:
-            found = search.finder.find(view.text, place - view.base)
-            if found is None or view.base + found[0] >= end:
-                place = end
-                break
-            start, place = view.base + found[0], view.base + found[1]
-            self._note(search, view.original(start), view.original(place - 1) + 1)
+        if place < end:
+            for found in search.finder.find_all(view.text, place - view.base):
+                start = view.base + found[0]
+                if start >= end:
+                    break
+                place = view.base + found[1]
+                self._note(search, view.original(start), view.original_end(place))
+            place = max(place, end)
         self._places[index] = place
         return view.original(place)
 
     def _note(self, search: Search, start: int, end: int) -> None:
         strictness = _STRICTNESS.index(search.rule.action)
-        self._hits.append(_Hit(start, strictness, search.order, end, search.rule))
+        heappush(self._hits, _Hit(start, strictness, search.order, end, search.rule))
 
     def _through(self, decided: int) -> str:
         """Applies what was found before a place of the original text, and lets through what stands before it."""
         out: list[str] = []
-        self._hits.sort(key=lambda hit: (hit.start, hit.strictness, hit.order))
         while self._hits and self._hits[0].start < decided:
-            hit = self._hits.pop(0)
+            hit = heappop(self._hits)
             self.fired[hit.rule.id] = None
             if hit.rule.action is GuardAction.RECORD:
                 continue
@@ -132,15 +138,28 @@ class Filter:
             if fresh:
                 out.append(hit.rule.text or f"[{hit.rule.id}]")
             self._take(hit.end)
+            self._masked = True
         out.append(self._take(decided))
+        self._held = self._held[max(0, self._done - self._length + len(self._held)) :]
         return "".join(out)
 
     def _take(self, end: int) -> str:
-        """Takes away what is held up to a place; a place beyond what came is remembered."""
+        """Goes on to a place, which may be beyond what came, and returns what stands before it.
+
+        Marks on the last letter of what was masked go with it.
+        """
         if end <= self._done:
             return ""
         begin = self._length - len(self._held)
         taken = self._held[max(0, self._done - begin) : max(0, end - begin)]
-        self._held = self._held[max(0, end - begin) :]
         self._done = end
+        if self._masked:
+            marks = next((at for at, each in enumerate(taken) if not category(each).startswith("M")), len(taken))
+            taken = taken[marks:]
+            self._masked = not taken
         return taken
+
+
+def _view_of(search: Search) -> tuple[bool, bool]:
+    """Which searches look at one view. One that waits for the end of the text keeps all of it, so it has its own."""
+    return search.exact, search.finder is not None and search.finder.endless

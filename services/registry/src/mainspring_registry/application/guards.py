@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from mainspring_guards.guard import Guard
 from mainspring_registry.application.lines import Lines, Naming
 from mainspring_registry.application.ports import Ports
@@ -24,5 +26,5 @@ class Guards(Lines[GuardPolicy, GuardPolicyVersion, tuple[GuardRule, ...]]):
         Raises:
             InvalidInput: GUARD_POLICY_INVALID, a rule cannot be applied.
         """
-        Guard(content)
+        await asyncio.to_thread(Guard, content)
         return await super().create(name, content, comment, author)

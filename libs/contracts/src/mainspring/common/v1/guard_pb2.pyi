@@ -148,6 +148,7 @@ class GuardRule(_message.Message):
     def expressions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Regular expressions in RE2's syntax, which are searched for in linear time; at most 50 of at most 1,000 characters. Those that look at
         answers must say how long a match can be (`\\S{1,64}` in place of `\\S+`), at most 1,000 characters: doors hold back that much of an answer.
+        Unless the rule is exact they are folded as the text is, so `Müller` finds `muller`; several white spaces in a row are one in the folded text.
         """
 
     @_builtins.property
