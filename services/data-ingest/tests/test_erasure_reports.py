@@ -29,7 +29,7 @@ from mainspring_data_ingest.domain.records import SOURCE_GONE, RefusalReason
 from mainspring_data_ingest.domain.report import Report, TextReport
 from mainspring_data_ingest.domain.rows import ExampleMaker, without_recipe
 from mainspring_data_ingest.domain.steps import Decontamination, LengthFilter, MarkupToText, TextRepair
-from mainspring_svckit.errors import Unavailable
+from mainspring_svckit.errors import PreconditionFailed, Unavailable
 from mainspring_testkit.fakes import FakeArtifacts
 
 RECIPE = IngestionRecipe(
@@ -42,6 +42,7 @@ RECIPE = IngestionRecipe(
 )
 MODEL = "projects/p/models/minilm/versions/1"
 ERASURE = "projects/p/erasures/e"
+INGESTION = "projects/p/ingestions/i"
 PERSON = "ada@example.org"
 OTHERS: list[Any] = [
     {"q": "one", "a": "caf\u00c3\u00a9"},
@@ -68,15 +69,20 @@ def refined(folder: Path, *sources: SourceFile) -> Refined:
     return refine(Job(RECIPE, sources, held_out=((), (), (), (held_out,)), processes=1), folder)
 
 
-def erased(folder: Path, made: Refined | Leftovers, sources: list[SourceFile], **selector: Any) -> Leftovers:
+def erased(
+    folder: Path,
+    made: Refined | Leftovers,
+    sources: list[SourceFile],
+    recipe: IngestionRecipe | None = RECIPE,
+    ingestion: str = INGESTION,
+    **selector: Any,
+) -> Leftovers:
     folder.mkdir()
     shards = tuple(SideShard(s.path, s.split.value.lower(), s.rows, s.rows_sha256) for s in made.shards)
     held_out = ((), (), (), (written(folder / "eval.jsonl", [{"q": "of the evaluation", "a": "plain talk"}]),))
     digests = tuple(source.title for source in sources)
-    job = EraseRows(
-        Side(shards, digests), made.refused, tuple(sources), Selector(**selector), ERASURE, RECIPE, held_out
-    )
-    return erase(job, folder)
+    about = (Selector(**selector), ERASURE, ingestion, recipe, held_out)
+    return erase(EraseRows(Side(shards, digests), made.refused, tuple(sources), *about), folder)
 
 
 def report_of(old: Report, left: Leftovers, refused: dict[RefusalReason, int]) -> Report:
@@ -94,6 +100,11 @@ def report_of(old: Report, left: Leftovers, refused: dict[RefusalReason, int]) -
         before=measured(texts.before, texts.answers_before, texts),
         after=measured(texts.after, texts.answers_after, texts),
     )
+
+
+def residue_of(left: Leftovers) -> SourceFile:
+    columns = ColumnMapping(messages_column="messages", group_column="group")
+    return SourceFile(left.residues[0], "residue", SourceFormat.JSONL, columns, "residue")
 
 
 def refused_rows(left: Leftovers | Refined) -> list[dict[str, Any]]:
@@ -140,13 +151,7 @@ def test_a_second_erasure_knows_which_rows_steps_had_changed(tmp_path: Path) -> 
     counts = {RefusalReason.EMPTY: 1, RefusalReason.WRONG_LENGTH: 1, RefusalReason.ERASED: 3}
     report = report_of(made.report, first, counts)
     assert (report.kept_unchanged, report.kept_changed) == (2, 2)
-    residue = SourceFile(
-        first.residues[0],
-        "residue",
-        SourceFormat.JSONL,
-        ColumnMapping(messages_column="messages", group_column="group"),
-        "residue",
-    )
+    residue = residue_of(first)
     second = erased(tmp_path / "second", first, [residue, other], text="bold words")
     again = report_of(report, second, {**counts, RefusalReason.ERASED: 4})
     assert (again.kept_unchanged, again.kept_changed) == (2, 1)
@@ -162,6 +167,56 @@ def test_a_second_erasure_knows_which_rows_steps_had_changed(tmp_path: Path) -> 
     assert (final.input_rows, final.kept_unchanged, final.kept_changed) == (9, 1, 0)
 
 
+async def test_b9_each_piece_of_a_long_paragraph_is_accounted_for(tmp_path: Path) -> None:
+    recipe = replace(
+        RECIPE,
+        columns=ColumnMapping(input_column="text", target_column="text"),
+        steps=(MarkupToText(),),
+        prompt_template="{input}",
+        system_prompt="",
+    )
+    words = [" ".join(f"w{piece}x{n}" for n in range(500)) for piece in range(6)]
+    words[1], words[3], words[4] = (f"{PERSON} {words[piece]}" for piece in (1, 3, 4))
+    path = tmp_path / "in.txt"
+    path.write_text(" ".join(words) + "\n\n<b>the end</b>\n")
+    text = SourceFile(path, "in.txt", SourceFormat.TEXT, None, "in.txt")
+    (tmp_path / "made").mkdir()
+    made = refine(Job(recipe, (text,), processes=1), tmp_path / "made")
+    first = erased(tmp_path / "first", made, [text], recipe, text=PERSON)
+    assert first.erased_rows > 1
+    assert len(refused_rows(first)) == first.erased_rows
+    assert {row["line"] for row in refused_rows(first)} == {1}
+    left = made.report.input_rows - first.erased_rows
+    assert left > 2
+    report = report_of(made.report, first, {RefusalReason.ERASED: first.erased_rows})
+    assert (report.kept_unchanged, report.kept_changed) == (left - 1, 1)
+    # The residue has a line for each piece; the version goes on to name the paragraph's.
+    residue = residue_of(first)
+    again = erased(tmp_path / "again", first, [residue], recipe, source_sha256="residue")
+    assert again.texts is not None
+    assert (again.erased_rows, again.texts.erased_changed) == (left, 1)
+    # What is noted there is nobody's, and is found no more than it was before.
+    assert not erased(tmp_path / "none", first, [residue], recipe, text="ingestions/i").found
+
+
+def test_what_is_noted_of_a_row_is_true_for_its_ingestion_only(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", [*OTHERS, *OF_PERSON])
+    made = refined(tmp_path / "made", source)
+    first = erased(tmp_path / "first", made, [source], text=PERSON)
+    residue = residue_of(first)
+    same, later = (
+        erased(tmp_path / name, first, [residue], ingestion=f"projects/p/ingestions/{name}", source_sha256="residue")
+        for name in ("i", "later")
+    )
+    assert same.texts is not None
+    assert later.texts is not None
+    assert (same.erased_rows, same.texts.erased_changed) == (3, 2)
+    assert (later.erased_rows, later.texts.erased_changed) == (3, 0)
+    # Without a recipe nothing is known, so nothing is noted.
+    unknown = erased(tmp_path / "unknown", made, [source], None, text=PERSON)
+    assert INGESTION not in unknown.residues[0].read_text()
+
+
 class Words:
     """`Embeddings` by the words of a text, or nobody who answers."""
 
@@ -175,10 +230,47 @@ class Words:
 
 
 class Tools:
-    """What of `ShardTools` writes reports."""
+    """What of `ShardTools` writes reports, or fails at it."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
 
     async def measure(self, *sample: Any) -> Measurement:
+        if self.failure is not None:
+            raise self.failure
         return measure(*sample)
+
+
+async def report_written(
+    folder: Path, tools: Any, embeddings: Words | None = None, *, lost: bool = False
+) -> Report | None:
+    source, files = written(folder / "in.jsonl", [*OTHERS, *OF_PERSON]), FakeArtifacts()
+    made = refined(folder / "made", source)
+    left = erased(folder / "left", made, [source], text=PERSON)
+    assert left.texts is not None
+    left = replace(left, texts=replace(left.texts, embedding_model=MODEL))
+    stored = await files.put_bytes("p", made.report.as_bytes())
+    if lost:
+        await files.discard("p", stored)
+    version: Any = SimpleNamespace(name="projects/p/datasets/d/versions/1", report=stored)
+    ports: Any = SimpleNamespace(files=files)
+    reports = ErasureReports(ports, tools, StepFinder(ports), embeddings)
+    written_down = await reports.write(version, left, {RefusalReason.ERASED: 3})
+    return Report.parse(await files.read("p", written_down)) if written_down is not None else None
+
+
+@pytest.mark.parametrize("failure", [Unavailable("SHARD_WORK_FAILED", "died"), PreconditionFailed("ANY", "refused")])
+async def test_f15_an_erasure_whose_sample_cannot_be_measured_has_a_report_without(
+    tmp_path: Path, failure: Exception
+) -> None:
+    report = await report_written(tmp_path, Tools(failure))
+    assert report is not None
+    assert report.after.rows == 3
+    assert (report.before.diversity, report.after.diversity) == (None, None)
+
+
+async def test_f15_an_erasure_does_not_wait_for_a_report_that_is_lost(tmp_path: Path) -> None:
+    assert await report_written(tmp_path, Tools(), lost=True) is None
 
 
 @pytest.mark.parametrize(
@@ -188,19 +280,8 @@ class Tools:
 async def test_f15_an_erasure_does_not_wait_for_the_vectors_of_its_report(
     tmp_path: Path, embeddings: Words | None, vectors: str
 ) -> None:
-    source, files = written(tmp_path / "in.jsonl", [*OTHERS, *OF_PERSON]), FakeArtifacts()
-    made = refined(tmp_path / "made", source)
-    left = erased(tmp_path / "left", made, [source], text=PERSON)
-    assert left.texts is not None
-    left = replace(left, texts=replace(left.texts, embedding_model=MODEL))
-    stored = await files.put_bytes("p", made.report.as_bytes())
-    version: Any = SimpleNamespace(name="projects/p/datasets/d/versions/1", report=stored)
-    ports: Any = SimpleNamespace(files=files)
-    tools: Any = Tools()
-    reports = ErasureReports(ports, tools, StepFinder(ports), embeddings)
-    written_down = await reports.write(version, left, {RefusalReason.ERASED: 3})
-    assert written_down is not None
-    report = Report.parse(await files.read("p", written_down))
+    report = await report_written(tmp_path, Tools(), embeddings)
+    assert report is not None
     for texts in (report.before, report.after):
         assert texts.diversity is not None
         assert texts.diversity.vectors == vectors

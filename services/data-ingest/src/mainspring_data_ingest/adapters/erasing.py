@@ -38,7 +38,7 @@ def erase(job: EraseRows, folder: Path) -> Leftovers:
     Raises:
         PreconditionFailed: ROWS_CORRUPT, a shard does not hold the rows that the manifest names.
     """
-    search = _Search(job.selector, job.side.sources)
+    search = _Search(job.selector, job.side.sources, job.ingestion)
     for shard in job.side.shards:
         search.look_at_rows(shard)
     for row in _refused(job):
@@ -87,7 +87,7 @@ def _write_refused(job: EraseRows, search: _Search, places: Mapping[int, int], p
                 erased[row.reason] += 1
                 yield gone(row.source_index, row.line, row.reason.value)
 
-    new = (gone(source, line) for source, line in sorted(search.origins))
+    new = (gone(source, line) for source, line in sorted(search.origins.elements()))
     with path.open("wb") as file:
         for row in heapq.merge(old(), new, key=lambda row: (row.source_index, row.line)):
             file.write(refused_line(replace(row, source_index=places.get(row.source_index, SOURCE_GONE))))
@@ -111,7 +111,7 @@ def holds(job: FindText) -> bool | None:
     """Whether a text is in a file, columns of any name included; None when the file cannot be read as data, and its
     bytes do not show the text either.
     """
-    search = _Search(Selector(text=job.text), ())
+    search = _Search(Selector(text=job.text), (), "")
     try:
         source = SourceFile(job.path, job.name, recognised(job.path, job.name, job.name), None)
         with ExitStack() as stack:
@@ -131,12 +131,12 @@ def _refused(job: EraseRows) -> Iterator[RefusedRow]:
 class _Search:
     """Finds a selector, and remembers where; memory grows with what is found only."""
 
-    def __init__(self, selector: Selector, sources: tuple[str, ...]) -> None:
+    def __init__(self, selector: Selector, sources: tuple[str, ...], ingestion: str) -> None:
         self._selector, self._text = selector, folded(selector.text)
-        self._ids = set(selector.row_ids)
+        self._ids, self._ingestion = set(selector.row_ids), ingestion
         self._sources = {number for number, digest in enumerate(sources) if digest == selector.source_sha256}
         self.row_ids: set[str] = set()
-        self.origins: set[Origin] = set()
+        self.origins = Counter[Origin]()  # A line of a text may give several rows.
         self.refused_origins: set[Origin] = set()
 
     @property
@@ -153,7 +153,7 @@ class _Search:
             hasher.update(canonical(row).encode() + b"\n")
             if row["source_index"] in self._sources or row["row_id"] in self._ids or self._in(_texts(row)):
                 self.row_ids.add(row["row_id"])
-                self.origins.add((row["source_index"], row["line"]))
+                self.origins[row["source_index"], row["line"]] += 1
         if hasher.hexdigest() != shard.rows_sha256:
             message = "a shard does not hold the rows that the manifest names; restore it from a copy"
             raise PreconditionFailed("ROWS_CORRUPT", message)
@@ -179,7 +179,9 @@ class _Search:
             return True  # What cannot be read cannot be shown to be free of it.
 
     def shows(self, record: Record) -> bool:
-        """Whether the text is in a record."""
+        """Whether the text is in a record; what we wrote into it ourselves says nothing of anybody."""
+        if leftovers.note_of(record, self._ingestion):
+            return self._in(_texts({key: value for key, value in record.values.items() if key != leftovers.NOTE}))
         return self._in((*_texts(record.values), record.raw.decode(errors="replace")))
 
     def shows_bytes(self, path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 A source that held what is looked for cannot stay, for its bytes hold it. In its place comes a residue: the rows that
 are left of it as JSON lines, each on the line that its record had, so that rows keep their origin and the source can be
-read again. A source of which no row is left goes as a whole.
+read again; where a line gave several rows, the others follow it. A source of which no row is left goes as a whole.
 """
 
 from __future__ import annotations
@@ -31,8 +31,16 @@ from mainspring_data_ingest.domain.rows import Draft, ExampleMaker, Message, Row
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import InvalidInput
 
-_CHANGED = "changed_by_steps"
-"""Says in a residue that steps had changed the row, since its record cannot tell any more."""
+NOTE = "of_ingestion"
+"""Holds in a residue what a record cannot tell any more of its row: that steps had `changed` it, and its `line` where
+that is another one. It is true for the `ingestion` that it names only, since a residue can be ingested again.
+"""
+
+
+def note_of(record: Record, ingestion: str) -> dict[str, Any]:
+    """What an erasure of the ingestion's rows noted in a record; empty where it noted nothing."""
+    note = record.values.get(NOTE)
+    return note if isinstance(note, dict) and note.get("ingestion") == ingestion else {}
 
 
 def residue(job: EraseRows, erased: Collection[str], index: int, folder: Path) -> tuple[Path | None, int]:
@@ -49,16 +57,18 @@ def residue(job: EraseRows, erased: Collection[str], index: int, folder: Path) -
 
     path, next_line, erased_changed = folder / f"residue-{index}.jsonl", 1, 0
     with path.open("w", encoding="utf-8") as file, ExitStack() as stack:
-        records = _Unchanged(job.recipe, job.sources[index], stack)
+        records = _Unchanged(job, job.sources[index], stack)
         for line, row_id, row in heapq.merge(*map(of, Split), key=lambda found: found[0]):
             changed = not records.have(line, row_id)
             if row_id in erased:
                 erased_changed += changed
                 continue
             kept = {key: row[key] for key in ("messages", "group", "rejected", "desirable") if key in row}
-            text = canonical({**kept, _CHANGED: True} if changed else kept)
-            file.write("\n" * max(0, line - next_line) + text + "\n")
-            next_line = max(next_line, line) + 1
+            at = max(next_line, line)
+            if job.recipe is not None and (changed or at != line):
+                kept[NOTE] = {"ingestion": job.ingestion, "line": line, "changed": changed}
+            file.write("\n" * (at - next_line) + canonical(kept) + "\n")
+            next_line = at + 1
     if next_line == 1:
         path.unlink()
         return None, erased_changed
@@ -70,13 +80,13 @@ class _Unchanged:
     does not grow with the source.
     """
 
-    def __init__(self, recipe: IngestionRecipe | None, source: SourceFile, stack: ExitStack) -> None:
+    def __init__(self, job: EraseRows, source: SourceFile, stack: ExitStack) -> None:
         self._lines: Iterator[tuple[int, Iterator[Record]]] = iter(())
-        self._line, self._ids = 0, set[str]()
-        if recipe is not None:
-            columns = source.columns or recipe.columns
-            self._maker = ExampleMaker(recipe, columns)
-            self._lines = groupby(_records(source, columns, stack), key=lambda record: record.line)
+        self._line, self._ids, self._ingestion = 0, set[str](), job.ingestion
+        if job.recipe is not None:
+            columns = source.columns or job.recipe.columns
+            self._maker = ExampleMaker(job.recipe, columns)
+            self._lines = groupby(_records(source, columns, stack), key=self._line_of)
 
     def have(self, line: int, row_id: str) -> bool:
         """Whether a record of the line gives the row as it is."""
@@ -88,8 +98,11 @@ class _Unchanged:
             return False
         return self._line == line and row_id in self._ids
 
+    def _line_of(self, record: Record) -> int:
+        return note_of(record, self._ingestion).get("line", record.line)
+
     def _made(self, record: Record) -> str:
-        if record.problem or record.values.get(_CHANGED) is True:
+        if record.problem or note_of(record, self._ingestion).get("changed"):
             return ""
         try:
             return Row.of(self._maker.make(record.values), 0, record.line).row_id

@@ -70,6 +70,7 @@ class EraseRows:
         sources: Its sources.
         selector: What is looked for.
         erasure: Who looks for it.
+        ingestion: The ingestion whose rows the version holds.
         recipe: The recipe that made it; None when that is not known.
         held_out: Files of the evaluation set that the recipe keeps out first, at the place of its step.
     """
@@ -79,6 +80,7 @@ class EraseRows:
     sources: tuple[SourceFile, ...]
     selector: Selector
     erasure: str
+    ingestion: str
     recipe: IngestionRecipe | None = None
     held_out: HeldOutFiles = ()
     kind: Literal["erase"] = "erase"

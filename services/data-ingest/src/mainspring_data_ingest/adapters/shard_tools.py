@@ -94,7 +94,7 @@ class ChildShardTools:
                     held_out = await fetch_step_files(
                         self._files, project, sought.recipe.steps, sought.references, folder
                     )
-            about = (sought.selector, sought.erasure, sought.recipe, held_out)
+            about = (sought.selector, sought.erasure, sought.ingestion, sought.recipe, held_out)
             await self._run(jobs.EraseRows(side, refused, tuple(local), *about), folder)
             yield jobs.LEFTOVERS.validate_json((folder / "result.json").read_bytes())
 

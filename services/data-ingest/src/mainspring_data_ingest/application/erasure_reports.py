@@ -1,7 +1,7 @@
 """The report of a version that an erasure leaves.
 
 An erasure never waits for its report: what cannot be had for it (an evaluation set that is gone, an embedder that does
-not answer) is not in it.
+not answer, a sample that cannot be measured) is not in it, and without the report before there is none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mainspring_data_ingest.domain.datasets import DatasetVersion
 from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.report import Report, TextReport
-from mainspring_svckit.errors import MainspringError
+from mainspring_svckit.errors import MainspringError, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.names import DatasetVersionName
 from mainspring_svckit.values import ArtifactRef
 
@@ -35,13 +35,13 @@ class ErasureReports:
     async def sought(self, erasure: str, selector: Selector, version: DatasetVersion, *, search_only: bool) -> Sought:
         """What is looked for in a version, with what its report needs; a search needs none."""
         if search_only or version.report is None:
-            return Sought(selector, erasure, None, {})
+            return Sought(selector, erasure, version.ingestion, None, {})
         async with self._ports.transactions.transaction():
             ingestion = await self._ports.ingestions.get(version.ingestion)
         if ingestion is None:
-            return Sought(selector, erasure, None, {})
+            return Sought(selector, erasure, version.ingestion, None, {})
         recipe = ingestion.value.recipe
-        return Sought(selector, erasure, recipe, await self._finder.reference(recipe))
+        return Sought(selector, erasure, version.ingestion, recipe, await self._finder.reference(recipe))
 
     async def write(
         self, version: DatasetVersion, left: Leftovers, refused: Mapping[RefusalReason, int]
@@ -58,8 +58,8 @@ class ErasureReports:
         project = DatasetVersionName.parse(version.name).project
         try:
             old = Report.parse(await self._ports.files.read(project, version.report))
-        except ValueError:
-            return None  # Another release wrote it.
+        except (NotFound, ValueError):
+            return None  # It is lost, or another release wrote it.
         texts = left.texts
         vectors, model = await self._vectors(project, texts)
         before, after = await asyncio.gather(
@@ -100,4 +100,7 @@ class ErasureReports:
         if not answers:
             return described
         made = [vectors[text] for text in (*answers, *reference)] if vectors is not None else None
-        return replace(described, diversity=await self._tools.measure(answers, answers, reference, made, model))
+        try:
+            return replace(described, diversity=await self._tools.measure(answers, answers, reference, made, model))
+        except (PreconditionFailed, Unavailable):
+            return described

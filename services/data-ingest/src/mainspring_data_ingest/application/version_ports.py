@@ -62,12 +62,14 @@ class Sought:
     Attributes:
         selector: It.
         erasure: The erasure.
+        ingestion: The ingestion whose rows the version holds.
         recipe: The recipe that made the version; None when nothing shall be said of its texts.
         references: Files of the evaluation set that the recipe keeps out, by the position of its step.
     """
 
     selector: Selector
     erasure: str
+    ingestion: str
     recipe: IngestionRecipe | None
     references: Mapping[int, StepFiles]
 

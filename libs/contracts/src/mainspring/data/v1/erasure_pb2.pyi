@@ -280,8 +280,9 @@ class Erasure(_message.Message):
 
     @_builtins.property
     def presumed_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. Of a search: versions whose rows are deleted, so that nobody can look, and that were read from a source in which something was
-        found. Who learned from them stands in `model_versions` too. Format: `projects/{project}/datasets/{dataset}/versions/{version}`.
+        """Output only. Of a search: versions whose rows are deleted, so that nobody can look: those read from a source in which something was found, and
+        those of which such a version, or one in which rows were found, is the rest after an erasure. Who learned from them stands in `model_versions`
+        too. Format: `projects/{project}/datasets/{dataset}/versions/{version}`.
         """
 
     def __init__(
