@@ -285,7 +285,11 @@ def test_b4_many_matches_are_found_in_work_that_grows_with_the_text(
     counting(ExpressionFinder)
     counting(TextFinder)
     endless = rule(id="endless", direction=GuardDirection.INPUT, expressions=("[0-9]+",), text="#")
-    rules = [endless, rule(id="texts", texts=("1",), text="#"), rule(id="bound", expressions=("1{1,9}",), text="#")]
+    rules = [
+        endless,
+        rule(id="texts", texts=("1",), text="#", whole_words=True),
+        rule(id="bound", expressions=("1{1,9}",), text="#"),
+    ]
 
     def work(count: int) -> int:
         nonlocal looked_at

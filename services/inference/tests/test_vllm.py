@@ -94,6 +94,32 @@ def test_an_adapter_is_named_where_the_backend_and_where_its_callers_look(tmp_pa
     assert triton_repository.referenced(tmp_path) == {Path("/b.hf"), Path("/a.hf")}
 
 
+def test_a_folder_that_is_written_for_another_engine_keeps_nothing_of_the_first(tmp_path: Path) -> None:
+    folder = triton_repository.write(tmp_path, "m", VllmModel(Path("/b.hf"), 512, Path("/a.hf"), rank=8))
+    triton_repository.write(tmp_path, "m", TritonModel(ModelUse.GENERATE, Path("/m.gguf"), 256))
+    assert [path.name for path in (folder / "1").iterdir()] == ["model.py"]
+    with pytest.raises(PreconditionFailed):
+        triton_repository.write(tmp_path, "n", VllmModel(Path("/b.hf"), 512, Path("/a.hf"), rank=513))
+    assert not (tmp_path / "n").exists()
+
+
+async def test_f10_an_adapter_without_its_configuration_is_refused(tmp_path: Path, artifact_url: str) -> None:
+    server = TritonServer(
+        cast("TritonClient", cast("Any", Loads())),
+        ArtifactStore(artifact_url),
+        repository=tmp_path / "repository",
+        cache=tmp_path / "cache",
+        slots=2,
+        threads=1,
+        load_timeout_s=5,
+    )
+    files = {"adapter_model.safetensors": ArtifactRef("a" * 64, 1)}
+    version = ServableVersion(f"{MODEL}/versions/1", False, files, files, Serving(256, "t"), Engine.VLLM)
+    with pytest.raises(PreconditionFailed) as caught:
+        await server.load("adapted", version)
+    assert caught.value.reason == "FILE_MISSING"
+
+
 def test_b7_an_adapter_that_vllm_has_no_room_for_is_refused() -> None:
     assert rank_of(b'{"r": 8, "rank_pattern": {"q_proj": 40}}') == 40
     assert [room_for(rank) for rank in (1, 8, 9, 512)] == [8, 8, 16, 512]

@@ -114,14 +114,19 @@ def write(repository: Path, name: str, model: Model) -> Path:
 
     Raises:
         InvalidInput: TRITON_NAME_INVALID, the name is no folder's name.
+        PreconditionFailed: The engine cannot serve the model; nothing was written.
     """
     if not _NAME.fullmatch(name):
         message = f"{name!r} cannot name a model in Triton; use letters, digits, '.', '_' and '-'"
         raise InvalidInput(message, reason="TRITON_NAME_INVALID", metadata={"name": name})
-    folder = repository / name
+    folder, texts = repository / name, model.texts(name)
     (folder / "1").mkdir(parents=True, exist_ok=True)
+    # What another engine was told, this one would read.
+    for path in (folder / "1").iterdir():
+        if path.is_file() and f"1/{path.name}" not in texts:
+            path.unlink(missing_ok=True)
     # The configuration comes last, since a folder without it is no model.
-    for place, text in sorted(model.texts(name).items()):
+    for place, text in sorted(texts.items()):
         _replace(folder / place, text)
         if place != "config.pbtxt":
             os.utime(folder / place)

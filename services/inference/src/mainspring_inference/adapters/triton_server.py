@@ -31,6 +31,7 @@ _PROBE_PAUSE_S = 0.1
 # What answered this recently is not lost; readiness asks the same of the same client meanwhile.
 _FRESH_S = 4.0
 _GGUF, _FOLDER = ".gguf", ".hf"
+_ADAPTER_CONFIG = "adapter_config.json"
 log = get_logger(__name__)
 
 
@@ -113,7 +114,13 @@ class TritonServer:
         if version.engine is Engine.VLLM:
             rank = 0
             if adapter is not None:
-                rank = rank_of(await self._artifacts.read(project, adapter["adapter_config.json"]))
+                if _ADAPTER_CONFIG not in adapter:
+                    message = (
+                        f"{version.model_version} has no file {_ADAPTER_CONFIG!r} beside its adapter; train it again"
+                    )
+                    details = {"modelVersion": version.model_version, "role": _ADAPTER_CONFIG}
+                    raise PreconditionFailed("FILE_MISSING", message, details)
+                rank = rank_of(await self._artifacts.read(project, adapter[_ADAPTER_CONFIG]))
             return VllmModel(base, context_tokens, adapter_home, rank, self._slots, self._gpu_memory_share)
         kind = ModelUse.EMBED if version.embedding else ModelUse.GENERATE
         return TritonModel(kind, base, context_tokens, adapter_home, self._slots, self._threads)
