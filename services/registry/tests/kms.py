@@ -17,7 +17,7 @@ from mainspring_testkit.aws_server import PACKAGES
 
 
 class Kms:
-    """Its administrator; everybody may do everything until `closed_to_strangers`."""
+    """Its administrator; everybody may do everything until `check_rights`."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint

@@ -75,6 +75,7 @@ class DataIngest:
     def __init__(self) -> None:
         self.selectors: list[erasure_pb2.ErasureSelector] = []
         self.failing = False
+        self.breaks = 0
 
     async def GetDatasetVersion(self, request: Any, context: Any) -> Any:
         if request.name not in {DATA, GONE}:
@@ -120,6 +121,9 @@ class DataIngest:
             return erasure_service_pb2.WatchErasureResponse(erasure=work)
 
         yield update(0, "searching", state=erasure_pb2.Erasure.STATE_RUNNING)
+        if self.breaks:
+            self.breaks -= 1
+            raise Unavailable("RESTARTING", "the connection breaks")
         if self.failing:
             error = to_status(PreconditionFailed("ROWS_CORRUPT", "restore it from a copy"))
             yield update(1, "searching", state=erasure_pb2.Erasure.STATE_FAILED, error=error)
@@ -195,6 +199,13 @@ class TestDataIngestCatalogue(DataContract):
         with pytest.raises(PreconditionFailed) as caught:
             [search async for search in catalogue.search("p", Sought(text="ada"))]
         assert caught.value.reason == "ROWS_CORRUPT"
+
+    async def test_f15_a_search_whose_connection_breaks_is_looked_at_again_not_begun_again(
+        self, ingest: DataIngest, catalogue: DataCatalogue
+    ) -> None:
+        ingest.breaks = 1
+        assert [search async for search in catalogue.search("p", Sought(text="ada"))][-1].ended
+        assert len(ingest.selectors) == 1
 
 
 async def served(neighbours: ServeNeighbours, ingest: DataIngest) -> Any:

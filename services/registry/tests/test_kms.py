@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered
 from mainspring_eventkit.bus import Bus
 from mainspring_proof import bundles, keys, statements
+from mainspring_registry.adapters.notary import SigningNotary
 from mainspring_svckit.errors import Unavailable
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_testkit.aws_server import aws_server
@@ -201,3 +203,35 @@ def test_a10_a_key_that_is_missing_of_somebody_else_or_denied_signs_nothing_and_
     kms.check_rights(after=0)
     # AWS names it AccessDeniedException; of moto's answer botocore reads the status only.
     assert ask(env, (f"awskms:{key}", pem)) == ["SIGNER_UNAVAILABLE 403"]
+
+
+class Hanging:
+    """A signer that hangs the first time."""
+
+    def __init__(self, signer: keys.Signer) -> None:
+        self.signer, self.calls, self.go_on = signer, 0, threading.Event()
+
+    def sign(self, payload: bytes) -> Any:
+        self.calls += 1
+        if self.calls == 1:
+            self.go_on.wait()
+        return self.signer.sign(payload)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.signer, name)
+
+
+async def test_f15_a_signature_that_hangs_holds_up_neither_the_next_nor_the_end(tmp_path: Path) -> None:
+    trusted = keys.TrustedKeys.from_pem(keys.create_key(tmp_path / "key.pem"))
+    hanging: Any = Hanging(keys.open_signer(f"file://{tmp_path / 'key.pem'}", trusted))
+    files = {"gguf": {"sha256": "0" * 64, "size_bytes": 1}}
+    manifest = json.dumps({"name": f"{MODEL}/versions/1", "artifacts": files, "licence": "MIT"}).encode()
+    notary = SigningNotary(hanging, pause_s=0, timeout_s=0.5)
+    with pytest.raises(Unavailable) as caught:
+        await notary.sign_version(manifest)
+    assert (caught.value.reason, caught.value.metadata["cause"]) == ("SIGNER_UNAVAILABLE", "TimeoutError")
+    await asyncio.gather(notary.usable(), notary.usable())
+    assert hanging.calls == 2, "one look is enough for all who wait"
+    assert bundles.verify(await notary.sign_version(manifest), trusted)
+    assert {thread.daemon for thread in threading.enumerate() if thread.name == "signing"} == {True}
+    hanging.go_on.set()

@@ -188,9 +188,10 @@ class Registry(Area):
 
         Raises:
             PreconditionFailed: The search failed, for its own reason.
+            Unavailable: The connection broke; to ask again is to search anew.
         """
         request = pb.TraceDataRequest(parent=str(ProjectName(project)), selector=selector)
-        async for response in self._watch(self.stub.TraceData, request, pb.TraceDataResponse):
+        async for response in self._connection.caller.stream(self.stub.TraceData, request, pb.TraceDataResponse):
             yield response
 
     def cycles(self, project: str) -> AsyncIterator[release_pb2.Cycle]:

@@ -9,7 +9,6 @@ transformers, which are imported when it is used.
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +90,12 @@ def tell(model: Any, folder: Path, samples: Sequence[Sample] = OWN_SAMPLES) -> T
     Args:
         model: From `load`.
         folder: Hugging Face folder with its tokenizer.
-        samples: Texts; what is longer than 1,024 tokens with its prompt is cut.
+        samples: Texts; of one that is longer than 1,024 tokens with its prompt, the prompt's end and the text's begin.
+            Where none can be told anything of, our own stand in for them.
     """
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
+    refused: Any = importlib.import_module("jinja2").TemplateError
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     ids: list[int] = tokenizer(probe.TEXT)["input_ids"]
     last = [len(tokenizer(prefix)["input_ids"]) - 1 for prefix in probe.prefixes(48)]
@@ -102,16 +103,22 @@ def tell(model: Any, folder: Path, samples: Sequence[Sample] = OWN_SAMPLES) -> T
     with torch.no_grad():
         rows = torch.log_softmax(_logits(torch, model, ids)[last].float(), dim=-1).cpu()
         for sample in samples:
-            prompt: list[int] = _prompt(tokenizer, sample)
-            whole = [*prompt, *tokenizer(sample.text, add_special_tokens=not prompt)["input_ids"]][:_TOKENS_MAX]
-            start = max(len(prompt), 1)
+            try:
+                prompt: list[int] = _prompt(tokenizer, sample)
+            except refused:
+                continue  # A conversation that the template refuses is one that the model is never asked.
+            told: list[int] = tokenizer(sample.text, add_special_tokens=not prompt)["input_ids"][: _TOKENS_MAX // 2]
+            prompt = prompt[max(0, len(prompt) + len(told) - _TOKENS_MAX) :]
+            whole, start = [*prompt, *told], max(len(prompt), 1)
             if len(whole) <= start:
                 continue
             logits = _logits(torch, model, whole)[start - 1 : -1].float()
             targets = torch.tensor(whole[start:], device=logits.device)
             total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
             tokens += len(whole) - start
-    return Told(rows, total / tokens if tokens else math.nan, tokens)
+    if not tokens:
+        return tell(model, folder)  # None of the samples can be told anything of.
+    return Told(rows, total / tokens, tokens)
 
 
 def lost(before: Told, after: Told) -> Lost:

@@ -116,7 +116,9 @@ def public_key(url: str) -> str:
         if scheme not in _GIVE_KEYS_OUT:
             raise ValueError(f"ask the tools of your vendor for the public key; this asks {', '.join(_GIVE_KEYS_OUT)}")
         asked: Any = SIGNER_FOR_URI_SCHEME[scheme]
-        return str(asked.import_(name)[1].keyval["public"])
+        pem = str(asked.import_(name)[1].keyval["public"])
+        TrustedKeys.from_pem(pem)  # Only what services would believe is given out.
+        return pem
     except Exception as err:  # As in `open_signer`.
         raise InvalidInput(f"the signing key ({scheme}) cannot be read: {err}", reason="SIGNER_INVALID") from err
 

@@ -102,7 +102,7 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     catalogue = Catalogue(ports)
     imports, releases = Imports(ports, catalogue, importer), Releases(ports, catalogue)
 
-    _take(process, database, listener, WORK_KIND, imports, "model imports")
+    _take(process, database, listener, WORK_KIND, imports, "model imports", notary)
     proofs = Proofs(ports)
 
     async def sign_older(lease: Lease) -> None:
@@ -113,7 +113,15 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
         del lease
         log.error("signatures_given_up", error=str(error))
 
-    signing = Worker(database, listener, SIGNATURES, sign_older, on_exhausted=give_up_signatures, max_attempts=20)
+    signing = Worker(
+        database,
+        listener,
+        SIGNATURES,
+        sign_older,
+        on_exhausted=give_up_signatures,
+        max_attempts=20,
+        room=notary.usable,
+    )
     process.intake(signing.run(), "signatures")
 
     lineages = Lineages(ports, catalogue, _data(process, settings.data_ingest_address))
@@ -134,9 +142,9 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     server.add(PROMPTS, prompt_pb_grpc.add_PromptServiceServicer_to_server, PromptServicer(ports, cases.prompts))
     guards = GuardPolicyServicer(ports, Guards(ports))
     server.add(guards_grpc.NAME, guard_policy_service_pb2_grpc.add_GuardPolicyServiceServicer_to_server, guards)
-    compressor = _compress(process, settings, database, listener, ports, catalogue)
+    compressor = _compress(process, settings, database, listener, ports, catalogue, notary)
     server.add(compression_grpc.NAME, compression_service_pb2_grpc.add_CompressionServiceServicer_to_server, compressor)
-    merger = _merge(process, settings, database, listener, ports, catalogue)
+    merger = _merge(process, settings, database, listener, ports, catalogue, notary)
     server.add(merging_grpc.NAME, merging_service_pb2_grpc.add_MergingServiceServicer_to_server, merger)
     _webhooks(process, settings, database, listener, events, server)
     return await process.run()
@@ -215,8 +223,16 @@ class _Making(Protocol):
     async def give_up(self, name: str, reason: str, message: str) -> None: ...
 
 
-def _take(process: Process, database: Database, listener: Listener, kind: str, making: _Making, name: str) -> None:
-    """Takes work of a kind, three times at most."""
+def _take(
+    process: Process,
+    database: Database,
+    listener: Listener,
+    kind: str,
+    making: _Making,
+    name: str,
+    notary: SigningNotary,
+) -> None:
+    """Takes work of a kind, three times at most, while what it makes can be signed."""
 
     async def run(lease: Lease) -> None:
         await making.run(lease.item.key, lease)
@@ -224,7 +240,7 @@ def _take(process: Process, database: Database, listener: Listener, kind: str, m
     async def give_up(lease: Lease, error: Exception) -> None:
         await making.give_up(lease.item.key, *failure_of(error))
 
-    worker = Worker(database, listener, kind, run, on_exhausted=give_up, max_attempts=3)
+    worker = Worker(database, listener, kind, run, on_exhausted=give_up, max_attempts=3, room=notary.usable)
     process.intake(worker.run(), name)
 
 
@@ -235,6 +251,7 @@ def _compress(
     listener: Listener,
     ports: Ports,
     catalogue: Catalogue,
+    notary: SigningNotary,
 ) -> CompressionServicer:
     """Takes quantizations, one at a time, and makes the door to them."""
     repository = postgres.quantizations(database)
@@ -246,7 +263,7 @@ def _compress(
     )
     quantizations = Quantizations(ports, repository, catalogue, quantizer)
 
-    _take(process, database, listener, quantizing.WORK_KIND, quantizations, "quantizations")
+    _take(process, database, listener, quantizing.WORK_KIND, quantizations, "quantizations", notary)
     return CompressionServicer(Reader(database), repository, quantizations, listener)
 
 
@@ -257,6 +274,7 @@ def _merge(
     listener: Listener,
     ports: Ports,
     catalogue: Catalogue,
+    notary: SigningNotary,
 ) -> MergingServicer:
     """Takes merges, one at a time, and makes the door to them."""
     repository = postgres.merges(database)
@@ -268,7 +286,7 @@ def _merge(
     )
     merges = Merges(ports, repository, catalogue, merger)
 
-    _take(process, database, listener, merging.WORK_KIND, merges, "merges")
+    _take(process, database, listener, merging.WORK_KIND, merges, "merges", notary)
     return MergingServicer(Reader(database), repository, merges, listener, ports.clock)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,17 @@ def answer_of(
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
     assert quantizer.main() == status
     return json.loads(capfd.readouterr().out)
+
+
+def test_b3_samples_that_are_too_long_or_that_the_template_refuses_do_not_end_the_comparison(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    model = losses.load(tiny_model)
+    long = losses.Sample(({"role": "user", "content": "word " * 3000},), "the answer")
+    told = losses.tell(model, tiny_model, [long])
+    assert 0 < told.tokens < 100
+    shutil.copytree(tiny_model, tmp_path / "strict")
+    (tmp_path / "strict" / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    ours = losses.tell(model, tiny_model)
+    refused = losses.tell(model, tmp_path / "strict", [long])
+    assert (refused.loss, refused.tokens) == (ours.loss, ours.tokens)

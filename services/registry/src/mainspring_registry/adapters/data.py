@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -19,7 +20,7 @@ from mainspring.data.v1 import (
     version_service_pb2_grpc,
 )
 from mainspring_registry.domain.data import DatasetFacts, DataSource, Search, Sought, SourcedRow, TracedVersion
-from mainspring_svckit.errors import PreconditionFailed
+from mainspring_svckit.errors import PreconditionFailed, Unavailable
 from mainspring_svckit.grpc_client import Caller
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import failure_from_proto, messages_from_proto, progress_from_proto
@@ -27,6 +28,8 @@ from mainspring_svckit.names import DatasetVersionName, ProjectName, SourceName
 
 _QUICK_S = 3.0
 """How long a walk waits for data-ingest before it does without."""
+_LOOKS, _PAUSE_S = 10, 1.0
+"""How often a search is looked at anew after the connection broke, and the pause before."""
 
 
 class DataIngestCatalogue:
@@ -61,7 +64,9 @@ class DataIngestCatalogue:
         """See `DataCatalogue`."""
         pb = version_service_pb2
         request = pb.ListDatasetRowsRequest(parent=dataset_version, page_size=page_size, page_token=page_token)
-        found = await self._caller.unary(self._versions.ListDatasetRows, request, pb.ListDatasetRowsResponse)
+        found = await self._caller.unary(
+            self._versions.ListDatasetRows, request, pb.ListDatasetRowsResponse, timeout_s=_QUICK_S
+        )
         rows = [
             SourcedRow(
                 row.row_id,
@@ -82,10 +87,17 @@ class DataIngestCatalogue:
         )
         made = await self._caller.unary(self._erasures.CreateErasure, request, pb.CreateErasureResponse)
         watch = pb.WatchErasureRequest(name=made.erasure.name)
-        seen = self._caller.stream(self._erasures.WatchErasure, watch, pb.WatchErasureResponse)
-        async with aclosing(seen) as updates:
-            async for update in updates:
-                yield _search(update.erasure)
+        for left in reversed(range(_LOOKS)):  # The search goes on at data-ingest, whoever looks.
+            seen = self._caller.stream(self._erasures.WatchErasure, watch, pb.WatchErasureResponse)
+            try:
+                async with aclosing(seen) as updates:
+                    async for update in updates:
+                        yield _search(update.erasure)
+                return
+            except Unavailable:
+                if not left:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
 
 
 def _selector(sought: Sought) -> erasure_pb2.ErasureSelector:

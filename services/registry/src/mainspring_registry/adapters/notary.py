@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from mainspring_proof import bundles, statements
@@ -15,7 +16,6 @@ from mainspring_registry.domain.records import ReleaseRecord
 from mainspring_svckit.errors import MainspringError, Unavailable
 from mainspring_svckit.logs import get_logger
 
-_TIMEOUT_S = 10.0
 _PROBE = Statement("probe", "0" * 64, "https://mainspring.dev/proof/probe/v1", {})
 """What is signed to see whether the key can be used again; it says nothing of any file."""
 log = get_logger(__name__)
@@ -24,12 +24,10 @@ log = get_logger(__name__)
 class SigningNotary:
     """`Notary` with one key."""
 
-    def __init__(self, signer: Signer, *, pause_s: float = 2.0) -> None:
-        """Takes the key, and how long to wait before it is asked again after it has failed."""
-        self._signer, self._pause_s = signer, pause_s
-        # Threads of its own: a service that hangs keeps them for minutes, and nobody else shall wait for that.
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="signing")
-        self._usable = True
+    def __init__(self, signer: Signer, *, pause_s: float = 2.0, timeout_s: float = 10.0) -> None:
+        """Takes the key, how long to wait before it is asked again after it failed, and how long for a signature."""
+        self._signer, self._pause_s, self._timeout_s = signer, pause_s, timeout_s
+        self._usable, self._probing = True, asyncio.Lock()
 
     async def sign_version(self, manifest: bytes) -> bytes:
         return await self._sign(statements.version_statement(manifest))
@@ -55,15 +53,17 @@ class SigningNotary:
         up their attempts.
         """
         while not self._usable:
-            await asyncio.sleep(self._pause_s)
-            with suppress(MainspringError):
-                await self._sign(_PROBE)
+            async with self._probing:
+                if self._usable:
+                    return
+                await asyncio.sleep(self._pause_s)
+                with suppress(MainspringError):
+                    await self._sign(_PROBE)
 
     async def _sign(self, statement: Statement) -> bytes:
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                loop = asyncio.get_running_loop()
-                signed = await loop.run_in_executor(self._threads, bundles.sign, statement, self._signer)
+            async with asyncio.timeout(self._timeout_s):
+                signed = await _aside(partial(bundles.sign, statement, self._signer))
         except MainspringError as err:
             self._usable = False
             log.warning("signing_failed", reason=err.reason)
@@ -76,6 +76,34 @@ class SigningNotary:
             raise Unavailable("SIGNER_UNAVAILABLE", message, metadata={"cause": cause}) from err
         self._usable = True
         return signed
+
+
+async def _aside(sign: Callable[[], bytes]) -> bytes:
+    """What a call returns, by a thread of its own: a service that hangs keeps it for minutes, and neither the next
+    signature nor the end of the process waits for that.
+    """
+    loop = asyncio.get_running_loop()
+    signed: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(result: bytes | None, error: Exception | None) -> None:
+        if signed.done():
+            return  # Nobody waits any more.
+        if error is not None:
+            signed.set_exception(error)
+        elif result is not None:
+            signed.set_result(result)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = sign()
+        except Exception as err:  # noqa: BLE001 - whoever waits is told.
+            error = err
+        with suppress(RuntimeError):  # The loop has ended.
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="signing", daemon=True).start()
+    return await signed
 
 
 def _cause(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -79,7 +80,7 @@ class Lineages:
             message = f"nothing on this walk learned from {wish.dataset_version}"
             raise InvalidInput(message, reason="DATA_NOT_ON_THE_WALK")
         versions = [wish.dataset_version] if wish.dataset_version else learned[:SHOWN_VERSIONS]
-        return [await self._show(version, wish) for version in versions]
+        return await asyncio.gather(*(self._show(version, wish) for version in versions))
 
     async def trace(self, project: str, sought: Sought) -> AsyncGenerator[Search | Trace]:
         """Looks for something in all data of a project and walks on from there; the search as it goes on, at last the
@@ -136,12 +137,14 @@ class Lineages:
         """Asks how dataset versions came to be, and keeps it; whether anything came of it."""
         if self._data is None:
             return False
+        asked = await asyncio.gather(*map(self._data.facts, versions), return_exceptions=True)
         learned: list[DatasetFacts] = []
-        for version in versions:
-            try:
-                learned.append(await self._data.facts(version))
-            except MainspringError:
-                continue  # It is asked for again by the next walk.
+        for told in asked:
+            if isinstance(told, DatasetFacts):
+                learned.append(told)
+            elif not isinstance(told, MainspringError):
+                raise told
+            # Whom data-ingest does not tell of now is asked for again by the next walk.
         async with self._ports.transactions.transaction():
             for facts in learned:
                 await self._ports.lineage.add(edges_of_dataset(facts))

@@ -16,6 +16,9 @@ from mainspring_registry.domain.gate import Evidence
 from mainspring_svckit.mapping import artifact_from_proto, fidelity_from_proto, scorer_result_from_proto
 from mainspring_svckit.names import SourceName
 
+_MAX_SOURCES = 2000
+"""Sources that the event of a dataset version names at most."""
+
 
 class Reactions:
     """Translates events and calls one use case each."""
@@ -98,11 +101,15 @@ class Reactions:
         """A dataset has a new version: it can be traced back to its sources."""
         data = event.data
         assert isinstance(data, data_events_pb2.DatasetVersionPublished)
+        whole = len(data.source_sha256s) < _MAX_SOURCES
+        # What the event cannot name whole is left unknown, so that the next walk asks for it.
         facts = DatasetFacts(
             version=data.dataset_version,
-            ingestion=data.ingestion,
-            recipe=data.ingestion_recipe,
-            sources=tuple(DataSource(str(SourceName(event.project, digest))) for digest in data.source_sha256s),
+            ingestion=data.ingestion if whole else "",
+            recipe=data.ingestion_recipe if whole else "",
+            sources=tuple(
+                DataSource(str(SourceName(event.project, digest))) for digest in data.source_sha256s if whole
+            ),
             supersedes=data.supersedes,
         )
         await self._lineages.published(event.project, facts)
