@@ -104,7 +104,10 @@ async def test_a_real_gpu_tells_what_a_process_holds_and_draws(holding: subproce
     gpus = Gpus.found()
     assert gpus is not None
     assert holding.stdout is not None
-    meter = Meter(holding.pid, gpus, f"GPU-{(await asyncio.to_thread(holding.stdout.readline)).strip()}")
+    uuid = (await asyncio.to_thread(holding.stdout.readline)).strip()
+    if not uuid:
+        pytest.skip("the worker's torch is a build for processors")
+    meter = Meter(holding.pid, gpus, f"GPU-{uuid}")
 
     async def measured() -> bool:
         used = meter.consumed

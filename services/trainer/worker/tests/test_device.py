@@ -78,6 +78,7 @@ def test_f19_who_lacks_memory_is_told_and_other_errors_are_none() -> None:
 
     assert lacks_memory(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")) == "the GPU"
     assert lacks_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`")) == "the GPU"
+    assert lacks_memory(RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be")) == "the GPU"
     assert lacks_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")) == "the machine"
     assert lacks_memory(MemoryError()) == "the machine"
     assert lacks_memory(RuntimeError("CUDA error: an illegal memory access was encountered")) is None
@@ -106,7 +107,35 @@ def test_a_step_is_estimated_by_its_rows_where_they_are_fewer_than_fit(spec: Spe
     few = replace(spec, micro_batch_tokens=1 << 16, optimization=replace(spec.optimization, batch_rows=4))
     many = replace(few, optimization=replace(few.optimization, batch_rows=1024))
     small, large = (estimate.needed_bytes(SMALL, each, "LORA", "bf16") for each in (few, many))
-    assert small < large / 5
+    assert small < large / 2
+
+
+def test_f19_on_a_gpu_a_validation_takes_no_more_at_once_than_was_estimated(spec: Spec) -> None:
+    few = replace(spec, optimization=replace(spec.optimization, batch_rows=4))
+    chosen = estimate.micro_batch_tokens(SMALL, few, "bf16", CARD)
+    assert chosen == 2 * 4 * 512
+    packed = replace(spec, optimization=replace(spec.optimization, packing=True))
+    assert estimate.micro_batch_tokens(SMALL, packed, "bf16", CARD) == 4096
+    # Where the specification says how many, the words' scores of a validation count whatever a step has.
+    needs = [
+        estimate.needed_bytes(SMALL, replace(few, micro_batch_tokens=tokens), "LORA", "bf16")
+        for tokens in (1 << 15, 1 << 16)
+    ]
+    assert needs[1] - needs[0] == (1 << 15) * SMALL.vocabulary * 10
+
+
+def test_f19_a_result_that_the_machine_cannot_hold_is_refused_before_a_gpu_learns() -> None:
+    estimate.check_result_fits(LARGE, 32 * 10**9)
+    with pytest.raises(Refused, match="machine's memory, which takes 32") as caught:
+        estimate.check_result_fits(LARGE, 32 * 10**9 - 1)
+    assert caught.value.reason == "OUT_OF_MEMORY"
+
+
+def test_f19_what_is_kept_of_a_gpu_without_need_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [1 << 20]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(1 << 30))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[-1], CARD))
+    assert device.free_bytes(GPU) == 1 << 30
 
 
 def test_steps_on_a_gpu_take_a_time_of_their_own(spec: Spec) -> None:

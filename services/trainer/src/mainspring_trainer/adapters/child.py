@@ -28,8 +28,8 @@ from mainspring_trainer.application.ports import Told
 from mainspring_trainer.domain.tracking import Consumption, Environment
 
 MODULE = "mainspring_training_worker"
-# The last two are where a GPU's driver is, and which GPUs this process may use.
-_HANDED_ON = ("PATH", "LANG", "MAINSPRING_CRASH_AT", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+# The last three are where a GPU's driver is, which GPUs this process may use, and how they are counted.
+_HANDED_ON = ("PATH", "LANG", "MAINSPRING_CRASH_AT", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _LINE_BYTES = 1 << 20
 _TAIL_CHUNKS = 8
 _CHUNK = 8 << 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 from torch import Tensor
 
@@ -55,8 +57,12 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that this process may take there."""
-    return torch.cuda.mem_get_info(device)[0] if on_gpu(device) else available_bytes()
+    """Memory that this process may take there; what it keeps of a GPU's without need is given back first."""
+    if not on_gpu(device):
+        return available_bytes()
+    gc.collect()
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def all_bytes(device: torch.device) -> int | None:

@@ -20,6 +20,8 @@ _LAYER_S = 0.008
 """On a GPU, what a layer of a step takes at least, measured: its kernels are started one by one, however small."""
 _PROCESSOR_TOKENS = 1024
 _GPU_TOKENS = tuple(1 << bits for bits in range(16, 9, -1))
+_PACKED_TOKENS = 4096
+"""Packed on a GPU at once, at most: who may see whom among them is a table of their square."""
 _OF_GPU = 0.5
 """Of a GPU's memory, what a micro-batch is chosen for; the rest is for what an estimate does not know."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -78,14 +80,16 @@ def needed_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str) -> i
     # A step holds no more than its rows, of which each may be two sequences.
     tokens = max(min(spec.micro_batch_tokens, 2 * spec.optimization.batch_rows * longest), longest)
     activations = tokens * shape.layers * shape.width * _ACTIVATIONS * computed // 2
-    scores = tokens * shape.vocabulary * (computed + 4 + 4)
+    # A validation has as many rows as there are; on a GPU no more tokens are chosen than a step's.
+    scores = max(spec.micro_batch_tokens, longest) * shape.vocabulary * (computed + 4 + 4)
     return int(_LIBRARIES + held * shape.parameters + learned * 16 + activations + scores)
 
 
 def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int | None) -> int:
     """Tokens that go through the model at once: what the specification says, or what suits the device.
 
-    It depends on the memory that a GPU has, not on what is free of it, so that a resumed run adds up the same sums.
+    On a GPU they are no more than a step has, since a validation, of any number of rows, goes by them too. They depend
+    on the memory that a GPU has, not on what is free of it, so that a resumed run adds up the same sums.
 
     Args:
         shape: The model.
@@ -97,12 +101,19 @@ def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int 
         return spec.micro_batch_tokens
     if gpu_bytes is None:
         return _PROCESSOR_TOKENS
+    longest = spec.optimization.max_sequence_tokens
+    of_step = 2 * spec.optimization.batch_rows * longest
+
+    def bounded(tokens: int) -> int:
+        most = min(of_step, _PACKED_TOKENS) if spec.optimization.packing else of_step
+        return max(min(tokens, most), longest)
 
     def fits(tokens: int) -> bool:
         needed = needed_bytes(shape, replace(spec, micro_batch_tokens=tokens), spec.adaptation, precision)
         return needed <= _OF_GPU * gpu_bytes
 
-    return next(filter(fits, _GPU_TOKENS), _GPU_TOKENS[-1])
+    choices = [bounded(tokens) for tokens in _GPU_TOKENS]
+    return next(filter(fits, choices), choices[-1])
 
 
 def available_bytes() -> int:
@@ -113,6 +124,19 @@ def available_bytes() -> int:
         known.append(int(limit))
     own, _ = resource.getrlimit(resource.RLIMIT_DATA)
     return min([*known, *([own] if own != resource.RLIM_INFINITY else [])])
+
+
+def check_result_fits(shape: Shape, available: int) -> None:
+    """Looks whether the machine's own memory holds what a run on a GPU leaves: it is written from there, in fp32.
+
+    Raises:
+        Refused: OUT_OF_MEMORY, with what to do.
+    """
+    if (needed := 4 * shape.parameters) > available:
+        message = (
+            f"the result is written from the machine's memory, which takes {_gb(needed)}, and {_gb(available)} are"
+        )
+        raise Refused("OUT_OF_MEMORY", f"{message} available; free some, or choose a smaller base")
 
 
 def check_fits(shape: Shape, spec: Spec, precision: str, available: int, *, gpu: bool = False) -> int:

@@ -14,6 +14,7 @@ STOPPED = 75
 """Exit status of a run that was asked to stop, after its checkpoint."""
 KILLED = 128 + signal.SIGKILL
 _PR_SET_PDEATHSIG = 1
+_GPU_FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 
 def die_with(parent: int) -> None:
@@ -43,7 +44,7 @@ def one_of(visible: str) -> str:
 def lacks_memory(error: BaseException) -> str | None:
     """Who has too little memory, when that is what an error of Python or torch says; None for every other error."""
     said = str(error)
-    if type(error).__name__ == "OutOfMemoryError" or "CUBLAS_STATUS_ALLOC_FAILED" in said:
+    if type(error).__name__ == "OutOfMemoryError" or any(words in said for words in _GPU_FULL):
         return "the GPU"
     lacking = isinstance(error, MemoryError) or ("memory" in said and "illegal memory access" not in said)
     return "the machine" if lacking else None

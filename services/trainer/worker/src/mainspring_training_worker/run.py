@@ -70,6 +70,8 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     shape = estimate.shape_of(prepared.base)
     spec = replace(spec, micro_batch_tokens=estimate.micro_batch_tokens(shape, spec, precision, all_bytes(device)))
     needed = estimate.check_fits(shape, spec, precision, free_bytes(device), gpu=on_gpu(device))
+    if on_gpu(device):
+        estimate.check_result_fits(shape, estimate.available_bytes())
     training, config = _training(spec, prepared, plan, precision, device, team, progress, stopping)
     resumed_from = checkpoint.state.step if checkpoint is not None and training.resume(checkpoint) else None
     for signal in prepared.signals:
