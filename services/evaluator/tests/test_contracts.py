@@ -136,7 +136,8 @@ class TestPostgresAnswers(OnPostgres, AnswerCacheContract):
                 await cache.put("p", {"b": Answer("theirs", 1), "a": Answer("theirs", 1)})
 
         async def somebody_waits() -> bool:
-            return bool(await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+            for_us = "NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            return bool(await connection.scalar(text(f"SELECT count(*) FROM pg_locks WHERE {for_us}")))
 
         async with database.transaction() as connection:
             await cache.put("p", {"a": Answer("ours", 1)})

@@ -157,10 +157,10 @@ def test_what_a_run_used_is_held_against_all_bounds(used: Use, told: str) -> Non
     Bounds().check(used)
 
 
-async def shared_out(world: World, questions: str) -> str:
+async def shared_out(world: World, questions: str, bounds: Bounds = Bounds()) -> str:  # noqa: B008 - It is frozen.
     """A shard with a question for each word."""
     prompts = tuple((Message("user", question),) for question in questions.split())
-    made = Shard(f"{RUN}/shards/1", RUN, "candidate", Inquiry(Version(FIRST, "m1"), prompts, Sampling()))
+    made = Shard(f"{RUN}/shards/1", RUN, "candidate", Inquiry(Version(FIRST, "m1"), prompts, Sampling()), bounds)
     await world.ports.runs.add(EvaluationRun(RUN, SUITE, FIRST, world.ports.clock.now()))
     await world.shards.add([made])
     await world.inference.hold(FIRST, RUN)
@@ -195,6 +195,22 @@ async def test_a_shard_that_is_tried_again_holds_its_version_anew_while_a_questi
     world.inference.held.clear()
     await answering.answer(name, FakeLease(), again=True)
     assert world.inference.held == set(), "nobody needs it any more"
+
+
+async def test_what_a_run_used_is_looked_up_only_where_a_budget_bounds_it() -> None:
+    class Counting(FakeShards):
+        looked_up = 0
+
+        async def used(self, run: str) -> Use:
+            self.looked_up += 1
+            return await super().used(run)
+
+    price = Price(1, 1)
+    for bounds, times in ((Bounds(price=price), 0), (Bounds(Budget(max_cost=1), price), 2)):
+        shards = Counting()
+        world = World(shards=shards)
+        await alone(world).answer(await shared_out(world, "red blue", bounds), FakeLease())
+        assert shards.looked_up == times
 
 
 class Remembering(FakeWork):
