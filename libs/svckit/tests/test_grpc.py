@@ -37,6 +37,7 @@ SERVICES = [
 READS = (
     "Get",
     "List",
+    "Trace",
     "Watch",
     "Search",
     "Embed",
