@@ -110,10 +110,10 @@ test: setup ## Runs all tests but the slow ones, in two halves side by side; set
 
 # Nothing collected (5) is no failure: PYTEST_ARGS may name tests of the other half.
 test-services:
-	@$(PYTEST) -m "not slow" libs services --ignore=services/trainer/worker || test $$? -eq 5
+	@$(PYTEST) -m "not slow" services --ignore=services/trainer/worker || test $$? -eq 5
 
 test-whole:
-	@$(PYTEST) -m "not slow" tests bench || test $$? -eq 5
+	@$(PYTEST) -m "not slow" libs tests bench || test $$? -eq 5
 	@$(TRAIN)/bin/python -m pytest -q $(PYTEST_ARGS) -c services/trainer/worker/pyproject.toml --rootdir services/trainer/worker services/trainer/worker/tests || test $$? -eq 5
 
 test-slow: setup ## Runs the proofs that take minutes.
