@@ -11,7 +11,7 @@ from mainspring_client.connection import Area, Connection
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.names import ProjectName
 
-_SAMPLES, _CHARACTERS, _MESSAGES = 64, 8_000, 16
+SAMPLES, _CHARACTERS, _MESSAGES = 64, 8_000, 16
 """Samples, and of each the characters and messages, at most: together far less than a request may be."""
 
 
@@ -21,7 +21,7 @@ def samples_of(rows: Iterable[comparison_pb2.DatasetRow]) -> list[quantization_p
     for row in rows:
         *before, answer = row.messages
         length = sum(len(message.content) for message in row.messages)
-        if len(made) < _SAMPLES and answer.content and length <= _CHARACTERS and len(before) <= _MESSAGES:
+        if len(made) < SAMPLES and answer.content and length <= _CHARACTERS and len(before) <= _MESSAGES:
             made.append(quantization_pb2.QuantizationSample(messages=before, text=answer.content))
     return made
 

@@ -60,6 +60,10 @@ class Filter:
         self._views = {key: View(exact=key[0]) for key in map(_view_of, searches)}
         self._searches = [(search, self._views[_view_of(search)]) for search in searches]
         self._places = [0] * len(searches)
+        self._looking = {
+            key: [at for at, each in enumerate(searches) if _view_of(each) == key and each.finder is not None]
+            for key in self._views
+        }
         self._hits: list[_Hit] = []
         self._held, self._length, self._done = "", 0, 0
         self._masked = False
@@ -87,12 +91,7 @@ class Filter:
             decided = min(decided, self._search(index, search, view, last=last))
         out = self._through(decided)
         for key, view in self._views.items():
-            places = (
-                place
-                for (search, _), place in zip(self._searches, self._places, strict=True)
-                if _view_of(search) == key and search.finder is not None
-            )
-            view.forget(min(places, default=view.end) - _CONTEXT)
+            view.forget(min((self._places[at] for at in self._looking[key]), default=view.end) - _CONTEXT)
         return out
 
     def _search(self, index: int, search: Search, view: View, *, last: bool) -> int:

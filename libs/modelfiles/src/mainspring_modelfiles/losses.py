@@ -95,30 +95,36 @@ def tell(model: Any, folder: Path, samples: Sequence[Sample] = OWN_SAMPLES) -> T
     """
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
-    refused: Any = importlib.import_module("jinja2").TemplateError
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     ids: list[int] = tokenizer(probe.TEXT)["input_ids"]
     last = [len(tokenizer(prefix)["input_ids"]) - 1 for prefix in probe.prefixes(48)]
-    total, tokens = 0.0, 0
     with torch.no_grad():
         rows = torch.log_softmax(_logits(torch, model, ids)[last].float(), dim=-1).cpu()
-        for sample in samples:
-            try:
-                prompt: list[int] = _prompt(tokenizer, sample)
-            except refused:
-                continue  # A conversation that the template refuses is one that the model is never asked.
-            told: list[int] = tokenizer(sample.text, add_special_tokens=not prompt)["input_ids"][: _TOKENS_MAX // 2]
-            prompt = prompt[max(0, len(prompt) + len(told) - _TOKENS_MAX) :]
-            whole, start = [*prompt, *told], max(len(prompt), 1)
-            if len(whole) <= start:
-                continue
-            logits = _logits(torch, model, whole)[start - 1 : -1].float()
-            targets = torch.tensor(whole[start:], device=logits.device)
-            total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-            tokens += len(whole) - start
-    if not tokens:
-        return tell(model, folder)  # None of the samples can be told anything of.
+        total, tokens = _total(torch, model, tokenizer, samples)
+        if not tokens:
+            total, tokens = _total(torch, model, tokenizer, OWN_SAMPLES)
     return Told(rows, total / tokens, tokens)
+
+
+def _total(torch: Any, model: Any, tokenizer: Any, samples: Sequence[Sample]) -> tuple[float, int]:
+    """The loss of all tokens of the samples' texts together, and how many those are."""
+    refused: Any = importlib.import_module("jinja2").TemplateError
+    total, tokens = 0.0, 0
+    for sample in samples:
+        try:
+            prompt: list[int] = _prompt(tokenizer, sample)
+        except refused:
+            continue  # A conversation that the template refuses is one that the model is never asked.
+        told: list[int] = tokenizer(sample.text, add_special_tokens=not prompt)["input_ids"][: _TOKENS_MAX // 2]
+        prompt = prompt[max(0, len(prompt) + len(told) - _TOKENS_MAX) :]
+        whole, start = [*prompt, *told], max(len(prompt), 1)
+        if len(whole) <= start:
+            continue
+        logits = _logits(torch, model, whole)[start - 1 : -1].float()
+        targets = torch.tensor(whole[start:], device=logits.device)
+        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        tokens += len(whole) - start
+    return total, tokens
 
 
 def lost(before: Told, after: Told) -> Lost:

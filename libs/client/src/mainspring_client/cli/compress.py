@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("Q8_0", "Q6_K", "Q4_K_M", "INT8", "INT4")
 _FOR_GPUS = ("INT8", "INT4")
-_PATIENCE_S, _NEWEST, _SAMPLES = 120.0, 50, 64
+_PATIENCE_S, _NEWEST = 120.0, 50
 
 
 def register(app: typer.Typer) -> None:
@@ -80,7 +80,7 @@ async def _samples(mainspring: Mainspring, source: str) -> list[quantization_pb2
     """Rows that the model's suite asks; of the test split of what it learned from where no suite names others."""
     from mainspring.data.v1 import dataset_pb2
     from mainspring_client.cli.run import collect
-    from mainspring_client.compression import samples_of
+    from mainspring_client.compression import SAMPLES, samples_of
 
     version = await mainspring.registry.version(source)
     dataset, split = version.lineage.dataset_version, dataset_pb2.SPLIT_TEST
@@ -92,7 +92,7 @@ async def _samples(mainspring: Mainspring, source: str) -> list[quantization_pb2
             break
     if not dataset:
         return []
-    return samples_of(await collect(mainspring.dataset_versions.rows(dataset, split, page_size=_SAMPLES), _SAMPLES))
+    return samples_of(await collect(mainspring.dataset_versions.rows(dataset, split, page_size=SAMPLES), SAMPLES))
 
 
 async def _evaluation(

@@ -167,27 +167,14 @@ def write_prompt(
     """Writes a new version of a prompt; the same text again is the same version."""
     from mainspring.common.v1 import chat_pb2
     from mainspring.registry.v1 import prompt_pb2
-    from mainspring_client.cli.output import print_json
-    from mainspring_client.cli.run import with_client
-    from mainspring_client.client import Mainspring
+    from mainspring_client.cli.lines import write_version
     from mainspring_client.resources import expand
     from mainspring_svckit.names import PromptName
 
     message = chat_pb2.ChatMessage(role=chat_pb2.ChatMessage.ROLE_SYSTEM, content=file.read_text(encoding="utf-8"))
     wish = prompt_pb2.PromptVersion(messages=[message], comment=comment)
     name = expand(PromptName, project, prompt, "prompt")
-
-    async def body(mainspring: Mainspring) -> prompt_pb2.PromptVersion:
-        made = await mainspring.prompts.write(name, wish)
-        if label:
-            await mainspring.prompts.label(made.name, label)
-        return made
-
-    made = with_client(data, body)
-    if json_:
-        print_json(made)
-    else:
-        print(made.name)
+    write_version(lambda mainspring: mainspring.prompts, name, wish, label, data, as_json=json_)
 
 
 @prompts.command("show")

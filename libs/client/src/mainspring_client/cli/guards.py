@@ -24,9 +24,7 @@ def create_guard(
 ) -> None:
     """Writes a new version of a guard policy; the same rules again are the same version."""
     from mainspring.registry.v1 import guard_policy_pb2
-    from mainspring_client.cli.output import print_json
-    from mainspring_client.cli.run import with_client
-    from mainspring_client.client import Mainspring
+    from mainspring_client.cli.lines import write_version
     from mainspring_client.configuration import load_document, read_message
     from mainspring_client.resources import expand
     from mainspring_svckit.names import GuardPolicyName
@@ -34,18 +32,7 @@ def create_guard(
     name = expand(GuardPolicyName, project, policy, "guard policy")
     wish = read_message(guard_policy_pb2.GuardPolicyVersion, load_document(file), str(file))
     wish.comment = comment or wish.comment
-
-    async def body(mainspring: Mainspring) -> guard_policy_pb2.GuardPolicyVersion:
-        made = await mainspring.guards.write(name, wish)
-        if label:
-            await mainspring.guards.label(made.name, label)
-        return made
-
-    made = with_client(data, body)
-    if json_:
-        print_json(made)
-    else:
-        print(made.name)
+    write_version(lambda mainspring: mainspring.guards, name, wish, label, data, as_json=json_)
 
 
 @guards.command("show")

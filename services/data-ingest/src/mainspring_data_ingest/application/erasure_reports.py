@@ -80,9 +80,9 @@ class ErasureReports:
 
     async def _vectors(self, project: str, texts: LeftTexts) -> tuple[dict[str, list[float]] | None, str]:
         """Vectors of all sampled texts by the recipe's model; None for lexical ones."""
-        sampled = list(dict.fromkeys((*texts.answers_before, *texts.answers_after, *texts.reference)))
         if not texts.embedding_model or self._embeddings is None:
             return None, ""
+        sampled = list(dict.fromkeys((*texts.answers_before, *texts.answers_after, *texts.reference)))
         try:
             made = await embed_sample(self._embeddings, project, texts.embedding_model, sampled)
         except MainspringError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +55,17 @@ def described(device: torch.device) -> dict[str, str]:
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor there; to a GPU by way of pinned memory, so that the processor need not wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if on_gpu(device) else tensor
+
+
+def padded(texts: Sequence[Sequence[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Texts as rows of one width, filled up at their ends, and which places are of a text (1) or not (0); there."""
+    width = max(map(len, texts))
+    tokens = torch.full((len(texts), width), padding)
+    seen = torch.zeros_like(tokens)
+    for row, text in enumerate(texts):
+        tokens[row, : len(text)] = torch.tensor(text)
+        seen[row, : len(text)] = 1
+    return moved(tokens, device), moved(seen, device)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoTokenizer
 from mainspring_modelfiles import bert, refusal
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
 from mainspring_training_worker.batches import Example
-from mainspring_training_worker.device import CPU, moved
+from mainspring_training_worker.device import CPU, padded
 from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused
 
@@ -77,13 +77,7 @@ def encode_pairs(tokenizer: Any, rows: Iterable[Row], max_tokens: int) -> list[E
 
 def vectors(model: Any, texts: list[tuple[int, ...]], padding: int) -> Tensor:
     """One vector of length one a text, as rows."""
-    width = max(len(text) for text in texts)
-    tokens = torch.full((len(texts), width), padding)
-    seen = torch.zeros((len(texts), width), dtype=torch.long)
-    for row, text in enumerate(texts):
-        tokens[row, : len(text)] = torch.tensor(text)
-        seen[row, : len(text)] = 1
-    tokens, seen = moved(tokens, model.device), moved(seen, model.device)
+    tokens, seen = padded(texts, padding, model.device)
     hidden: Tensor = model(input_ids=tokens, attention_mask=seen).last_hidden_state
     weights = seen.unsqueeze(-1).to(hidden.dtype)
     return normalize((hidden * weights).sum(1).float() / weights.sum(1).float(), dim=-1)

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from mainspring_training_worker.batches import Example, micro_batches
-from mainspring_training_worker.device import moved
+from mainspring_training_worker.device import padded
 from mainspring_training_worker.methods import trl_trainers
 from mainspring_training_worker.methods.helpers import load_teacher
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.spec import Spec
+
+_UNSEEN = -100
+"""Stands for a token that no loss is of, in torch's and TRL's eyes."""
 
 
 class Distilled:
@@ -29,15 +32,10 @@ class Distilled:
         return micro_batches(examples, max_tokens)
 
     def loss_sum(self, group: Sequence[Example]) -> Tensor:
-        width = max(len(example.tokens) for example in group)
-        tokens = torch.full((len(group), width), self._padding)
-        seen, labels = torch.zeros_like(tokens), torch.full_like(tokens, -100)
-        for row, example in enumerate(group):
-            tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
-            seen[row, : len(example.tokens)] = 1
-            labels[row, example.answer_start : len(example.tokens)] = torch.tensor(example.answer)
-        built = {"input_ids": tokens, "attention_mask": seen, "labels": labels}
-        given = {name: moved(tensor, self._device) for name, tensor in built.items()}
+        tokens, seen = padded([example.tokens for example in group], self._padding, self._device)
+        wanted = [(*[_UNSEEN] * example.answer_start, *example.answer) for example in group]
+        labels, _ = padded(wanted, _UNSEEN, self._device)
+        given = {"input_ids": tokens, "attention_mask": seen, "labels": labels}
         loss: Tensor = self._trainer.compute_loss(self._trainer.model, given)
         return loss * sum(example.targets for example in group)
 

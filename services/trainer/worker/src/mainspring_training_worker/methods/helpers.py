@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mainspring_training_worker.device import CPU, moved
+from mainspring_training_worker.device import CPU, padded
 from mainspring_training_worker.encoding import encode, rendered
 from mainspring_training_worker.model import load_base, load_tokenizer, read_adapted
 from mainspring_training_worker.rows import Message, Row
@@ -84,12 +84,7 @@ class RewardModel:
     def score(self, conversations: Sequence[Sequence[Message]]) -> list[float]:
         """One number a conversation, better answers higher."""
         encoded = [encode(self._tokenizer, Row(str(at), tuple(turns))) for at, turns in enumerate(conversations)]
-        width = max(len(example.tokens) for example in encoded)
-        tokens = torch.full((len(encoded), width), int(self._tokenizer.pad_token_id))
-        seen = torch.zeros_like(tokens)
-        for row, example in enumerate(encoded):
-            tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
-            seen[row, : len(example.tokens)] = 1
-        tokens, seen = moved(tokens, self._device), moved(seen, self._device)
+        padding = int(self._tokenizer.pad_token_id)
+        tokens, seen = padded([example.tokens for example in encoded], padding, self._device)
         with torch.no_grad():
             return self._model(input_ids=tokens, attention_mask=seen, use_cache=False).logits[:, 0].tolist()
