@@ -72,7 +72,7 @@ class Runner:
             "evidence-events": evidence_events.measure,
             "evidence-evaluator": evidence_evaluator.measure,
             "evidence-statistics": evidence_statistics.measure,
-            "evidence-registry": evidence_registry.measure,
+            "evidence-registry": lambda: evidence_registry.measure(options.repeats),
             "demo": lambda: quality.demo(folder),
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
             "train-quality": lambda: train_quality.measure(folder / "train-quality", options.data),
@@ -93,13 +93,18 @@ class Runner:
             self._console.print("starting a stack and releasing a first version ...")
         load, warnings = await machine.look_around(str(self._stack.data) if self._stack is not None else "")
         self._console.print(f"{name} ... ({', '.join(warnings) or 'the machine is quiet'})")
-        began = time.monotonic()
+        began, host = time.monotonic(), machine.Host()
         try:
             result = await self._run[name]()
         except Exception as err:  # noqa: BLE001 - one that fails must not hide what the others measured.
             result = Result(name, error=f"{type(err).__name__}: {err}")
-        result.seconds, result.load = time.monotonic() - began, load
+        stolen = host.share()
+        result.seconds, result.load = time.monotonic() - began, {**load, "stolen_share": round(stolen, 4)}
         result.warnings += warnings
+        if stolen > machine.STOLEN_SHARE:
+            result.warnings.append(
+                f"the host withheld {stolen:.0%} of the processors meanwhile; it shows in long tails"
+            )
         return result
 
     async def _with_stack(self, measure: Callable[[Stack], Awaitable[Result]]) -> Result:

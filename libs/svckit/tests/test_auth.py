@@ -49,6 +49,17 @@ def test_f14_tokens_allow_sixty_seconds_of_skew_and_no_more(issuer: LocalIssuer,
         verifier.verify(issuer.issue("ann", ["p"], ["admin"], -90))
 
 
+def test_f14_a_token_that_was_verified_before_ends_all_the_same(
+    issuer: LocalIssuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, now = issuer.issue("ann", ["p"], ["admin"], 60), time.time()
+    monkeypatch.setattr("mainspring_svckit.auth.time.time", lambda: now + 110)
+    assert verifier.verify(token).subject == "ann"
+    monkeypatch.setattr("mainspring_svckit.auth.time.time", lambda: now + 130)
+    with pytest.raises(Unauthenticated, match="expired"):
+        verifier.verify(token)
+
+
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic abc", "Bearer not-a-token", "Bearer a.b.c"])
 def test_a_missing_or_malformed_header_is_refused(verifier: TokenVerifier, header: str | None) -> None:
     with pytest.raises(Unauthenticated):

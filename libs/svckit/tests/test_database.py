@@ -3,6 +3,7 @@ import os
 import signal
 import time
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -128,6 +129,25 @@ async def test_f6_the_pool_heals_after_a_killed_server() -> None:
             await database.close()
         finally:
             await server.stop()
+
+
+async def test_f6_a_connection_that_was_closed_while_it_was_idle_is_replaced(postgres: PostgresServer) -> None:
+    database = Database(await postgres.new_database(), service="test", pool_size=1)
+    async with database.transaction() as connection:
+        backend = await connection.scalar(text("SELECT pg_backend_pid()"))
+        driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    other = await asyncpg.connect(database.url)
+    await other.execute("SELECT pg_terminate_backend($1)", backend)
+    await other.close()
+
+    async def heard() -> bool:
+        return driver.is_closed()
+
+    await eventually(heard, what="the driver to hear of it")
+    async with database.transaction() as connection:
+        assert await connection.scalar(text("SELECT pg_backend_pid()")) != backend
+    await database.close()
 
 
 async def test_a_notification_wakes_its_waiters_after_the_commit(database_for: DatabaseFor) -> None:
