@@ -213,6 +213,7 @@ def test_b5_letters_of_other_scripts_stay_what_they_are() -> None:
         ("MAIL_ADDRESS", "a@b, @b.co, a@b.c", None),
         ("PHONE_NUMBER", "+49 (0)30 123-4567, (555) 123-4567, 030/1234567", "[r], [r], [r]"),
         ("PHONE_NUMBER", "030 1234567\n040 7654321\n(089) 555-5555 (089) 555-6666", "[r]\n[r]\n[r] [r]"),
+        ("PHONE_NUMBER", "0301234567/01712345678 or 24/01/2026 01/02", "[r]/[r] or 24/01/2026 01/02"),
         ("PHONE_NUMBER", "+49 30 1234567 12345678, 030 1234567 89km", "[r] 12345678, [r] 89km"),
         ("IP_ADDRESS", "IP:10.1.2.3, 10.1.2.3:eth0, IP:2001:db8::7", "IP:[r], [r]:eth0, IP:[r]"),
         ("CARD_NUMBER", "4111\u20111111\u20111111\u20111111 or ٤١١١ ١١١١ ١١١١ ١١١١", "[r] or [r]"),

@@ -14,6 +14,7 @@ from mainspring.evaluation.v1 import run_pb2, suite_pb2
 from mainspring.events.v1.registry_events_pb2 import ModelVersionRegistered
 from mainspring.registry.v1 import model_pb2
 from mainspring_svckit.artifacts import ArtifactStore
+from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_to_proto
 from mainspring_testkit.service import ServiceProcess, Surroundings
 from mainspring_testkit.waiting import eventually
@@ -24,8 +25,10 @@ from .plane import BASE, DATA, MODEL, QUESTIONS, SUITE, Plane, reference, versio
 class Evaluator:
     """Two replicas, what they ask, and somebody who calls them."""
 
-    def __init__(self, surroundings: Surroundings, replicas: list[ServiceProcess], plane: Plane, store: Any) -> None:
-        self.replicas, self.plane, self.store = replicas, plane, store
+    def __init__(
+        self, surroundings: Surroundings, database_url: str, replicas: list[ServiceProcess], plane: Plane, store: Any
+    ) -> None:
+        self.database_url, self.replicas, self.plane, self.store = database_url, replicas, plane, store
         self.caller, self.stranger = surroundings.caller("admin"), surroundings.caller("admin", project="q")
         self.turn = 0
 
@@ -101,7 +104,7 @@ async def start_evaluator(
     }
     replicas = [surroundings.replica("mainspring_evaluator.main", database, **settings) for _ in range(2)]
     await asyncio.gather(*(replica.start() for replica in replicas))
-    evaluator = Evaluator(surroundings, replicas, made, ArtifactStore(artifact_url))
+    evaluator = Evaluator(surroundings, database, replicas, made, ArtifactStore(artifact_url))
     made.versions[BASE] = model_pb2.ModelVersion(name=BASE)
     made.versions[BASE].manifest.sha256 = "cd" * 32
     await evaluator.put_dataset()
@@ -113,3 +116,19 @@ async def all_let_go(evaluator: Evaluator) -> None:
         return not evaluator.plane.holders
 
     await eventually(nobody_holds, what="all models to be let go")
+
+
+async def stuck_in_the_midst(evaluator: Evaluator) -> run_pb2.EvaluationRun:
+    """A run that has asked for 30 of its 48 answers and gets no more until `may_answer`."""
+    plane = evaluator.plane
+    await evaluator.put_suite()
+    await evaluator.register(1)
+    plane.stop_after = 30
+    plane.may_answer.clear()
+    run = await evaluator.create(version(1), request_id=new_id())
+
+    async def asked() -> bool:
+        return sum(plane.asked.values()) >= 30
+
+    await eventually(asked, within_s=30, what="the run to be in the midst of its answers")
+    return run

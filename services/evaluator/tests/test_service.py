@@ -22,7 +22,7 @@ from mainspring_testkit.service import Surroundings
 from mainspring_testkit.waiting import eventually
 
 from .plane import BASE, DATA, MODEL, QUESTIONS, SUITE, Plane, version
-from .processes import Evaluator, all_let_go, start_evaluator
+from .processes import Evaluator, all_let_go, start_evaluator, stuck_in_the_midst
 
 
 async def test_a_registered_version_is_measured_once_and_the_result_is_told(
@@ -233,22 +233,6 @@ async def test_f23_without_its_settings_it_says_what_is_missing(
     replica = surroundings.replica("mainspring_evaluator.main", await postgres.new_database("mainspring_evaluator"))
     with pytest.raises(RuntimeError, match="registry_address"):
         await replica.start()
-
-
-async def stuck_in_the_midst(evaluator: Evaluator) -> run_pb2.EvaluationRun:
-    """A run that has asked for 30 of its 48 answers and gets no more until `may_answer`."""
-    plane = evaluator.plane
-    await evaluator.put_suite()
-    await evaluator.register(1)
-    plane.stop_after = 30
-    plane.may_answer.clear()
-    run = await evaluator.create(version(1), request_id=new_id())
-
-    async def asked() -> bool:
-        return sum(plane.asked.values()) >= 30
-
-    await eventually(asked, within_s=30, what="the run to be in the midst of its answers")
-    return run
 
 
 async def test_f3_a_bus_killed_during_a_run_hears_of_its_end_once(

@@ -142,10 +142,13 @@ def _is_somebodys(said: str) -> bool:
 def _phone_end(text: str, start: int, _: int) -> int | None:
     """The end of the last whole group of digits that can be of one telephone number, unless it is a date or a fraction.
 
-    A group after a space that begins with 0 or a bracket begins the next number once there are enough digits for one.
+    A group after a space that begins with 0 or a bracket begins the next number once there are enough digits for one,
+    and so does one after a slash that stands behind more digits than a date or a fraction has.
     """
     if start > 1 and text[start - 1] in "./-," and text[start - 2].isdigit():
-        return None
+        before = text[max(0, start - 1 - _PHONE_PART) : start - 1]
+        if text[start - 1] != "/" or len(before) < _PHONE_PART or not before.isdigit():
+            return None
     digits, at, best = 0, start, None
     while True:
         gap, widest = at, 2 if digits else 3
@@ -171,6 +174,8 @@ def _phone_end(text: str, start: int, _: int) -> int | None:
 
 _IPV4: Any = compile_pattern(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _PHONE_DIGITS = 15
+_PHONE_PART = 5
+"""So many digits together are of a telephone number, not of a date."""
 _LOCAL = r"[a-z0-9._%+'-]"
 _FORMS = {
     PersonalDataKind.MAIL_ADDRESS: _Form(

@@ -15,7 +15,7 @@ from mainspring_guards.finders import Finder
 from mainspring_guards.folding import View
 from mainspring_svckit.values import GuardAction, GuardRule
 
-_CONTEXT = 2
+_CONTEXT = 6
 """Characters before a match that finders look at."""
 _STRICTNESS = list(GuardAction)
 
