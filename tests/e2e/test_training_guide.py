@@ -126,6 +126,7 @@ async def test_prompts_searches_thumbs_and_a_model_from_nothing_are_as_the_guide
         assert rung in shown
     assert "whole tuning: 60 rows" in shown
     shown = await pages.run(stack, "bash", "-ec", search, within_s=300)
+    assert "open runs" in shown
     assert "best trial" in shown
     assert "COMPLETE" in shown
     await pages.run(stack, "bash", "-ec", judgements, within_s=200)

@@ -1,14 +1,22 @@
 """Sources are fetched from object stores, by https and from Postgres, as far as the settings allow it."""
 
+import asyncio
 import json
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import obstore
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from obstore.store import S3Store
 
 from mainspring_data_ingest.adapters.connections import Connections
@@ -186,6 +194,24 @@ async def test_objects_are_fetched_from_an_s3_server(bucket: dict[str, Any]) -> 
             await fetched(sources, Remote(uri))
 
 
+async def test_a_store_that_refuses_is_told_from_one_that_does_not_answer(bucket: dict[str, Any]) -> None:
+    gone = {"kind": "objects", "url": "s3://gone", "options": bucket, "allow_http": True, "projects": ["p"]}
+    with pytest.raises(PreconditionFailed, match="404 NoSuchBucket; an operator can check"):
+        await fetched(allowed(store=gone), Remote("s3://gone/*"))
+    with pytest.raises(InvalidInput, match="no address of an object"):
+        await fetched(in_bucket(bucket), Remote("s3://bucket/a//b"))
+    # From here on the server wants to know who asks.
+    url = f"{bucket['endpoint']}/moto-api/reset-auth"
+    ask = urllib.request.Request(url, b"0", {"Content-Type": "text/plain"})
+    (await asyncio.to_thread(urllib.request.urlopen, ask)).close()
+    for uri in ("s3://bucket/1", "s3://bucket/*"):
+        with pytest.raises(PreconditionFailed) as caught:
+            await fetched(in_bucket(bucket), Remote(uri))
+        assert caught.value.reason == "SOURCE_REFUSED"
+        assert "MAINSPRING_SOURCE_CONNECTIONS" in caught.value.message
+        assert not [secret for secret in ("secret", bucket["endpoint"]) if secret in caught.value.message]
+
+
 async def test_b9_an_object_that_changes_while_it_is_read_is_refused(bucket: dict[str, Any]) -> None:
     options: Any = bucket
     store = S3Store("bucket", config=options, client_options={"allow_http": True})
@@ -210,6 +236,9 @@ async def test_a_query_becomes_json_lines_and_cannot_write(postgres: PostgresSer
     origin, body = found["warehouse.jsonl"]
     rows = [json.loads(line) for line in body.splitlines()]
     assert (len(rows), rows[-1]) == (2500, {"id": 2500, "q": "q2500", "x": "1.5"})
+    chat = '[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]'
+    found = await fetched(sources, Query("warehouse", f"SELECT '{chat}'::jsonb AS messages"))
+    assert json.loads(found["warehouse.jsonl"][1]) == {"messages": json.loads(chat)}
     assert "secret" not in origin
     assert url not in origin
     for sql in ("DELETE FROM talk", "SELECT 1; DELETE FROM talk", "SELECT nothing", "no SQL"):
@@ -217,6 +246,61 @@ async def test_a_query_becomes_json_lines_and_cannot_write(postgres: PostgresSer
     with pytest.raises(QuotaExceeded):
         await fetched(sources, Query("warehouse", "SELECT repeat('x', 1000) FROM generate_series(1, 5000)"))
     await refusal(sources, Query("another", "SELECT 1"))
+
+
+async def test_b9_a_query_without_rows_or_with_a_column_twice_is_refused(postgres: PostgresServer) -> None:
+    url = await postgres.new_database()
+    sources = allowed(warehouse={"kind": "postgres", "url": url, "projects": ["p"]})
+    assert await refusal(sources, Query("warehouse", "SELECT 1 AS q WHERE false")) == "SOURCE_HAS_NO_ROWS"
+    assert await refusal(sources, Query("warehouse", "SELECT 1 AS q, 2 AS q")) == "SOURCE_REPEATS_COLUMN"
+
+
+async def test_i11_a_database_that_lets_nobody_in_is_told_without_what_the_settings_say(
+    postgres: PostgresServer,
+) -> None:
+    url = urlsplit(await postgres.new_database())
+    urls = {
+        "stranger": url._replace(netloc=url.netloc.replace(f":{url.password}@", ":wrong@")),
+        "nowhere": url._replace(path="/there-is-none"),
+    }
+    for name, wrong in urls.items():
+        sources = allowed(**{name: {"kind": "postgres", "url": wrong.geturl(), "projects": ["p"]}})
+        with pytest.raises(PreconditionFailed, match=f"the database '{name}' does not let us in") as caught:
+            await fetched(sources, Query(name, "SELECT 1"))
+        told = caught.value.message
+        assert not [word for word in (url.username or "", "there-is-none", "query") if word in told]
+
+
+@pytest.fixture
+async def private_site(tmp_path: Path) -> AsyncIterator[str]:
+    """Address of a server whose certificate nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    begin = datetime.now(UTC) - timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "site.pem"
+    form, no_password = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    encoding = serialization.Encoding.PEM
+    pem.write_bytes(key.private_bytes(encoding, form, no_password) + certificate.public_bytes(encoding))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    yield f"https://localhost:{runner.addresses[0][1]}/rows.jsonl"
+    await runner.cleanup()
+
+
+async def test_f15_a_certificate_that_nobody_vouches_for_is_refused(private_site: str) -> None:
+    sources = allowed(web={"kind": "https", "hosts": ["localhost"], "projects": ["*"], "allow_private": True})
+    with pytest.raises(PreconditionFailed, match="no certificate that is trusted"):
+        await fetched(sources, Remote(private_site))
 
 
 def test_settings_with_unknown_fields_are_refused_at_the_start() -> None:

@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
 def advise(
     model: Annotated[str, typer.Argument(help="Model that would be tuned; its policy and suite set the bar.")],
     dataset: Annotated[
-        str, typer.Option(help="DATASET or DATASET/VERSION that would be learned [default: the model's id].")
+        str,
+        typer.Option(help="DATASET, DATASET/VERSION or DATASET@TAG that would be learned [default: the model's id]."),
     ] = "",
     base: Annotated[str, typer.Option(help="Foundation model, MODEL or MODEL/VERSION.")] = "smollm2",
     instruction: Annotated[str, typer.Option(help="Instruction of the second rung [default: a plain one].")] = "",

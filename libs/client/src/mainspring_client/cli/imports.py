@@ -130,8 +130,8 @@ def import_(
     keep_out: Annotated[
         list[str] | None,
         typer.Option(
-            help="Evaluation set whose rows are refused: DATASET/VERSION (its test split), DATASET/VERSION:SPLIT,"
-            " suite:SUITE/VERSION, or a file; may come several times."
+            help="Evaluation set whose rows are refused: DATASET/VERSION or DATASET@TAG (its test split),"
+            " DATASET/VERSION:SPLIT, suite:SUITE/VERSION, or a file; may come several times."
         ),
     ] = None,
     stratify: Annotated[
@@ -282,6 +282,8 @@ async def _send(
                 await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
     if places.query:
         connection, _, sql = places.query.partition(":")
+        if not (connection and sql):
+            raise typer.BadParameter(f"{places.query!r} is not CONNECTION:SQL", param_hint="--query")
         async for fetched in mainspring.data.fetch(project, connection=connection, sql=sql):
             await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
     if places.judged is not None:
@@ -361,12 +363,15 @@ async def _held_out(mainspring: Mainspring, project: str, text: str) -> dict[str
     """An evaluation set that a person named, as a step takes it."""
     from google.protobuf import json_format
 
+    from mainspring_client.cli.versions import resolve
+
     if not Path(text).is_file():
         if text.startswith("suite:"):
             return {"evaluation_suite_version": text.removeprefix("suite:")}
         version, _, splits = text.partition(":")
         named = [f"SPLIT_{split.upper()}" for split in splits.split(",") if split]
-        return {"dataset_version": version, **({"splits": named} if named else {})}
+        name = await resolve(mainspring, project, version)
+        return {"dataset_version": name, **({"splits": named} if named else {})}
     artifact = await mainspring.data.upload(project, Path(text))
     return {"file": json_format.MessageToDict(artifact, preserving_proto_field_name=True)}
 

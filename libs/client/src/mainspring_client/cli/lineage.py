@@ -12,6 +12,7 @@ from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
 if TYPE_CHECKING:
     from mainspring.registry.v1 import lineage_pb2
     from mainspring.registry.v1 import registry_service_pb2 as pb
+    from mainspring_client.client import Mainspring
 
 _ORIGINS = ("/datasets/", "/sources/", "/ingestions/", "/ingestionRecipes/", "/tuningRecipes/", "/modelImports/")
 
@@ -43,7 +44,9 @@ def lineage(
     ] = 0,
     rows_of: Annotated[
         str,
-        typer.Option(help="DATASET/VERSION on the walk whose rows are shown. Default: the three nearest."),
+        typer.Option(
+            help="DATASET/VERSION or DATASET@TAG on the walk whose rows are shown. Default: the three nearest."
+        ),
     ] = "",
     rows_token: Annotated[str, typer.Option(help="Token that the page of rows before ended with.")] = "",
     project: Project = DEFAULT_PROJECT,
@@ -56,18 +59,23 @@ def lineage(
     from mainspring.registry.v1 import lineage_pb2
     from mainspring_client.cli.output import print_json
     from mainspring_client.cli.run import with_client
-    from mainspring_client.resources import expand, expand_model
-    from mainspring_svckit.names import DatasetVersionName, ModelName
+    from mainspring_client.cli.versions import resolve
+    from mainspring_client.resources import expand_model
+    from mainspring_svckit.names import ModelName
 
     begin = expand_model(project, name, "name")
     if ModelName.matches(begin):
         begin += "@champion"
     downstream = any(part in begin for part in _ORIGINS) if down is None else down
-    wanted = None
-    if rows or rows_of or rows_token:
-        version = expand(DatasetVersionName, project, rows_of, "rows_of") if rows_of else ""
-        wanted = lineage_pb2.LineageRows(dataset_version=version, page_size=rows, page_token=rows_token)
-    found = with_client(data, lambda mainspring: mainspring.registry.lineage(begin, downstream=downstream, rows=wanted))
+
+    async def body(mainspring: Mainspring) -> pb.GetLineageResponse:
+        wanted = None
+        if rows or rows_of or rows_token:
+            version = await resolve(mainspring, project, rows_of) if rows_of else ""
+            wanted = lineage_pb2.LineageRows(dataset_version=version, page_size=rows, page_token=rows_token)
+        return await mainspring.registry.lineage(begin, downstream=downstream, rows=wanted)
+
+    found = with_client(data, body)
     if json_:
         print_json(found)
     else:

@@ -31,6 +31,8 @@ _NEXT_BY_REASON = {
     " and MAINSPRING_TOKEN",
     "STACK_NOT_READY": "'mainspring status' shows how it goes on; 'mainspring down' stops it",
     "STACK_NOT_STARTED": "mend what the log says, then run 'mainspring up' again",
+    "OBJECT_NOT_FOUND": "check bucket and path; s3://BUCKET/FOLDER/ and patterns take all that there is",
+    "SOURCE_UNREACHABLE": "run the command again in a moment",
     "PORT_TAKEN": "leave the option out to get a free port",
 }
 

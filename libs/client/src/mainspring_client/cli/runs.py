@@ -11,7 +11,7 @@ import typer
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
-    from mainspring.training.v1 import run_pb2, tracking_pb2
+    from mainspring.training.v1 import run_pb2, tracking_pb2, training_service_pb2
     from mainspring_client.client import Mainspring
 
 Run = Annotated[str, typer.Argument(help="Run id, or its whole name.")]
@@ -199,7 +199,9 @@ def plot_run(
 @runs.command("estimate")
 def estimate_run(
     recipe: Annotated[str, typer.Argument(help="Tuning recipe that would be applied.")],
-    dataset_version: Annotated[str, typer.Argument(help="Data that would be learned from, as DATASET/VERSION.")],
+    dataset_version: Annotated[
+        str, typer.Argument(help="Data that would be learned from, as DATASET/VERSION or DATASET@TAG.")
+    ],
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
     json_: Json = False,
@@ -207,12 +209,16 @@ def estimate_run(
     """Says what a training run would take, by what the newest like it took."""
     from mainspring_client.cli.output import print_fields, print_json, short
     from mainspring_client.cli.run import with_client
+    from mainspring_client.cli.versions import resolve
     from mainspring_client.resources import expand
-    from mainspring_svckit.names import DatasetVersionName, TuningRecipeName
+    from mainspring_svckit.names import TuningRecipeName
 
     named = expand(TuningRecipeName, project, recipe, "recipe")
-    version = expand(DatasetVersionName, project, dataset_version, "dataset_version")
-    found = with_client(data, lambda mainspring: mainspring.training.estimate(named, version))
+
+    async def body(mainspring: Mainspring) -> training_service_pb2.EstimateTrainingRunResponse:
+        return await mainspring.training.estimate(named, await resolve(mainspring, project, dataset_version))
+
+    found = with_client(data, body)
     if json_:
         print_json(found)
         return

@@ -20,7 +20,7 @@ search = group("Searches for better settings of a tuning recipe.")
 @search.command("run")
 def run_search(
     recipe: Annotated[str, typer.Argument(help="Tuning recipe to vary.")],
-    dataset_version: Annotated[str, typer.Argument(help="Data to learn from, as DATASET/VERSION.")],
+    dataset_version: Annotated[str, typer.Argument(help="Data to learn from, as DATASET/VERSION or DATASET@TAG.")],
     vary: Annotated[
         list[str],
         typer.Option(help="PATH=LOW..HIGH, PATH=LOW..HIGH:log or PATH=A,B,C, as lora.rank=4,8,16; may be repeated."),
@@ -45,14 +45,14 @@ def run_search(
     from mainspring.training.v1 import study_pb2
     from mainspring_client.cli.output import print_json
     from mainspring_client.cli.run import with_client
+    from mainspring_client.cli.versions import resolve
     from mainspring_client.resources import expand
     from mainspring_client.studies import parameter
-    from mainspring_svckit.names import DatasetVersionName, TuningRecipeName
+    from mainspring_svckit.names import TuningRecipeName
 
     kinds = study_pb2.Study
     study = study_pb2.Study(
         tuning_recipe=expand(TuningRecipeName, project, recipe, "recipe"),
-        dataset_version=expand(DatasetVersionName, project, dataset_version, "dataset_version"),
         space=[parameter(text) for text in vary],
         objectives=[
             _value(kinds.Objective.items(), "OBJECTIVE", one, "--objective") for one in objective or ["validation_loss"]
@@ -65,6 +65,7 @@ def run_search(
     )
 
     async def body(mainspring: Mainspring) -> study_pb2.Study:
+        study.dataset_version = await resolve(mainspring, project, dataset_version)
         begun = await mainspring.studies.create(project, study)
         return begun if detach else await follow(mainspring, begun.name, json_=json_)
 

@@ -94,7 +94,8 @@ def up(
 
         sys.exit(supervise(folder, options))
     if before.supervised:
-        print(f"a stack runs in {folder.root} already; options take effect after 'mainspring down'", file=sys.stderr)
+        message = f"a stack runs in {folder.root} already; options are not kept now: give them after 'mainspring down'"
+        print(message, file=sys.stderr)
     state = start_stack(folder, options, timeout, quiet=json_)
     if json_:
         _print_status_json(folder, state)

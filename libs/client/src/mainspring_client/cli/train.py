@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    dataset: Annotated[str, typer.Argument(help="DATASET, whose newest version is learned, or DATASET/VERSION.")],
+    dataset: Annotated[
+        str, typer.Argument(help="DATASET, whose newest version is learned, DATASET/VERSION or DATASET@TAG.")
+    ],
     base: Annotated[str, typer.Option(help="Foundation model, MODEL or MODEL/VERSION.")] = "smollm2",
     model: Annotated[str, typer.Option(help="Model that gets the version [default: the dataset's id].")] = "",
     method: Annotated[
@@ -53,7 +55,7 @@ def train(
     from mainspring_client.cli.run import with_client
     from mainspring_client.cli.runs import follow, tell_end
 
-    dataset_id, _, version = dataset.rpartition("/") if "/" in dataset else (dataset, "", "")
+    dataset_id = dataset.partition("@")[0].partition("/")[0]
     model = model or dataset_id
     settings = {
         "id": recipe or f"{model}-{method}".lower().replace("_", "-"),
@@ -71,7 +73,7 @@ def train(
     }
 
     async def body(mainspring: Mainspring) -> tuple[run_pb2.TrainingRun, Any]:
-        started = await start(mainspring, project, settings, base, version)
+        started = await start(mainspring, project, settings, base, dataset)
         if detach:
             return started, None
         if not json_:
@@ -93,7 +95,7 @@ def train(
 
 
 async def start(
-    mainspring: Mainspring, project: str, settings: dict[str, Any], base: str, version: str
+    mainspring: Mainspring, project: str, settings: dict[str, Any], base: str, dataset: str
 ) -> run_pb2.TrainingRun:
     """Writes the recipe and asks for a run of it.
 
@@ -102,7 +104,7 @@ async def start(
         project: Project id.
         settings: The tuning recipe without its base, as in `flywheel.yaml`.
         base: Foundation model as people name it; without a version its newest.
-        version: Number of the dataset's version; empty for its newest.
+        dataset: The dataset version as people name it; without one its newest.
 
     Raises:
         InvalidInput: Something in the settings is wrong; the violations name it.
@@ -110,7 +112,6 @@ async def start(
     """
     from mainspring_client.configuration import Configuration
 
-    dataset = f"{settings['dataset']}/{version}" if version else settings["dataset"]
     learned = await newest_version(mainspring, project, dataset)
     foundation = await newest_base(mainspring, project, base)
     configuration = Configuration.parse(

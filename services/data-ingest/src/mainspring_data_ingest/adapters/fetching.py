@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -14,20 +15,23 @@ import aiohttp
 import asyncpg
 import obstore
 import orjson
-from obstore.exceptions import BaseError, PreconditionError
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 
 from mainspring_data_ingest.adapters.connections import Connections, ObjectStore, PostgresDatabase
 from mainspring_data_ingest.adapters.feedback import FeedbackAnswers
 from mainspring_data_ingest.application.source_ports import RemoteFile
 from mainspring_data_ingest.domain.places import Judged, Place, Query, Remote
 from mainspring_svckit.egress import AddressRefused, check_url, http_session
-from mainspring_svckit.errors import InvalidInput, NotFound, PreconditionFailed, Unavailable
+from mainspring_svckit.errors import InvalidInput, MainspringError, NotFound, PreconditionFailed, Unavailable
 
 MAX_FILES = 1_000
 MAX_REDIRECTS = 5
 _CHUNK = 1 << 20
 _ROWS = 1_000
 _SCHEMES = ("s3", "gs", "az")
+# What a store answers is quoted no further than this: no address of ours, no text of its choice.
+_STATUS, _CODE = re.compile(r"status code: ([45]\d\d)"), re.compile(r"<Code>(\w{1,64})</Code>")
+_OPERATOR = "an operator can check its connection in the setting MAINSPRING_SOURCE_CONNECTIONS of data-ingest"
 
 
 class AllowedFetcher:
@@ -42,7 +46,7 @@ class AllowedFetcher:
         """See `Fetcher`."""
         if isinstance(place, Query):
             database = self._connections.database(project, place.connection)
-            chunks = _rows(database, place.sql, self._timeout_s)
+            chunks = _rows(place.connection, database, place.sql, self._timeout_s)
             yield RemoteFile(f"{place.connection}.jsonl", f"query of {place.connection}: {place.sql[:1000]}", chunks)
             return
         if isinstance(place, Judged):
@@ -55,8 +59,12 @@ class AllowedFetcher:
         if scheme in _SCHEMES:
             async for file in _objects(self._connections.objects(project, place.uri), place.uri):
                 yield file
-        else:
+        elif scheme in {"https", "http"}:
             yield await self._page(project, place)
+        else:
+            # Without the URI, which may hold a password.
+            message = "only s3://, gs://, az:// and https:// are fetched; copy it to one of these, or upload it"
+            raise InvalidInput(message, reason="SOURCE_NOT_ALLOWED")
 
     async def _page(self, project: str, place: Remote) -> RemoteFile:
         self._check(project, place.uri)
@@ -94,11 +102,13 @@ class AllowedFetcher:
         raise PreconditionFailed("SOURCE_REFUSED", f"more than {MAX_REDIRECTS} redirects; name the last address")
 
 
-def _unreachable(err: Exception, url: str) -> Unavailable | InvalidInput:
-    inner = getattr(err, "os_error", err)
+def _unreachable(err: Exception, url: str) -> MainspringError:
+    inner, host = getattr(err, "os_error", err), urlsplit(url).hostname
     if isinstance(inner, AddressRefused):
         return InvalidInput(f"uri: {inner}", reason="URL_NOT_ALLOWED")
-    host = urlsplit(url).hostname
+    if isinstance(err, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)):
+        message = f"{host} has no certificate that is trusted for it; mend that, or name its authority in SSL_CERT_FILE"
+        return PreconditionFailed("SOURCE_REFUSED", message)
     return Unavailable("SOURCE_UNREACHABLE", f"{host} could not be read to the end ({type(err).__name__}); try again")
 
 
@@ -149,34 +159,66 @@ def _store_errors(uri: str) -> Iterator[None]:
         yield
     except FileNotFoundError as err:
         raise NotFound("Object", uri) from err
+    except ValueError as err:
+        raise InvalidInput(f"uri: {uri!r} is no address of an object: no empty part, no '..'") from err
     except PreconditionError as err:
         raise PreconditionFailed("SOURCE_CHANGED", f"{uri} changed while it was read; fetch it again") from err
-    except PermissionError as err:
-        raise PreconditionFailed("SOURCE_REFUSED", f"the object store does not let us read {uri}") from err
+    except (PermissionDeniedError, UnauthenticatedError) as err:
+        raise PreconditionFailed("SOURCE_REFUSED", f"the object store does not let us read {uri}; {_OPERATOR}") from err
     except BaseError as err:
-        raise Unavailable("SOURCE_UNREACHABLE", f"the store of {uri} did not answer ({type(err).__name__})") from err
+        status, code = _STATUS.search(str(err)), _CODE.search(str(err))
+        if status is not None and status[1].startswith("4"):
+            said = f"{status[1]} {code[1] if code else ''}".strip()
+            raise PreconditionFailed("SOURCE_REFUSED", f"the store of {uri} answered {said}; {_OPERATOR}") from err
+        message = f"the store of {uri} did not answer; try again, and if that does not help, {_OPERATOR}"
+        raise Unavailable("SOURCE_UNREACHABLE", message) from err
 
 
-async def _rows(database: PostgresDatabase, sql: str, timeout_s: float) -> AsyncIterator[bytes]:
+async def _rows(name: str, database: PostgresDatabase, sql: str, timeout_s: float) -> AsyncIterator[bytes]:
     """The rows of a query as JSON Lines, by a cursor in a read-only transaction."""
     try:
         async with asyncio.timeout(timeout_s):
-            connection: Any = await asyncpg.connect(database.url.get_secret_value(), timeout=10)
+            connection = await _connected(name, database)
             try:
                 async with connection.transaction(readonly=True):
                     await connection.execute(f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}")
-                    waiting: list[bytes] = []
-                    async for row in connection.cursor(sql, prefetch=_ROWS):
-                        waiting.append(orjson.dumps(dict(row), default=str) + b"\n")
-                        if len(waiting) >= _ROWS:
-                            yield b"".join(waiting)
-                            waiting = []
-                    yield b"".join(waiting)
+                    async for lines in _lines(await connection.prepare(sql)):
+                        yield lines
             finally:
                 connection.terminate()
     except (asyncpg.PostgresConnectionError, OSError, TimeoutError) as err:
-        message = f"the database did not answer to the end ({type(err).__name__}); try again"
+        message = f"the database {name!r} did not answer to the end ({type(err).__name__}); try again"
         raise Unavailable("SOURCE_UNREACHABLE", message) from err
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as err:
         # What Postgres says of a query quotes the query only.
         raise PreconditionFailed("SOURCE_REFUSED", f"the query failed: {str(err)[:500]}") from err
+
+
+async def _lines(query: Any) -> AsyncIterator[bytes]:
+    """Up to 1,000 rows of a prepared query at a time."""
+    columns = [attribute.name for attribute in query.get_attributes()]
+    if repeated := sorted({column for column in columns if columns.count(column) > 1}):
+        message = f"the query has the column {repeated[0]!r} twice; name them apart with AS"
+        raise InvalidInput(message, reason="SOURCE_REPEATS_COLUMN")
+    waiting, sent = list[bytes](), False
+    async for row in query.cursor(prefetch=_ROWS):
+        waiting.append(orjson.dumps(dict(row), default=str) + b"\n")
+        if len(waiting) >= _ROWS:
+            yield b"".join(waiting)
+            waiting, sent = [], True
+    if waiting:
+        yield b"".join(waiting)
+    elif not sent:
+        raise InvalidInput("the query has no rows; widen it", reason="SOURCE_HAS_NO_ROWS")
+
+
+async def _connected(name: str, database: PostgresDatabase) -> Any:
+    """A connection; what Postgres says of a failed one names users and databases of the settings, so it is not told."""
+    try:
+        connection: Any = await asyncpg.connect(database.url.get_secret_value(), timeout=10)
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as err:
+        message = f"the database {name!r} does not let us in ({type(err).__name__}); {_OPERATOR}"
+        raise PreconditionFailed("SOURCE_REFUSED", message) from err
+    # Chats are often kept so. Its text has no line breaks and goes into the line as it is.
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=orjson.Fragment)
+    return connection
