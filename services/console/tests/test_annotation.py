@@ -2,73 +2,25 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from nicegui import ui
 from nicegui.testing import User, user_simulation
 
-from mainspring.common.v1 import chat_pb2
 from mainspring.data.v1 import annotation_pb2
-from mainspring.data.v1 import annotation_service_pb2 as pb
 from mainspring_console.adapters.services import Services
 from mainspring_console.transport.annotation import in_words
 from mainspring_console.transport.pages import register
 from mainspring_console.transport.session import COOKIE, PROJECT_COOKIE
 from mainspring_svckit.auth import TokenVerifier
-from mainspring_svckit.errors import InvalidInput, NotFound
 from mainspring_testkit.neighbours import ServeNeighbours
 from mainspring_testkit.plugin import Token
 
-QUEUE = "projects/p/annotationQueues/q"
-Schema, Label = annotation_pb2.LabelSchema, annotation_pb2.Label
+from .fakes import QUEUE, Label, Queue, Schema
+
 SEVERAL = Schema(choice=Schema.Choice(choices=["a", "b"], several=True))
 CHOICE = Schema(choice=Schema.Choice(choices=["good", "bad"]))
-
-
-class Queue:
-    """A queue of which items are handed out in order; what people say is kept."""
-
-    def __init__(self, schema: Any, *prompts: str, **item: Any) -> None:
-        self.schema, self.waiting = schema, list(prompts)
-        self.item, self.said = item, list[pb.SubmitAnnotationRequest]()
-
-    @property
-    def queue(self) -> annotation_pb2.AnnotationQueue:
-        return annotation_pb2.AnnotationQueue(
-            name=QUEUE, label_schema=self.schema, guidelines="Be <b>kind</b>.", items=7, labelled_items=len(self.said)
-        )
-
-    async def ListAnnotationQueues(self, request: Any, context: Any) -> Any:
-        return pb.ListAnnotationQueuesResponse(annotation_queues=[self.queue])
-
-    async def GetAnnotationQueue(self, request: Any, context: Any) -> Any:
-        if request.name != QUEUE:
-            raise NotFound("AnnotationQueue", request.name)
-        return pb.GetAnnotationQueueResponse(annotation_queue=self.queue)
-
-    async def ClaimAnnotationItem(self, request: Any, context: Any) -> Any:
-        assert request.parent == QUEUE
-        if not self.waiting:
-            raise NotFound("AnnotationItem", QUEUE)
-        role = chat_pb2.ChatMessage.ROLE_USER
-        claimed = pb.ClaimAnnotationItemResponse(
-            annotation_item=annotation_pb2.AnnotationItem(
-                name=f"{QUEUE}/items/{len(self.waiting)}",
-                messages=[chat_pb2.ChatMessage(role=role, content=self.waiting[0])],
-                **self.item,
-            )
-        )
-        claimed.expire_time.FromDatetime(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-        return claimed
-
-    async def SubmitAnnotation(self, request: Any, context: Any) -> Any:
-        if request.HasField("label") and not request.label.ByteSize():
-            raise InvalidInput("label: this queue wants a choice, and nothing else", reason="LABEL_INVALID")
-        self.said.append(request)
-        self.waiting.pop(0)
-        return pb.SubmitAnnotationResponse()
 
 
 @asynccontextmanager
@@ -96,7 +48,7 @@ async def test_an_annotator_claims_labels_and_skips(
         await user.should_not_see("first question")
         user.find("Next item").click()
         await user.should_see("first question")
-        await user.should_see("suggested by m/3, 75% sure: bad")
+        await user.should_see("suggestion by m/3, 75% sure")
         await user.should_see("reserved for you until 2026-01-02 03:04:05 UTC")
         user.find("Submit").click()
         await user.should_see("this queue wants a choice, and nothing else")
@@ -106,7 +58,7 @@ async def test_an_annotator_claims_labels_and_skips(
             next(iter(user.find(ui.input).elements)).set_value("sure")
         user.find("Submit").click()
         await user.should_see("second question")
-        user.find("Skip").click()
+        user.find(kind=ui.button, content="Skip").click()
         await user.should_see("Look again")
     labelled, skipped = queue.said
     assert (labelled.name, list(labelled.label.choices), labelled.comment) == (f"{QUEUE}/items/2", ["good"], "sure")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -16,6 +17,9 @@ from mainspring_testkit.neighbours import Neighbours, NeighbourServer, ServeNeig
 from mainspring_testkit.servers import NatsServer, PostgresServer, scratch_folder
 from mainspring_testkit.service import Surroundings
 from mainspring_testkit.triton_server import TritonServer
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 DatabaseFor = Callable[[str], Awaitable[Database]]
 Token = Callable[..., str]
@@ -45,6 +49,16 @@ async def triton() -> AsyncIterator[TritonServer]:
             yield server
         finally:
             await server.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for the session; see `mainspring_testkit.browser.open_page`."""
+    # A quarter of a second to import, and needed by few tests.
+    from mainspring_testkit.browser import chromium
+
+    async with chromium() as started:
+        yield started
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -27,7 +27,7 @@ def make_app(services: Services, verifier: TokenVerifier, *, secure_cookies: boo
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(login_router(verifier, secure=secure_cookies))
     register(services, verifier)
-    ui.run_with(app, title="Mainspring", binding_refresh_interval=None, show_welcome_message=False)
+    ui.run_with(app, title="Mainspring", language="en-US", binding_refresh_interval=None, show_welcome_message=False)
     return OnlyForCallers(app, verifier)
 
 

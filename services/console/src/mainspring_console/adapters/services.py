@@ -88,6 +88,12 @@ class View:
         kind = data_service_pb2.ListRefusedRowsResponse
         return (await self._call(self.services.data.ListRefusedRows, request, kind)).refused_rows
 
+    async def report_picture(self, version: str) -> bytes:
+        """A dataset version's report as PNG: what became of its rows, lengths, diversity and labels."""
+        request = data_service_pb2.GetDatasetReportRequest(name=version, plot=True)
+        kind = data_service_pb2.GetDatasetReportResponse
+        return (await self._call(self.services.data.GetDatasetReport, request, kind)).plot_png
+
     async def queues(self) -> Any:
         """The project's annotation queues."""
         request = annotation_service_pb2.ListAnnotationQueuesRequest(parent=self._parent, page_size=PAGE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from nicegui import ui
+from nicegui import events, ui
 from starlette.requests import Request
 
 from mainspring.common.v1 import chat_pb2
@@ -12,16 +14,45 @@ from mainspring.data.v1 import annotation_pb2
 from mainspring.data.v1.annotation_service_pb2 import ClaimAnnotationItemResponse
 from mainspring_console.adapters.services import View
 from mainspring_console.domain.wording import moment, short, state
-from mainspring_console.transport.frame import ViewOf, page, shown, table
+from mainspring_console.transport.frame import ViewOf, heading, page, shown, table, written
 from mainspring_svckit.errors import MainspringError, NotFound
 
 Label = annotation_pb2.Label
-ReadLabel = Callable[[], Label]
 _PREFERRED = {
     Label.PREFERRED_FIRST: "The first",
     Label.PREFERRED_SECOND: "The second",
     Label.PREFERRED_TIE: "Neither",
 }
+# Digits are for the form, unless somebody writes them into a field.
+_DIGIT = """(event) => /^[0-9]$/.test(event.key) && !event.ctrlKey && !event.altKey && !event.metaKey
+    && !event.target.matches("input, textarea") && emit(Number(event.key))"""
+
+
+@dataclass(frozen=True)
+class LabelForm:
+    """The fields of a label.
+
+    Attributes:
+        read: The label as it stands in them.
+        radio: Where one of several things is chosen, if it is.
+        digits: What each digit key chooses there.
+    """
+
+    read: Callable[[], Label]
+    radio: ui.radio | None = None
+    digits: Mapping[int, Any] = field(default_factory=dict[int, Any])
+
+    def press(self, digit: int) -> None:
+        """Takes a digit key."""
+        if self.radio is not None and digit in self.digits:
+            self.radio.set_value(self.digits[digit])
+
+    @property
+    def keys(self) -> str:
+        """What keys do, for people."""
+        digits = [digit for digit in self.digits if digit <= 9]
+        choosing = f"keys {digits[0]} to {digits[-1]} choose, " if digits else ""
+        return f"{choosing}Ctrl+Enter submits"
 
 
 def register_annotation(view_of: ViewOf) -> None:
@@ -68,16 +99,22 @@ class Desk:
 
     async def build(self) -> None:
         """Builds it. Nothing is claimed before it is asked for."""
-        ui.label(short(self._queue.name)).classes("text-xl")
+        heading(short(self._queue.name))
         if self._queue.guidelines:
             with ui.expansion("Guidelines", value=True).classes("w-full"):
-                ui.label(self._queue.guidelines).classes("whitespace-pre-wrap")
-        self._place = ui.column().classes("w-full")
+                written(self._queue.guidelines)
+        # It takes the focus with each item, so that whoever works with the keyboard is where the work is.
+        self._place = ui.column().classes("w-full").props('tabindex=-1 role=group aria-label="Item"')
+        self._place.style("outline: none")
+        self._place.on("keydown", self._press, js_handler=_DIGIT)
+        self._place.on("keydown.ctrl.enter", self._submit)
+        self._claimed: ClaimAnnotationItemResponse | None = None
         with self._place:
             ui.button("Next item", on_click=self._next)
 
     async def _next(self) -> None:
         """Shows the next item, or that there is none."""
+        self._claimed = None
         self._place.clear()
         with self._place:
             try:
@@ -88,6 +125,7 @@ class Desk:
             except MainspringError as err:
                 ui.label(err.message)
                 ui.button("Try again", on_click=self._next).props("outline")
+            ui.run_javascript(f"getHtmlElement({self._place.id})?.focus()")
 
     def _show(self, claimed: ClaimAnnotationItemResponse) -> None:
         item = claimed.annotation_item
@@ -96,46 +134,77 @@ class Desk:
         for number, candidate in enumerate(item.candidates):
             _text(("the first answer", "the second answer")[number], candidate)
         if item.HasField("suggestion"):
-            source = f" by {item.suggestion.source}" if item.suggestion.source else ""
-            said = f"suggested{source}, {item.suggestion.confidence:.0%} sure: {in_words(item.suggestion.label)}"
-            ui.label(said).classes("opacity-80")
-        read = label_form(self._queue.label_schema)
-        comment = ui.input("Remark for whoever decides").classes("w-full")
-
-        async def send(label: Label | None) -> None:
-            try:
-                await self._view.annotate(item.name, label, str(comment.value or ""))
-            except MainspringError as err:
-                ui.notify(err.message, type="negative")
-                return
-            await self._next()
-
+            by = f"suggestion by {item.suggestion.source}" if item.suggestion.source else "suggestion"
+            _text(f"{by}, {item.suggestion.confidence:.0%} sure", in_words(item.suggestion.label))
+        self._form = label_form(self._queue.label_schema)
+        self._comment = ui.input("Remark for whoever decides").classes("w-full")
+        self._claimed = claimed
         with ui.row().classes("items-center"):
-            ui.button("Submit", on_click=lambda: send(read()))
-            ui.button("Skip", on_click=lambda: send(None)).props("outline")
+            ui.button("Submit", on_click=self._submit)
+            ui.button("Skip", on_click=lambda: self._send(None)).props("outline")
+            ui.label(self._form.keys).classes("opacity-70")
             ui.label(f"reserved for you until {moment(claimed.expire_time.ToDatetime())} UTC").classes("opacity-70")
 
+    def _press(self, event: events.GenericEventArguments) -> None:
+        if self._claimed is not None:
+            self._form.press(int(event.args))
 
-def label_form(schema: annotation_pb2.LabelSchema) -> ReadLabel:
-    """Fields for a label of a schema; what is returned reads them."""
+    async def _submit(self) -> None:
+        if self._claimed is not None:
+            await self._send(self._form.read())
+
+    async def _send(self, label: Label | None) -> None:
+        """Says it once, however often a button is pressed meanwhile."""
+        claimed, self._claimed = self._claimed, None
+        if claimed is None:
+            return
+        try:
+            await self._view.annotate(claimed.annotation_item.name, label, str(self._comment.value or ""))
+        except MainspringError as err:
+            self._claimed = claimed
+            ui.notify(err.message, type="negative")
+            return
+        await self._next()
+
+
+def label_form(schema: annotation_pb2.LabelSchema) -> LabelForm:
+    """Fields for a label of a schema."""
     match schema.WhichOneof("kind"):
         case "choice" if schema.choice.several:
-            several = ui.select(list(schema.choice.choices), multiple=True, label="Choices").classes("w-96")
-            return lambda: Label(choices=several.value or [])
+            several = ui.select(list(schema.choice.choices), multiple=True, label="Choices").classes("w-full max-w-96")
+            return LabelForm(lambda: Label(choices=several.value or []))
         case "choice":
-            one = ui.radio(list(schema.choice.choices)).props("inline")
-            return lambda: Label(choices=[str(one.value)] if one.value is not None else [])
+            choices = list(schema.choice.choices)
+            one = _radio({choice: choice for choice in choices})
+            return LabelForm(
+                lambda: Label(choices=[] if one.value is None else [str(one.value)]),
+                one,
+                dict(enumerate(choices, 1)),
+            )
         case "rating":
             worst, best = schema.rating.worst, schema.rating.best
             ui.label(f"{worst} is the worst, {best} the best")
-            rating = ui.radio(list(range(worst, best + 1))).props("inline")
-            return lambda: Label(rating=int(rating.value)) if rating.value is not None else Label()
+            ratings = range(worst, best + 1)
+            rating = _radio({number: str(number) for number in ratings})
+            return LabelForm(
+                lambda: Label() if rating.value is None else Label(rating=int(rating.value)),
+                rating,
+                {number: number for number in ratings},
+            )
         case "preference":
-            better = ui.radio(_PREFERRED).props("inline")
-            return lambda: Label(preferred=better.value or Label.PREFERRED_UNSPECIFIED)
+            better = _radio(_PREFERRED)
+            return LabelForm(
+                lambda: Label(preferred=better.value or Label.PREFERRED_UNSPECIFIED),
+                better,
+                dict(enumerate(_PREFERRED, 1)),
+            )
         case _:
             text = ui.textarea("What the answer should be").classes("w-full")
-            return lambda: Label(text=str(text.value or ""))
+            return LabelForm(lambda: Label(text=str(text.value or "")))
+
+
+def _radio(options: dict[Any, str]) -> ui.radio:
+    return ui.radio(options).props("inline aria-label=Label")
 
 
 def in_words(label: Label) -> str:
@@ -149,5 +218,5 @@ def in_words(label: Label) -> str:
 
 def _text(who: str, content: str) -> None:
     with ui.card().classes("w-full"):
-        ui.label(who).classes("text-sm opacity-70")
-        ui.label(content).classes("whitespace-pre-wrap break-words")
+        written(who).classes("text-sm opacity-70")
+        written(content)

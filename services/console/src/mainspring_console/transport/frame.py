@@ -1,4 +1,4 @@
-"""What every page has around it: the menu, and a way to show errors."""
+"""What every page has around it: the menu, and ways to show headings, people's texts, tables and errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nicegui import ui
+from nicegui import app, ui
 from starlette.requests import Request
 
 from mainspring_console.adapters.services import View
@@ -24,6 +24,24 @@ MENU = (
     ("/feedback", "Feedback"),
     ("/annotation", "Annotation"),
 )
+_LONGEST_WORD = 24
+"""Characters of words that stay whole in a table; longer ones are broken wherever they must be, as elsewhere."""
+# A word may be as long as a text, and no page is to be wider than its window. On dark ground the primary and the
+# negative colour are too dark for letters.
+_STYLE = """
+body { overflow-wrap: anywhere }
+@layer overrides {
+  .body--dark .text-primary, .body--dark .nicegui-link:not(.text-white) { color: #90bfee !important }
+  .body--dark .text-negative { color: #ff8a9a !important }
+}
+"""
+
+
+def register_style() -> None:
+    """Makes what all pages look like known to NiceGUI."""
+    # White letters on it have a contrast of 5.4; on NiceGUI's own colour they have 3.
+    app.colors(primary="#2b6cb0")
+    ui.add_css(_STYLE, shared=True)
 
 
 @contextmanager
@@ -31,16 +49,31 @@ def page(title: str, project: str) -> Generator[None]:
     """The frame of a page."""
     ui.page_title(f"{title} – Mainspring")
     ui.dark_mode(None)
-    with ui.header().classes("items-center gap-4 px-4"):
+    with ui.header(fixed=False).classes("items-center gap-4 px-4"):
         ui.label("Mainspring").classes("text-lg font-bold")
-        for path, name in MENU:
-            ui.link(name, path).classes("text-white no-underline" + (" font-bold underline" if name == title else ""))
+        menu = ui.element("nav").classes("flex flex-wrap gap-x-4 gap-y-1 order-last md:order-none w-full md:w-auto")
+        with menu.props("aria-label=Pages"):
+            for path, name in MENU:
+                link = ui.link(name, path).classes("text-white no-underline")
+                if name == title:
+                    link.classes("font-bold underline").props("aria-current=page")
         ui.space()
         ui.label(project).classes("opacity-80")
         ui.html('<form method="post" action="/logout"><button type="submit">Leave</button></form>', sanitize=False)
-    with ui.column().classes("w-full max-w-6xl mx-auto p-4 gap-4"):
-        ui.label(title).classes("text-2xl")
+    with ui.column().classes("w-full max-w-6xl mx-auto p-4 gap-4") as content:
+        heading(title, 1)
         yield
+    ui.skip_link(target=content)
+
+
+def heading(text: str, level: int = 2) -> None:
+    """A heading, for the eye and for screen readers."""
+    ui.label(text).classes("text-2xl" if level == 1 else "text-xl").props(f"role=heading aria-level={level}")
+
+
+def written(text: str = "") -> ui.label:
+    """What people or models wrote, line by line, each from the side on which its script begins."""
+    return ui.label(text).classes("whitespace-pre-wrap").props("dir=auto")
 
 
 async def shown(work: Callable[[], Awaitable[None]]) -> None:
@@ -48,7 +81,7 @@ async def shown(work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
     except MainspringError as err:
-        with ui.card().classes("w-full bg-red-100 dark:bg-red-900"):
+        with ui.card().classes("w-full bg-red-100 dark:bg-red-900").props("role=alert"):
             ui.label(err.message)
             ui.label(err.reason).classes("text-sm opacity-70")
 
@@ -58,10 +91,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, 
     if not rows:
         ui.label(empty).classes("opacity-70")
         return
-    with ui.element("table").classes("w-full text-left"):
+    # In a narrow window many columns are scrolled by themselves; browsers let the keyboard do so, too.
+    with ui.element("div").classes("w-full overflow-x-auto"), ui.element("table").classes("w-full text-left"):
         with ui.element("thead"), ui.element("tr"):
             for column in columns:
-                with ui.element("th").classes("pr-4 pb-1"):
+                with ui.element("th").classes("pr-4 pb-1 wrap-normal").props("scope=col"):
                     ui.label(column)
         with ui.element("tbody"):
             for row in rows:
@@ -71,4 +105,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, 
                             if link and index == 0:
                                 ui.link(str(cell), link.format(cell))
                             else:
-                                ui.label(str(cell)).classes("whitespace-pre-wrap break-words")
+                                _cell(str(cell))
+
+
+def _cell(text: str) -> None:
+    longest = max(map(len, text.split()), default=0)
+    written(text).classes("min-w-48" if longest > _LONGEST_WORD else "wrap-normal")

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from nicegui import background_tasks, ui
 from starlette.requests import Request
 
-from mainspring.data.v1 import dataset_pb2
 from mainspring.evaluation.v1 import run_pb2 as evaluation_run_pb2
+from mainspring.feedback.v1 import feedback_pb2
 from mainspring.inference.v1 import rollout_pb2
 from mainspring.registry.v1 import release_pb2
 from mainspring.training.v1 import run_pb2
 from mainspring_console.adapters.services import Services, View
 from mainspring_console.domain.wording import moment, project_of_token, short, state, step_title, with_interval
 from mainspring_console.transport.annotation import register_annotation
-from mainspring_console.transport.frame import ViewOf, page, shown, table
+from mainspring_console.transport.data import register_data
+from mainspring_console.transport.frame import ViewOf, heading, page, register_style, shown, table, written
 from mainspring_console.transport.session import PROJECT_COOKIE, caller_of
 from mainspring_svckit.auth import TokenVerifier
 from mainspring_svckit.errors import MainspringError
+
+# It is read on white and on dark ground.
+_GREY = "#767676"
+_AXIS: dict[str, Any] = {
+    "nameTextStyle": {"color": _GREY},
+    "axisLabel": {"color": _GREY},
+    "splitLine": {"lineStyle": {"color": _GREY, "opacity": 0.3}},
+}
 
 
 def register(services: Services, verifier: TokenVerifier) -> None:
@@ -29,8 +39,9 @@ def register(services: Services, verifier: TokenVerifier) -> None:
         wanted = request.cookies.get(PROJECT_COOKIE, "")
         return View(services, token, project_of_token(principal.projects, wanted))
 
+    register_style()
     _register_overview(view_of)
-    _register_data(view_of)
+    register_data(view_of)
     _register_runs(view_of)
     _register_evaluations(view_of)
     _register_releases(view_of)
@@ -50,7 +61,7 @@ def _register_overview(view_of: ViewOf) -> None:
                 table(("Service", "State"), list(health.items()), empty="")
 
             async def cycles() -> None:
-                ui.label("Turns of the loop").classes("text-xl")
+                heading("Turns of the loop")
                 turns = await view.cycles()
                 if not turns:
                     ui.label("The loop has not turned yet: import data with 'mainspring flywheel run'.")
@@ -65,48 +76,6 @@ def _register_overview(view_of: ViewOf) -> None:
 
             await shown(services)
             await shown(cycles)
-
-
-def _register_data(view_of: ViewOf) -> None:
-    @ui.page("/data")
-    async def data(request: Request) -> None:
-        view = view_of(request)
-        with page("Data", view.project):
-
-            async def datasets() -> None:
-                found = await view.datasets()
-                if not found:
-                    ui.label("There are no datasets yet: 'mainspring datasets import FILE' makes one.")
-                for dataset in found:
-                    ui.label(short(dataset.name)).classes("text-xl")
-                    for version in await view.dataset_versions(dataset.name):
-                        await _version(view, version)
-
-            await shown(datasets)
-
-
-async def _version(view: View, version: dataset_pb2.DatasetVersion) -> None:
-    kept = {state(dataset_pb2.Split.Name(split.split)): split.rows for split in version.splits}
-    refused = sum(refusal.rows for refusal in version.refusals)
-    counts = ", ".join(f"{rows} {name}" for name, rows in kept.items())
-    title = f"version {version.name.rsplit('/', 1)[-1]}: {version.input_rows} rows in, {counts}, {refused} refused"
-    with ui.expansion(title).classes("w-full"):
-        ui.label(f"root digest {version.root_sha256}").classes("font-mono text-sm break-all")
-        reasons = [(state(dataset_pb2.RefusalReason.Name(r.reason)[8:]), r.rows) for r in version.refusals]
-        table(("Refused because", "Rows"), reasons, empty="No row was refused.")
-
-        async def show_refused() -> None:
-            rows = [
-                (row.line, state(dataset_pb2.RefusalReason.Name(row.reason)[8:]), row.detail, row.excerpt)
-                for row in await view.refused_rows(version.name)
-            ]
-            refused_rows.clear()
-            with refused_rows:
-                table(("Line", "Reason", "Detail", "Excerpt"), rows, empty="None.")
-
-        if refused:
-            ui.button("Show refused rows", on_click=show_refused).props("outline")
-        refused_rows = ui.column().classes("w-full")
 
 
 def _register_runs(view_of: ViewOf) -> None:
@@ -136,14 +105,16 @@ def _register_runs(view_of: ViewOf) -> None:
     async def run_page(run: str, request: Request) -> None:
         view = view_of(request)
         with page("Training", view.project):
-            about = ui.label()
+            heading(f"Run {run}")
+            about = written().props("aria-live=polite")
             series: dict[str, list[tuple[int, float]]] = {"train": [], "validation": []}
             chart = ui.echart(
                 {
+                    "aria": {"enabled": True},
                     "tooltip": {"trigger": "axis"},
-                    "legend": {},
-                    "xAxis": {"type": "value", "name": "step"},
-                    "yAxis": {"type": "value", "name": "loss (nats per token)", "scale": True},
+                    "legend": {"textStyle": {"color": _GREY}},
+                    "xAxis": {"type": "value", "name": "step", **_AXIS},
+                    "yAxis": {"type": "value", "name": "loss (nats per token)", "scale": True, **_AXIS},
                     "series": [
                         {"name": name, "type": "line", "data": points, "showSymbol": name == "validation"}
                         for name, points in series.items()
@@ -210,7 +181,7 @@ def _register_evaluations(view_of: ViewOf) -> None:
 
             async def results() -> None:
                 found = await view.evaluation(name)
-                ui.label(f"{short(found.candidate)} against {short(found.baseline)}, {found.items} items")
+                heading(f"{short(found.candidate)} against {short(found.baseline)}, {found.items} items")
                 rows = [
                     (
                         result.scorer,
@@ -233,7 +204,7 @@ def _register_evaluations(view_of: ViewOf) -> None:
             async def items() -> None:
                 for item in await view.items(name):
                     with ui.card().classes("w-full"):
-                        ui.label(item.messages[-1].content).classes("whitespace-pre-wrap opacity-80 text-sm")
+                        written(item.messages[-1].content).classes("opacity-80 text-sm")
                         rows = [
                             ("reference", "\n".join(item.references)),
                             ("baseline", item.baseline_text),
@@ -254,7 +225,7 @@ def _register_releases(view_of: ViewOf) -> None:
             async def per_model() -> None:
                 for model in await view.models():
                     decisions = await view.decisions(model.name)
-                    ui.label(short(model.name)).classes("text-xl")
+                    heading(short(model.name))
                     aliases = ", ".join(f"{alias} → {version}" for alias, version in model.aliases.items())
                     ui.label(f"{short(model.latest_version) or 'no version'}; {aliases or 'no alias'}")
                     for release in await view.releases(model.name):
@@ -263,7 +234,7 @@ def _register_releases(view_of: ViewOf) -> None:
                         _decision(decision)
 
             async def rollouts() -> None:
-                ui.label("Roll-outs").classes("text-xl")
+                heading("Roll-outs")
                 rows = [
                     (
                         short(rollout.release),
@@ -282,21 +253,32 @@ def _register_releases(view_of: ViewOf) -> None:
 def _release(view: View, release: release_pb2.Release) -> None:
     words = state(release_pb2.Release.State.Name(release.state))
     with ui.row().classes("items-center"):
-        ui.label(f"{short(release.name)}: {short(release.model_version)}, {words} {release.end_reason}")
+        written(f"{short(release.name)}: {short(release.model_version)}, {words} {release.end_reason}")
         if release.state == release_pb2.Release.STATE_ACTIVE:
-
-            async def revoke() -> None:
-                try:
-                    await view.revoke(release.name, "revoked in the console")
-                    ui.notify("Revoked; the release before serves again.")
-                except MainspringError as err:
-                    ui.notify(err.message, type="negative")
-
-            ui.button("Revoke", on_click=revoke).props("outline color=negative")
+            _revoking(view, release)
     unit = release.unit
     goes_along = {"prompt": unit.prompt_version, "context": unit.collection, "guard": unit.guard_policy}
     if named := ", ".join(f"{what} {short(name)}" for what, name in goes_along.items() if name):
         ui.label(f"with {named}")
+
+
+def _revoking(view: View, release: release_pb2.Release) -> None:
+    """A button that asks once more before it takes back what serves."""
+
+    async def revoke() -> None:
+        sure.close()
+        try:
+            await view.revoke(release.name, "revoked in the console")
+            ui.notify("Revoked; the release before serves again.")
+        except MainspringError as err:
+            ui.notify(err.message, type="negative")
+
+    with ui.dialog() as sure, ui.card():
+        ui.label(f"Revoke {short(release.name)}? The release before serves again, or none.")
+        with ui.row():
+            ui.button("Keep", on_click=sure.close).props("outline autofocus")
+            ui.button("Revoke now", on_click=revoke).props("color=negative")
+    ui.button("Revoke", on_click=sure.open).props("outline color=negative")
 
 
 def _decision(decision: release_pb2.GateDecision) -> None:
@@ -319,8 +301,9 @@ def _register_playground(view_of: ViewOf) -> None:
                     return
                 choice = ui.select({name: short(name) for name in served}, value=served[0], label="Model")
                 prompt = ui.textarea("Message").classes("w-full")
-                answer = ui.label().classes("whitespace-pre-wrap")
-                judged = ui.row()
+                asking = ui.button("Ask")
+                answer = written()
+                judged = ui.row().classes("w-full items-center")
 
                 async def ask() -> None:
                     answer.set_text("")
@@ -333,7 +316,7 @@ def _register_playground(view_of: ViewOf) -> None:
                     except MainspringError as err:
                         ui.notify(err.message, type="negative")
 
-                ui.button("Ask", on_click=ask)
+                asking.on_click(ask)
 
             await shown(form)
 
@@ -347,9 +330,10 @@ def _judging(view: View, answer: str, place: ui.row) -> None:
             ui.notify(err.message, type="negative")
 
     with place:
-        ui.button("👍", on_click=lambda: send(thumb=True)).props("flat").tooltip("good")
-        ui.button("👎", on_click=lambda: send(thumb=False)).props("flat").tooltip("bad")
-        better = ui.input("How it should have been").classes("w-96")
+        for icon, name, thumb in (("thumb_up", "good", True), ("thumb_down", "bad", False)):
+            button = ui.button(icon=icon, on_click=partial(send, thumb=thumb))
+            button.props(f"flat aria-label={name}").tooltip(name)
+        better = ui.input("How it should have been").classes("w-full max-w-96")
         ui.button("Correct", on_click=lambda: send(correction=str(better.value))).props("outline")
 
 
@@ -364,12 +348,26 @@ def _register_feedback(view_of: ViewOf) -> None:
                     (
                         moment(item.create_time.ToDatetime()),
                         item.WhichOneof("judgement") or "",
-                        str(getattr(item, item.WhichOneof("judgement") or "comment")),
+                        _judgement(item),
+                        item.comment,
                         item.author,
                         short(item.model_version),
                     )
                     for item in await view.feedback()
                 ]
-                table(("When", "Kind", "Value", "By", "About"), rows, empty="Nobody has said anything yet.")
+                columns = ("When", "Kind", "Value", "Remark", "By", "About")
+                table(columns, rows, empty="Nobody has said anything yet.")
 
             await shown(listed)
+
+
+def _judgement(item: feedback_pb2.FeedbackItem) -> str:
+    match item.WhichOneof("judgement"):
+        case "thumb":
+            return "good" if item.thumb else "bad"
+        case "score":
+            return f"{item.score:g}"
+        case "preference":
+            return f"better than {short(item.preference.rejected_answer)}"
+        case _:
+            return item.correction

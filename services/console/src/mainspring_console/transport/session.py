@@ -17,16 +17,23 @@ from mainspring_svckit.errors import Unauthenticated
 COOKIE = "mainspring_token"
 PROJECT_COOKIE = "mainspring_project"
 _OPEN = ("/login", "/readyz")
+# NiceGUI puts scripts into its pages and compiles templates in the browser; what a browser loads comes from here alone.
+_CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; object-src 'none'; "
+    "frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
+)
 _HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    (b"content-security-policy", b"frame-ancestors 'none'; form-action 'self'; object-src 'none'; base-uri 'self'"),
+    (b"content-security-policy", _CONTENT_POLICY.encode()),
 )
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mainspring</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body{{font:16px system-ui;max-width:34rem;margin:15vh auto;padding:0 1rem}}input,button{{font:inherit;
-padding:.5rem;width:100%;box-sizing:border-box;margin:.3rem 0 1rem}}p.error{{color:#b00020}}</style></head><body>
+padding:.5rem;width:100%;box-sizing:border-box;margin:.3rem 0 1rem}}p.error{{color:#b00020}}
+:root{{color-scheme:light dark}}@media(prefers-color-scheme:dark){{p.error{{color:#ff8a9a}}}}</style></head><body>
 <h1>Mainspring</h1>{error}<form method="post" action="/login"><label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="off" required autofocus>
 <label for="project">Project</label><input id="project" name="project" value="{project}">
@@ -53,7 +60,9 @@ def login_router(verifier: TokenVerifier, *, secure: bool) -> APIRouter:
         try:
             verifier.verify(token.strip())
         except Unauthenticated as err:
-            page = _PAGE.format(error=f'<p class="error">{escape(err.message)}</p>', project=escape(project))
+            page = _PAGE.format(
+                error=f'<p class="error" role="alert">{escape(err.message)}</p>', project=escape(project)
+            )
             return HTMLResponse(page, 401)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, token.strip(), httponly=True, samesite="strict", secure=secure, max_age=12 * 3600)
@@ -76,8 +85,14 @@ class OnlyForCallers:
         self._app, self._verifier = app, verifier
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: object) -> None:
+            assert isinstance(message, dict)
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
         if scope["type"] not in {"http", "websocket"} or scope["path"] in _OPEN:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, with_headers)
             return
         request = Request({**scope, "type": "http"})
         try:
@@ -87,15 +102,8 @@ class OnlyForCallers:
                 await send({"type": "websocket.close", "code": 4401})
                 return
             query = urlencode({"project": request.cookies.get(PROJECT_COOKIE, "")})
-            await RedirectResponse(f"/login?{query}", 303)(scope, receive, send)
+            await RedirectResponse(f"/login?{query}", 303)(scope, receive, with_headers)
             return
-
-        async def with_headers(message: object) -> None:
-            assert isinstance(message, dict)
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
-            await send(message)
-
         await self._app(scope, receive, with_headers)
 
 

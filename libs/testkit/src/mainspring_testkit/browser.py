@@ -1,0 +1,74 @@
+"""A real browser before pages of ours; tests that need one are skipped where there is none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# It talks to nobody but the pages under test.
+_ARGUMENTS = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """The machine's Chromium, without a window, with an empty profile."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("there is no Chromium here; 'apt-get install chromium' brings one")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def open_page(browser: Browser, url: str, *, width: int = 1280) -> AsyncIterator[Page]:
+    """A page of somebody whom the browser does not know; it must end without a complaint.
+
+    Complaints are errors and warnings on the console, which is also where a breach of the content security policy
+    stands, exceptions, answers of 400 and more, and whatever is loaded from elsewhere.
+
+    Args:
+        browser: The browser.
+        url: Where relative addresses lead.
+        width: Of the window, in CSS pixels.
+    """
+    complaints: list[str] = []
+
+    def console(message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            complaints.append(f"{message.type}: {message.text}")
+
+    def request(asked: Request) -> None:
+        if not asked.url.startswith((url, "data:")):
+            complaints.append(f"loads {asked.url}")
+
+    def response(answer: Response) -> None:
+        if answer.status >= 400:
+            complaints.append(f"{answer.status}: {answer.url}")
+
+    context = await browser.new_context(base_url=url, viewport={"width": width, "height": 800})
+    try:
+        page = await context.new_page()
+        page.on("console", console)
+        page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
+        page.on("request", request)
+        page.on("response", response)
+        yield page
+        assert not complaints, complaints
+    finally:
+        await context.close()
