@@ -30,7 +30,7 @@ class TrainerSettings(ServiceSettings):
         0,
         ge=0,
         le=1 << 20,
-        description="Tokens through the model at once; 0 for 1,024, and on a GPU for what half of its memory holds.",
+        description="Tokens through the model at once; 0 for 256, and on a GPU for what half of its memory holds.",
     )
     max_validation_rows: int = Field(128, ge=1, description="Validation rows that a run looks at; more are left out.")
     run_attempts: int = Field(5, ge=1, le=100, description="Tries before a run whose process dies is given up.")

@@ -18,7 +18,8 @@ _OF_PEAK = 0.4
 """Of a plain matrix product's speed, what training reaches (docs/benchmarks.md)."""
 _LAYER_S = 0.008
 """On a GPU, what a layer of a step takes at least, measured: its kernels are started one by one, however small."""
-_PROCESSOR_TOKENS = 1024
+_PROCESSOR_TOKENS = 256
+"""Through the model at once without a GPU: more is hardly faster, and takes memory (docs/benchmarks.md)."""
 _GPU_TOKENS = tuple(1 << bits for bits in range(16, 9, -1))
 _PACKED_TOKENS = 4096
 """Packed on a GPU at once, at most: who may see whom among them is a table of their square."""
