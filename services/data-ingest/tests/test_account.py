@@ -1,12 +1,15 @@
 """The account of every row adds up, whatever comes in and whatever the recipe does."""
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -65,3 +68,44 @@ def test_b9_each_input_row_ends_in_exactly_one_place_and_the_counts_add_up(
             assert step.changed <= step.passed
             reached = step.passed
     assert report.kept_changed <= sum(step.changed for step in report.steps)
+
+
+def parquet(*rows: dict[str, str]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows)), sink)
+    return sink.getvalue()
+
+
+FINE = b'{"q": "fine", "a": "one"}\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "reason"),
+    [
+        (SourceFormat.JSONL, FINE + b'{"q": "a\\u0000b", "a": "x"}\n' + FINE, "NOT_TEXT"),
+        (SourceFormat.JSONL, FINE + b'{"q": "a\x00b", "a": "x"}\n' + FINE, "UNREADABLE"),
+        (SourceFormat.JSON, b"[" + FINE + b',{"q": "a\x00b", "a": "x"},' + FINE + b"]", "UNREADABLE"),
+        (SourceFormat.CSV, b'q,a\nfine,one\n"a\x00b",x\nfine,one\n', "NOT_TEXT"),
+        (SourceFormat.TSV, b"q\ta\nfine\tone\na\x00b\tx\nfine\tone\n", "NOT_TEXT"),
+        (
+            SourceFormat.PARQUET,
+            parquet({"q": "f", "a": "1"}, {"q": "a\0b", "a": "x"}, {"q": "f", "a": "1"}),
+            "NOT_TEXT",
+        ),
+    ],
+)
+def test_b9_nul_bytes_cost_their_row_only(tmp_path: Path, kind: SourceFormat, data: bytes, reason: str) -> None:
+    (tmp_path / "in").write_bytes(data)
+    recipe = IngestionRecipe("projects/p/ingestionRecipes/r", "projects/p/datasets/d", COLUMNS)
+    done = refine(Job(recipe, (SourceFile(tmp_path / "in", "source 0", kind, None),), processes=1), tmp_path)
+    # The third row repeats the first: it was read as well.
+    assert done.report.refused == {reason: 1, "EXACT_DUPLICATE": 1}
+    assert done.tally.input_rows == 3
+
+
+def test_b9_a_file_that_a_crash_filled_with_nul_bytes_is_refused_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(FINE + bytes(4096))
+    recipe = IngestionRecipe("projects/p/ingestionRecipes/r", "projects/p/datasets/d", COLUMNS)
+    with pytest.raises(InvalidInput) as caught:
+        refine(Job(recipe, (SourceFile(tmp_path / "in", "source 0", SourceFormat.JSONL, None),)), tmp_path)
+    assert caught.value.reason == "SOURCE_NOT_TEXT"

@@ -109,6 +109,13 @@ async def website() -> AsyncIterator[Web]:
                 raise web.HTTPFound("file:///etc/passwd")
             case "/round":
                 raise web.HTTPFound("/round")
+            case "/short":
+                response = web.StreamResponse(headers={"Content-Length": "1000"})
+                await response.prepare(request)
+                await response.write(b'{"q": "1"}\n')
+                assert request.transport is not None
+                request.transport.close()
+                return response
             case "/endless":
                 response = web.StreamResponse()
                 await response.prepare(request)
@@ -154,6 +161,13 @@ async def test_files_are_fetched_by_http_through_redirects(website: Web) -> None
 async def test_b8_redirects_inside_and_endless_answers_end(website: Web, path: str, reason: str) -> None:
     assert await refusal(own_host(allow_private=True), Remote(website.url(path))) == reason
     assert website.asked.count("/rows.jsonl") == 0
+
+
+async def test_f15_an_answer_that_is_cut_short_is_not_kept(website: Web) -> None:
+    sources = own_host(allow_private=True)
+    assert await refusal(sources, Remote(website.url("/short"))) == "SOURCE_UNREACHABLE"
+    store: Any = sources._uploads._ports.files  # pyright: ignore[reportPrivateUsage] - what was stored.
+    assert not store.files
 
 
 async def test_b8_an_allowed_host_with_an_address_inside_is_not_reached(website: Web) -> None:
