@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,7 +98,9 @@ def show(
     if json_:
         print_json(listed)
         return
-    tags = {tag.dataset_version: tag.tag for tag in found.tags}
+    tags = defaultdict[str, list[str]](list)
+    for tag in found.tags:
+        tags[tag.dataset_version].append(tag.tag)
     print_table(
         listed,
         {
@@ -106,7 +109,7 @@ def show(
             "kept": lambda v: sum(split.rows for split in v.splits),
             "refused": lambda v: sum(refusal.rows for refusal in v.refusals),
             "digest": lambda v: v.root_sha256[:12],
-            "tag": lambda v: "(deleted)" if v.HasField("deletion") else tags.get(v.name, ""),
+            "tags": lambda v: "(deleted)" if v.HasField("deletion") else ", ".join(tags[v.name]),
             "published": lambda v: when(v.create_time),
         },
         f"no versions of {name}",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +14,10 @@ import typer
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
 
 if TYPE_CHECKING:
-    from mainspring.common.v1 import artifact_pb2
-    from mainspring.data.v1 import dataset_pb2, ingestion_pb2, recipe_pb2, source_pb2, source_service_pb2
+    from mainspring.data.v1 import dataset_pb2, ingestion_pb2, recipe_pb2, source_pb2
     from mainspring_client.cli.output import Ticker
+    from mainspring_client.cli.sending import Sent
     from mainspring_client.client import Mainspring
-    from mainspring_client.collecting import LocalSource
 
 Files = Annotated[
     list[str] | None,
@@ -85,13 +83,14 @@ def preview(
     """Shows what files would give: format, shape, columns, first rows, and what would be refused. Imports nothing."""
     from mainspring_client.cli.output import Ticker, print_json
     from mainspring_client.cli.run import with_client
+    from mainspring_client.cli.sending import Places, judged, send
 
     columns = _columns(locals())
-    places = _Places(files or [], query, _judged(project, from_feedback, release, since, until))
+    places = Places(files or [], query, judged(project, from_feedback, release, since, until))
 
-    async def body(mainspring: Mainspring) -> list[_Sent]:
+    async def body(mainspring: Mainspring) -> list[Sent]:
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
-            return await _send(mainspring, project, places, columns, records, stack, ticker)
+            return await send(mainspring, project, places, columns, records, stack, ticker)
 
     sent = with_client(data, body)
     if json_:
@@ -157,16 +156,18 @@ def import_(
     from mainspring_client.cli.data import print_version
     from mainspring_client.cli.output import Ticker, print_json
     from mainspring_client.cli.run import with_client
+    from mainspring_client.cli.sending import Places, judged, send
 
     columns = _columns(locals())
-    places = _Places(files or [], query, _judged(project, from_feedback, release, since, until))
+    places = Places(files or [], query, judged(project, from_feedback, release, since, until))
     texts = {"prompt_template": prompt_template, "system_prompt": system_prompt}
     fresh = bool(any((columns, clean, language, keep_out, *texts.values(), stratify, count_tokens, embedding_model)))
 
     async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
             known = None if fresh else await _recipe(mainspring, project, dataset)
-            sent = await _send(mainspring, project, places, columns, 1, stack, ticker, known)
+            asked = columns if known is None else known.columns
+            sent = await send(mainspring, project, places, asked, 1, stack, ticker, of_recipe=known is not None)
             if known is None:
                 held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
                 recipe: dict[str, Any] = {**texts, "report_embedding_model_version": embedding_model}
@@ -174,7 +175,8 @@ def import_(
                     recipe["split"] = {**DEFAULT_SPLIT, "stratify_by": f"SPLIT_STRATA_{stratify.upper()}"}
                 steps = steps_of(clean=clean, languages=language or (), keep_out=held_out, tokenizer_of=count_tokens)
                 await _write_recipe(mainspring, project, dataset, sent, {**recipe, "steps": steps}, ticker)
-            return await _ingest(mainspring, project, dataset, sent, ticker)
+            usual = sent[0].preview.columns if known is None else known.columns
+            return await _ingest(mainspring, project, dataset, sent, usual, ticker)
 
     version = with_client(data, body)
     if json_:
@@ -183,54 +185,11 @@ def import_(
         print_version(version)
 
 
-@dataclass(frozen=True)
-class _Sent:
-    """A source that is stored, and what it would give."""
+def _columns(options: dict[str, Any]) -> recipe_pb2.ColumnMapping | None:
+    from mainspring.data.v1 import recipe_pb2
 
-    name: str
-    artifact: artifact_pb2.Artifact
-    preview: source_pb2.SourcePreview
-    origin: str = ""
-
-
-@dataclass(frozen=True)
-class _Places:
-    """What a person named: files and URIs, a query, judged answers."""
-
-    files: list[str]
-    query: str
-    judged: source_service_pb2.FeedbackQuery | None
-
-
-def _judged(
-    project: str, text: str, release: str, since: datetime | None, until: datetime | None
-) -> source_service_pb2.FeedbackQuery | None:
-    """Which judged answers a person means; None when none."""
-    from mainspring.data.v1 import source_service_pb2
-    from mainspring_client.resources import expand
-    from mainspring_svckit.names import ModelName, ModelVersionName, ReleaseName
-
-    if not text:
-        if release or since or until:
-            raise typer.BadParameter("--release, --since and --until go with --from-feedback")
-        return None
-    wanted = source_service_pb2.FeedbackQuery()
-    if "/" in text:
-        wanted.model_version = expand(ModelVersionName, project, text, "from-feedback")
-    elif text != "all":
-        wanted.model = expand(ModelName, project, text, "from-feedback")
-    if release:
-        if not wanted.model:
-            raise typer.BadParameter("--release goes with --from-feedback MODEL")
-        wanted.release = str(ReleaseName(project, text, release))
-    for field, time in (("start_time", since), ("end_time", until)):
-        if time is not None:
-            getattr(wanted, field).FromDatetime(time.replace(tzinfo=time.tzinfo or UTC))
-    return wanted
-
-
-def _columns(options: dict[str, Any]) -> dict[str, str]:
-    return {key: value for key, value in options.items() if key.endswith("_column") and value}
+    named = {key: value for key, value in options.items() if key.endswith("_column") and value}
+    return recipe_pb2.ColumnMapping(**named) if named else None
 
 
 async def _recipe(mainspring: Mainspring, project: str, dataset: str) -> recipe_pb2.IngestionRecipe | None:
@@ -244,59 +203,8 @@ async def _recipe(mainspring: Mainspring, project: str, dataset: str) -> recipe_
         return None
 
 
-async def _send(
-    mainspring: Mainspring,
-    project: str,
-    places: _Places,
-    columns: dict[str, str],
-    records: int,
-    stack: ExitStack,
-    ticker: Ticker,
-    known: recipe_pb2.IngestionRecipe | None = None,
-) -> list[_Sent]:
-    """Uploads everything and looks into it; documents keep the columns of their own shape."""
-    from mainspring.data.v1 import recipe_pb2
-    from mainspring_client.collecting import collect
-
-    asked = known.columns if known is not None else recipe_pb2.ColumnMapping(**columns) if columns else None
-    sent: list[_Sent] = []
-
-    async def look(name: str, artifact: artifact_pb2.Artifact, origin: str = "") -> None:
-        ticker.tell(f"looking into {name}")
-        found = await mainspring.data.preview(project, artifact, columns=asked, records=records)
-        ticker.keep(_summary(name, found))
-        sent.append(_Sent(name, artifact, found, origin))
-
-    here = [text for text in places.files if "://" not in text]
-    for local in collect(here, stack) if here else ():
-        size = local.path.stat().st_size
-
-        def told(done: int, local: LocalSource = local, size: int = size) -> None:
-            ticker.progress(f"uploading {local.name}", done, size)
-
-        await look(local.name, await mainspring.data.upload(project, local.path, filename=local.name, on_sent=told))
-    for uri in places.files:
-        if "://" in uri:
-            ticker.tell(f"the server fetches {uri}")
-            async for fetched in mainspring.data.fetch(project, uri=uri):
-                await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
-    if places.query:
-        connection, _, sql = places.query.partition(":")
-        if not (connection and sql):
-            raise typer.BadParameter(f"{places.query!r} is not CONNECTION:SQL", param_hint="--query")
-        async for fetched in mainspring.data.fetch(project, connection=connection, sql=sql):
-            await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
-    if places.judged is not None:
-        ticker.tell("the server collects judged answers")
-        async for fetched in mainspring.data.fetch(project, feedback=places.judged):
-            await look(fetched.artifact.filename, fetched.artifact, fetched.origin)
-    if not sent:
-        raise typer.BadParameter("name files, URIs, a --query or --from-feedback")
-    return sent
-
-
 async def _write_recipe(
-    mainspring: Mainspring, project: str, dataset: str, sent: list[_Sent], recipe: dict[str, Any], ticker: Ticker
+    mainspring: Mainspring, project: str, dataset: str, sent: list[Sent], recipe: dict[str, Any], ticker: Ticker
 ) -> None:
     from google.protobuf import json_format
 
@@ -319,7 +227,12 @@ async def _write_recipe(
 
 
 async def _ingest(
-    mainspring: Mainspring, project: str, dataset: str, sent: list[_Sent], ticker: Ticker
+    mainspring: Mainspring,
+    project: str,
+    dataset: str,
+    sent: list[Sent],
+    usual: recipe_pb2.ColumnMapping,
+    ticker: Ticker,
 ) -> dataset_pb2.DatasetVersion:
     from mainspring.data.v1 import ingestion_pb2
     from mainspring_client.cli.output import progress_text, short
@@ -331,7 +244,7 @@ async def _ingest(
             artifact=one.artifact,
             format=one.preview.format,
             origin=one.origin,
-            columns=one.preview.columns if one.preview.columns != sent[0].preview.columns else None,
+            columns=one.preview.columns if one.preview.columns != usual else None,
         )
         for one in sent
     ]
@@ -382,29 +295,13 @@ def _fields(found: source_pb2.SourcePreview) -> dict[str, Any]:
     return to_dict(found)
 
 
-def _names(found: source_pb2.SourcePreview) -> tuple[str, str, str]:
-    """Format, shape and columns in words."""
-    from mainspring.data.v1 import source_pb2
-    from mainspring_client.cli.output import enum_name, state_of
-
-    shape = enum_name(source_pb2.RecordShape.DESCRIPTOR, found.shape, "RECORD_SHAPE_").replace("_", " ")
-    columns = ", ".join(
-        f"{field.name.removesuffix('_column')} = {value}" for field, value in found.columns.ListFields()
-    )
-    return state_of(found, "format").lower(), shape if found.shape else "no usual shape", columns or "not known"
-
-
-def _summary(name: str, found: source_pb2.SourcePreview) -> str:
-    file_format, shape, columns = _names(found)
-    return f"{name}: {file_format}, {shape}; columns: {columns}"
-
-
-def _print_preview(one: _Sent) -> None:
+def _print_preview(one: Sent) -> None:
     from mainspring.data.v1 import dataset_pb2
     from mainspring_client.cli.output import enum_name, print_fields
+    from mainspring_client.cli.sending import names
 
     found, reasons = one.preview, dataset_pb2.RefusalReason.DESCRIPTOR
-    file_format, shape, columns = _names(found)
+    file_format, shape, columns = names(found)
     refused = {
         f"  {enum_name(reasons, count.reason, 'REFUSAL_REASON_').replace('_', ' ')}": count.rows
         for count in found.refusals

@@ -209,7 +209,10 @@ def tag(
     data: Data = None,
     json_: Json = False,
 ) -> None:
-    """Gives a tag to a version, taking it from the one that had it. A version with a tag is never let go."""
+    """Gives a tag to a version, taking it from the one that had it. A version with a tag is never let go.
+
+    One that loses its last tag goes at once, if 'mainspring datasets retain' keeps only newer ones.
+    """
     from mainspring_client.cli.output import print_json
     from mainspring_client.cli.run import with_client
     from mainspring_client.resources import expand

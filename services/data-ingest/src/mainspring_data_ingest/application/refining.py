@@ -165,7 +165,7 @@ class SourceTally:
             message = f"none of its {self.rows} rows can be read; check the source's format; {first}"
             raise InvalidInput(message, reason="SOURCE_UNREADABLE")
         if self.refusals[RefusalReason.MISSING_COLUMN] == self.rows:
-            message = f"name its columns in the recipe or in the source; {first}"
+            message = f"has none of the recipe's columns; name its columns in the recipe or in the source; {first}"
             raise InvalidInput(message, reason="SOURCE_LACKS_COLUMN")
 
 
