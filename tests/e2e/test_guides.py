@@ -15,27 +15,10 @@ from tests.support import loop, pages
 from tests.support.stack import Stack
 
 from mainspring_client.client import Mainspring
-from mainspring_client.flywheel import Result
 from mainspring_testkit.waiting import eventually
 
 PROJECT = "guide"
 MODEL = f"projects/{PROJECT}/models/{loop.NAME}"
-
-
-async def release(stack: Stack, client: Mainspring, folder: Path) -> None:
-    """One turn of the loop that ends in a release; done once for all tests here, whichever comes first."""
-    if [model async for model in client.registry.models(PROJECT) if model.name == MODEL and model.active_release]:
-        return
-    base = await loop.import_base(client, PROJECT, stack.models)
-    await client.apply(loop.configuration(PROJECT, base))
-    rows = loop.write(folder / "in.jsonl", loop.rows(0, 100))
-    outcome = await loop.turn(client, PROJECT, await loop.ingest(client, PROJECT, rows))
-    assert outcome.result is Result.RELEASED, outcome.reason
-    await eventually(lambda: promoted(client), within_s=60, what="the release to get all traffic")
-
-
-async def promoted(client: Mainspring) -> bool:
-    return "champion" in (await client.registry.model(MODEL)).aliases
 
 
 async def first_line_of(stack: Stack, program: str) -> str:
@@ -57,7 +40,7 @@ async def first_line_of(stack: Stack, program: str) -> str:
 
 
 async def test_a_backend_hears_of_a_release_as_the_guide_says(stack: Stack, client: Mainspring, tmp_path: Path) -> None:
-    await release(stack, client, tmp_path)
+    await loop.release_once(client, PROJECT, stack.models, tmp_path)
     text = (pages.ROOT / "docs" / "guides" / "subscribe-to-releases.md").read_text()
     changes = (
         ("--project demo", f"--project {PROJECT}"),
@@ -84,7 +67,7 @@ async def test_a_backend_hears_of_a_release_as_the_guide_says(stack: Stack, clie
 async def test_evidence_and_lineage_are_seen_as_the_guide_says(
     stack: Stack, client: Mainspring, tmp_path: Path
 ) -> None:
-    await release(stack, client, tmp_path)
+    await loop.release_once(client, PROJECT, stack.models, tmp_path)
     text = (pages.ROOT / "docs" / "guides" / "evaluation-and-release.md").read_text()
     changes = (("--project demo", f"--project {PROJECT}"), ("summaries", loop.NAME))
     decisions, *_, up, down = pages.blocks(text, "sh", changes)
@@ -135,7 +118,7 @@ async def test_a_messy_file_becomes_a_reviewed_version_as_the_guide_says(stack: 
 async def test_the_gate_history_and_proof_are_as_the_guide_says(
     stack: Stack, client: Mainspring, tmp_path: Path
 ) -> None:
-    await release(stack, client, tmp_path)
+    await loop.release_once(client, PROJECT, stack.models, tmp_path)
     text = (pages.ROOT / "docs" / "guides" / "evaluation-and-release.md").read_text()
     changes = (
         ("--project demo", f"--project {PROJECT}"),
@@ -177,7 +160,7 @@ async def test_the_gate_history_and_proof_are_as_the_guide_says(
 async def test_versions_are_measured_and_watched_as_the_guide_says(
     stack: Stack, client: Mainspring, tmp_path: Path
 ) -> None:
-    await release(stack, client, tmp_path)
+    await loop.release_once(client, PROJECT, stack.models, tmp_path)
     text = (pages.ROOT / "docs" / "guides" / "evaluation-and-release.md").read_text()
     changes = (("--project demo", f"--project {PROJECT}"), ("summaries", loop.NAME))
     measure, look, watch = pages.blocks(text, "bash", changes)

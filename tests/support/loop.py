@@ -11,7 +11,8 @@ from mainspring.data.v1 import ingestion_pb2
 from mainspring.registry.v1 import model_pb2
 from mainspring_client.client import Mainspring
 from mainspring_client.configuration import Configuration
-from mainspring_client.flywheel import Outcome, TurnUpdate, ensure_model, follow_turn
+from mainspring_client.flywheel import Outcome, Result, TurnUpdate, ensure_model, follow_turn
+from mainspring_testkit.waiting import eventually
 
 NAME = "colours"
 THINGS = ("sky", "sea", "leaf", "sun", "snow", "coal")
@@ -118,3 +119,25 @@ async def turn(client: Mainspring, project: str, ingestion: ingestion_pb2.Ingest
             return update
         await seen(update)
     raise AssertionError("a turn ends with its outcome")
+
+
+async def release_once(client: Mainspring, project: str, models: Path, folder: Path) -> str:
+    """One turn that ends in a release with all traffic; done once a project, whichever test comes first.
+
+    Returns:
+        The model's name.
+    """
+    name = f"projects/{project}/models/{NAME}"
+    if [model async for model in client.registry.models(project) if model.name == name and model.active_release]:
+        return name
+    base = await import_base(client, project, models)
+    await client.apply(configuration(project, base))
+    data = write(folder / "in.jsonl", rows(0, 100))
+    outcome = await turn(client, project, await ingest(client, project, data))
+    assert outcome.result is Result.RELEASED, outcome.reason
+
+    async def promoted() -> bool:
+        return "champion" in (await client.registry.model(name)).aliases
+
+    await eventually(promoted, within_s=60, what="the release to get all traffic")
+    return name

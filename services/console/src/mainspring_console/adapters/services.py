@@ -28,6 +28,7 @@ from mainspring.registry.v1 import registry_service_pb2, registry_service_pb2_gr
 from mainspring.training.v1 import training_service_pb2, training_service_pb2_grpc
 from mainspring_svckit.errors import MainspringError
 from mainspring_svckit.grpc_client import Caller, check_serving
+from mainspring_svckit.ids import new_id
 
 T = TypeVar("T", bound=Message)
 PAGE = 100
@@ -109,13 +110,15 @@ class View:
 
     async def claim(self, queue: str) -> annotation_service_pb2.ClaimAnnotationItemResponse:
         """The next item of a queue for whoever looks, reserved; the one that he has, if he has one."""
-        request = annotation_service_pb2.ClaimAnnotationItemRequest(parent=queue)
+        request = annotation_service_pb2.ClaimAnnotationItemRequest(parent=queue, request_id=new_id())
         kind = annotation_service_pb2.ClaimAnnotationItemResponse
         return await self._call(self.services.annotation.ClaimAnnotationItem, request, kind)
 
     async def annotate(self, item: str, label: annotation_pb2.Label | None, comment: str) -> None:
         """Says something of an item; without a label it is skipped."""
-        request = annotation_service_pb2.SubmitAnnotationRequest(name=item, label=label, comment=comment)
+        request = annotation_service_pb2.SubmitAnnotationRequest(
+            name=item, label=label, comment=comment, request_id=new_id()
+        )
         kind = annotation_service_pb2.SubmitAnnotationResponse
         await self._call(self.services.annotation.SubmitAnnotation, request, kind)
 
@@ -169,7 +172,7 @@ class View:
 
     async def revoke(self, release: str, reason: str) -> None:
         """Takes a release back."""
-        request = registry_service_pb2.RevokeReleaseRequest(name=release, reason=reason)
+        request = registry_service_pb2.RevokeReleaseRequest(name=release, reason=reason, request_id=new_id())
         await self._call(self.services.registry.RevokeRelease, request, registry_service_pb2.RevokeReleaseResponse)
 
     async def cycles(self) -> Any:
@@ -205,7 +208,9 @@ class View:
             item.thumb = thumb
         else:
             item.correction = correction
-        request = feedback_service_pb2.CreateFeedbackItemRequest(parent=self._parent, feedback_item=item)
+        request = feedback_service_pb2.CreateFeedbackItemRequest(
+            parent=self._parent, feedback_item=item, request_id=new_id()
+        )
         kind = feedback_service_pb2.CreateFeedbackItemResponse
         await self._call(self.services.feedback.CreateFeedbackItem, request, kind)
 
