@@ -103,6 +103,15 @@ async def test_a_model_writes_rows_that_the_recipe_filters_and_the_card_marks(
         done = await ingest.watch(work.name)
         version = await ingest.version(done.dataset_version)
         card = (await mainspring.dataset_versions.card(version.name)).markdown
+        # More than there are examples: each is taken several times, and what the model wrote is none.
+        real, tries = next(split.rows for split in first.splits), list[int]()
+        writer[0].asked.clear()
+        more = real + 3
+        await synthesize(mainspring, version.name, MODEL, method, more, on_progress=lambda done, _: tries.append(done))
+        assert tries[-1] == more
+        examples = [prompt for prompt in writer[0].asked if prompt.startswith(("Rewrite", "Here are"))]
+        assert len(examples) == more
+        assert not any("in other words:" in prompt for prompt in examples)
         writer[0].silent = True
         with pytest.raises(InvalidInput) as failure:
             await synthesize(mainspring, first.name, MODEL, method, 2)

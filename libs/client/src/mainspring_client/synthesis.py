@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,15 @@ async def synthesize(
 ) -> ingestion_pb2.Ingestion:
     """Makes rows from a version's train split and asks for a version with them; follow it with `watch_ingestion`.
 
+    Rows that a model wrote before are no examples.
+
     Args:
         mainspring: The client.
         version: The version whose rows are the examples, and to whose sources the rows are added.
         model: Model, or one of its versions, that writes.
         method: How.
-        count: Rows to ask for; what the model does not answer usefully, and what the recipe refuses, is missing.
+        count: Rows to ask for, several of a row when there are fewer; what the model does not answer usefully, and what
+            the recipe refuses, is missing.
         seed: Of sampling.
         on_progress: Hears how many are done, of how many.
 
@@ -75,10 +78,11 @@ async def synthesize(
     sources: Sequence[ingestion_pb2.Source] = ()
     async for ended in mainspring.data.watch_ingestion(found.ingestion):
         sources = ended.sources
+    written = {index for index, source in enumerate(sources) if source.artifact.media_type == MEDIA_TYPE}
     with tempfile.TemporaryDirectory() as folder:
         path, made = Path(folder) / f"synthetic-{method.value}.jsonl", 0
         with path.open("w", encoding="utf-8") as file:
-            async for row in _rows(mainspring, version, model, method, count, seed, on_progress):
+            async for row in _rows(mainspring, version, written, model, method, count, seed, on_progress):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 made += 1
         if not made:
@@ -97,29 +101,34 @@ async def synthesize(
 async def _rows(
     mainspring: Mainspring,
     version: str,
+    written: Collection[int],
     model: str,
     method: Method,
     count: int,
     seed: int,
     on_progress: OnProgress | None,
 ) -> AsyncIterator[dict[str, Any]]:
-    done, recent = 0, list[comparison_pb2.DatasetRow]()
-    async for row in mainspring.dataset_versions.rows(version, dataset_pb2.SPLIT_TRAIN):
-        if done == count:
-            return
-        if len(row.messages) < 2:
-            continue  # Plain text has no prompt.
-        recent = [*recent, row][-_EXAMPLES:]
-        made = (
-            await _paraphrased(mainspring, model, row, seed + done)
-            if method is Method.PARAPHRASE
-            else await _invented(mainspring, model, recent, seed + done)
-        )
-        done += 1
-        if on_progress is not None:
-            on_progress(done, count)
-        if made is not None:
-            yield made
+    """What the model makes of the version's rows, one after the other, from the first again when there are too few."""
+    done, begun, recent = 0, -1, list[comparison_pb2.DatasetRow]()
+    while begun < done < count:
+        begun = done
+        async for row in mainspring.dataset_versions.rows(version, dataset_pb2.SPLIT_TRAIN):
+            if done == count:
+                return
+            # Plain text has no prompt, and what a model wrote is no example.
+            if len(row.messages) < 2 or row.source_index in written:
+                continue
+            recent = [*recent, row][-_EXAMPLES:]
+            made = (
+                await _paraphrased(mainspring, model, row, seed + done)
+                if method is Method.PARAPHRASE
+                else await _invented(mainspring, model, recent, seed + done)
+            )
+            done += 1
+            if on_progress is not None:
+                on_progress(done, count)
+            if made is not None:
+                yield made
 
 
 async def _paraphrased(

@@ -32,6 +32,8 @@ _NEXT_BY_REASON = {
     "STACK_NOT_READY": "'mainspring status' shows how it goes on; 'mainspring down' stops it",
     "STACK_NOT_STARTED": "mend what the log says, then run 'mainspring up' again",
     "OBJECT_NOT_FOUND": "check bucket and path; s3://BUCKET/FOLDER/ and patterns take all that there is",
+    "SERVED_MODEL_NOT_FOUND": "only released models answer: 'mainspring models list' shows which, 'mainspring releases"
+    " check MODEL/VERSION' what a release wants",
     "SOURCE_UNREACHABLE": "run the command again in a moment",
     "PORT_TAKEN": "leave the option out to get a free port",
 }

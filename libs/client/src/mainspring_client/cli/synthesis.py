@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def synthesize(
     version: Annotated[str, typer.Argument(help="DATASET/VERSION, or DATASET@TAG, whose train rows are the examples.")],
-    model: Annotated[str, typer.Option(help="MODEL, MODEL/VERSION or MODEL@ALIAS that writes.")],
+    model: Annotated[str, typer.Option(help="Released model that writes: MODEL, MODEL/VERSION or MODEL@ALIAS.")],
     method: Annotated[str, typer.Option(help="paraphrase, or instructions.")] = "paraphrase",
     count: Annotated[int, typer.Option(min=1, max=100_000, help="Rows to ask for.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 1,
