@@ -131,8 +131,8 @@ down: ## Stops the local stack.
 bench: setup ## Measures the bars of docs/benchmarks.md and prints a table; takes about 20 minutes.
 	@$(PY) -m bench
 
-bench-train: setup ## Measures training: the queue, speed beside TRL, and search on the table that MAINSPRING_E2E names.
-	@$(PY) -m bench train-queue train-search train-speed
+bench-train: setup ## Measures training: the queue, speed beside TRL, what each choice is worth; search and quality on the E2E table that MAINSPRING_E2E names; about 2 hours.
+	@$(PY) -m bench train-queue train-speed train-choices train-search train-quality
 
 bench-evidence: setup ## Measures the gate's promise, the evaluator, a large catalogue, and releases as subscribers hear of them; about 17 minutes.
 	@$(PY) -m bench evidence-statistics evidence-evaluator evidence-registry evidence-events

@@ -3,8 +3,8 @@
 usage: python -m bench [NAME ...] [--repeats N] [--out FILE] [--data FILE] [--max-steps N]
 
 Without a name: stack, throughput, release, events, fidelity. Only by name, since they take long: demo, e2e,
-evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-quality, train-queue, train-search,
-train-speed, and those of `make bench-data`: data-engines, data-messy, data-near, data-pipeline.
+evidence-events, evidence-evaluator, evidence-registry, evidence-statistics, train-choices, train-quality, train-queue,
+train-search, train-speed, and those of `make bench-data`: data-engines, data-messy, data-near, data-pipeline.
 Exit status: 0 every bar was met, 1 one was missed or a benchmark failed, 2 the command was not understood.
 """
 
@@ -41,6 +41,7 @@ from bench import (
     stack,
     table,
     throughput,
+    train_choices,
     train_quality,
     train_queue,
     train_search,
@@ -52,7 +53,7 @@ from mainspring_testkit.servers import scratch_folder
 
 USUAL = ("stack", "throughput", "release", "events", "fidelity")
 EVIDENCE = ("evidence-events", "evidence-evaluator", "evidence-registry", "evidence-statistics")
-SLOW = ("demo", "e2e", *EVIDENCE, "train-quality", "train-queue", "train-search", "train-speed")
+SLOW = ("demo", "e2e", *EVIDENCE, "train-choices", "train-quality", "train-queue", "train-search", "train-speed")
 DATA = ("data-engines", "data-messy", "data-near", "data-pipeline")
 OUT = machine.ROOT / ".build" / "bench.json"
 
@@ -75,6 +76,7 @@ class Runner:
             "evidence-registry": lambda: evidence_registry.measure(options.repeats),
             "demo": lambda: quality.demo(folder),
             "e2e": lambda: quality.e2e(folder, options.data, options.max_steps),
+            "train-choices": lambda: train_choices.measure(folder / "train-choices", options.repeats),
             "train-quality": lambda: train_quality.measure(folder / "train-quality", options.data),
             "train-queue": lambda: train_queue.measure(folder / "train-queue"),
             "train-speed": lambda: train_speed.measure(folder / "train-speed"),

@@ -1,6 +1,7 @@
 """What training gains on real data: E2E by LoRA, DPO from real preferences, distillation into a smaller student.
 
-    python -m bench train-quality --data FOLDER            all three, on FOLDER/train.csv and FOLDER/eval.csv
+    python -m bench train-quality --data FOLDER            all three, on FOLDER/train.csv and FOLDER/eval.csv; without
+                                                           --data in the folder of the file that MAINSPRING_E2E names
     python -m bench.train_quality e2e|dpo|distill FOLDER   one of them; what was made before is taken from --work
 
 The worker tunes in its own process as the trainer starts it; llama.cpp answers the questions of `eval.csv`, of which
@@ -241,9 +242,10 @@ async def measure(folder: Path, data: Path | None) -> Result:
     Raises:
         FileNotFoundError: No folder with `train.csv` and `eval.csv` is named.
     """
-    if data is None or not (data / "train.csv").is_file():
-        raise FileNotFoundError("name the folder with E2E's train.csv and eval.csv by --data")
-    bench = Bench(data, folder)
+    named = data or Path(os.environ.get("MAINSPRING_E2E", "")).parent
+    if not all((named / table).is_file() for table in ("train.csv", "eval.csv")):
+        raise FileNotFoundError("name the folder with E2E's train.csv and eval.csv by --data, or MAINSPRING_E2E in it")
+    bench = Bench(named, folder)
     return Result("train-quality", [figure for part in PARTS.values() for figure in part(bench)], {})
 
 

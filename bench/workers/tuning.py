@@ -43,7 +43,7 @@ def main(which: str, out: Path, *more: str) -> dict[str, Any]:
     if which == "peak":
         kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
         return {name: _peak(torch, kind, device) for name, kind in kinds.items()}
-    measured = _ours(out, *more, device=device) if which == "ours" else _trl(out, keeps="kept" in more, device=device)
+    measured = ours(out, *more, device=device) if which == "ours" else _trl(out, keeps="kept" in more, device=device)
     if device == "cuda":
         measured["peak_gpu_bytes"] = torch.cuda.max_memory_reserved()
     return measured | {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
@@ -108,7 +108,8 @@ def _peak(torch: Any, dtype: Any, device: str) -> float:
     return 2 * size**3 / min(times[1:])
 
 
-def _ours(out: Path, *more: str, device: str) -> dict[str, Any]:
+def ours(out: Path, *more: str, device: str, late: bool = False) -> dict[str, Any]:
+    """Tunes by our worker; `late` leaves out the first steps on processors, too."""
     spec_module: Any = importlib.import_module("mainspring_training_worker.spec")
     fitting: Any = importlib.import_module("mainspring_training_worker.fitting")
     progress: Any = importlib.import_module("mainspring_training_worker.progress")
@@ -179,10 +180,10 @@ def _ours(out: Path, *more: str, device: str) -> dict[str, Any]:
         run.train(spec, fitting.rows_of(spec), told, lambda: False)
     report = json.loads((folder / "training_report.json").read_text())
     spent = report["seconds"]
-    late = _late(told.at) if device == "cuda" else {"share": 1.0, "seconds": spent["steps"]}
+    counted = _late(told.at) if late or device == "cuda" else {"share": 1.0, "seconds": spent["steps"]}
     return {
-        "tokens": report["counts"]["tokens"] * late["share"],
-        "steps_s": late["seconds"],
+        "tokens": report["counts"]["tokens"] * counted["share"],
+        "steps_s": counted["seconds"],
         "micro_batch_tokens": report["micro_batch_tokens"],
         "device": report["device"],
         "checkpoint_share": spent["checkpoints"] / (spent["steps"] + spent["checkpoints"]),

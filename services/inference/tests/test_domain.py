@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -5,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring.common.v1 import unit_pb2
+from mainspring.inference.v1 import inference_service_pb2 as pb
 from mainspring_inference.domain.deployments import (
     DEPLOYMENT_STATES,
     DeploymentState,
@@ -24,8 +27,11 @@ from mainspring_inference.domain.rollouts import (
     rollout_name,
 )
 from mainspring_inference.domain.routing import routing_table
-from mainspring_svckit.errors import IllegalTransition, InvalidInput
+from mainspring_inference.transport.mapping import question_from_proto, scored_from_proto
+from mainspring_svckit.auth import Principal
+from mainspring_svckit.errors import IllegalTransition, InvalidInput, PermissionDenied
 from mainspring_svckit.names import DeploymentName, RolloutName
+from mainspring_svckit.values import NO_UNIT
 from mainspring_testkit.contracts.states import assert_as_declared
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -138,3 +144,21 @@ def test_what_cannot_answer_is_not_in_the_table() -> None:
     loading = new_deployment(V2, "h", NOW)
     ready = new_deployment(V1, "h", NOW).loaded(Serving(), NOW)
     assert [r.model_version for r in routing_table(Traffic(MODEL, stable=R1), [loading, ready]).routes] == [V1]
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"), [("viewer", False), ("contributor", False), ("releaser", True), ("service", True)]
+)
+def test_who_says_what_goes_with_a_version_may_release(role: str, allowed: bool) -> None:
+    """A unit of one's own would stand in the place of the release's guard."""
+    caller = Principal("ann", frozenset({"p"}), frozenset({role}))
+    version = "projects/p/models/m/versions/1"
+    plain = pb.GenerateAnswerRequest(parent="projects/p", model=version, raw_prompt="q")
+    assert question_from_proto(plain, caller).unit is None
+    asked = pb.GenerateAnswerRequest(parent="projects/p", model=version, raw_prompt="q", unit=unit_pb2.ServedUnit())
+    scored = pb.ScoreTextRequest(
+        parent="projects/p", model=version, raw_prompt="q", text="a", unit=unit_pb2.ServedUnit()
+    )
+    for read, request in ((question_from_proto, asked), (scored_from_proto, scored)):
+        with nullcontext() if allowed else pytest.raises(PermissionDenied):
+            assert read(request, caller).unit == NO_UNIT

@@ -36,13 +36,13 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         self._path, self._routes = path, routes
 
     async def GenerateAnswer(self, request: pb.GenerateAnswerRequest, context: Any) -> pb.GenerateAnswerResponse:
-        question = mapping.question_from_proto(request, current_principal.get().subject)
+        question = mapping.question_from_proto(request, current_principal.get())
         return pb.GenerateAnswerResponse(answer=mapping.answer_to_proto(await self._path.generate(question)))
 
     async def StreamAnswer(
         self, request: pb.StreamAnswerRequest, context: Any
     ) -> AsyncIterator[pb.StreamAnswerResponse]:
-        question = mapping.question_from_proto(request, current_principal.get().subject)
+        question = mapping.question_from_proto(request, current_principal.get())
         async with aclosing(self._path.stream(question)) as events:
             async for event in events:
                 if isinstance(event, Delta):
@@ -51,7 +51,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
                     yield pb.StreamAnswerResponse(answer=mapping.answer_to_proto(event))
 
     async def ScoreText(self, request: pb.ScoreTextRequest, context: Any) -> pb.ScoreTextResponse:
-        question = mapping.scored_from_proto(request, current_principal.get().subject)
+        question = mapping.scored_from_proto(request, current_principal.get())
         return mapping.scored_to_proto(await self._path.score(question, request.text))
 
     async def ListServedModels(self, request: pb.ListServedModelsRequest, context: Any) -> pb.ListServedModelsResponse:

@@ -15,6 +15,7 @@ from mainspring_answers.domain import (
 )
 from mainspring_inference.domain.deployments import Deployment
 from mainspring_inference.domain.rollouts import DEFAULT_MAX_ERROR_RATE, Rollout, RolloutPolicy
+from mainspring_svckit.auth import Principal
 from mainspring_svckit.mapping import (
     duration_to_proto,
     failure_to_proto,
@@ -24,16 +25,22 @@ from mainspring_svckit.mapping import (
 )
 from mainspring_svckit.names import ProjectName
 from mainspring_svckit.repository import Stored
+from mainspring_svckit.values import ServedUnit
 
+_SAYS_UNITS = "releaser"
 AnswerRequest = inference_service_pb2.GenerateAnswerRequest | inference_service_pb2.StreamAnswerRequest
 
 
-def question_from_proto(request: AnswerRequest, caller: str) -> Question:
-    """Reads what was asked, with defaults for what is not set."""
+def question_from_proto(request: AnswerRequest, caller: Principal) -> Question:
+    """Reads what was asked, with defaults for what is not set.
+
+    Raises:
+        PermissionDenied: The caller may not say what goes with a version.
+    """
     return Question(
         project=ProjectName.parse(request.parent, "parent").project,
         model=request.model,
-        caller=caller,
+        caller=caller.subject,
         messages=messages_from_proto(request.messages),
         raw_prompt=request.raw_prompt,
         sampling=_sampling_from_proto(request.sampling),
@@ -44,20 +51,29 @@ def question_from_proto(request: AnswerRequest, caller: str) -> Question:
         ),
         session=request.session,
         top_logprobs=request.top_logprobs,
-        unit=unit_from_proto(request.unit) if request.HasField("unit") else None,
+        unit=_unit_from_proto(request, caller),
     )
 
 
-def scored_from_proto(request: inference_service_pb2.ScoreTextRequest, caller: str) -> Question:
-    """Reads what stands before a text that is scored."""
+def scored_from_proto(request: inference_service_pb2.ScoreTextRequest, caller: Principal) -> Question:
+    """Reads what stands before a text that is scored; raises as `question_from_proto`."""
     return Question(
         project=ProjectName.parse(request.parent, "parent").project,
         model=request.model,
-        caller=caller,
+        caller=caller.subject,
         messages=messages_from_proto(request.messages),
         raw_prompt=request.raw_prompt,
-        unit=unit_from_proto(request.unit) if request.HasField("unit") else None,
+        unit=_unit_from_proto(request, caller),
     )
+
+
+def _unit_from_proto(
+    request: AnswerRequest | inference_service_pb2.ScoreTextRequest, caller: Principal
+) -> ServedUnit | None:
+    if not request.HasField("unit"):
+        return None
+    caller.require(_SAYS_UNITS)  # A unit of one's own stands in the place of the release's guard.
+    return unit_from_proto(request.unit)
 
 
 def scored_to_proto(scored: Scored) -> inference_service_pb2.ScoreTextResponse:

@@ -63,7 +63,7 @@ class GenerateAnswerRequest(_message.Message):
 
     @_builtins.property
     def unit(self) -> _unit_pb2.ServedUnit:
-        """Optional. For a version: what to answer with, as a release of it would; empty for nothing. How evaluations measure what would be released."""
+        """Optional. For a version: what to answer with, as a release of it would; empty for nothing. How evaluations measure what would be released; needs the role releaser."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class StreamAnswerRequest(_message.Message):
 
     @_builtins.property
     def unit(self) -> _unit_pb2.ServedUnit:
-        """Optional. For a version: what to answer with, as a release of it would; empty for nothing. How evaluations measure what would be released."""
+        """Optional. For a version: what to answer with, as a release of it would; empty for nothing. How evaluations measure what would be released; needs the role releaser."""
 
     def __init__(
         self,
