@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from mainspring_svckit.auth import LocalIssuer, TokenVerifier
-from mainspring_testkit.browser import open_page
+from mainspring_testkit.browser import assert_accessible, open_page
 from mainspring_testkit.neighbours import NeighbourServer
 from mainspring_testkit.plugin import Token
 from mainspring_testkit.service import Surroundings
@@ -21,6 +21,8 @@ from .fakes import MARKUP, SERVICES, TEXT, Loop
 ADDRESSES = ("data_ingest", "training", "evaluation", "registry", "embedder", "inference", "feedback")
 NARROW = 390
 WITHIN_MS = 60_000
+DIFFERENT = {"/login", "/data", "/runs/r-1", "/releases", "/playground", "/annotation/q"}
+"""Pages that between them have everything which the others have."""
 
 
 @dataclass
@@ -100,9 +102,10 @@ async def open_what_is_closed(page: Page, path: str) -> None:
             pass
 
 
-async def test_a6_what_people_wrote_stays_text_and_no_page_complains_or_is_wider_than_a_phone(console: Console) -> None:
+async def test_a6_texts_stay_text_and_pages_suit_phones_and_those_who_do_not_see_well(console: Console) -> None:
     console.loop.waiting = [TEXT]
     texts = {
+        "/login": "The first token of a local installation",
         "/": "data dataset version published",
         "/data": MARKUP,
         "/runs": MARKUP,
@@ -127,6 +130,8 @@ async def test_a6_what_people_wrote_stays_text_and_no_page_complains_or_is_wider
             )
             assert (width, foreign) == (NARROW, 0), path
             assert title.endswith(" – Mainspring"), path
+            if path in DIFFERENT:
+                await assert_accessible(page)
 
 
 async def test_an_annotator_labels_and_skips_without_a_mouse(console: Console) -> None:
@@ -181,6 +186,7 @@ async def test_a_release_is_revoked_only_after_a_second_word(console: Console) -
     async with console.entered("admin") as page:
         await page.goto("/releases")
         await page.get_by_role("button", name="Revoke", exact=True).click()
+        await expect(page.get_by_role("dialog", name="Revoke?")).to_be_visible()
         await page.get_by_role("button", name="Keep").click()
         await expect(page.get_by_role("button", name="Revoke now")).to_be_hidden()
         assert console.loop.revoked == []

@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, Literal
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright
+
+from mainspring_testkit.waiting import eventually
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # It talks to nobody but the pages under test.
@@ -19,6 +23,13 @@ _ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+
+_AXE: dict[str, Any] = {
+    "resultTypes": ["violations"],
+    "preload": False,  # It would load the styles again.
+    # Chromium and Firefox let the keyboard scroll whatever can be scrolled; a stop at each table would be in the way.
+    "rules": {"scrollable-region-focusable": {"enabled": False}},
+}
 
 
 @asynccontextmanager
@@ -72,3 +83,21 @@ async def open_page(browser: Browser, url: str, *, width: int = 1280) -> AsyncIt
         assert not complaints, complaints
     finally:
         await context.close()
+
+
+async def assert_accessible(page: Page) -> None:
+    """Asserts that axe-core finds nothing to mend: names, roles, headings; contrast on light and on dark ground."""
+    grounds: dict[Literal["light", "dark"], dict[str, Any]] = {
+        "light": _AXE,
+        "dark": {**_AXE, "runOnly": ["color-contrast"]},
+    }
+    for ground, options in grounds.items():
+        await page.emulate_media(color_scheme=ground)
+
+        async def accessible(options: dict[str, Any] = options) -> bool:
+            found = await Axe().run(page, options=options)
+            assert not found.violations_count, found.generate_report()
+            return True
+
+        # Colours change by and by.
+        await eventually(accessible, within_s=20, what=f"nothing to mend on {ground} ground")

@@ -219,4 +219,4 @@ def in_words(label: Label) -> str:
 def _text(who: str, content: str) -> None:
     with ui.card().classes("w-full"):
         written(who).classes("text-sm opacity-70")
-        written(content)
+        written(content).classes("w-full")

@@ -53,7 +53,10 @@ async def _version(view: View, version: dataset_pb2.DatasetVersion) -> None:
 
         async def report() -> None:
             picture = base64.b64encode(await view.report_picture(version.name)).decode()
-            ui.image(f"data:image/png;base64,{picture}").props(f'alt="report of {short(version.name)}"')
+            # Its letters are too small to read in a narrow window, where it is scrolled.
+            with ui.element("div").classes("w-full overflow-x-auto"):
+                image = ui.image(f"data:image/png;base64,{picture}").classes("min-w-[60rem]")
+                image.props(f'alt="report of {short(version.name)}"')
 
         async def show(what: Callable[[], Awaitable[None]]) -> None:
             place.clear()

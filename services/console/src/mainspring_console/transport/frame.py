@@ -24,13 +24,19 @@ MENU = (
     ("/feedback", "Feedback"),
     ("/annotation", "Annotation"),
 )
-_LONGEST_WORD = 24
-"""Characters of words that stay whole in a table; longer ones are broken wherever they must be, as elsewhere."""
+_ONE_LINE, _LONGEST_WORD = 20, 24
+"""Characters of a table's cell that stay on one line, and of words in it that stay whole; longer ones are broken
+wherever they must be, as elsewhere.
+"""
 # A word may be as long as a text, and no page is to be wider than its window. On dark ground the primary and the
 # negative colour are too dark for letters.
 _STYLE = """
 body { overflow-wrap: anywhere }
+@layer components {
+  .written { white-space: pre-wrap; unicode-bidi: plaintext; text-align: start }
+}
 @layer overrides {
+  .nicegui-link:not(.text-white) { color: var(--q-primary) }
   .body--dark .text-primary, .body--dark .nicegui-link:not(.text-white) { color: #90bfee !important }
   .body--dark .text-negative { color: #ff8a9a !important }
 }
@@ -39,8 +45,8 @@ body { overflow-wrap: anywhere }
 
 def register_style() -> None:
     """Makes what all pages look like known to NiceGUI."""
-    # White letters on it have a contrast of 5.4; on NiceGUI's own colour they have 3.
-    app.colors(primary="#2b6cb0")
+    # Letters on white, and white ones on it, have a contrast of 7; with NiceGUI's own colour they have 3.
+    app.colors(primary="#245a94")
     ui.add_css(_STYLE, shared=True)
 
 
@@ -73,7 +79,7 @@ def heading(text: str, level: int = 2) -> None:
 
 def written(text: str = "") -> ui.label:
     """What people or models wrote, line by line, each from the side on which its script begins."""
-    return ui.label(text).classes("whitespace-pre-wrap").props("dir=auto")
+    return ui.label(text).classes("written")
 
 
 async def shown(work: Callable[[], Awaitable[None]]) -> None:
@@ -102,12 +108,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, 
                 with ui.element("tr").classes("border-t"):
                     for index, cell in enumerate(row):
                         with ui.element("td").classes("pr-4 py-1 align-top"):
-                            if link and index == 0:
-                                ui.link(str(cell), link.format(cell))
-                            else:
-                                _cell(str(cell))
+                            text = str(cell)
+                            shown_in = ui.link(text, link.format(cell)) if link and index == 0 else written(text)
+                            shown_in.classes(_wrapping(text))
 
 
-def _cell(text: str) -> None:
-    longest = max(map(len, text.split()), default=0)
-    written(text).classes("min-w-48" if longest > _LONGEST_WORD else "wrap-normal")
+def _wrapping(text: str) -> str:
+    if len(text) <= _ONE_LINE:
+        return "whitespace-nowrap"
+    return "min-w-48" if max(map(len, text.split()), default=0) > _LONGEST_WORD else "wrap-normal"

@@ -210,7 +210,7 @@ def _register_evaluations(view_of: ViewOf) -> None:
                             ("baseline", item.baseline_text),
                             ("candidate", item.candidate_text),
                         ]
-                        table(("", "Text"), rows, empty="")
+                        table(("Whose", "Text"), rows, empty="")
 
             await shown(results)
             await shown(items)
@@ -273,7 +273,7 @@ def _revoking(view: View, release: release_pb2.Release) -> None:
         except MainspringError as err:
             ui.notify(err.message, type="negative")
 
-    with ui.dialog() as sure, ui.card():
+    with ui.dialog().props('aria-label="Revoke?"') as sure, ui.card():
         ui.label(f"Revoke {short(release.name)}? The release before serves again, or none.")
         with ui.row():
             ui.button("Keep", on_click=sure.close).props("outline autofocus")
@@ -285,7 +285,7 @@ def _decision(decision: release_pb2.GateDecision) -> None:
     words = state(release_pb2.GateDecision.Outcome.Name(decision.outcome))
     with ui.expansion(f"gate: {short(decision.model_version)} {words}").classes("w-full"):
         rows = [("kept" if rule.passed else "broken", rule.rule, rule.explanation) for rule in decision.rules]
-        table(("", "Rule", "Reasoning"), rows, empty="")
+        table(("Verdict", "Rule", "Reasoning"), rows, empty="")
 
 
 def _register_playground(view_of: ViewOf) -> None:
@@ -308,6 +308,7 @@ def _register_playground(view_of: ViewOf) -> None:
                 async def ask() -> None:
                     answer.set_text("")
                     judged.clear()
+                    asking.disable()
                     try:
                         async for event in view.stream_answer(str(choice.value), str(prompt.value or "")):
                             answer.set_text(answer.text + event.delta)
@@ -315,6 +316,8 @@ def _register_playground(view_of: ViewOf) -> None:
                                 _judging(view, event.answer.name, judged)
                     except MainspringError as err:
                         ui.notify(err.message, type="negative")
+                    finally:
+                        asking.enable()
 
                 asking.on_click(ask)
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mainspring_console.domain.wording import project_of_token
 from mainspring_svckit.auth import Principal, TokenVerifier
 from mainspring_svckit.errors import Unauthenticated
 
@@ -29,17 +30,23 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", _CONTENT_POLICY.encode()),
 )
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mainspring</title>
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Enter – Mainspring</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body{{font:16px system-ui;max-width:34rem;margin:15vh auto;padding:0 1rem}}input,button{{font:inherit;
 padding:.5rem;width:100%;box-sizing:border-box;margin:.3rem 0 1rem}}p.error{{color:#b00020}}
-:root{{color-scheme:light dark}}@media(prefers-color-scheme:dark){{p.error{{color:#ff8a9a}}}}</style></head><body>
+:root{{color-scheme:light dark}}@media(prefers-color-scheme:dark){{p.error{{color:#ff8a9a}}}}</style></head><body><main>
 <h1>Mainspring</h1>{error}<form method="post" action="/login"><label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="off" required autofocus>
 <label for="project">Project</label><input id="project" name="project" value="{project}">
 <button type="submit">Enter</button></form>
 <p>The first token of a local installation lies in its data folder (<code>admin-token</code>); others are made by
-<code>mainspring token create</code>.</p></body></html>"""
+<code>mainspring token create</code>.</p></main></body></html>"""
+
+
+def refused(reason: str, project: str, status: int) -> Response:
+    """The login page again, with what was wrong."""
+    error = f'<p class="error" role="alert">{escape(reason)}</p>'
+    return HTMLResponse(_PAGE.format(error=error, project=escape(project)), status)
 
 
 def login_router(verifier: TokenVerifier, *, secure: bool) -> APIRouter:
@@ -58,12 +65,11 @@ def login_router(verifier: TokenVerifier, *, secure: bool) -> APIRouter:
     @router.post("/login")
     async def enter(token: Annotated[str, Form(max_length=8000)], project: Annotated[str, Form()] = "") -> Response:
         try:
-            verifier.verify(token.strip())
+            allowed = verifier.verify(token.strip()).projects
         except Unauthenticated as err:
-            page = _PAGE.format(
-                error=f'<p class="error" role="alert">{escape(err.message)}</p>', project=escape(project)
-            )
-            return HTMLResponse(page, 401)
+            return refused(err.message, project, 401)
+        if not project_of_token(allowed, project):
+            return refused("the token is good for every project; say which one to look at", project, 400)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, token.strip(), httponly=True, samesite="strict", secure=secure, max_age=12 * 3600)
         answer.set_cookie(PROJECT_COOKIE, project[:100], httponly=True, samesite="strict", secure=secure)
