@@ -208,6 +208,19 @@ def test_f10_one_changed_bit_in_one_file_is_refused(exported: Path, ours: Instal
     assert "adapter_model.safetensors" in str(caught.value)
 
 
+@pytest.mark.parametrize("more", ["modeling.py", "deep/model.safetensors", "link"])
+def test_b7_files_that_nobody_signed_are_refused(exported: Path, ours: Installation, tmp_path: Path, more: str) -> None:
+    file = exported / more
+    file.parent.mkdir(exist_ok=True)
+    if more == "link":
+        file.symlink_to(tmp_path, target_is_directory=True)
+    else:
+        file.write_text("x")
+    with pytest.raises(PreconditionFailed, match=f"nobody signed {more}") as caught:
+        folders.verify_folder(exported, ours.trusted)
+    assert caught.value.reason == "FILES_UNSIGNED"
+
+
 def test_b6_a_link_in_the_place_of_a_file_is_refused(exported: Path, ours: Installation, tmp_path: Path) -> None:
     file = exported / "adapter.gguf"
     file.rename(tmp_path / "elsewhere")

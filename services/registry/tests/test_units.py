@@ -10,6 +10,7 @@ from mainspring.events.v1 import registry_events_pb2 as events
 from mainspring_registry.application.cards import Cards
 from mainspring_registry.application.guards import Guards
 from mainspring_registry.application.prompts import Prompts
+from mainspring_registry.domain.cards import CardFacts, write_card
 from mainspring_registry.domain.catalogue import ModelVersion
 from mainspring_registry.domain.gate import GateDecision
 from mainspring_registry.domain.lineage import Edge, Relation, edges_of_release
@@ -160,3 +161,20 @@ async def test_a_policy_from_before_units_were_checked_releases_nothing(world: W
     decision = await measure(world, version, NO_UNIT, NO_UNIT)
     assert decision is not None
     assert decision.reasons == ("unit: there is no guard policy version strict; write it first",)
+
+
+async def test_a_card_says_what_opens_the_folder(world: World) -> None:
+    tuned = await world.version()
+    model = (await world.ports.models.get(MODEL) or pytest.fail("no model")).value
+    base = (await world.ports.versions.get(BASE) or pytest.fail("no base")).value
+    file = tuned.artifacts["adapter.gguf"]
+    adapter = replace(tuned, artifacts={"adapter/adapter_config.json": file})
+    card = write_card(CardFacts(model, adapter, base, [], ""))
+    assert "library_name: peft" in card
+    assert "mainspring models export base/1 BASE" in card
+    whole = write_card(CardFacts(model, replace(tuned, artifacts={"hf/config.json": file}), base, [], ""))
+    assert "library_name: transformers" in whole
+    assert "peft" not in whole
+    engine_only = write_card(CardFacts(model, tuned, base, [], ""))
+    assert "library_name" not in engine_only
+    assert "from_pretrained" not in engine_only

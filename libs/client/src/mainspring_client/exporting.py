@@ -51,7 +51,7 @@ async def export(
         if await registry.download(version.name, role, files / export_path(role)) != artifact.sha256:
             raise PreconditionFailed("FILES_DIFFER", f"{role} of {version.name} came with other bytes than it should")
     await registry.download(version.name, SIGNATURE_FILE, files / SIGNATURE_FILE)
-    (files / "README.md").write_text(await registry.card(version.name), encoding="utf-8")
+    (files / folders.CARD_FILE).write_text(await registry.card(version.name), encoding="utf-8")
     model = await registry.model(version.name.rsplit("/versions/", 1)[0])
     async for release in registry.releases(model.name):
         if release.name == model.active_release and release.model_version == version.name:

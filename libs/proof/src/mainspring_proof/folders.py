@@ -18,6 +18,9 @@ from mainspring_proof.statements import (
 )
 from mainspring_svckit.errors import PreconditionFailed
 
+CARD_FILE = "README.md"
+"""The model card; it is written anew when the catalogue learns more, so nobody signs it."""
+
 
 @dataclass(frozen=True)
 class VerifiedFolder:
@@ -26,7 +29,7 @@ class VerifiedFolder:
     Attributes:
         version: The version whose files they are.
         release: The release under which it may serve; None when the folder has no release's manifest.
-        unsigned: Paths of files that the manifest does not name, such as model cards.
+        unsigned: Paths of files that the manifest does not name: the model card, if there is one.
     """
 
     version: SignedVersion
@@ -35,11 +38,12 @@ class VerifiedFolder:
 
 
 def verify_folder(folder: Path, trusted: TrustedKeys) -> VerifiedFolder:
-    """Checks that a folder holds exactly what was signed.
+    """Checks that a folder holds exactly what was signed, and a model card at most.
 
     Raises:
         PreconditionFailed: PROOF_MISSING, PROOF_INVALID or PROOF_UNTRUSTED for the manifest itself; FILES_DIFFER, a
-            file is missing or holds other bytes; RELEASE_DIFFERS, the release's manifest is about another version.
+            file is missing or holds other bytes; FILES_UNSIGNED, there are more files, which whoever opens the folder
+            might load; RELEASE_DIFFERS, the release's manifest is about another version.
     """
     version = read_version(verify(_read(folder / SIGNATURE_FILE), trusted))
     wrong = [path for path, digest in version.exported.items() if _digest(folder / path) != digest]
@@ -53,8 +57,12 @@ def verify_folder(folder: Path, trusted: TrustedKeys) -> VerifiedFolder:
             message = f"the release's manifest is about {release.model_version}, the files are of {version.name}"
             raise PreconditionFailed("RELEASE_DIFFERS", message)
     signed = {*version.exported, SIGNATURE_FILE, RELEASE_FILE}
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    return VerifiedFolder(version, release, tuple(sorted(path for path in found if path not in signed)))
+    there = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    unsigned = sorted({path.relative_to(folder).as_posix() for path in there} - signed)
+    if more := [path for path in unsigned if path != CARD_FILE]:
+        message = f"nobody signed {', '.join(more[:20])}; remove what does not belong there, or export the version anew"
+        raise PreconditionFailed("FILES_UNSIGNED", message, {"files": str(len(more))})
+    return VerifiedFolder(version, release, tuple(unsigned))
 
 
 def _read(path: Path) -> bytes:

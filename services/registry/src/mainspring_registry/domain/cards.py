@@ -38,10 +38,10 @@ def write_card(facts: CardFacts) -> str:
     version, model = facts.version, facts.model
     name = ModelVersionName.parse(version.name)
     lines = ["---", f"license: {_quoted(version.licence.lower())}"]
+    if library := _library(version):
+        lines.append(f"library_name: {library}")
     if facts.base is not None:
-        lines += ["library_name: peft", f"base_model: {_quoted(facts.base.lineage.origin or facts.base.name)}"]
-    elif version.kind is ModelKind.FOUNDATION:
-        lines.append("library_name: transformers")
+        lines.append(f"base_model: {_quoted(facts.base.lineage.origin or facts.base.name)}")
     tags = ["mainspring", *(f"{key}:{value}" for key, value in sorted({**model.tags, **version.tags}.items()))]
     lines += ["tags:", *(f"- {_quoted(tag)}" for tag in tags), "---", "", f"# {name.model}, version {name.version}", ""]
     if model.description:
@@ -50,6 +50,7 @@ def write_card(facts: CardFacts) -> str:
     if version.lineage.environment:
         pairs = sorted(version.lineage.environment.items())
         lines += ["Made with " + ", ".join(f"{_cell(key)} {_cell(value)}" for key, value in pairs) + ".", ""]
+    lines += _opening(facts)
     if facts.decisions:
         lines += _evidence(facts.decisions[0])
     lines += ["## Files", "", *_table(("role", "bytes", "SHA-256"), _files(version)), ""]
@@ -79,6 +80,35 @@ def _origin(facts: CardFacts) -> Iterable[tuple[str, ...]]:
         ("longest prompt and answer", f"{version.serving.context_tokens} tokens"),
     )
     return [row for row in rows if row[1]]
+
+
+def _library(version: ModelVersion) -> str:
+    """What opens its folder; empty when only an engine does."""
+    if "adapter/adapter_config.json" in version.artifacts:
+        return "peft"
+    if "hf/config.json" not in version.artifacts:
+        return ""
+    return "sentence-transformers" if version.kind is ModelKind.EMBEDDING else "transformers"
+
+
+def _opening(facts: CardFacts) -> list[str]:
+    match _library(facts.version):
+        case "peft" if facts.base is not None:
+            base = ModelVersionName.parse(facts.base.name)
+            code = [
+                f"# BASE is the folder that 'mainspring models export {base.model}/{base.version} BASE' wrote.",
+                'base = transformers.AutoModelForCausalLM.from_pretrained("BASE")',
+                'model = peft.PeftModel.from_pretrained(base, "THIS_FOLDER")',
+                'tokenizer = transformers.AutoTokenizer.from_pretrained("BASE")',
+            ]
+        case "transformers":
+            code = [
+                'model = transformers.AutoModelForCausalLM.from_pretrained("THIS_FOLDER")',
+                'tokenizer = transformers.AutoTokenizer.from_pretrained("THIS_FOLDER")',
+            ]
+        case _:
+            return []
+    return ["## How it is opened", "", "```python", *code, "```", ""]
 
 
 def _evidence(decision: GateDecision) -> list[str]:
