@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, Response, async_playwright
 
 from mainspring_testkit.waiting import eventually
 
@@ -73,14 +73,17 @@ async def open_page(browser: Browser, url: str, *, width: int = 1280) -> AsyncIt
             complaints.append(f"{answer.status}: {answer.url}")
 
     context = await browser.new_context(base_url=url, viewport={"width": width, "height": 800})
+    page = await context.new_page()
     try:
-        page = await context.new_page()
         page.on("console", console)
         page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
         page.on("request", request)
         page.on("response", response)
         yield page
         assert not complaints, complaints
+    except (AssertionError, Error) as err:
+        err.add_note(f"at {page.url} with {await page.locator('body').inner_text()}\ncomplaints: {complaints}")
+        raise
     finally:
         await context.close()
 

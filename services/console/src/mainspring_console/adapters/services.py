@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
@@ -52,14 +53,16 @@ class Services:
 
     async def health(self) -> dict[str, str]:
         """`ready`, or the reason why not, by service."""
-        found: dict[str, str] = {}
-        for name, channel in self.channels.items():
+
+        async def state(channel: grpc.aio.Channel) -> str:
             try:
                 await check_serving(channel)
-                found[name] = "ready"
             except MainspringError as err:
-                found[name] = err.message
-        return found
+                return err.message
+            return "ready"
+
+        states = await asyncio.gather(*map(state, self.channels.values()))
+        return dict(zip(self.channels, states, strict=True))
 
 
 class View:
@@ -93,7 +96,7 @@ class View:
         """A dataset version's report as PNG: what became of its rows, lengths, diversity and labels."""
         request = data_service_pb2.GetDatasetReportRequest(name=version, plot=True)
         kind = data_service_pb2.GetDatasetReportResponse
-        return (await self._call(self.services.data.GetDatasetReport, request, kind)).plot_png
+        return (await self._call(self.services.data.GetDatasetReport, request, kind, timeout_s=60)).plot_png
 
     async def queues(self) -> Any:
         """The project's annotation queues."""
@@ -220,5 +223,5 @@ class View:
         kind = feedback_service_pb2.ListFeedbackItemsResponse
         return (await self._call(self.services.feedback.ListFeedbackItems, request, kind)).feedback_items
 
-    async def _call(self, method: Any, request: Message, response_type: type[T]) -> T:
-        return await self._caller.unary(method, request, response_type)
+    async def _call(self, method: Any, request: Message, response_type: type[T], *, timeout_s: float = 10) -> T:
+        return await self._caller.unary(method, request, response_type, timeout_s=timeout_s)

@@ -14,7 +14,7 @@ from mainspring.data.v1 import annotation_pb2
 from mainspring.data.v1.annotation_service_pb2 import ClaimAnnotationItemResponse
 from mainspring_console.adapters.services import View
 from mainspring_console.domain.wording import moment, short, state
-from mainspring_console.transport.frame import ViewOf, heading, page, shown, table, written
+from mainspring_console.transport.frame import ViewOf, heading, page, route, shown, table, written
 from mainspring_svckit.errors import MainspringError, NotFound
 
 Label = annotation_pb2.Label
@@ -58,7 +58,7 @@ class LabelForm:
 def register_annotation(view_of: ViewOf) -> None:
     """Makes the pages known to NiceGUI."""
 
-    @ui.page("/annotation")
+    @route("/annotation")
     async def annotation(request: Request) -> None:
         view = view_of(request)
         with page("Annotation", view.project):
@@ -80,7 +80,7 @@ def register_annotation(view_of: ViewOf) -> None:
 
             await shown(listed)
 
-    @ui.page("/annotation/{queue}")
+    @route("/annotation/{queue}")
     async def one_queue(queue: str, request: Request) -> None:
         view = view_of(request)
         with page("Annotation", view.project):

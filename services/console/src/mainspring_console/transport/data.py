@@ -11,13 +11,13 @@ from starlette.requests import Request
 from mainspring.data.v1 import dataset_pb2
 from mainspring_console.adapters.services import View
 from mainspring_console.domain.wording import short, state
-from mainspring_console.transport.frame import ViewOf, heading, page, shown, table
+from mainspring_console.transport.frame import ViewOf, heading, page, route, shown, table
 
 
 def register_data(view_of: ViewOf) -> None:
     """Makes the page known to NiceGUI."""
 
-    @ui.page("/data")
+    @route("/data")
     async def data(request: Request) -> None:
         view = view_of(request)
         with page("Data", view.project):

@@ -50,6 +50,11 @@ def register_style() -> None:
     ui.add_css(_STYLE, shared=True)
 
 
+def route(path: str) -> ui.page:
+    """Makes a page known. It may take as long as several services that are slow to answer, one after the other."""
+    return ui.page(path, response_timeout=60)
+
+
 @contextmanager
 def page(title: str, project: str) -> Generator[None]:
     """The frame of a page."""

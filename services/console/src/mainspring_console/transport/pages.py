@@ -17,7 +17,7 @@ from mainspring_console.adapters.services import Services, View
 from mainspring_console.domain.wording import moment, project_of_token, short, state, step_title, with_interval
 from mainspring_console.transport.annotation import register_annotation
 from mainspring_console.transport.data import register_data
-from mainspring_console.transport.frame import ViewOf, heading, page, register_style, shown, table, written
+from mainspring_console.transport.frame import ViewOf, heading, page, register_style, route, shown, table, written
 from mainspring_console.transport.session import PROJECT_COOKIE, caller_of
 from mainspring_svckit.auth import TokenVerifier
 from mainspring_svckit.errors import MainspringError
@@ -51,7 +51,7 @@ def register(services: Services, verifier: TokenVerifier) -> None:
 
 
 def _register_overview(view_of: ViewOf) -> None:
-    @ui.page("/")
+    @route("/")
     async def overview(request: Request) -> None:
         view = view_of(request)
         with page("Overview", view.project):
@@ -79,7 +79,7 @@ def _register_overview(view_of: ViewOf) -> None:
 
 
 def _register_runs(view_of: ViewOf) -> None:
-    @ui.page("/runs")
+    @route("/runs")
     async def runs(request: Request) -> None:
         view = view_of(request)
         with page("Training", view.project):
@@ -101,7 +101,7 @@ def _register_runs(view_of: ViewOf) -> None:
 
             await shown(listed)
 
-    @ui.page("/runs/{run}")
+    @route("/runs/{run}")
     async def run_page(run: str, request: Request) -> None:
         view = view_of(request)
         with page("Training", view.project):
@@ -149,7 +149,7 @@ def _draw(update: Any, about: ui.label, chart: ui.echart, series: dict[str, list
 
 
 def _register_evaluations(view_of: ViewOf) -> None:
-    @ui.page("/evaluations")
+    @route("/evaluations")
     async def evaluations(request: Request) -> None:
         view = view_of(request)
         with page("Evaluations", view.project):
@@ -173,7 +173,7 @@ def _register_evaluations(view_of: ViewOf) -> None:
 
             await shown(listed)
 
-    @ui.page("/evaluations/{run}")
+    @route("/evaluations/{run}")
     async def evaluation_page(run: str, request: Request) -> None:
         view = view_of(request)
         name = f"projects/{view.project}/evaluationRuns/{run}"
@@ -217,7 +217,7 @@ def _register_evaluations(view_of: ViewOf) -> None:
 
 
 def _register_releases(view_of: ViewOf) -> None:
-    @ui.page("/releases")
+    @route("/releases")
     async def releases(request: Request) -> None:
         view = view_of(request)
         with page("Releases", view.project):
@@ -289,7 +289,7 @@ def _decision(decision: release_pb2.GateDecision) -> None:
 
 
 def _register_playground(view_of: ViewOf) -> None:
-    @ui.page("/playground")
+    @route("/playground")
     async def playground(request: Request) -> None:
         view = view_of(request)
         with page("Playground", view.project):
@@ -341,7 +341,7 @@ def _judging(view: View, answer: str, place: ui.row) -> None:
 
 
 def _register_feedback(view_of: ViewOf) -> None:
-    @ui.page("/feedback")
+    @route("/feedback")
     async def feedback(request: Request) -> None:
         view = view_of(request)
         with page("Feedback", view.project):
