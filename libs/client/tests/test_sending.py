@@ -9,8 +9,9 @@ import pytest
 
 from mainspring.common.v1 import artifact_pb2
 from mainspring.data.v1 import recipe_pb2, source_pb2
+from mainspring.registry.v1 import model_pb2
 from mainspring_client.cli.output import Ticker
-from mainspring_client.cli.sending import Places, Sent, send
+from mainspring_client.cli.sending import Places, Sent, embedding_version, send
 from mainspring_svckit.errors import InvalidInput
 
 OF_RECIPE = recipe_pb2.ColumnMapping(input_column="question", target_column="answer")
@@ -65,3 +66,20 @@ async def test_a_document_keeps_its_text_beside_columns_for_tables(tmp_path: Pat
     text = recipe_pb2.ColumnMapping(text_column="text", group_column="file")
     found = await sent(Service(["text", "file", "part"], CORPUS, text), tmp_path, of_recipe=False)
     assert found.preview.columns == text
+
+
+async def test_a_model_that_makes_no_vectors_is_told_before_anything_is_asked() -> None:
+    kinds = {"m": model_pb2.MODEL_KIND_EMBEDDING, "base": model_pb2.MODEL_KIND_FOUNDATION}
+
+    async def model(name: str) -> model_pb2.Model:
+        return model_pb2.Model(name=name, latest_version=f"{name}/versions/3")
+
+    async def version(name: str) -> model_pb2.ModelVersion:
+        return model_pb2.ModelVersion(name=name, kind=kinds[name.split("/")[3]])
+
+    client: Any = SimpleNamespace(registry=SimpleNamespace(model=model, version=version))
+    assert await embedding_version(client, "p", "m") == "projects/p/models/m/versions/3"
+    assert await embedding_version(client, "p", "m/1") == "projects/p/models/m/versions/1"
+    with pytest.raises(InvalidInput) as caught:
+        await embedding_version(client, "p", "base/1")
+    assert caught.value.reason == "NOT_AN_EMBEDDING_MODEL"

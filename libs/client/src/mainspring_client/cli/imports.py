@@ -156,7 +156,7 @@ def import_(
     from mainspring_client.cli.data import print_version
     from mainspring_client.cli.output import Ticker, print_json
     from mainspring_client.cli.run import with_client
-    from mainspring_client.cli.sending import Places, judged, send
+    from mainspring_client.cli.sending import Places, embedding_version, judged, send
 
     columns = _columns(locals())
     places = Places(files or [], query, judged(project, from_feedback, release, since, until))
@@ -164,13 +164,14 @@ def import_(
     fresh = bool(any((columns, clean, language, keep_out, *texts.values(), stratify, count_tokens, embedding_model)))
 
     async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
+        vectors_of = await embedding_version(mainspring, project, embedding_model) if embedding_model else ""
         with ExitStack() as stack, Ticker(quiet=json_) as ticker:
             known = None if fresh else await _recipe(mainspring, project, dataset)
             asked = columns if known is None else known.columns
             sent = await send(mainspring, project, places, asked, 1, stack, ticker, of_recipe=known is not None)
             if known is None:
                 held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
-                recipe: dict[str, Any] = {**texts, "report_embedding_model_version": embedding_model}
+                recipe: dict[str, Any] = {**texts, "report_embedding_model_version": vectors_of}
                 if stratify is not None:
                     recipe["split"] = {**DEFAULT_SPLIT, "stratify_by": f"SPLIT_STRATA_{stratify.upper()}"}
                 steps = steps_of(clean=clean, languages=language or (), keep_out=held_out, tokenizer_of=count_tokens)

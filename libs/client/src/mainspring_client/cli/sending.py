@@ -157,6 +157,29 @@ async def _preview(
     return own if own.HasField("columns") else found
 
 
+async def embedding_version(mainspring: Mainspring, project: str, text: str) -> str:
+    """The embedding model's version that a person named as MODEL (its newest), MODEL/VERSION or MODEL@ALIAS.
+
+    What is none is told here: a service would wait for it to be loaded.
+
+    Raises:
+        NotFound: There is no such version.
+        InvalidInput: NOT_AN_EMBEDDING_MODEL.
+    """
+    from mainspring.registry.v1 import model_pb2
+    from mainspring_client.resources import expand_model
+    from mainspring_svckit.errors import InvalidInput
+
+    name = expand_model(project, text, "embedding-model")
+    if "/versions/" not in name and "@" not in name:
+        name = (await mainspring.registry.model(name)).latest_version
+    found = await mainspring.registry.version(name)
+    if found.kind != model_pb2.MODEL_KIND_EMBEDDING:
+        message = f"{found.name} makes no vectors; 'mainspring models list' shows which models are for embedding"
+        raise InvalidInput(message, reason="NOT_AN_EMBEDDING_MODEL")
+    return found.name
+
+
 def names(found: source_pb2.SourcePreview) -> tuple[str, str, str]:
     """Format, shape and columns in words."""
     from mainspring.data.v1 import source_pb2

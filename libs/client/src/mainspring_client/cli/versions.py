@@ -109,13 +109,13 @@ def measure(
     """Measures how different a version's rows are (self-BLEU, Vendi score, clusters), and how near to the use case."""
     from mainspring_client.cli.output import print_fields, print_json
     from mainspring_client.cli.run import with_client
-    from mainspring_client.resources import expand_model
+    from mainspring_client.cli.sending import embedding_version
 
     async def body(mainspring: Mainspring) -> Any:
         return await mainspring.dataset_versions.measure(
             await resolve(mainspring, project, version),
             reference=await resolve(mainspring, project, reference) if reference else "",
-            embedding_model=expand_model(project, embedding_model, "embedding-model") if embedding_model else "",
+            embedding_model=await embedding_version(mainspring, project, embedding_model) if embedding_model else "",
         )
 
     found = with_client(data, body)
