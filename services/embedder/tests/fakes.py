@@ -65,6 +65,10 @@ class FakeCatalogue:
             raise NotFound("Model", model)
         return VERSION
 
+    async def require_version(self, version: str) -> None:
+        if version != VERSION:
+            raise NotFound("ModelVersion", version)
+
 
 class FakeFiles:
     def __init__(self, artifacts: FakeArtifacts) -> None:

@@ -46,6 +46,11 @@ class Plane:
             raise NotFound("Model", request.name)
         return registry_service_pb2.GetModelResponse(model=model_pb2.Model(name=MODEL, latest_version=VERSION))
 
+    async def GetModelVersion(self, request: Any, context: Any) -> Any:
+        if request.name != VERSION:
+            raise NotFound("ModelVersion", request.name)
+        return registry_service_pb2.GetModelVersionResponse(model_version=model_pb2.ModelVersion(name=VERSION))
+
     async def AcquireDeployment(self, request: Any, context: Any) -> Any:
         if request.model_version != VERSION:
             raise NotFound("ModelVersion", request.model_version)

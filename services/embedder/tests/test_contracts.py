@@ -265,6 +265,11 @@ class CatalogueContract:
         with pytest.raises(NotFound):
             await catalogue.newest_version("projects/p/models/none")
 
+    async def test_a_version_is_there_or_is_not(self, catalogue: ModelCatalogue) -> None:
+        await catalogue.require_version(VERSION)
+        with pytest.raises(NotFound):
+            await catalogue.require_version(f"{MODEL}/versions/9")
+
 
 class TestFakeCatalogue(CatalogueContract):
     @pytest.fixture

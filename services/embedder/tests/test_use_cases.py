@@ -235,6 +235,12 @@ async def test_texts_are_embedded_by_a_version_or_by_the_newest_of_a_model(world
         await world.collections.embed_texts("p", "projects/p/models/e/versions/No", ["x"])
 
 
+async def test_a_version_that_is_nowhere_is_not_waited_for(world: World) -> None:
+    with pytest.raises(NotFound):
+        await world.collections.embed_texts("p", "projects/p/models/e/versions/9", ["x"])
+    assert world.serving.asked == []
+
+
 async def test_a_version_that_is_not_deployed_is_asked_for_and_the_caller_is_told_to_come_again(world: World) -> None:
     await world.built("rose is a rose")
     world.embeddings.deployed.clear()

@@ -30,7 +30,12 @@ events.add_typer(dlq, name="dlq")
 def tail(
     event_type: Annotated[
         list[str] | None,
-        typer.Option("--type", "-t", help="Event type, or a pattern like 'mainspring.registry.>'; may be repeated."),
+        typer.Option(
+            "--type",
+            "-t",
+            help="Event type, or a pattern like 'mainspring.registry.>'; may be repeated [default: releases and"
+            " revocations].",
+        ),
     ] = None,
     since: Annotated[
         str, typer.Option(help="Begin so long ago: 30s, 10m, 2h, 7d; or a time like 2026-01-31T12:00.")

@@ -25,3 +25,7 @@ class RegistryCatalogue:
         if not found.latest_version:
             raise NotFound("ModelVersion", model)
         return found.latest_version
+
+    async def require_version(self, version: str) -> None:
+        request = pb.GetModelVersionRequest(name=version)
+        await self._caller.unary(self._stub.GetModelVersion, request, pb.GetModelVersionResponse)

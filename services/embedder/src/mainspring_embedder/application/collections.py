@@ -106,6 +106,7 @@ class Collections:
         try:
             embedded = await self._ports.embeddings.embed(version, texts)
         except NotFound as err:
+            await self._ports.catalogue.require_version(version)  # One that is nowhere would be loaded for ever.
             raise await self._loading(version, holder=f"projects/{project}/embedder") from err
         return version, Embedded([unit(vector) for vector in embedded.vectors], embedded.tokens)
 

@@ -68,6 +68,15 @@ class ModelCatalogue(Protocol):
         """
         ...
 
+    async def require_version(self, version: str) -> None:
+        """Sees that there is a version.
+
+        Raises:
+            NotFound: There is none.
+            Unavailable: The catalogue cannot be asked now.
+        """
+        ...
+
 
 class LocalFile(Protocol):
     """A file on this machine."""
