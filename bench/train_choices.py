@@ -24,21 +24,20 @@ CHOICES = {
     "all-positions": "vocabulary at all positions",
     "compiled": "torch.compile",
 }
-ROWS = 96
+ROWS = 72
 _WORKERS = ROOT / "bench" / "workers"
 
 
 async def measure(folder: Path, repeats: int) -> Result:
     """Each choice in a process of its own, all in turns, `repeats` times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    await run(TRAIN_PYTHON, _WORKERS / "tuning.py", "prepare", folder, str(ROWS), within_s=300)
     seen: dict[str, list[dict[str, Any]]] = defaultdict(list)
     errors: dict[str, str] = {}
     for number in range(repeats):
         for choice in CHOICES:
-            place = folder / f"{choice}-{number}"
-            place.mkdir(parents=True)
-            await run(TRAIN_PYTHON, _WORKERS / "tuning.py", "prepare", place, str(ROWS), within_s=300)
             try:
-                said = await run(TRAIN_PYTHON, _WORKERS / "choices.py", place, choice, within_s=900)
+                said = await run(TRAIN_PYTHON, _WORKERS / "choices.py", folder, choice, str(number), within_s=900)
             except ChildFailed as err:
                 errors[choice] = str(err)[-500:]
                 continue

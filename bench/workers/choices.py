@@ -1,8 +1,9 @@
 """One choice of how the worker tunes on processors, changed, and measured; prints one JSON object.
 
-    .venv-train/bin/python bench/workers/choices.py OUT CHOICE
+    .venv-train/bin/python bench/workers/choices.py OUT CHOICE NUMBER
 
-OUT is what `tuning.py prepare` filled. The first steps, in which everything is loaded or compiled, do not count.
+OUT is what `tuning.py prepare` filled, NUMBER tells repeats apart. The first steps, in which everything is loaded or
+compiled, do not count.
 """
 
 from __future__ import annotations
@@ -92,13 +93,12 @@ CHOICES: dict[str, Callable[[], None]] = {
 }
 
 
-def main(out: Path, choice: str) -> dict[str, Any]:
+def main(out: Path, choice: str, number: str) -> dict[str, Any]:
     """Tunes once with that choice."""
     CHOICES[choice]()
-    packing = ["packing"] if choice == "packing" else []
-    measured = tuning.ours(out, *packing, device="cpu", late=True)
+    measured = tuning.ours(out, choice, number, device="cpu", late=True)
     return measured | {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps(main(Path(sys.argv[1]), *sys.argv[2:])))
