@@ -159,6 +159,6 @@ def test_who_says_what_goes_with_a_version_may_release(role: str, allowed: bool)
     scored = pb.ScoreTextRequest(
         parent="projects/p", model=version, raw_prompt="q", text="a", unit=unit_pb2.ServedUnit()
     )
-    for read, request in ((question_from_proto, asked), (scored_from_proto, scored)):
+    for read in (lambda: question_from_proto(asked, caller), lambda: scored_from_proto(scored, caller)):
         with nullcontext() if allowed else pytest.raises(PermissionDenied):
-            assert read(request, caller).unit == NO_UNIT
+            assert read().unit == NO_UNIT
