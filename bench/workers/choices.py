@@ -38,12 +38,6 @@ def _other_precision() -> None:
     _asked(precision="fp32" if model.choose_precision("auto") == "bf16" else "bf16")
 
 
-def _peft_layers() -> None:
-    tunable: Any = _module("model").Tunable
-    adapted = tunable.adapted
-    tunable.adapted = lambda *given, **named: adapted(*given, **{**named, "quick": False})
-
-
 def _ungrouped() -> None:
     """Rows of a step in the order of the plan, as many as their longest allows."""
 
@@ -87,7 +81,7 @@ CHOICES: dict[str, Callable[[], None]] = {
     "other-precision": _other_precision,
     "packing": lambda: None,
     "ungrouped": _ungrouped,
-    "peft-layers": _peft_layers,
+    "peft-layers": partial(tuning.choose_layers, quick=False),
     "all-positions": partial(_after_init, _everywhere),
     "compiled": partial(_after_init, _compiled),
 }

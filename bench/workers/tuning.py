@@ -114,18 +114,45 @@ def ours(out: Path, *more: str, device: str, late: bool = False) -> dict[str, An
     fitting: Any = importlib.import_module("mainspring_training_worker.fitting")
     progress: Any = importlib.import_module("mainspring_training_worker.progress")
     run: Any = importlib.import_module("mainspring_training_worker.run")
-    packing = "packing" in more
     if "quick" in more:
-        adapted = run.Tunable.adapted
-        run.Tunable.adapted = lambda *given, **named: adapted(*given, **{**named, "quick": True})
+        choose_layers(quick=True)
     if "loose" in more:
         run._make_reproducible = lambda threads: None
     if device == "cuda":
         run.outputs.write = lambda made, phase: {}  # Files of a large model take longer than what is measured here.
     folder = out / "-".join(["ours", *more])
     folder.mkdir()
+    path, lines = folder / "spec.json", folder / "told"
+    with lines.open("wb", buffering=0) as file:
+        described = _described(out, folder, packing="packing" in more, device=device)
+        path.write_text(json.dumps(described | {"progress_fd": file.fileno()}))
+        spec = spec_module.Spec.read(path)
+        told = _timed(progress.Progress)(file.fileno())
+        run.train(spec, fitting.rows_of(spec), told, lambda: False)
+    report = json.loads((folder / "training_report.json").read_text())
+    spent = report["seconds"]
+    counted = _late(told.at) if late or device == "cuda" else {"share": 1.0, "seconds": spent["steps"]}
+    return {
+        "tokens": report["counts"]["tokens"] * counted["share"],
+        "steps_s": counted["seconds"],
+        "micro_batch_tokens": report["micro_batch_tokens"],
+        "device": report["device"],
+        "checkpoint_share": spent["checkpoints"] / (spent["steps"] + spent["checkpoints"]),
+        "precision": report["precision"],
+    }
+
+
+def choose_layers(*, quick: bool) -> None:
+    """Has the worker take our layer for the adapter, or PEFT's, whatever the device."""
+    tunable: Any = importlib.import_module("mainspring_training_worker.model").Tunable
+    adapted = tunable.adapted
+    tunable.adapted = lambda *given, **named: adapted(*given, **{**named, "quick": quick})
+
+
+def _described(out: Path, folder: Path, *, packing: bool, device: str) -> dict[str, Any]:
+    """The specification of the run, as the trainer writes it."""
     shard = {"path": str(out / "rows.parquet"), "rows": len(json.loads((out / "rows.json").read_text()))}
-    described = {
+    return {
         "schema": "mainspring.training_spec.v1",
         "run": "projects/bench/trainingRuns/speed",
         "base_model_version": "projects/bench/models/base/versions/1",
@@ -171,23 +198,6 @@ def ours(out: Path, *more: str, device: str, late: bool = False) -> dict[str, An
         "micro_batch_tokens": 0,
         "progress_fd": 0,
         "parent_pid": os.getppid(),
-    }
-    path, lines = folder / "spec.json", folder / "told"
-    with lines.open("wb", buffering=0) as file:
-        path.write_text(json.dumps(described | {"progress_fd": file.fileno()}))
-        spec = spec_module.Spec.read(path)
-        told = _timed(progress.Progress)(file.fileno())
-        run.train(spec, fitting.rows_of(spec), told, lambda: False)
-    report = json.loads((folder / "training_report.json").read_text())
-    spent = report["seconds"]
-    counted = _late(told.at) if late or device == "cuda" else {"share": 1.0, "seconds": spent["steps"]}
-    return {
-        "tokens": report["counts"]["tokens"] * counted["share"],
-        "steps_s": counted["seconds"],
-        "micro_batch_tokens": report["micro_batch_tokens"],
-        "device": report["device"],
-        "checkpoint_share": spent["checkpoints"] / (spent["steps"] + spent["checkpoints"]),
-        "precision": report["precision"],
     }
 
 

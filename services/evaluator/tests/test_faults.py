@@ -2,15 +2,11 @@
 
 import math
 
-import asyncpg
-
 from mainspring.evaluation.v1 import run_pb2
 from mainspring.events.v1.evaluation_events_pb2 import EvaluationRunCompleted, EvaluationRunFailed
 from mainspring_eventkit.bus import Bus
-from mainspring_eventkit.catalog import type_of
-from mainspring_eventkit.cloudevents import encode_body
 from mainspring_svckit.ids import new_id
-from mainspring_testkit.events import EventTap, publish
+from mainspring_testkit.events import EventTap, committed_late, publish
 from mainspring_testkit.plugin import Token
 from mainspring_testkit.requests import assert_refused
 from mainspring_testkit.servers import PostgresServer
@@ -40,27 +36,14 @@ async def test_f21_an_event_that_commits_late_with_a_lower_number_is_told_of_too
     evaluator: Evaluator, event_tap: EventTap
 ) -> None:
     """Somebody holds a lower number of the outbox open while a run ends."""
-    connection = await asyncpg.connect(evaluator.database_url)
     failed = "projects/p/evaluationRuns/late"
-    try:
-        late = connection.transaction()
-        await late.start()
-        await connection.execute(
-            "INSERT INTO outbox (id, project, type, source, subject, aggregate, cycle, traceparent, data)"
-            " VALUES (gen_random_uuid(), 'p', $1, 'test', $2, $2, '', '', $3)",
-            type_of(EvaluationRunFailed()),
-            failed,
-            encode_body(EvaluationRunFailed(evaluation_run=failed)),
-        )
+    async with committed_late(evaluator.database_url, EvaluationRunFailed(evaluation_run=failed), failed):
         await evaluator.put_suite()
         await evaluator.register(1)
         await evaluator.create(version(1), request_id=new_id())
         await event_tap.wait_for(EvaluationRunCompleted, within_s=60)
-        await late.commit()
-        (told,) = await event_tap.wait_for(EvaluationRunFailed)
-        assert told.evaluation_run == failed
-    finally:
-        await connection.close()
+    (told,) = await event_tap.wait_for(EvaluationRunFailed)
+    assert told.evaluation_run == failed
 
 
 async def test_f22_an_older_copy_of_the_database_ends_its_runs_with_the_same_figures(

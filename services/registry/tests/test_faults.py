@@ -18,8 +18,6 @@ from sqlalchemy import text
 
 from mainspring.events.v1.registry_events_pb2 import ModelReleased, ModelVersionRegistered, ReleaseRevoked
 from mainspring_eventkit.bus import Bus
-from mainspring_eventkit.catalog import type_of
-from mainspring_eventkit.cloudevents import encode_body
 from mainspring_proof import bundles, statements
 from mainspring_registry.adapters import postgres as tables
 from mainspring_registry.adapters.memory import TrustedSeals
@@ -27,7 +25,7 @@ from mainspring_registry.domain.catalogue import Model, ModelKind, ModelQuery
 from mainspring_svckit.errors import ConcurrentChange, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.pagination import Page
-from mainspring_testkit.events import EventTap, publish
+from mainspring_testkit.events import EventTap, committed_late, publish
 from mainspring_testkit.fakes import FakeClock
 from mainspring_testkit.plugin import DatabaseFor, Token
 from mainspring_testkit.proof import SigningKey
@@ -237,25 +235,12 @@ async def test_f21_an_event_that_commits_late_with_a_lower_number_is_told_of_too
     registry: Registry, event_tap: EventTap
 ) -> None:
     """Somebody holds a lower number of the outbox open while a version is registered."""
-    connection = await asyncpg.connect(registry.database_url)
-    try:
-        late = connection.transaction()
-        await late.start()
-        release = f"{MODEL}/releases/1"
-        await connection.execute(
-            "INSERT INTO outbox (id, project, type, source, subject, aggregate, cycle, traceparent, data)"
-            " VALUES (gen_random_uuid(), 'p', $1, 'test', $2, $3, '', '', $4)",
-            type_of(ReleaseRevoked()),
-            release,
-            MODEL,
-            encode_body(ReleaseRevoked(release=release, model=MODEL)),
-        )
+    release = f"{MODEL}/releases/1"
+    async with committed_late(registry.database_url, ReleaseRevoked(release=release, model=MODEL), MODEL):
         await registry.import_base()
         await event_tap.wait_for(ModelVersionRegistered)
-        await late.commit()
-        await event_tap.wait_for(ReleaseRevoked)
-    finally:
-        await connection.close()
+    (told,) = await event_tap.wait_for(ReleaseRevoked)
+    assert told.release == release
 
 
 class ModelsContract:

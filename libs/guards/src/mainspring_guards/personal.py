@@ -176,6 +176,8 @@ _IPV4: Any = compile_pattern(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _PHONE_DIGITS = 15
 _PHONE_PART = 5
 """So many digits together are of a telephone number, not of a date."""
+LOOKS_BACK = _PHONE_PART + 1
+"""Characters before a place that decide, at most, whether something may begin there."""
 _LOCAL = r"[a-z0-9._%+'-]"
 _FORMS = {
     PersonalDataKind.MAIL_ADDRESS: _Form(

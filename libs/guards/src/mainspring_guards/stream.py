@@ -13,10 +13,9 @@ from unicodedata import category
 
 from mainspring_guards.finders import Finder
 from mainspring_guards.folding import View
+from mainspring_guards.personal import LOOKS_BACK
 from mainspring_svckit.values import GuardAction, GuardRule
 
-_CONTEXT = 6
-"""Characters before a match that finders look at."""
 _STRICTNESS = list(GuardAction)
 
 
@@ -91,7 +90,7 @@ class Filter:
             decided = min(decided, self._search(index, search, view, last=last))
         out = self._through(decided)
         for key, view in self._views.items():
-            view.forget(min((self._places[at] for at in self._looking[key]), default=view.end) - _CONTEXT)
+            view.forget(min((self._places[at] for at in self._looking[key]), default=view.end) - LOOKS_BACK)
         return out
 
     def _search(self, index: int, search: Search, view: View, *, last: bool) -> int:

@@ -161,7 +161,8 @@ def _replace_lost(engine: Engine) -> None:
     def check(connection: Any, record: Any, _proxy: Any) -> None:
         if connection.driver_connection.is_closed():
             raise DisconnectionError("the server has closed the connection")
-        if time.monotonic() - record.info.get("idle_since", time.monotonic()) > _TRUSTED_IDLE_S:
+        idle_since = record.info.get("idle_since")  # None for a new one.
+        if idle_since is not None and time.monotonic() - idle_since > _TRUSTED_IDLE_S:
             try:
                 connection.ping()
             except Exception as err:

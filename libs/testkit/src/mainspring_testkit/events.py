@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import asyncpg
 from google.protobuf.message import Message
 from nats.aio.msg import Msg
 
@@ -35,6 +38,26 @@ async def publish(bus: Bus, data: Message, *, cycle: str = "", event_id: str | N
     )
     await bus.publish(subject_of(project, type_of(data)), encode_body(data).encode(), headers, message_id=new_id())
     return event_id
+
+
+@asynccontextmanager
+async def committed_late(database_url: str, data: Message, aggregate: str) -> AsyncIterator[None]:
+    """An event that takes its number in a service's outbox as the block begins, and is committed as it ends."""
+    connection: Any = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                "INSERT INTO outbox (id, project, type, source, subject, aggregate, cycle, traceparent, data)"
+                " VALUES (gen_random_uuid(), $1, $2, 'test', $3, $4, '', '', $5)",
+                project_of(resource_of(data)),
+                type_of(data),
+                resource_of(data),
+                aggregate,
+                encode_body(data),
+            )
+            yield
+    finally:
+        await connection.close()
 
 
 class EventTap:
