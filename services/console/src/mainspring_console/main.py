@@ -15,6 +15,8 @@ from mainspring_svckit.http_server import serve_http
 from mainspring_svckit.lifecycle import Process, run_main
 
 PACKAGE = "mainspring_console"
+RECONNECT_S = 30.0
+"""After so long without a connection a page begins anew, and what somebody was writing there is lost."""
 
 
 def make_app(services: Services, verifier: TokenVerifier, *, secure_cookies: bool) -> ASGIApp:
@@ -27,7 +29,14 @@ def make_app(services: Services, verifier: TokenVerifier, *, secure_cookies: boo
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(login_router(verifier, secure=secure_cookies))
     register(services, verifier)
-    ui.run_with(app, title="Mainspring", language="en-US", binding_refresh_interval=None, show_welcome_message=False)
+    ui.run_with(
+        app,
+        title="Mainspring",
+        language="en-US",
+        binding_refresh_interval=None,
+        show_welcome_message=False,
+        reconnect_timeout=RECONNECT_S,
+    )
     return OnlyForCallers(app, verifier)
 
 

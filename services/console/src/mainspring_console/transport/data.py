@@ -61,7 +61,9 @@ async def _version(view: View, version: dataset_pb2.DatasetVersion) -> None:
         async def show(what: Callable[[], Awaitable[None]]) -> None:
             place.clear()
             with place:
+                waiting = ui.spinner(size="lg").props("role=status aria-label=working")
                 await shown(what)
+            waiting.delete()
 
         with ui.row():
             ui.button("Show report", on_click=lambda: show(report)).props("outline")

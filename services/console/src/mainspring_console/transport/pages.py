@@ -295,18 +295,21 @@ def _register_playground(view_of: ViewOf) -> None:
         with page("Playground", view.project):
 
             async def form() -> None:
-                served = [model.model for model in await view.served()]
+                # What serves without a release does so for an evaluation, and may end at any moment.
+                served = [model.model for model in sorted(await view.served(), key=lambda model: not model.release)]
                 if not served:
                     ui.label("Nothing is served yet; a release changes that.")
                     return
                 choice = ui.select({name: short(name) for name in served}, value=served[0], label="Model")
                 prompt = ui.textarea("Message").classes("w-full")
                 asking = ui.button("Ask")
+                wrong = ui.label().classes("text-negative").props("role=alert")
                 answer = written()
                 judged = ui.row().classes("w-full items-center")
 
                 async def ask() -> None:
-                    answer.set_text("")
+                    for place in (answer, wrong):
+                        place.set_text("")
                     judged.clear()
                     asking.disable()
                     try:
@@ -315,7 +318,7 @@ def _register_playground(view_of: ViewOf) -> None:
                             if event.HasField("answer"):
                                 _judging(view, event.answer.name, judged)
                     except MainspringError as err:
-                        ui.notify(err.message, type="negative")
+                        wrong.set_text(err.message)
                     finally:
                         asking.enable()
 
