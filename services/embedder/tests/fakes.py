@@ -17,6 +17,7 @@ from mainspring_testkit.fakes import (
 )
 
 VERSION = "projects/p/models/e/versions/1"
+GENERATING = "projects/p/models/base/versions/1"
 TOPICS = ("rose", "violet", "grass", "sky")
 
 
@@ -65,7 +66,9 @@ class FakeCatalogue:
             raise NotFound("Model", model)
         return VERSION
 
-    async def require_version(self, version: str) -> None:
+    async def require_embedding_model(self, version: str) -> None:
+        if version == GENERATING:
+            raise PreconditionFailed("NOT_AN_EMBEDDING_MODEL", version)
         if version != VERSION:
             raise NotFound("ModelVersion", version)
 

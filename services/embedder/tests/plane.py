@@ -19,9 +19,9 @@ from mainspring_eventkit.bus import Bus
 from mainspring_svckit.errors import NotFound, Unavailable
 from mainspring_svckit.mapping import failure_to_proto
 
+from .fakes import GENERATING
+
 MODEL, VERSION = "projects/p/models/e", "projects/p/models/e/versions/1"
-
-
 TOPICS = ("rose", "violet", "grass", "sky")
 
 
@@ -47,9 +47,11 @@ class Plane:
         return registry_service_pb2.GetModelResponse(model=model_pb2.Model(name=MODEL, latest_version=VERSION))
 
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
-        if request.name != VERSION:
+        kinds = {VERSION: model_pb2.MODEL_KIND_EMBEDDING, GENERATING: model_pb2.MODEL_KIND_FOUNDATION}
+        if request.name not in kinds:
             raise NotFound("ModelVersion", request.name)
-        return registry_service_pb2.GetModelVersionResponse(model_version=model_pb2.ModelVersion(name=VERSION))
+        version = model_pb2.ModelVersion(name=request.name, kind=kinds[request.name])
+        return registry_service_pb2.GetModelVersionResponse(model_version=version)
 
     async def AcquireDeployment(self, request: Any, context: Any) -> Any:
         if request.model_version != VERSION:

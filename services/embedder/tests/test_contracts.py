@@ -31,7 +31,7 @@ from mainspring_testkit.neighbours import Neighbours, ServeNeighbours
 from mainspring_testkit.plugin import DatabaseFor
 from mainspring_testkit.waiting import eventually
 
-from .fakes import VERSION, FakeCatalogue, FakeChunks, FakeEmbeddings, FakeFiles, FakeServing
+from .fakes import GENERATING, VERSION, FakeCatalogue, FakeChunks, FakeEmbeddings, FakeFiles, FakeServing
 from .plane import MODEL, SERVICES, Plane, triton_of
 
 NAME = "projects/p/collections/c"
@@ -265,10 +265,13 @@ class CatalogueContract:
         with pytest.raises(NotFound):
             await catalogue.newest_version("projects/p/models/none")
 
-    async def test_a_version_is_there_or_is_not(self, catalogue: ModelCatalogue) -> None:
-        await catalogue.require_version(VERSION)
+    async def test_a_version_makes_vectors_or_does_not_or_is_not_there(self, catalogue: ModelCatalogue) -> None:
+        await catalogue.require_embedding_model(VERSION)
+        with pytest.raises(PreconditionFailed) as caught:
+            await catalogue.require_embedding_model(GENERATING)
+        assert caught.value.reason == "NOT_AN_EMBEDDING_MODEL"
         with pytest.raises(NotFound):
-            await catalogue.require_version(f"{MODEL}/versions/9")
+            await catalogue.require_embedding_model(f"{MODEL}/versions/9")
 
 
 class TestFakeCatalogue(CatalogueContract):

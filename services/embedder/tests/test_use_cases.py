@@ -28,7 +28,7 @@ from mainspring_testkit.fakes import (
     FakeWork,
 )
 
-from .fakes import VERSION, FakeCatalogue, FakeChunks, FakeEmbeddings, FakeFiles, FakeServing
+from .fakes import GENERATING, VERSION, FakeCatalogue, FakeChunks, FakeEmbeddings, FakeFiles, FakeServing
 
 NAME = "projects/p/collections/c"
 
@@ -235,9 +235,11 @@ async def test_texts_are_embedded_by_a_version_or_by_the_newest_of_a_model(world
         await world.collections.embed_texts("p", "projects/p/models/e/versions/No", ["x"])
 
 
-async def test_a_version_that_is_nowhere_is_not_waited_for(world: World) -> None:
+async def test_what_is_nowhere_or_makes_no_vectors_is_not_waited_for(world: World) -> None:
     with pytest.raises(NotFound):
         await world.collections.embed_texts("p", "projects/p/models/e/versions/9", ["x"])
+    with pytest.raises(PreconditionFailed, match=GENERATING):
+        await world.collections.embed_texts("p", GENERATING, ["x"])
     assert world.serving.asked == []
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import grpc
 
+from mainspring.registry.v1 import model_pb2
 from mainspring.registry.v1 import registry_service_pb2 as pb
 from mainspring.registry.v1 import registry_service_pb2_grpc as pb_grpc
-from mainspring_svckit.errors import NotFound
+from mainspring_svckit.errors import NotFound, PreconditionFailed
 from mainspring_svckit.grpc_client import Caller
 
 
@@ -26,6 +27,8 @@ class RegistryCatalogue:
             raise NotFound("ModelVersion", model)
         return found.latest_version
 
-    async def require_version(self, version: str) -> None:
+    async def require_embedding_model(self, version: str) -> None:
         request = pb.GetModelVersionRequest(name=version)
-        await self._caller.unary(self._stub.GetModelVersion, request, pb.GetModelVersionResponse)
+        found = await self._caller.unary(self._stub.GetModelVersion, request, pb.GetModelVersionResponse)
+        if found.model_version.kind != model_pb2.MODEL_KIND_EMBEDDING:
+            raise PreconditionFailed("NOT_AN_EMBEDDING_MODEL", f"{version} makes no vectors; name an embedding model")

@@ -96,6 +96,7 @@ class Collections:
         Raises:
             NotFound: There is no such model or version.
             InvalidInput: CONTEXT_LENGTH_EXCEEDED.
+            PreconditionFailed: NOT_AN_EMBEDDING_MODEL.
             Unavailable: MODEL_LOADING, the version is being loaded; or the engine is away.
         """
         version = model
@@ -106,7 +107,8 @@ class Collections:
         try:
             embedded = await self._ports.embeddings.embed(version, texts)
         except NotFound as err:
-            await self._ports.catalogue.require_version(version)  # One that is nowhere would be loaded for ever.
+            # Anything else would be waited for in vain.
+            await self._ports.catalogue.require_embedding_model(version)
             raise await self._loading(version, holder=f"projects/{project}/embedder") from err
         return version, Embedded([unit(vector) for vector in embedded.vectors], embedded.tokens)
 

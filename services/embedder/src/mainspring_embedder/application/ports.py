@@ -68,11 +68,12 @@ class ModelCatalogue(Protocol):
         """
         ...
 
-    async def require_version(self, version: str) -> None:
-        """Sees that there is a version.
+    async def require_embedding_model(self, version: str) -> None:
+        """Sees that there is a version, and that it makes vectors.
 
         Raises:
             NotFound: There is none.
+            PreconditionFailed: NOT_AN_EMBEDDING_MODEL.
             Unavailable: The catalogue cannot be asked now.
         """
         ...
