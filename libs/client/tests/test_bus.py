@@ -222,6 +222,16 @@ async def test_i4_a_durable_subscriber_hears_each_release_once_and_in_order(serv
     assert later[0].id == "e2"
 
 
+async def test_whoever_wants_a_number_of_events_has_handled_them_all(server: Server, publisher: Bus) -> None:
+    begin = datetime.now(UTC)
+    for number in (1, 2, 3):
+        await publish(publisher, released(number))
+    wanted = subscribe(server.url("subscriber"), "p", durable="backend", since=begin, limit=2)
+    assert numbers([event async for event in wanted]) == [1, 2]
+    later = subscribe(server.url("subscriber"), "p", durable="backend", limit=1)
+    assert numbers([event async for event in later]) == [3]
+
+
 async def test_a_subscriber_without_a_name_begins_now_or_at_a_time(server: Server, publisher: Bus) -> None:
     url, begin = server.url("subscriber"), datetime.now(UTC)
     await publish(publisher, released(1))

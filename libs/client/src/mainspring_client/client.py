@@ -159,6 +159,7 @@ class Mainspring:
         *,
         durable: str | None = None,
         since: datetime | None = None,
+        limit: int = 0,
     ) -> AsyncIterator[Event]:
         """Events of a project; see `mainspring_client.subscription.subscribe`."""
-        return subscribe(self.endpoints.nats_url, project, types, durable=durable, since=since)
+        return subscribe(self.endpoints.nats_url, project, types, durable=durable, since=since, limit=limit)

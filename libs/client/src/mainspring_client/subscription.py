@@ -46,6 +46,7 @@ async def subscribe(
     *,
     durable: str | None = None,
     since: datetime | None = None,
+    limit: int = 0,
 ) -> AsyncIterator[Event]:
     """Events of a project as they happen, for as long as the iterator is followed.
 
@@ -59,6 +60,7 @@ async def subscribe(
         types: CloudEvents types, or patterns that end in `>`.
         durable: Name under which the bus remembers what was handled; of letters, digits, `-` and `_`.
         since: Where a new subscription begins; default: now. Before the oldest kept event it begins there.
+        limit: End after so many events, all handled; 0 does not end.
 
     Raises:
         InvalidInput: A type or the name is not valid.
@@ -74,7 +76,8 @@ async def subscribe(
     try:
         consumer = _Consumer(bus, _filter(project, types), durable, since)
         seen: OrderedDict[str, None] = OrderedDict()
-        while True:
+        given = 0
+        while not limit or given < limit:
             message = await consumer.next()
             if message is None:
                 continue
@@ -89,6 +92,7 @@ async def subscribe(
                 except GeneratorExit:
                     await consumer.give_back(message)
                     raise
+                given += 1
                 seen[event.id] = None
                 if len(seen) > _IDS_KEPT:
                     seen.popitem(last=False)

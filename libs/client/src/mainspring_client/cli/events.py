@@ -55,18 +55,14 @@ def tail(
     url = Endpoints.find(data=data).nats_url
 
     async def main() -> None:
-        shown = 0
         types = event_type or list(RELEASE_EVENTS)
-        async for event in subscribe(url, project, types, durable=durable or None, since=begin):
+        async for event in subscribe(url, project, types, durable=durable or None, since=begin, limit=count):
             if json_:
                 about = {"id": event.id, "type": event.type, "subject": event.subject, "cycle": event.cycle}
                 print_json({**about, "time": event.time.isoformat(), "data": to_dict(event.data)}, indent=None)
             else:
                 kind = event.type.removeprefix("mainspring.").removesuffix(".v1")
                 print(f"{event.time:%Y-%m-%d %H:%M:%S}  {kind:<34} {printable(event.subject)}", flush=True)
-            shown += 1
-            if shown == count:
-                return
 
     asyncio.run(main())
 
