@@ -143,7 +143,7 @@ async def test_revoking_restores_the_newest_that_was_not_taken_back(world: World
     await world.releases.revoke(f"{MODEL}/releases/1", "all bad", ANNA)
     model = await world.ports.models.get(MODEL)
     assert model is not None
-    assert model.value.active_release == ""
+    assert (model.value.active_release, model.value.version_of("champion")) == ("", None)
 
 
 async def test_roll_outs_move_the_champion_and_failed_ones_restore_it(world: World) -> None:

@@ -200,6 +200,8 @@ class Releases:
             restored = (await ports.releases.put(restored.restored())).value
             model = model.with_alias(CHAMPION, restored.model_version)
             model = await self._ledger.write(model, HistoryKind.RESTORED, restored.name, actor, **notes)
+        elif model.version_of(CHAMPION) == ended.model_version:
+            model = model.without_alias(CHAMPION)
         await ports.releases.put(ended)
         await ports.models.put(replace(model, active_release=restored.name if restored is not None else ""))
         return ended, restored

@@ -88,6 +88,10 @@ class Model:
         """The model with `alias` pointing at a version's number."""
         return replace(self, aliases={**self.aliases, alias: ModelVersionName.parse(version).version})
 
+    def without_alias(self, alias: str) -> Model:
+        """The model without that alias."""
+        return replace(self, aliases={name: number for name, number in self.aliases.items() if name != alias})
+
     def version_of(self, alias: str) -> str | None:
         """The version that an alias points at, or None."""
         number = self.aliases.get(alias)
