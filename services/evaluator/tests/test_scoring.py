@@ -170,6 +170,15 @@ async def test_empty_answers_are_scored_and_one_item_is_enough() -> None:
         assert result.candidate.low == result.candidate.value == result.candidate.high
 
 
+async def test_three_items_prove_nothing_however_far_apart_the_systems_are() -> None:
+    right = ["the cat sat on it", "it rained all day", "we went home late"]
+    measured = await measure(right, ["no"] * 3, [[text] for text in right])
+    for result in measured.results:
+        assert result.difference is not None
+        assert result.difference.low > 0
+        assert min(result.p_value, result.test_p_value) > 0.2
+
+
 async def test_an_unknown_scorer_is_refused() -> None:
     with pytest.raises(PreconditionFailed) as caught:
         await measure(["a"], None, [["a"]], scorers=("meteor",))

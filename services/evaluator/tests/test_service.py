@@ -259,18 +259,32 @@ async def test_f6_a_database_killed_during_a_run_costs_time_and_not_the_run(
             database = await server.new_database("mainspring_evaluator")
             evaluator = await start_evaluator(surroundings, database, artifact_url, plane, run_attempts=20)
             run = await stuck_in_the_midst(evaluator)
+
+            async def found() -> run_pb2.EvaluationRun:
+                try:
+                    return (await evaluator.call("GetEvaluationRun", name=run.name)).evaluation_run
+                except Unavailable:
+                    return run_pb2.EvaluationRun()
+
+            async def kept() -> bool:
+                return (await found()).progress.done >= 29
+
+            await eventually(kept, within_s=30, what="what was answered to be kept")
             await server.kill()
             await server.start()
+
+            async def reads_again() -> bool:
+                return bool((await found()).name)
+
+            # An answer that comes before that cannot be kept, and is asked for once more.
+            await eventually(reads_again, within_s=60, what="the evaluator to reach its database")
             evaluator.plane.stop_after = math.inf
             evaluator.plane.may_answer.set()
 
             async def succeeded() -> bool:
-                try:
-                    found = (await evaluator.call("GetEvaluationRun", name=run.name)).evaluation_run
-                except Unavailable:
-                    return False
-                assert found.state != run_pb2.EvaluationRun.STATE_FAILED, found.error.message
-                return found.state == run_pb2.EvaluationRun.STATE_SUCCEEDED
+                seen = await found()
+                assert seen.state != run_pb2.EvaluationRun.STATE_FAILED, seen.error.message
+                return seen.state == run_pb2.EvaluationRun.STATE_SUCCEEDED
 
             await eventually(succeeded, within_s=60, what="the run to end")
             # Only what was in flight when the database died may have been asked for twice.

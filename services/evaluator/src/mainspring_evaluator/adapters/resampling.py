@@ -99,7 +99,7 @@ def estimates(tables: Sequence[Table], *, resamples: int, confidence_level: floa
                 own,
                 _estimate(other, of_other, confidence_level),
                 _estimate(value - other, differences, confidence_level),
-                _p_value(differences),
+                _p_value(differences, items=len(table.systems[0])),
                 float(differences.std(ddof=1)),
             )
         )
@@ -181,11 +181,12 @@ def _resampled_sums(statistics: Any, resamples: int) -> Iterator[Any]:
         yield weights @ statistics
 
 
-def _p_value(differences: Any) -> float:
+def _p_value(differences: Any, *, items: int) -> float:
     """Two-sided: twice the share of resamples on the smaller side of "no difference", which belongs to both sides.
 
     One is added to both counts, since a resampling test can never prove a probability of 0 (Davison and Hinkley 1997,
-    section 4.2).
+    section 4.2). Of few items all resamples are on one side easily, and it is no smaller than what exchanging the
+    systems of each item could show: all items agree by chance once in 2 ** (items - 1).
     """
     smaller = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return min(1.0, 2 * (1 + smaller) / (1 + len(differences)))
+    return min(1.0, max(2 * (1 + smaller) / (1 + len(differences)), 2.0 ** (1 - items)))
