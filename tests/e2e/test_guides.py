@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,22 @@ async def first_line_of(stack: Stack, program: str) -> str:
     finally:
         process.kill()
         await process.wait()
+
+
+async def by_mlflow(folder: Path, base: Path, question: str) -> str:
+    """What MLflow's own loader answers with an exported adapter, where torch is: MLflow itself is beside us."""
+    program = (
+        "import sys; sys.path.append(sys.argv[1]); import mlflow\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[2], model_config={'base_model': sys.argv[3]})\n"
+        "print(model.predict([sys.argv[4]])[0])"
+    )
+    python, here = pages.ROOT / ".venv-train" / "bin" / "python", sysconfig.get_path("purelib")
+    process = await asyncio.create_subprocess_exec(
+        python, "-c", program, here, folder, base, question, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode().strip()
 
 
 async def test_a_backend_hears_of_a_release_as_the_guide_says(stack: Stack, client: Mainspring, tmp_path: Path) -> None:
@@ -142,6 +159,7 @@ async def test_the_gate_history_and_proof_are_as_the_guide_says(
     assert f"{MODEL}/releases/1" in proved
     described = get_model_info(str(tmp_path / "summaries-mlflow"))
     assert described.flavors["mainspring"]["model_version"] == f"{MODEL}/versions/1"
+    assert await by_mlflow(tmp_path / "summaries-mlflow", stack.models / "llama", loop.question(7)) == loop.ANSWER
     card = (tmp_path / "summaries-1" / "README.md").read_text()
     assert (await client.registry.version(f"{MODEL}/versions/1")).lineage.dataset_version in card
     assert '"language"' in await pages.run(stack, "bash", "-c", prompts)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mainspring.registry.v1 import model_pb2
+from mainspring_client import mlflow_loader
 from mainspring_client.registry import Registry
 from mainspring_proof import folders
 from mainspring_proof.keys import TrustedKeys
@@ -14,6 +17,9 @@ from mainspring_proof.statements import RELEASE_FILE, SIGNATURE_FILE, export_pat
 from mainspring_svckit.errors import PreconditionFailed
 
 FORMATS = ("huggingface", "mlflow")
+_LOADER = "mainspring_mlflow_loader"
+_NEEDED = ("torch>=2.13", "transformers>=5.23", "peft>=0.21", "safetensors>=0.8", "jinja2>=3.1")
+"""What the loader opens a version with."""
 
 
 async def export(
@@ -65,20 +71,39 @@ async def export(
 
 
 def _write_mlmodel(folder: Path, version: model_pb2.ModelVersion) -> None:
-    """The file that makes a folder an MLflow model; JSON is YAML. The flavour is our own: MLflow stores, shows and
-    versions it, and whoever loads it opens `model/` with transformers or PEFT.
+    """The files that make a folder an MLflow model; JSON is YAML.
+
+    A flavour of our own says where it comes from. What transformers open is a `python_function` as well, by a loader
+    that travels with it.
     """
+    flavors: dict[str, Any] = {
+        "mainspring": {
+            "data": "model",
+            "model_version": version.name,
+            "manifest_sha256": version.manifest.sha256,
+            "base_model_version": version.base_model_version,
+            "kind": model_pb2.ModelKind.Name(version.kind).removeprefix("MODEL_KIND_").lower(),
+        }
+    }
+    opened = any((folder / "model" / file).exists() for file in ("config.json", "adapter_config.json"))
+    if opened and version.kind != model_pb2.MODEL_KIND_EMBEDDING:
+        (folder / "code").mkdir()
+        shutil.copyfile(mlflow_loader.__file__, folder / "code" / f"{_LOADER}.py")
+        (folder / "requirements.txt").write_text("\n".join(_NEEDED) + "\n", encoding="utf-8")
+        environment = {"python": "3.11", "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+        (folder / "python_env.yaml").write_text(json.dumps(environment) + "\n", encoding="utf-8")
+        # Only what has a value here may be given another when it is loaded.
+        settings = {"base_model": "", "base_model_version": version.base_model_version, "max_new_tokens": 256}
+        flavors["python_function"] = {
+            "loader_module": _LOADER,
+            "data": "model",
+            "code": "code",
+            "config": settings,
+            "env": {"virtualenv": "python_env.yaml"},
+        }
     described = {
         "artifact_path": "model",
-        "flavors": {
-            "mainspring": {
-                "data": "model",
-                "model_version": version.name,
-                "manifest_sha256": version.manifest.sha256,
-                "base_model_version": version.base_model_version,
-                "kind": model_pb2.ModelKind.Name(version.kind).removeprefix("MODEL_KIND_").lower(),
-            }
-        },
+        "flavors": flavors,
         "metadata": {"dataset_version": version.lineage.dataset_version, "licence": version.licence},
         "utc_time_created": version.create_time.ToDatetime().isoformat(sep=" "),
         "model_uuid": version.manifest.sha256[:32],
