@@ -24,7 +24,7 @@ CHOICES = {
     "all-positions": "vocabulary at all positions",
     "compiled": "torch.compile",
 }
-ROWS = 72
+ROWS, LIMIT_S = 72, 300.0
 _WORKERS = ROOT / "bench" / "workers"
 
 
@@ -37,7 +37,7 @@ async def measure(folder: Path, repeats: int) -> Result:
     for number in range(repeats):
         for choice in CHOICES:
             try:
-                said = await run(TRAIN_PYTHON, _WORKERS / "choices.py", folder, choice, str(number), within_s=900)
+                said = await run(TRAIN_PYTHON, _WORKERS / "choices.py", folder, choice, str(number), within_s=LIMIT_S)
             except ChildFailed as err:
                 errors[choice] = str(err)[-500:]
                 continue
@@ -47,4 +47,5 @@ async def measure(folder: Path, repeats: int) -> Result:
         memory = median(one["peak_rss_bytes"] for one in runs) / (1 << 30)
         note = f"{runs[0]['precision']}, peak {memory:.2f} GiB"
         figures.append(Figure.of(CHOICES[choice], "tokens/s", [r["tokens"] / r["steps_s"] for r in runs], note=note))
-    return Result("train-choices", figures, {"rows": ROWS, "errors": errors})
+    unmeasured = [f"{CHOICES[choice]}: {error.splitlines()[-1]}" for choice, error in errors.items()]
+    return Result("train-choices", figures, {"rows": ROWS, "errors": errors}, unmeasured)
