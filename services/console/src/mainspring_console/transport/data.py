@@ -63,7 +63,8 @@ async def _version(view: View, version: dataset_pb2.DatasetVersion) -> None:
             with place:
                 waiting = ui.spinner(size="lg").props("role=status aria-label=working")
                 await shown(what)
-            waiting.delete()
+            if not waiting.is_deleted:  # Whoever asks again meanwhile cleared the place.
+                waiting.delete()
 
         with ui.row():
             ui.button("Show report", on_click=lambda: show(report)).props("outline")
