@@ -37,6 +37,7 @@ class TinyFiles:
 
 
 Reached = Callable[[], Awaitable[bool]]
+Standing = Callable[[], Awaitable[None]]
 
 
 class Serve(Protocol):
@@ -103,6 +104,23 @@ def reached(client: TritonClient) -> Reached:
     return answers
 
 
+@pytest.fixture(scope="session")
+def standing(triton: TritonServer, reached: Reached) -> Standing:
+    """Waits for the server. One that no longer answers is started anew: a model's process that is killed while it holds
+    the memory that it shares with Triton can take Triton with it, and the next tests are not about that.
+    """
+
+    async def stand() -> None:
+        try:
+            await eventually(reached)
+        except AssertionError:
+            await triton.kill()
+            await triton.start()
+            await eventually(reached, what="Triton to be reached")
+
+    return stand
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def served() -> dict[TritonModel, str]:
     """Names of the models that were served by what they are."""
@@ -111,7 +129,7 @@ async def served() -> dict[TritonModel, str]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def serve(
-    triton: TritonServer, client: TritonClient, tiny: TinyFiles, reached: Reached, served: dict[TritonModel, str]
+    triton: TritonServer, client: TritonClient, tiny: TinyFiles, standing: Standing, served: dict[TritonModel, str]
 ) -> Serve:
     """Serves models; see `Serve`."""
 
@@ -132,5 +150,5 @@ async def serve(
             await client.load(name)
         return name
 
-    await eventually(reached, what="Triton to be reached")
+    await standing()
     return load

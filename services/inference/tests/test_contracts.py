@@ -44,7 +44,7 @@ from mainspring_testkit.triton_server import TritonServer
 from .fakes import MODEL, FakeCatalogue, FakeServer
 
 if TYPE_CHECKING:
-    from conftest import Reached, Serve, TinyFiles
+    from conftest import Serve, Standing, TinyFiles
 RULES = (
     GuardRule("secret", GuardDirection.BOTH, GuardAction.REFUSE, "No.", texts=("zephyr",)),
     GuardRule("own", GuardDirection.OUTPUT, GuardAction.MASK, personal_data=(PersonalDataKind.IBAN,)),
@@ -126,9 +126,9 @@ class TestTritonServer(ModelServerContract):
 
     @pytest.fixture
     async def server(
-        self, triton: TritonServer, client: TritonClient, reached: Reached, store: ArtifactStore, tmp_path: Path
+        self, triton: TritonServer, client: TritonClient, standing: Standing, store: ArtifactStore, tmp_path: Path
     ) -> ServerOfModels:
-        assert await reached()
+        await standing()
         return ServerOfModels(
             client,
             store,
