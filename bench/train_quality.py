@@ -274,9 +274,8 @@ def row(prompt: str, answer: str, rejected: str | None = None) -> Row:
 def _teacher(bench: Bench) -> tuple[Path, dict[str, Any]]:
     table = bench.table("train")
     rows = [row(prompt, answer) for prompt, answers in table.items() for answer in agreed(answers)]
-    wanted = Optimization(1e-3, epochs=2, batch_rows=BATCH_ROWS, max_steps=bench.steps)
-    asked = replace(recipe(), optimization=replace(wanted, validate_every_steps=bench.steps // 4))
-    return bench.tune("e2e", bench.base(), asked, rows)
+    wanted = Optimization(epochs=2, batch_rows=BATCH_ROWS, max_steps=bench.steps, validate_every_steps=bench.steps // 4)
+    return bench.tune("e2e", bench.base(), replace(recipe(), optimization=wanted), rows)
 
 
 def agreed(answers: Sequence[str], keep: int = KEPT_ANSWERS) -> list[str]:

@@ -106,8 +106,8 @@ def reached(client: TritonClient) -> Reached:
 
 @pytest.fixture(scope="session")
 def standing(triton: TritonServer, reached: Reached) -> Standing:
-    """Waits for the server. One that no longer answers is started anew: a model's process that is killed while it holds
-    the memory that it shares with Triton can take Triton with it, and the next tests are not about that.
+    """Waits for the server. One that no longer answers, as was seen once after a test had killed a model's process, is
+    started anew: that test fails, and the next ones are not about it.
     """
 
     async def stand() -> None:

@@ -73,8 +73,7 @@ async def export(
 def _write_mlmodel(folder: Path, version: model_pb2.ModelVersion) -> None:
     """The files that make a folder an MLflow model; JSON is YAML.
 
-    A flavour of our own says where it comes from. What transformers open is a `python_function` as well, by a loader
-    that travels with it.
+    A flavour of our own says where it comes from. What transformers open is a `python_function` as well.
     """
     flavors: dict[str, Any] = {
         "mainspring": {
@@ -87,20 +86,7 @@ def _write_mlmodel(folder: Path, version: model_pb2.ModelVersion) -> None:
     }
     opened = any((folder / "model" / file).exists() for file in ("config.json", "adapter_config.json"))
     if opened and version.kind != model_pb2.MODEL_KIND_EMBEDDING:
-        (folder / "code").mkdir()
-        shutil.copyfile(mlflow_loader.__file__, folder / "code" / f"{_LOADER}.py")
-        (folder / "requirements.txt").write_text("\n".join(_NEEDED) + "\n", encoding="utf-8")
-        environment = {"python": "3.11", "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-        (folder / "python_env.yaml").write_text(json.dumps(environment) + "\n", encoding="utf-8")
-        # Only what has a value here may be given another when it is loaded.
-        settings = {"base_model": "", "base_model_version": version.base_model_version, "max_new_tokens": 256}
-        flavors["python_function"] = {
-            "loader_module": _LOADER,
-            "data": "model",
-            "code": "code",
-            "config": settings,
-            "env": {"virtualenv": "python_env.yaml"},
-        }
+        flavors["python_function"] = _write_loader(folder, version)
     described = {
         "artifact_path": "model",
         "flavors": flavors,
@@ -109,3 +95,20 @@ def _write_mlmodel(folder: Path, version: model_pb2.ModelVersion) -> None:
         "model_uuid": version.manifest.sha256[:32],
     }
     (folder / "MLmodel").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_loader(folder: Path, version: model_pb2.ModelVersion) -> dict[str, Any]:
+    """The loader that travels with a version, and what it needs; returns the flavour that leads to it."""
+    (folder / "code").mkdir()
+    shutil.copyfile(mlflow_loader.__file__, folder / "code" / f"{_LOADER}.py")
+    (folder / "requirements.txt").write_text("\n".join(_NEEDED) + "\n", encoding="utf-8")
+    environment = {"python": "3.11", "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(json.dumps(environment) + "\n", encoding="utf-8")
+    return {
+        "loader_module": _LOADER,
+        "data": "model",
+        "code": "code",
+        # Only what has a value here may be given another when it is loaded.
+        "config": {"base_model": "", "base_model_version": version.base_model_version, "max_new_tokens": 256},
+        "env": {"virtualenv": "python_env.yaml"},
+    }
