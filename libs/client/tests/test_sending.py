@@ -12,7 +12,7 @@ from mainspring.data.v1 import recipe_pb2, source_pb2
 from mainspring.registry.v1 import model_pb2
 from mainspring_client.cli.output import Ticker
 from mainspring_client.cli.sending import Places, Sent, embedding_version, send
-from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 
 OF_RECIPE = recipe_pb2.ColumnMapping(input_column="question", target_column="answer")
 OWN = recipe_pb2.ColumnMapping(input_column="prompt", target_column="completion")
@@ -80,6 +80,6 @@ async def test_a_model_that_makes_no_vectors_is_told_before_anything_is_asked() 
     client: Any = SimpleNamespace(registry=SimpleNamespace(model=model, version=version))
     assert await embedding_version(client, "p", "m") == "projects/p/models/m/versions/3"
     assert await embedding_version(client, "p", "m/1") == "projects/p/models/m/versions/1"
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(PreconditionFailed) as caught:
         await embedding_version(client, "p", "base/1")
     assert caught.value.reason == "NOT_AN_EMBEDDING_MODEL"

@@ -140,7 +140,7 @@ class Embedder:
         if self.failure is not None:
             raise self.failure
         if max(map(len, texts)) > self.longest:
-            raise InvalidInput("a text is longer than the context of the model")
+            raise InvalidInput("a text is longer than the context of the model", reason=embedding.TOO_LONG)
         return [[float(len(text)), 1.0] for text in texts], model
 
 
@@ -180,7 +180,8 @@ async def test_a_model_that_is_being_loaded_is_waited_for(tmp_path: Path, monkey
     [
         (Unavailable("UPSTREAM", "nobody answers"), Unavailable, "EMBEDDER_UNREACHABLE"),
         (PreconditionFailed("NO_SUCH", "no embedding model"), PreconditionFailed, "EMBEDDING_REFUSED"),
-        (InvalidInput("never"), PreconditionFailed, "EMBEDDING_REFUSED"),
+        (InvalidInput("never", reason=embedding.TOO_LONG), PreconditionFailed, "EMBEDDING_REFUSED"),
+        (InvalidInput("not this model"), PreconditionFailed, "EMBEDDING_REFUSED"),
     ],
 )
 async def test_f15_an_embedder_that_cannot_be_asked_is_named_and_leaves_no_vectors(

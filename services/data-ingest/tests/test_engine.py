@@ -3,12 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import psutil
 import pytest
 
 from mainspring_data_ingest.adapters import candidates, engine, refining_process
-from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, Job, SourceFile
+from mainspring_data_ingest.adapters.jobs import Job, SourceFile
 from mainspring_data_ingest.adapters.refining_process import refine
 from mainspring_data_ingest.adapters.workshop import Workshop
 from mainspring_data_ingest.application.ports import Refined
@@ -26,7 +23,6 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.steps import (
     Balance,
     BalanceBy,
-    Decontamination,
     LengthFilter,
     NearDuplicates,
     QualityFilter,
@@ -34,7 +30,6 @@ from mainspring_data_ingest.domain.steps import (
     TextRepair,
 )
 from mainspring_svckit.errors import Unavailable
-from mainspring_svckit.values import ArtifactRef
 
 COLUMNS = ColumnMapping(input_column="mr", target_column="ref")
 STEPS: tuple[RecipeStep, ...] = (
@@ -185,22 +180,3 @@ def test_f19_a_chunk_that_kills_whoever_does_it_fails_with_its_lines_and_the_sig
     assert caught.value.reason == "REFINING_WORKER_DIED"
     assert "of source 0 was killed by SIGKILL, 2 times" in caught.value.message
     assert not helpers()
-
-
-def test_f19_a_process_that_needs_more_memory_than_it_may_have_fails_with_what_to_do(tmp_path: Path) -> None:
-    made, held_out = job(tmp_path), tmp_path / "evaluation.jsonl"
-    with held_out.open("w") as file:
-        for row in range(2_000):
-            text = " ".join(f"{row}word{number}" for number in range(300))
-            file.write(json.dumps({"mr": f"e{row}", "ref": text}) + "\n")
-    steps = (Decontamination(file=ArtifactRef("0" * 64, 1)),)
-    files = ((SourceFile(held_out, "held out", SourceFormat.JSONL, None),),)
-    made = replace(made, recipe=replace(made.recipe, steps=steps), held_out=files, memory_bytes=256 << 20)
-    (tmp_path / "job.json").write_bytes(JOB.dump_json(made))
-    command = [sys.executable, "-m", refining_process.__name__, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        last = json.loads(process.stdout.read().splitlines()[-1])
-        process.wait()  # Closing its standard input would end it otherwise.
-    assert (process.returncode, last["reason"]) == (REFUSED, "REFINING_OUT_OF_MEMORY")
-    assert "256 MiB" in last["message"]

@@ -164,11 +164,11 @@ async def embedding_version(mainspring: Mainspring, project: str, text: str) -> 
 
     Raises:
         NotFound: There is no such version.
-        InvalidInput: NOT_AN_EMBEDDING_MODEL.
+        PreconditionFailed: NOT_AN_EMBEDDING_MODEL.
     """
     from mainspring.registry.v1 import model_pb2
     from mainspring_client.resources import expand_model
-    from mainspring_svckit.errors import InvalidInput
+    from mainspring_svckit.errors import PreconditionFailed
 
     name = expand_model(project, text, "embedding-model")
     if "/versions/" not in name and "@" not in name:
@@ -176,7 +176,7 @@ async def embedding_version(mainspring: Mainspring, project: str, text: str) -> 
     found = await mainspring.registry.version(name)
     if found.kind != model_pb2.MODEL_KIND_EMBEDDING:
         message = f"{found.name} makes no vectors; 'mainspring models list' shows which models are for embedding"
-        raise InvalidInput(message, reason="NOT_AN_EMBEDDING_MODEL")
+        raise PreconditionFailed("NOT_AN_EMBEDDING_MODEL", message)
     return found.name
 
 

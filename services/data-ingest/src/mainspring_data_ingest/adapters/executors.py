@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import signal
 import threading
 import traceback
 from collections import deque
@@ -17,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from mainspring_data_ingest.adapters.children import out_of_memory
+from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY, ended, may_lack_memory, out_of_memory, watch_memory
 from mainspring_data_ingest.adapters.jobs import JOB
 from mainspring_data_ingest.adapters.workshop import Done, Task, Workshop
 from mainspring_data_ingest.application.refining import RecordChunk
@@ -131,15 +130,15 @@ class Processes:
         helper.process.join()
         status = helper.process.exitcode or 0
         helper.end()
+        if status == OUT_OF_MEMORY:
+            raise out_of_memory()
         first = helper.tasks[0]
         key = id(first)
         self._attempts[key] = self._attempts.get(key, 0) + 1
         if self._attempts[key] >= ATTEMPTS:
-            how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-            hint = "; it may have run out of memory" if -status in {signal.SIGKILL, signal.SIGABRT} else ""
-            raise Unavailable(
-                "REFINING_WORKER_DIED", f"a process that refined {named(first)} {how}, {ATTEMPTS} times{hint}"
-            )
+            hint = "; it may have run out of memory" if may_lack_memory(status) else ""
+            message = f"a process that refined {named(first)} {ended(status)}, {ATTEMPTS} times{hint}"
+            raise Unavailable("REFINING_WORKER_DIED", message)
         return helper.tasks
 
 
@@ -149,13 +148,6 @@ def named(task: Task) -> str:
         records = task.records
         return f"lines {records[0].line} to {records[-1].line} of source {task.source_index}"
     return f"shard {task.number} of {task.split.value.lower()}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def answer(do: Callable[[], Any]) -> Answer:
@@ -199,6 +191,7 @@ def _serve(connection: Connection, folder: str) -> None:
     """Runs in a helping process."""
     parent = multiprocessing.parent_process()
     assert parent is not None
+    watch_memory()
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     # Tasks are taken off the connection as they come: were both ends to wait until their words are heard, nobody would
     # listen.

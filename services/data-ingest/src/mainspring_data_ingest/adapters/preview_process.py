@@ -1,7 +1,7 @@
 """A process that looks into one source: `python -m mainspring_data_ingest.adapters.preview_process FOLDER`.
 
 `FOLDER/job.json` says what to do, `result.json` is written beside it. Exit status 2 means that the source or the disk
-is to blame; `refusal.json` then says why.
+is to blame; `refusal.json` then says why. Status 3 means that the process needed more memory than it may take.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
-from mainspring_data_ingest.adapters.children import limit_memory, out_of_memory
+from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY, limit_memory
 from mainspring_data_ingest.adapters.jobs import PREVIEW, PREVIEW_JOB, REFUSED, PreviewJob, SourceFile
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.recognition import recognised
@@ -49,8 +49,9 @@ def main() -> int:
             limit_memory(job.memory_bytes)
             found = look(job)
             (folder / "result.json").write_bytes(PREVIEW.dump_json(found))
-    except (MainspringError, MemoryError) as caught:
-        err = caught if isinstance(caught, MainspringError) else out_of_memory()
+    except MemoryError:
+        return OUT_OF_MEMORY
+    except MainspringError as err:
         (folder / "refusal.json").write_text(json.dumps({"reason": err.reason, "message": err.message}))
         return REFUSED
     except Exception as err:  # noqa: BLE001 - the parent reports it; the message may quote data, so it stays out.

@@ -63,6 +63,8 @@ class ChildPreviewer:
             await children.end(child)
         if status == REFUSED:
             raise children.refusal(json.loads((folder / "refusal.json").read_bytes()), folder)
+        if status == children.OUT_OF_MEMORY:
+            raise children.out_of_memory(self._memory_bytes)
         if status:
             log.error("preview_failed", status=status, stderr=(folder / "stderr").read_text(errors="replace")[-2000:])
             raise Unavailable("PREVIEW_FAILED", "the source could not be looked into; the service's log tells more")

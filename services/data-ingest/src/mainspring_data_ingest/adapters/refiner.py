@@ -105,7 +105,19 @@ class ChildRefiner:
         finally:
             await children.end(child)
         if child.returncode:
-            raise _failure(child.returncode, last, folder)
+            raise self._failure(child.returncode, last, folder)
+
+    def _failure(self, status: int, last: dict[str, Any], folder: Path) -> MainspringError:
+        if status == children.OUT_OF_MEMORY:
+            return children.out_of_memory(self._memory_bytes)
+        if status == REFUSED:
+            if last["reason"] == CLUSTER_UNREACHABLE:
+                return Unavailable(last["reason"], last["message"])
+            return children.refusal(last, folder)
+        log.error("refining_failed", status=status, stderr=(folder / "stderr").read_text(errors="replace")[-2000:])
+        hint = "it may have run out of memory, and " if children.may_lack_memory(status) else ""
+        message = f"the refining process {children.ended(status)}; {hint}the service's log tells more"
+        return Unavailable("REFINING_FAILED", message)
 
     async def _check_embedder(self, work: Ingestion) -> None:
         """Sees before the work begins that vectors can be had where the recipe needs them."""
@@ -130,14 +142,3 @@ def _key(work: Ingestion, files: Mapping[int, StepFiles]) -> str:
     parts += [f"{source.artifact.sha256} {source.format} {source.columns}" for source in work.sources]
     parts += [f"{number} {files[number]}" for number in sorted(files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def _failure(status: int, last: dict[str, Any], folder: Path) -> MainspringError:
-    if status == REFUSED:
-        if last["reason"] == CLUSTER_UNREACHABLE:
-            return Unavailable(last["reason"], last["message"])
-        return children.refusal(last, folder)
-    log.error("refining_failed", status=status, stderr=(folder / "stderr").read_text(errors="replace")[-2000:])
-    return Unavailable(
-        "REFINING_FAILED", f"the refining process ended with status {status}; the service's log tells more"
-    )

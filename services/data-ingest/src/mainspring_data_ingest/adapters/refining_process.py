@@ -1,8 +1,9 @@
 """A process that refines one ingestion: `python -m mainspring_data_ingest.adapters.refining_process FOLDER`.
 
 `FOLDER/job.json` says what to do; shards and `result.json` are written beside it. Progress goes to standard output as
-JSON lines. Exit status 2 means that the sources or the disk are to blame; the last line then says why. The process ends
-with its parent, whose end of the pipe it holds as standard input.
+JSON lines. Exit status 2 means that the sources or the disk are to blame; the last line then says why. Status 3 means
+that the process needed more memory than it may take. It ends with its parent, whose end of the pipe it holds as
+standard input.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from mainspring_data_ingest.adapters.children import limit_memory, out_of_memory
+from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY, limit_memory
 from mainspring_data_ingest.adapters.engine import Engine, Say
 from mainspring_data_ingest.adapters.executors import Executor, Inline, Processes
 from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job
@@ -88,8 +89,9 @@ def main() -> int:
             limit_memory(job.memory_bytes)
             refined = refine(job, folder, say, AskedVectors(say, _answers.get))
             (folder / "result.json").write_bytes(RESULT.dump_json(refined))
-    except (MainspringError, MemoryError) as caught:
-        err = caught if isinstance(caught, MainspringError) else out_of_memory()
+    except MemoryError:
+        return OUT_OF_MEMORY
+    except MainspringError as err:
         say({"reason": err.reason, "message": err.message})
         return REFUSED
     except Exception as err:  # noqa: BLE001 - the parent reports it; the message may quote data, so it stays out.

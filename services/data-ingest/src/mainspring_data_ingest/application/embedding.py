@@ -12,7 +12,11 @@ from mainspring_svckit.errors import InvalidInput, MainspringError, Precondition
 TEXTS_PER_CALL = 64
 LOADING, LOADING_S = "MODEL_LOADING", 120.0
 """Reason with which the embedder says that it loads a model now, and how long that is waited for."""
+TOO_LONG = "CONTEXT_LENGTH_EXCEEDED"
+"""Reason with which the embedder refuses a text that its model has no room for."""
 _LOOK_AGAIN_S = 0.5
+_LONGEST = 100_000
+"""Characters of a text that the embedder takes at most, whatever the model."""
 _SHORTEST = 100
 """Characters below which a text is not cut further for a model with a short context."""
 
@@ -46,6 +50,7 @@ async def embed_texts(embeddings: Embeddings, project: str, model: str, texts: l
         PreconditionFailed: EMBEDDING_REFUSED.
     """
     until = time.monotonic() + LOADING_S
+    texts = [text[:_LONGEST] for text in texts]
     while True:
         try:
             return (await embeddings.embed(project, model, texts))[0]
@@ -57,8 +62,8 @@ async def embed_texts(embeddings: Embeddings, project: str, model: str, texts: l
             raise Unavailable("EMBEDDER_UNREACHABLE", message) from err
         except InvalidInput as err:
             longest = max(map(len, texts))
-            if longest <= _SHORTEST:
-                raise PreconditionFailed("EMBEDDING_REFUSED", f"the embedder: {err.message}") from err
+            if err.reason != TOO_LONG or longest <= _SHORTEST:
+                raise PreconditionFailed("EMBEDDING_REFUSED", f"the embedder, of {model}: {err.message}") from err
             texts = [text[: longest // 2] for text in texts]
         except MainspringError as err:
             raise PreconditionFailed("EMBEDDING_REFUSED", f"the embedder, of {model}: {err.message}") from err
