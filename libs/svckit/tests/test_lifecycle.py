@@ -35,6 +35,7 @@ SERVICE = textwrap.dedent(
         database = await process.database("mainspring_testkit.platform")
         process.listener("work")
         process.grpc_server(database)
+        process.scratch(None)
         process.intake(work("INTAKE-STOPPED"), "intake")
         async def flush():
             print("FLUSHED", flush=True)
@@ -53,9 +54,11 @@ class Service:
         folder.mkdir(exist_ok=True)
         LocalIssuer.load_or_create(folder)
         (folder / "db-url").write_text(database_url)
-        self.ports_file = folder / "ports.json"
+        self.ports_file, self.scratch = folder / "ports.json", folder / "scratch"
+        self.scratch.mkdir()
         self.env = {
             "PATH": os.environ["PATH"],
+            "TMPDIR": str(self.scratch),
             "MAINSPRING_DATABASE_URL_FILE": str(folder / "db-url"),
             "MAINSPRING_AUTH_JWKS": str(folder / "jwks.json"),
             "MAINSPRING_PORTS_FILE": str(self.ports_file),
@@ -116,6 +119,27 @@ async def test_f20_a_signal_stops_the_service_in_order(
     marks = [line for line in out.splitlines() if line.isupper()]
     assert marks == ["INTAKE-STOPPED", "FLUSHED", "SUPPORT-STOPPED"]
     assert '"event": "service_stopped"' in out
+
+
+async def test_i5_f9_what_a_killed_service_left_on_the_disk_goes_when_the_next_one_starts(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    service = Service(tmp_path / "s", await postgres.new_database())
+    await service.start()
+    await service.ports()
+    (left,) = service.scratch.glob("mainspring-test-*")
+    assert service.process is not None
+    service.process.kill()
+    await service.ended()
+    os.utime(left, (0, 0))  # One that is seconds old may be about to be used.
+    service.ports_file.unlink()
+    await service.start()
+    await service.ports()
+    (own,) = service.scratch.glob("mainspring-test-*")
+    assert own != left
+    service.process.terminate()
+    await service.ended()
+    assert not own.exists()
 
 
 async def test_a_background_task_that_dies_takes_the_service_down(postgres: PostgresServer, tmp_path: Path) -> None:

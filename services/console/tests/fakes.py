@@ -48,7 +48,7 @@ WHEN = Timestamp(seconds=1_767_323_045)
 class Queue:
     """A queue of which items are handed out in order; what people say is kept."""
 
-    def __init__(self, schema: Any, *prompts: str, guidelines: str = "Be <b>kind</b>.", **item: Any) -> None:
+    def __init__(self, schema: Any, *prompts: str, guidelines: str = "Be *kind*, <b>not</b>.", **item: Any) -> None:
         self.schema, self.waiting, self.guidelines = schema, list(prompts), guidelines
         self.item, self.said = item, list[annotation_service.SubmitAnnotationRequest]()
 

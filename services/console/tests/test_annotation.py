@@ -44,7 +44,8 @@ async def test_an_annotator_claims_labels_and_skips(
         await user.open("/annotation")
         await user.should_see("choice")
         await user.open("/annotation/q")
-        await user.should_see("Be <b>kind</b>.")
+        shown = [html.content for html in user.find(kind=ui.html).elements]
+        assert "<p>Be <em>kind</em>, &lt;b&gt;not&lt;/b&gt;.</p>\n" in shown
         await user.should_not_see("first question")
         user.find("Next item").click()
         await user.should_see("first question")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
-from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_rows import canonical
 from mainspring_data_ingest.adapters.steps.balance import shared_out
 from mainspring_data_ingest.adapters.vectors import embed_file, vectors_of
@@ -22,6 +21,7 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.steps import Balance, BalanceBy, BalanceClusters
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed, Unavailable
+from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.values import ArtifactRef, Progress
 
 from .refining import PAIRS, kept, refined, refused, rows_of
@@ -212,7 +212,7 @@ async def no_matter(_: Progress) -> None: ...
 async def test_the_refining_process_has_the_service_ask_the_embedder(tmp_path: Path) -> None:
     store, work = clustered(tmp_path)
     await store.put_file("p", tmp_path / "rows.jsonl")
-    refiner = ChildRefiner(store, Scratch(tmp_path / "scratch"), Embedder(2_000))
+    refiner = ChildRefiner(store, Scratch("ingestion", tmp_path / "scratch"), Embedder(2_000))
     phases: list[str] = []
 
     async def told(progress: Progress) -> None:
@@ -251,6 +251,8 @@ async def test_f15_without_the_embedder_nothing_is_begun(
 ) -> None:
     store, work = clustered(tmp_path)
     with pytest.raises((PreconditionFailed, Unavailable)) as caught:
-        async with ChildRefiner(store, Scratch(tmp_path / "scratch"), embedder).refine(work, {}, no_matter):
+        async with ChildRefiner(store, Scratch("ingestion", tmp_path / "scratch"), embedder).refine(
+            work, {}, no_matter
+        ):
             pass
     assert caught.value.reason == reason

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
-from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.application.ports import Refiner
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
@@ -14,6 +13,7 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import NotFound
+from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.values import ArtifactRef, Progress
 from mainspring_testkit.fakes import FakeArtifacts, FakeClock
 
@@ -88,7 +88,7 @@ class TestFakeRefiner(RefinerContract):
 class TestChildRefiner(RefinerContract):
     @pytest.fixture
     def refiner(self, artifact_url: str, tmp_path: Path) -> Refiner:
-        return ChildRefiner(ArtifactStore(artifact_url), Scratch(tmp_path / "scratch"))
+        return ChildRefiner(ArtifactStore(artifact_url), Scratch("ingestion", tmp_path / "scratch"))
 
     @pytest.fixture
     def put(self, artifact_url: str) -> Put:

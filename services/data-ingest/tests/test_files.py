@@ -1,6 +1,5 @@
 """Reading sources and writing shards: real files, no service."""
 
-import errno
 import hashlib
 import io
 import json
@@ -21,7 +20,6 @@ from mainspring_data_ingest.adapters.jobs import JOB, RESULT, Job, SourceFile
 from mainspring_data_ingest.adapters.jsonl import JsonlReader
 from mainspring_data_ingest.adapters.lines import Line
 from mainspring_data_ingest.adapters.refining_process import refine
-from mainspring_data_ingest.adapters.scratch import Scratch, no_space
 from mainspring_data_ingest.application.ports import Refined
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import Shard, root_sha256
@@ -381,22 +379,3 @@ def test_f1_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
-
-
-def test_i5_folders_of_killed_processes_are_removed_and_others_are_kept(tmp_path: Path) -> None:
-    scratch = Scratch(tmp_path)
-    left, young = tmp_path / "mainspring-ingestion-dead", tmp_path / "mainspring-ingestion-young"
-    for folder in (left, young):
-        folder.mkdir()
-        (folder / "source-0").write_bytes(b"x")
-    os.utime(left, (0, 0))
-    with scratch.folder() as used:
-        os.utime(used, (0, 0))
-        assert scratch.sweep() == 1
-        assert sorted(tmp_path.iterdir()) == sorted([used, young])
-    assert list(tmp_path.iterdir()) == [young]
-
-
-def test_other_troubles_of_the_disk_stay_what_they_are() -> None:
-    with pytest.raises(PermissionError), no_space("here"):
-        raise PermissionError(errno.EACCES, "no")

@@ -26,11 +26,11 @@ from mainspring_data_ingest.adapters.jobs import SourceFile
 from mainspring_data_ingest.adapters.passages import passages
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.recognition import recognised
-from mainspring_data_ingest.adapters.scratch import no_space
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.records import Record
 from mainspring_svckit.errors import InsufficientStorage, InvalidInput
+from mainspring_svckit.scratch import no_space
 
 PAIRS = ColumnMapping(input_column="q", target_column="a")
 TEXTS = ColumnMapping(text_column="text", group_column="file")

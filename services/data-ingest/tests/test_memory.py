@@ -12,12 +12,12 @@ from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY
 from mainspring_data_ingest.adapters.jobs import JOB, Job, SourceFile
 from mainspring_data_ingest.adapters.previewer import ChildPreviewer
 from mainspring_data_ingest.adapters.refiner import MODULE, ChildRefiner
-from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.steps import Decontamination
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InvalidInput
+from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.values import ArtifactRef, Progress
 
 from .refining import PAIRS
@@ -54,7 +54,7 @@ def test_f19_a_process_that_needs_more_memory_than_it_may_have_ends_with_a_statu
 async def test_f19_what_is_told_of_such_a_process_says_what_to_do(tmp_path: Path) -> None:
     async def no_matter(_: Progress) -> None: ...
 
-    store, scratch = ArtifactStore((tmp_path / "store").as_uri()), Scratch(tmp_path / "scratch")
+    store, scratch = ArtifactStore((tmp_path / "store").as_uri()), Scratch("ingestion", tmp_path / "scratch")
     (tmp_path / "rows.jsonl").write_text('{"mr": "a", "ref": "b"}\n')
     artifact = await store.put_file("p", tmp_path / "rows.jsonl")
     source = Source(artifact, SourceFormat.JSONL)

@@ -30,6 +30,7 @@ from mainspring_svckit.health import Health
 from mainspring_svckit.logs import configure_logging, get_logger
 from mainspring_svckit.migrations import check, migrate
 from mainspring_svckit.ops import OpsServer
+from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.settings import ServiceSettings
 from mainspring_svckit.telemetry import configure_tracing
 
@@ -100,6 +101,14 @@ class Process:
         listener = Listener(self.settings.database_url.get_secret_value(), channels)
         self.support(listener.run(), "listener")
         return listener
+
+    def scratch(self, root: Path | None) -> Path:
+        """A folder of this process alone below `root` (None: the system's folder of temporary files), removed at the
+        end. What killed processes of this service left there is removed now.
+        """
+        scratch = Scratch(self.name, root)
+        scratch.sweep()
+        return self._stack.enter_context(scratch.folder())
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to another service, closed at the end."""

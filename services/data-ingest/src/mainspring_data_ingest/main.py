@@ -20,7 +20,6 @@ from mainspring_data_ingest.adapters.lineage import RegistryLineage, RegistryTok
 from mainspring_data_ingest.adapters.plotter import ChildPlotter
 from mainspring_data_ingest.adapters.previewer import ChildPreviewer
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
-from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.shard_tools import ChildShardTools
 from mainspring_data_ingest.adapters.suites import EvaluatorSuites
 from mainspring_data_ingest.application import deletions, erasures
@@ -57,6 +56,7 @@ from mainspring_svckit.database import Database, Listener
 from mainspring_svckit.errors import Unavailable, failure_of
 from mainspring_svckit.grpc_server import GrpcServer
 from mainspring_svckit.lifecycle import Process, run_main
+from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.work import ExhaustedHandler, Handler, Lease, Worker, WorkQueue
 
 PACKAGE = "mainspring_data_ingest"
@@ -82,7 +82,7 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         notifier=database,
         clock=SystemClock(),
     )
-    scratch = Scratch(settings.scratch_dir)
+    scratch = Scratch("ingestion", settings.scratch_dir)
     scratch.sweep()
     plant = _Plant(process, settings, database, listener, process.grpc_server(database), ports, files, scratch)
     ingestions = plant.ingestions()

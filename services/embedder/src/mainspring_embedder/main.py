@@ -63,7 +63,7 @@ async def serve(process: Process, settings: EmbedderSettings) -> int:
         embeddings=TritonEmbeddings(triton, routes),
         serving=DeploymentHolder(inference, process.caller, load_timeout_s=settings.load_timeout_s),
         catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller),
-        files=StoredFiles(ArtifactStore(settings.artifact_url), settings.scratch_dir),
+        files=StoredFiles(ArtifactStore(settings.artifact_url), process.scratch(settings.scratch_dir)),
         announcements=OutboxAnnouncements(events.outbox),
         work=WorkQueue(database),
         notifier=database,

@@ -81,7 +81,7 @@ def _ports(
         answers=postgres.PostgresAnswers(database),
         shards=PostgresShards(database, listener),
         catalogue=RegistryCatalogue(process.channel(settings.registry_address), process.caller),
-        datasets=StoredDatasets(data_ingest, process.caller, store, settings.scratch_dir),
+        datasets=StoredDatasets(data_ingest, process.caller, store, process.scratch(settings.scratch_dir)),
         item_files=HostItemFiles(settings.task_roots),
         inference=PlaneInference(
             process.channel(settings.inference_address),

@@ -97,7 +97,10 @@ async def serve(process: Process, settings: RegistrySettings) -> int:
     notary = SigningNotary(signer)
     ports = _ports(database, settings, events.outbox, notary, currency)
     importer = ChildImporter(
-        settings.modelfiles_python, settings.import_roots, settings.scratch_dir, settings.import_timeout_s
+        settings.modelfiles_python,
+        settings.import_roots,
+        process.scratch(settings.scratch_dir),
+        settings.import_timeout_s,
     )
     catalogue = Catalogue(ports)
     imports, releases = Imports(ports, catalogue, importer), Releases(ports, catalogue)
@@ -258,7 +261,7 @@ def _compress(
     quantizer = ChildQuantizer(
         ArtifactStore(settings.artifact_url),
         settings.modelfiles_python,
-        settings.scratch_dir,
+        process.scratch(settings.scratch_dir),
         settings.quantization_timeout_s,
     )
     quantizations = Quantizations(ports, repository, catalogue, quantizer)
@@ -281,7 +284,7 @@ def _merge(
     merger = ChildMerger(
         ArtifactStore(settings.artifact_url),
         settings.modelfiles_python,
-        settings.scratch_dir,
+        process.scratch(settings.scratch_dir),
         settings.merge_timeout_s,
     )
     merges = Merges(ports, repository, catalogue, merger)

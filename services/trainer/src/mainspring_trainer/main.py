@@ -54,7 +54,8 @@ async def serve(process: Process, settings: TrainerSettings) -> int:
     listener = process.listener(OUTBOX_CHANNEL, work.CHANNEL, watching.CHANNEL, WISHES)
     events = await Events.connect(process, database, listener)
     runs_kept = postgres.runs(database)
-    children = ChildProcesses(settings.worker_python, settings.scratch_dir, _limits(settings), _cluster(settings))
+    scratch = process.scratch(settings.scratch_dir)
+    children = ChildProcesses(settings.worker_python, scratch, _limits(settings), _cluster(settings))
     if settings.spare_worker and settings.executor == "local":
         process.intake(children.keep_spare(settings.threads), "spare worker")
     ports = Ports(

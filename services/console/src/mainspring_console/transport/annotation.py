@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import markdown2
 from nicegui import events, ui
 from starlette.requests import Request
 
@@ -102,7 +103,7 @@ class Desk:
         heading(short(self._queue.name))
         if self._queue.guidelines:
             with ui.expansion("Guidelines", value=True).classes("w-full"):
-                written(self._queue.guidelines)
+                _markdown(self._queue.guidelines)
         # It takes the focus with each item, so that whoever works with the keyboard is where the work is.
         self._place = ui.column().classes("w-full").props('tabindex=-1 role=group aria-label="Item"')
         self._place.style("outline: none")
@@ -214,6 +215,12 @@ def in_words(label: Label) -> str:
     if label.HasField("rating"):
         return str(label.rating)
     return ", ".join(label.choices) or label.text
+
+
+def _markdown(text: str) -> None:
+    """What somebody wrote in Markdown; HTML in it is shown as it stands."""
+    html = markdown2.markdown(text, safe_mode="escape", extras=["fenced-code-blocks", "tables"])
+    ui.html(html, sanitize=True).classes("nicegui-markdown w-full").props("dir=auto")
 
 
 def _text(who: str, content: str) -> None:

@@ -17,10 +17,10 @@ from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY, limit_memory
 from mainspring_data_ingest.adapters.jobs import PREVIEW, PREVIEW_JOB, REFUSED, PreviewJob, SourceFile
 from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.recognition import recognised
-from mainspring_data_ingest.adapters.scratch import no_space
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.previews import Preview, preview
 from mainspring_svckit.errors import InvalidInput, MainspringError
+from mainspring_svckit.scratch import no_space
 
 
 def look(job: PreviewJob) -> Preview:

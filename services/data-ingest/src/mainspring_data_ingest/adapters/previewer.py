@@ -9,13 +9,13 @@ from pathlib import Path
 
 from mainspring_data_ingest.adapters import children
 from mainspring_data_ingest.adapters.jobs import PREVIEW, PREVIEW_JOB, REFUSED, PreviewJob
-from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.previews import Preview
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import Unavailable
 from mainspring_svckit.logs import get_logger
+from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.values import ArtifactRef
 
 MODULE = "mainspring_data_ingest.adapters.preview_process"

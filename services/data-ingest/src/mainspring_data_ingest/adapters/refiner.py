@@ -13,7 +13,6 @@ from typing import Any
 
 from mainspring_data_ingest.adapters import children
 from mainspring_data_ingest.adapters.jobs import CLUSTER_UNREACHABLE, JOB, REFUSED, RESULT, Job, SourceFile
-from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.step_files import fetch_step_files
 from mainspring_data_ingest.adapters.vectors import embed_file
 from mainspring_data_ingest.application.embedding import Embeddings, embed_texts
@@ -24,6 +23,7 @@ from mainspring_svckit.crash import crash_point
 from mainspring_svckit.errors import MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
 from mainspring_svckit.names import IngestionName
+from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.values import Progress
 
 MODULE = "mainspring_data_ingest.adapters.refining_process"

@@ -26,12 +26,12 @@ from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY, limit_memory
 from mainspring_data_ingest.adapters.engine import Engine, Say
 from mainspring_data_ingest.adapters.executors import Executor, Inline, Processes
 from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job
-from mainspring_data_ingest.adapters.scratch import no_space
 from mainspring_data_ingest.adapters.steps.base import Vectors
 from mainspring_data_ingest.adapters.vectors import AskedVectors
 from mainspring_data_ingest.adapters.workshop import Workshop
 from mainspring_data_ingest.application.ports import Refined
 from mainspring_svckit.errors import MainspringError
+from mainspring_svckit.scratch import no_space
 
 SMALL_BYTES = 4 << 20
 """Sources up to this size are done by this process alone: others take a second to start, a cluster some to reach."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from mainspring_data_ingest.adapters.comparing import compare
 from mainspring_data_ingest.adapters.erasing import erase, holds
 from mainspring_data_ingest.adapters.jobs import REFUSED
-from mainspring_data_ingest.adapters.scratch import no_space
 from mainspring_data_ingest.adapters.shard_jobs import (
     COUNTS,
     LEFTOVERS,
@@ -33,6 +32,7 @@ from mainspring_data_ingest.adapters.shard_jobs import (
 )
 from mainspring_data_ingest.adapters.shard_rows import batches, canonical, rows
 from mainspring_svckit.errors import MainspringError
+from mainspring_svckit.scratch import no_space
 
 SAMPLE_CHARACTERS = 1_000
 

@@ -13,7 +13,6 @@ from typing import Any
 from mainspring_data_ingest.adapters import children
 from mainspring_data_ingest.adapters import shard_jobs as jobs
 from mainspring_data_ingest.adapters.jobs import REFUSED, HeldOutFiles, SourceFile
-from mainspring_data_ingest.adapters.scratch import Scratch
 from mainspring_data_ingest.adapters.step_files import fetch_step_files
 from mainspring_data_ingest.application.version_ports import MAX_PAGE_BYTES, Compared, Leftovers, Sought
 from mainspring_data_ingest.domain.datasets import Shard
@@ -23,6 +22,7 @@ from mainspring_data_ingest.domain.measurements import Measurement
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InsufficientStorage, InvalidInput, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.logs import get_logger
+from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.values import ArtifactRef
 
 MODULE = "mainspring_data_ingest.adapters.shard_process"

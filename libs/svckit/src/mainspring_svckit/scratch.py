@@ -14,7 +14,6 @@ from typing import BinaryIO
 
 from mainspring_svckit.errors import InsufficientStorage
 
-_PREFIX = "mainspring-ingestion-"
 _KEYED = "of-"
 _LOCK = ".lock"
 _GRACE_S, _KEPT_S = 60.0, 86_400.0
@@ -23,9 +22,11 @@ _GRACE_S, _KEPT_S = 60.0, 86_400.0
 class Scratch:
     """Makes folders below one root, which replicas on one machine may share."""
 
-    def __init__(self, root: Path | None) -> None:
-        """Takes the root; None for the system's folder of temporary files."""
-        self._root = root or Path(tempfile.gettempdir())
+    def __init__(self, name: str, root: Path | None) -> None:
+        """Takes a word for the names of folders, which nobody else below this root has, and the root; None for the
+        system's folder of temporary files.
+        """
+        self._prefix, self._root = f"mainspring-{name}-", root or Path(tempfile.gettempdir())
 
     @contextmanager
     def folder(self, key: str = "") -> Iterator[Path]:
@@ -46,7 +47,7 @@ class Scratch:
 
     def _locked(self, key: str) -> tuple[Path, BinaryIO]:
         if key:
-            folder = self._root / f"{_PREFIX}{_KEYED}{key}"
+            folder = self._root / f"{self._prefix}{_KEYED}{key}"
             folder.mkdir(exist_ok=True)
             lock = (folder / _LOCK).open("ab")
             try:
@@ -55,7 +56,7 @@ class Scratch:
                 lock.close()
             else:
                 return folder, lock
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._root))
+        folder = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._root))
         lock = (folder / _LOCK).open("ab")
         fcntl.flock(lock, fcntl.LOCK_EX)
         return folder, lock
@@ -65,9 +66,9 @@ class Scratch:
         may go on. Returns how many.
         """
         removed = 0
-        for folder in self._root.glob(f"{_PREFIX}*"):
+        for folder in self._root.glob(f"{self._prefix}*"):
             try:
-                grace_s = _KEPT_S if folder.name.startswith(f"{_PREFIX}{_KEYED}") else _GRACE_S
+                grace_s = _KEPT_S if folder.name.startswith(f"{self._prefix}{_KEYED}") else _GRACE_S
                 if time.time() - folder.stat().st_mtime < grace_s:
                     continue  # Its owner may be about to lock it, or somebody to go on with it.
                 with (folder / _LOCK).open("ab") as lock:
