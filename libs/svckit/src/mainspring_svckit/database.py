@@ -34,6 +34,10 @@ _DISK_FULL = "53100"
 _NUL = {"22P05", "22021"}  # a NUL in JSON or in text; the only text that Postgres cannot hold
 _CONFLICT_TRIES = 4
 _TRUSTED_IDLE_S = 1.0
+_STANDSTILL_S = 20
+"""A process that is paused in a transaction keeps from others what it has locked, the outbox's relay among it, for so
+long; then the server ends its transaction.
+"""
 
 _ambient: ContextVar[tuple[AsyncConnection, asyncio.Task[Any] | None] | None] = ContextVar("ambient", default=None)
 
@@ -66,7 +70,7 @@ class Database:
             "application_name": f"mainspring-{service}",
             "statement_timeout": str(int(statement_timeout_s * 1000)),
             "lock_timeout": str(int(lock_timeout_s * 1000)),
-            "idle_in_transaction_session_timeout": "60000",
+            "idle_in_transaction_session_timeout": str(_STANDSTILL_S * 1000),
         }
         self._engine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),

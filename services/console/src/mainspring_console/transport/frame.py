@@ -37,7 +37,9 @@ body { overflow-wrap: anywhere }
 }
 @layer overrides {
   .nicegui-link:not(.text-white) { color: var(--q-primary) }
-  .body--dark .text-primary, .body--dark .nicegui-link:not(.text-white) { color: #90bfee !important }
+  .body--dark .text-primary, .body--dark .nicegui-link:not(.text-white), .body--dark .nicegui-markdown a {
+    color: #90bfee !important
+  }
   .body--dark .text-negative { color: #ff8a9a !important }
 }
 """
