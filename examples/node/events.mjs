@@ -6,18 +6,19 @@ import { connect } from "@nats-io/transport-node";
 const STREAM = "MAINSPRING_EVENTS";
 const CONSUMER_NOT_FOUND = 10014;
 const PULL_MS = 10_000;
-export const RELEASED = "mainspring.registry.model.released.v1";
+const REMEMBERED = 10_000;
+export const MODELS = "mainspring.registry.model.>";
 
 /**
- * Calls `handle` with each event of one type of a project, one at a time and in order, until it returns `true`. An event
- * is acknowledged when `handle` is done with it. One that it throws at comes again, also to a later program that gives
+ * Calls `handle` with each event of a type, or of all that a type ending in `>` begins, of a project, one at a time and
+ * in order, until it returns `true`. An event is acknowledged when `handle` is done with it. One that it throws at comes again, also to a later program that gives
  * the same `durable`; so does one that was in hand when the program was killed.
  *
  * @param {{url: string, project: string, durable: string, type?: string, since?: Date, ready?: () => void}} options
  *   `since` says where a new subscription begins (default: now); `ready` is called once nothing is missed any more.
  * @param {(event: object) => Promise<boolean | void> | boolean | void} handle
  */
-export async function follow({ url, project, durable, type = RELEASED, since = new Date(), ready }, handle) {
+export async function follow({ url, project, durable, type = MODELS, since = new Date(), ready }, handle) {
   const { host, username, password } = new URL(url);
   const connection = await connect({
     servers: host,
@@ -46,6 +47,7 @@ export async function follow({ url, project, durable, type = RELEASED, since = n
         throw err;
       }
       seen.add(event.id);
+      if (seen.size > REMEMBERED) seen.delete(seen.values().next().value);
       await message.ackAck();
     }
   } finally {

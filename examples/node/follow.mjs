@@ -1,5 +1,5 @@
 /**
- * Follows releases and prints each as a JSON line; a backend would fetch and verify the artifact here.
+ * Follows releases and revocations and prints each as a JSON line; a backend would fetch and verify the artifact here.
  *
  *     node follow.mjs PROJECT DURABLE_NAME [--type TYPE] [--count N] [--since ISO_TIME]
  *
@@ -10,12 +10,14 @@
 
 import { parseArgs } from "node:util";
 
-import { follow, RELEASED } from "./events.mjs";
+import { follow } from "./events.mjs";
+
+const RELEASES = ["mainspring.registry.model.released.v1", "mainspring.registry.model.release_revoked.v1"];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    type: { type: "string", default: RELEASED },
+    type: { type: "string" },
     count: { type: "string", default: "0" },
     since: { type: "string" },
   },
@@ -31,6 +33,7 @@ let left = Number(values.count);
 const since = values.since ? new Date(values.since) : undefined;
 const ready = () => console.error("following");
 await follow({ url, project, durable, type: values.type, since, ready }, (event) => {
+  if (!values.type && !RELEASES.includes(event.type)) return false;
   console.log(JSON.stringify(event));
   left -= 1;
   return left === 0;

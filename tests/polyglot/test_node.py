@@ -125,9 +125,12 @@ async def test_releases_are_heard_once_in_order_and_also_after_being_away(
     assert event["data"]["releaseNumber"] == "1"
     assert event["data"]["manifest"] == {"sha256": "ab" * 32, "sizeBytes": str(MANY), "filename": TEXT}
 
-    away = await publish(bus, released(3))
-    again = await start_node("follow.mjs", "p", "backend", "--count", "1", MAINSPRING_NATS_URL=url)
-    assert [event["id"] for event in await lines_of(again)] == [away]
+    # Of no interest to those who load releases.
+    await publish(bus, registry_events_pb2.ReleaseRefused(model_version=f"{MODEL}/versions/4", model=MODEL))
+    revoked = registry_events_pb2.ReleaseRevoked(release=f"{MODEL}/releases/3", model=MODEL, reason="worse")
+    away = [await publish(bus, event) for event in (released(3), revoked)]
+    again = await start_node("follow.mjs", "p", "backend", "--count", "2", MAINSPRING_NATS_URL=url)
+    assert [event["id"] for event in await lines_of(again)] == away
 
 
 async def test_a_subscriber_that_is_killed_hears_what_it_had_not_handled(

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from mainspring.registry.v1 import release_pb2
 from mainspring_client.demo import task
 from mainspring_client.demo.reference import reference_documents
-from mainspring_client.demo.report import Report, print_report
+from mainspring_client.demo.report import Report, print_report, turn_of
+from mainspring_client.flywheel import Outcome, Result
 from mainspring_pysource import read_entries
 from mainspring_svckit.errors import InvalidInput
 
@@ -114,3 +116,45 @@ def test_the_report_is_written_whole_and_printed(tmp_path: Path, capsys: pytest.
     print_report(report)
     assert json.loads((tmp_path / "report.json").read_text())["source"] == "somewhere"
     assert "refused: 1 empty" in capsys.readouterr().out
+
+
+def test_the_report_tells_what_the_gate_said_and_what_is_signed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    rules = [
+        release_pb2.RuleResult(rule="gain of rouge_l", passed=True, explanation="+0.2 [+0.1, +0.3], at least 0"),
+        release_pb2.RuleResult(rule="guard of bleu", explanation="-3.0, may fall by 1"),
+    ]
+    decision = release_pb2.GateDecision(name="projects/p/models/m/gateDecisions/1", rules=rules)
+    outcome = Outcome(Result.REFUSED, "guard of bleu", decision=decision)
+    report = Report(turns=[turn_of(outcome)])
+    report.answers = {"count": 1, "callers": 1, "latency_p50_s": 0.5, "latency_p95_s": 0.5, "first_piece_s": 0.1}
+    report.feedback = {"corrections": 1, "thumbs": 0, "note": "n"}
+    report.retrieval = {"chunks": 1, "documents": 1, "question": "why?", "citations": ["With"]}
+    report.proof = {
+        "model_version": "projects/p/models/m/versions/2",
+        "manifest_sha256": "ab" * 32,
+        "same_manifest": True,
+        "key": "k" * 64,
+        "files": 3,
+        "dataset_root_sha256": "d" * 64,
+        "base_manifest_sha256": "b" * 64,
+        "recipe_sha256": "r" * 64,
+        "decision": "projects/p/models/m/gateDecisions/1",
+        "released_by": "ann",
+        "history": {"entries": 4, "intact": True},
+    }
+    print_report(report)
+    told = capsys.readouterr().out
+    assert "gate ✓ gain of rouge_l" in told
+    assert "+0.2 [+0.1, +0.3], at least 0" in told
+    assert "gate ✗ guard of bleu" in told
+    assert f"m/2 {'ab' * 32}, verified" in told
+    assert "released by ann" in told
+    assert "4 entries, intact" in told
+    report.proof |= {"same_manifest": False, "history": {"entries": 4, "intact": False}}
+    print_report(report)
+    told = capsys.readouterr().out
+    assert "verified" not in told
+    assert "4 entries, BROKEN" in told

@@ -49,6 +49,11 @@ class Registry:
             raise NotFound("WebhookEndpoint", request.name)
         return pb.GetWebhookEndpointResponse(webhook_endpoint=ENDPOINT)
 
+    async def UpdateWebhookEndpoint(self, request: Any, context: Any) -> Any:
+        self._note(request)
+        secret = "" if request.webhook_endpoint.url == ENDPOINT.url else "whsec_u"
+        return pb.UpdateWebhookEndpointResponse(webhook_endpoint=ENDPOINT, secret=secret)
+
     async def RotateWebhookSecret(self, request: Any, context: Any) -> Any:
         return pb.RotateWebhookSecretResponse(webhook_endpoint=ENDPOINT, secret="whsec_t")
 
@@ -99,6 +104,22 @@ async def test_an_endpoint_is_made_in_the_callers_name_and_its_secret_shown_once
     assert rotated.json()["secret"] == "whsec_t"
 
 
+async def test_an_endpoint_that_was_disabled_is_enabled_and_another_address_gets_another_secret(
+    http: Any, registry: Registry, token: Token
+) -> None:
+    admin = as_(token, "admin")
+    same = await http.put("/v1/webhooks/ops", json={"url": ENDPOINT.url, "disabled": True}, headers=admin)
+    assert (same.status_code, "secret" in same.json()) == (200, False)
+    types = ["mainspring.registry.model.released.v1"]
+    moved = await http.put(
+        "/v1/webhooks/ops", json={"url": "https://new.example/", "event_types": types}, headers=admin
+    )
+    assert moved.json()["secret"] == "whsec_u"
+    first, second = (request.webhook_endpoint for _, request in registry.asked)
+    assert (first.name, first.disabled, second.disabled) == (NAME, True, False)
+    assert list(second.event_types) == types
+
+
 async def test_lists_go_by_cursor_and_dead_letters_are_replayed(http: Any, registry: Registry, token: Token) -> None:
     listed = await http.get("/v1/webhooks", params={"after": "t", "limit": 7}, headers=as_(token, "viewer"))
     assert (listed.json()["has_more"], listed.json()["next"]) == (True, "more")
@@ -118,6 +139,7 @@ async def test_lists_go_by_cursor_and_dead_letters_are_replayed(http: Any, regis
     [
         ("POST", "/v1/webhooks", "contributor"),
         ("POST", "/v1/webhooks/ops/rotate_secret", "contributor"),
+        ("PUT", "/v1/webhooks/ops", "contributor"),
         ("DELETE", "/v1/webhooks/ops", "contributor"),
         ("POST", "/v1/webhooks/ops/deliveries/e/replay", "contributor"),
     ],

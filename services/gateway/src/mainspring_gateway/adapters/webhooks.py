@@ -9,6 +9,7 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from mainspring.registry.v1 import webhook_pb2
 from mainspring.registry.v1 import webhook_service_pb2 as pb
 from mainspring.registry.v1 import webhook_service_pb2_grpc as pb_grpc
 from mainspring_svckit.grpc_client import Caller
@@ -41,6 +42,24 @@ class WebhookClient:
     async def get(self, project: str, endpoint: str, *, authorization: str) -> Mapping[str, Any]:
         request = pb.GetWebhookEndpointRequest(name=_name(project, endpoint))
         return _json((await self._ask("GetWebhookEndpoint", request, authorization)).webhook_endpoint)
+
+    async def update(
+        self,
+        project: str,
+        endpoint: str,
+        url: str,
+        event_types: Sequence[str],
+        *,
+        disabled: bool,
+        request_id: str,
+        authorization: str,
+    ) -> Mapping[str, Any]:
+        wanted = webhook_pb2.WebhookEndpoint(
+            name=_name(project, endpoint), url=url, event_types=event_types, disabled=disabled
+        )
+        request = pb.UpdateWebhookEndpointRequest(webhook_endpoint=wanted, request_id=request_id)
+        made = await self._ask("UpdateWebhookEndpoint", request, authorization)
+        return _json(made.webhook_endpoint) | ({"secret": made.secret} if made.secret else {})
 
     async def rotate(self, project: str, endpoint: str, *, request_id: str, authorization: str) -> Mapping[str, Any]:
         request = pb.RotateWebhookSecretRequest(name=_name(project, endpoint), request_id=request_id)

@@ -73,6 +73,20 @@ class Webhooks(Protocol):
         """An endpoint."""
         ...
 
+    async def update(
+        self,
+        project: str,
+        endpoint: str,
+        url: str,
+        event_types: Sequence[str],
+        *,
+        disabled: bool,
+        request_id: str,
+        authorization: str,
+    ) -> Mapping[str, Any]:
+        """Changes it as a whole; the object holds a new secret when the URL is another one."""
+        ...
+
     async def rotate(self, project: str, endpoint: str, *, request_id: str, authorization: str) -> Mapping[str, Any]:
         """Gives it a new secret, which the object holds."""
         ...

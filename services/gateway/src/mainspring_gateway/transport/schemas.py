@@ -109,9 +109,18 @@ class FeedbackRequest(_Body):
     comment: str = Field("", max_length=10_000)
 
 
-class WebhookRequest(_Body):
+class _Webhook(_Body):
+    url: str = Field(min_length=1, max_length=2000)
+    event_types: list[str] = Field(default_factory=list[str], max_length=20)
+
+
+class WebhookRequest(_Webhook):
     """`POST /v1/webhooks`."""
 
     id: str = Field(min_length=1, max_length=63)
-    url: str = Field(min_length=1, max_length=2000)
-    event_types: list[str] = Field(default_factory=list[str], max_length=20)
+
+
+class WebhookUpdate(_Webhook):
+    """`PUT /v1/webhooks/{id}`: the endpoint as it should be."""
+
+    disabled: bool = False

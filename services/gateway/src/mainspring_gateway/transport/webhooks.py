@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from mainspring_gateway.application.ports import Webhooks
 from mainspring_gateway.transport.callers import Caller, admit
-from mainspring_gateway.transport.schemas import WebhookRequest
+from mainspring_gateway.transport.schemas import WebhookRequest, WebhookUpdate
 from mainspring_svckit.auth import TokenVerifier
 from mainspring_svckit.ids import new_id
 
@@ -45,6 +45,19 @@ def webhook_router(verifier: TokenVerifier, webhooks: Webhooks) -> APIRouter:
     @router.get("/{endpoint}")
     async def get(endpoint: str, caller: Annotated[Caller, viewer]) -> Response:
         return JSONResponse(_endpoint(await webhooks.get(caller.project, endpoint, authorization=caller.authorization)))
+
+    @router.put("/{endpoint}")
+    async def update(endpoint: str, body: WebhookUpdate, caller: Annotated[Caller, admin], key: Key = None) -> Response:
+        made = await webhooks.update(
+            caller.project,
+            endpoint,
+            body.url,
+            body.event_types,
+            disabled=body.disabled,
+            request_id=key or new_id(),
+            authorization=caller.authorization,
+        )
+        return JSONResponse(_endpoint(made))
 
     @router.post("/{endpoint}/rotate_secret")
     async def rotate(endpoint: str, caller: Annotated[Caller, admin], key: Key = None) -> Response:

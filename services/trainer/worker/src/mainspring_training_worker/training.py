@@ -31,8 +31,8 @@ from mainspring_training_worker.team import Diverged, Stopped, Team
 from mainspring_training_worker.watching import Watch
 
 _MAX_GRADIENT_NORM = 1.0
-_METRICS = 100
-"""About so many metrics a run, beside those of validations."""
+_METRICS = 1_000
+"""At most so many metrics a run, beside those of validations: one a step, unless a run is longer."""
 
 
 class Training:
