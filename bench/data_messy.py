@@ -77,7 +77,9 @@ class _Outcome:
 
 
 async def measure(folder: Path, messy: Path | None, table: Path | None) -> Result:
-    """Measures on a dirty file with its truth, and on dirt that seeds put into a table; either may be missing."""
+    """Measures on a dirty file with its truth, and on dirt that seeds put into a table; either may be missing. Without
+    both it is skipped: rows made by a seed are no text of a language, which cleaning tells from junk.
+    """
     result = Result("data-messy")
     if messy is not None:
         _tell(result, "given", await asyncio.to_thread(_outcome, messy))
@@ -88,7 +90,10 @@ async def measure(folder: Path, messy: Path | None, table: Path | None) -> Resul
         Dirt(table, seed).write(made)
         _tell(result, f"seed {seed}", await asyncio.to_thread(_outcome, made))
     if not result.figures:
-        result.error = "there is no dirty file (--messy FOLDER) and no table (--data FILE) to put dirt into"
+        result.skipped = (
+            "name a table of the columns mr and ref to put dirt into by MAINSPRING_E2E=FILE (or --data), or a folder of"
+            " records.jsonl, truth.jsonl and eval.jsonl by MAINSPRING_MESSY=FOLDER (or --messy)"
+        )
     return result
 
 

@@ -1,4 +1,5 @@
-"""What the evaluator adds to the time of generation, and what a second identical run costs.
+"""What the evaluator adds to the time of generation, what a second identical run costs, and whether its metric values
+are the libraries' own, where there is an E2E table.
 
 The evaluator is the real process with real Postgres and NATS. Registry, data-ingest and the engine are stood in for:
 an answer takes `ANSWER_S`, eight at a time, which is 32 answers a second and several times quicker than the engine is
@@ -13,11 +14,13 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench import metric_values
 from bench.figures import Bar, Figure, Result
 from mainspring.data.v1 import data_service_pb2, dataset_pb2
 from mainspring.evaluation.v1 import evaluation_service_pb2 as pb
@@ -100,8 +103,8 @@ class Plane:
         return inference_service_pb2.GenerateAnswerResponse(answer=answer)
 
 
-async def measure() -> Result:
-    """Generates bare, then through a run, then runs again."""
+async def measure(table: Path | None = None) -> Result:
+    """Generates bare, then through a run, then runs again, and compares metric values where there is an E2E table."""
     async with scratch_folder("bench") as folder, AsyncExitStack() as cleanup:
         nats, postgres = NatsServer(folder / "nats"), PostgresServer(folder / "postgres")
         for server in (nats, postgres):
@@ -130,6 +133,7 @@ async def measure() -> Result:
         again = [await _run(caller, stub) for _ in range(3)]
         assert plane.answers == made, "a second run generated"
         assert all(other.results == first.results for _, other in again)
+        values = await metric_values.compare(table, folder) if table is not None else []
         return Result(
             "evidence-evaluator",
             [
@@ -137,8 +141,15 @@ async def measure() -> Result:
                 Figure("the same as a run, with its scores", "s", run_s),
                 Figure("overhead of a run", "%", 100 * (run_s / bare_s - 1), bar=Bar(5)),
                 Figure.of("a second identical run", "s", [seconds for seconds, _ in again], Bar(2)),
+                *values,
             ],
-            {"items": ITEMS, "answer_s": ANSWER_S, "at_a_time": AT_A_TIME, "scorers": list(SCORERS)},
+            {
+                "items": ITEMS,
+                "answer_s": ANSWER_S,
+                "at_a_time": AT_A_TIME,
+                "scorers": list(SCORERS),
+                "metric_values": f"compared on {table}" if table is not None else "not compared; set MAINSPRING_E2E",
+            },
         )
 
 

@@ -100,6 +100,7 @@ class Result:
         load: What others used of the processor before it, the system's load average then, and what a host withheld
             while it ran.
         error: Why it ended without figures; empty when it did not.
+        skipped: What it lacks to be run, and how it is given; empty when it was run.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Result:
     seconds: float = 0.0
     load: dict[str, Any] = field(default_factory=dict[str, Any])
     error: str = ""
+    skipped: str = ""
 
     @property
     def missed(self) -> list[Figure]:
@@ -125,6 +127,7 @@ class Result:
             "seconds": round(self.seconds, 1),
             "load_before": self.load,
             "error": self.error,
+            "skipped": self.skipped,
         }
 
 

@@ -23,6 +23,8 @@ def show(results: Sequence[Result], machine: dict[str, Any], console: Console) -
         table.add_row(f"[bold]{result.name}[/], {result.seconds:.0f} s")
         if result.error:
             table.add_row(f"[red]{result.error}[/]")
+        if result.skipped:
+            table.add_row("[yellow]skipped[/]")
         for figure in result.figures:
             table.add_row(*_cells(figure))
     console.print(table)
@@ -30,6 +32,8 @@ def show(results: Sequence[Result], machine: dict[str, Any], console: Console) -
     console.print(f"{machine['cpu']}, {machine['cores']} cores, {flags}; commit {machine['commit'][:12] or 'unknown'}")
     console.print(", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
     for result in results:
+        if result.skipped:
+            console.print(f"[yellow]{result.name} is skipped: {result.skipped}[/]")
         for warning in result.warnings:
             console.print(f"[yellow]{result.name}: {warning}[/]")
 

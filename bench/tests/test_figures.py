@@ -71,6 +71,26 @@ def test_the_table_names_what_was_missed_and_what_failed() -> None:
     assert "ChildFailed: it ended" in text.getvalue()
 
 
+async def test_a_benchmark_without_its_data_is_skipped_with_a_line_that_says_how_to_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MAINSPRING_E2E", "MAINSPRING_MESSY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def quiet(_: str) -> tuple[dict[str, Any], list[str]]:
+        return {}, []
+
+    monkeypatch.setattr(machine, "look_around", quiet)
+    text, out = io.StringIO(), tmp_path / "bench.json"
+    options = command.parse(["data-messy", "--out", str(out)])
+    assert await command.bench(options, Console(file=text, width=400)) == 0
+    (line,) = [line for line in text.getvalue().splitlines() if "data-messy is skipped" in line]
+    assert "MAINSPRING_E2E=FILE" in line
+    assert "MAINSPRING_MESSY=FOLDER" in line
+    (written,) = json.loads(out.read_text())["benchmarks"]
+    assert (written["figures"], written["error"], "MAINSPRING_E2E" in written["skipped"]) == ([], "", True)
+
+
 def test_without_names_everything_but_the_slow_ones_runs() -> None:
     assert command.parse([]).names == ["stack", "throughput", "release", "events", "fidelity"]
     assert command.parse(["demo"]).names == ["demo"]

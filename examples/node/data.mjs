@@ -72,7 +72,7 @@ async function label(version) {
   const label_schema = { choice: { choices: ["good", "bad"] } };
   await call(annotation, "UpdateAnnotationQueue", { annotation_queue: { name: queue, label_schema }, allow_missing: true, request_id: randomUUID() });
   const { rows } = await call(versions, "ListDatasetRows", { parent: version, page_size: 3 });
-  const annotation_items = rows.map((row) => ({ messages: row.messages, origin: `${version}#${row.row_id}` }));
+  const annotation_items = rows.map(({ messages, row_id, synthetic }) => ({ messages, synthetic, origin: `${version}#${row_id}` }));
   const { added } = await call(annotation, "AddAnnotationItems", { parent: queue, annotation_items, request_id: randomUUID() });
   for (let turn = 0; turn < added; turn += 1) {
     const { annotation_item: item } = await call(annotation, "ClaimAnnotationItem", { parent: queue, request_id: randomUUID() });

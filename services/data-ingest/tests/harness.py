@@ -36,7 +36,7 @@ def pairs(count: int, start: int = 0) -> bytes:
 
 
 async def assert_accounted(call: Callable[..., Any], version: dataset_pb2.DatasetVersion) -> None:
-    """Each input row of a version is kept, changed or refused, and each refused one can be read."""
+    """Each input row of a version is kept, changed or refused, and each changed or refused one is told of."""
     report = (await call("GetDatasetReport", name=version.name)).dataset_report
     kept = sum(split.rows for split in version.splits)
     refusals = {count.reason: count.rows for count in report.refusals}
@@ -47,15 +47,22 @@ async def assert_accounted(call: Callable[..., Any], version: dataset_pb2.Datase
         assert texts.rows == sum(bucket.rows for bucket in texts.answer.buckets)
         assert len(texts.distinct) == 3
         assert texts.HasField("diversity")
-    found, token = Counter[int](), ""
+    refused = await listed(call, "ListRefusedRows", "refused_rows", version)
+    assert all(row.detail and row.line and row.step for row in refused)
+    assert Counter(row.reason for row in refused) == refusals
+    changed = await listed(call, "ListChangedRows", "changed_rows", version)
+    assert len({row.row_id for row in changed}) == len(changed) == report.kept_changed_rows
+
+
+async def listed(call: Callable[..., Any], method: str, field: str, version: dataset_pb2.DatasetVersion) -> list[Any]:
+    """All that a method lists of a version."""
+    found, token = list[Any](), ""
     while True:
-        page = await call("ListRefusedRows", parent=version.name, page_size=500, page_token=token)
-        found.update(row.reason for row in page.refused_rows)
-        assert all(row.detail and row.line for row in page.refused_rows)
+        page = await call(method, parent=version.name, page_size=500, page_token=token)
+        found += getattr(page, field)
         token = page.next_page_token
         if not token:
-            break
-    assert found == refusals
+            return found
 
 
 class DataIngest:

@@ -52,6 +52,22 @@ def kept(made: Refined) -> dict[int, str]:
     return {row["line"]: row["messages"][-1]["content"] for row in rows_of(made)}
 
 
+def refused_rows(made: Refined) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in made.refused.read_text().splitlines()] if made.refused else []
+
+
 def refused(made: Refined) -> dict[int, tuple[str, str]]:
-    lines = made.refused.read_text().splitlines() if made.refused else []
-    return {row["line"]: (row["reason"], row["detail"]) for row in map(json.loads, lines)}
+    return {row["line"]: (row["reason"], row["detail"]) for row in refused_rows(made)}
+
+
+def refused_in(made: Refined) -> dict[int, tuple[str, str, int]]:
+    """Reason, and name and number of the step, by line."""
+    return {row["line"]: (row["reason"], row["step"], row["step_number"]) for row in refused_rows(made)}
+
+
+def changed_in(made: Refined) -> dict[int, list[tuple[str, int]]]:
+    """Names and numbers of the steps that changed a row, by line."""
+    lines = made.changed.read_text().splitlines() if made.changed else []
+    return {
+        row["line"]: [(step["step"], step["step_number"]) for step in row["steps"]] for row in map(json.loads, lines)
+    }

@@ -113,6 +113,10 @@ def test_labels_become_rows_that_training_knows() -> None:
     assert second == {"messages": [prompt, {"role": "assistant", "content": "b"}], "rejected": "a"}
     assert row_of(replace(pair, label=Label(preferred=Preferred.TIE)), preference) is None
     assert row_of(ITEM, CHOICE) is None
+    # Whoever labels it, what a model made stays marked.
+    marked = row_of(replace(ITEM, label=Label(text="good day"), synthetic=True), LabelSchema(LabelKind.TEXT))
+    assert text is not None
+    assert marked == {**text, "synthetic": True}
 
 
 def test_alpha_is_that_of_krippendorffs_own_example() -> None:

@@ -11,20 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mainspring_data_ingest.adapters.jobs import Job, SourceFile
 from mainspring_data_ingest.adapters.refiner import ChildRefiner
+from mainspring_data_ingest.adapters.refining_process import refine
 from mainspring_data_ingest.adapters.shard_rows import canonical
 from mainspring_data_ingest.adapters.steps.balance import shared_out
 from mainspring_data_ingest.adapters.vectors import embed_file, vectors_of
 from mainspring_data_ingest.application import embedding
+from mainspring_data_ingest.application.ports import Refined
+from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
-from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitShares
 from mainspring_data_ingest.domain.steps import Balance, BalanceBy, BalanceClusters
 from mainspring_svckit.artifacts import ArtifactStore
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed, Unavailable
 from mainspring_svckit.scratch import Scratch
 from mainspring_svckit.values import ArtifactRef, Progress
 
-from .refining import PAIRS, kept, refined, refused, rows_of
+from .refining import PAIRS, kept, refined, refused, refused_in, refused_rows, rows_of
 
 MODEL = "projects/p/models/m/versions/1"
 CLUSTERS = BalanceClusters(MODEL, 3, 5)
@@ -55,6 +59,64 @@ def test_a_sample_keeps_the_parts_of_classes_and_loses_none(tmp_path: Path) -> N
         "its class (label) has more than 10 rows",
     }
     assert kept(refined(tmp_path / "all", rows, Balance(BalanceBy.LABEL, sample_rows=500))).keys() == set(range(1, 201))
+
+
+def of_sources(
+    folder: Path, sources: dict[str, int], *steps: Balance, columns: ColumnMapping = PAIRS, all_train: bool = False
+) -> Refined:
+    """So many rows of each source; who wrote one says its column `who`."""
+    folder.mkdir(exist_ok=True)
+    files: list[SourceFile] = []
+    for name, count in sources.items():
+        path = folder / f"{name}.jsonl"
+        rows = [{"mr": f"{name} {n}?", "ref": f"{name} {n % 7}", "who": "ab"[n % 5 == 0]} for n in range(count)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files.append(SourceFile(path, name, SourceFormat.JSONL, None))
+    split = SplitShares(100, 0, 0) if all_train else SplitShares()
+    names = ("projects/p/ingestionRecipes/r", "projects/p/datasets/d")
+    return refine(Job(IngestionRecipe(*names, columns, split=split, steps=steps), tuple(files)), folder)
+
+
+def test_no_source_has_more_than_its_share_whatever_their_order(tmp_path: Path) -> None:
+    sizes, step = {"few": 10, "many": 40, "some": 15}, Balance(BalanceBy.SOURCE, max_ratio=2)
+    made = of_sources(tmp_path / "made", sizes, step)
+    assert Counter(row["source_index"] for row in rows_of(made)) == {0: 10, 1: 20, 2: 15}
+    assert {row["source_index"] for row in refused_rows(made)} == {1}
+    assert set(refused(made).values()) == {("OVER_REPRESENTED", "its class (source) has more than 20 rows")}
+    again = of_sources(tmp_path / "again", dict(reversed(sizes.items())), step)
+    assert {row["row_id"] for row in rows_of(again)} == {row["row_id"] for row in rows_of(made)}
+
+
+def test_rows_of_small_sources_are_seen_as_often_in_training_as_those_of_large_ones(tmp_path: Path) -> None:
+    step = Balance(BalanceBy.SOURCE, min_weight=1)
+    made = of_sources(tmp_path / "made", {"few": 10, "many": 40}, step, all_train=True)
+    seen = Counter[int]()
+    for row in rows_of(made):
+        seen[row["source_index"]] += row["repeats"]
+    assert seen == {0: 40, 1: 40}
+
+
+def test_no_group_has_more_rows_than_the_recipe_wants(tmp_path: Path) -> None:
+    step = Balance(BalanceBy.GROUP, max_rows=8)
+    made = of_sources(tmp_path / "made", {"x": 20, "y": 10}, step, columns=replace(PAIRS, group_column="who"))
+    assert Counter(row["group"] for row in rows_of(made)) == {"a": 8, "b": 6}
+    assert made.report.refused == {"OVER_REPRESENTED": 16}
+    assert {detail for _, detail in refused(made).values()} == {"its class (group) has more than 8 rows"}
+
+
+def test_without_a_group_column_a_prompt_is_the_group(tmp_path: Path) -> None:
+    rows = [{"mr": f"q{n % 3}", "ref": f"a{n}"} for n in range(15)]
+    made = refined(tmp_path, rows, Balance(BalanceBy.GROUP, max_rows=2))
+    assert Counter(row["messages"][0]["content"] for row in rows_of(made)) == {"q0": 2, "q1": 2, "q2": 2}
+
+
+def test_b9_rows_that_two_balances_refuse_are_all_counted_each_in_its_step(tmp_path: Path) -> None:
+    steps = Balance(BalanceBy.SOURCE, max_rows=12), Balance(BalanceBy.LENGTH, max_rows=15)
+    made = of_sources(tmp_path / "made", {"x": 20, "y": 10}, *steps)
+    assert [step.refused for step in made.report.steps] == [{"OVER_REPRESENTED": 8}, {"OVER_REPRESENTED": 7}]
+    assert (made.tally.input_rows, made.report.refused) == (30, {"OVER_REPRESENTED": 15})
+    assert Counter(row["step_number"] for row in refused_rows(made)) == {1: 8, 2: 7}
+    assert {step for _, step, _ in refused_in(made).values()} == {"balance"}
 
 
 @pytest.mark.parametrize(
@@ -213,15 +275,17 @@ async def test_the_refining_process_has_the_service_ask_the_embedder(tmp_path: P
     store, work = clustered(tmp_path)
     await store.put_file("p", tmp_path / "rows.jsonl")
     refiner = ChildRefiner(store, Scratch("ingestion", tmp_path / "scratch"), Embedder(2_000))
-    phases: list[str] = []
+    heard: list[Progress] = []
 
     async def told(progress: Progress) -> None:
-        phases.append(progress.phase)
+        heard.append(progress)
 
     async with refiner.refine(work, {}, told) as made:
         assert len(kept(made)) == 12  # Three clusters of four.
         assert made.tally.input_rows == 30
-    assert "embedding" in phases
+    embedding = [progress for progress in heard if progress.phase == "embedding"]
+    assert [(progress.done, progress.total, progress.remaining_s) for progress in embedding] == [(30, 30, None)]
+    assert all(0 < progress.done <= progress.total == 30 for progress in heard[1:])
 
 
 def test_the_report_follows_from_vectors_of_the_model_that_the_recipe_names(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def test_every_row_of_both_versions_is_counted_once(base: list[Fact], target: li
 def test_a_shards_rows_are_read_back_as_the_canonical_rows_that_digests_are_made_of(tmp_path: Path) -> None:
     example = Example((Message("user", 'é\n"q"'), Message("assistant", "a")), "g", rejected="worse", desirable=True)
     plain = Example((Message("user", "p"), Message("assistant", "b")), "g")
-    written = [Row.of(example, 0, 7), Row.of(plain, 1, 8)]
+    marked = Example((Message("user", "p"), Message("assistant", "c")), "g", synthetic=True)
+    written = [Row.of(example, 0, 7), Row.of(plain, 1, 8), Row.of(marked, 1, 9)]
     (shard,) = write_shards(tmp_path, Split.TRAIN, written)
     assert [canonical(row) for row in rows(shard.path)] == [row.canonical for row in written]

@@ -23,6 +23,7 @@ from mainspring_data_ingest.domain.ingestions import (
     Source,
     SourceFormat,
 )
+from mainspring_data_ingest.domain.manifests import Manifest
 from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitShares
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused, excerpt
 from mainspring_data_ingest.domain.report import Report, StepReport, TextReport, TextStatistics
@@ -204,6 +205,16 @@ def test_a_manifest_lists_everything() -> None:
     assert body["refused"] == {"sha256": "1" * 64, "size_bytes": 5}
     assert body["report"] == {"sha256": "3" * 64, "size_bytes": 6}
     assert body["sources"][0]["filename"] == "x.csv"
+    assert "changed" not in body
+
+
+def test_the_files_of_a_version_are_those_that_its_manifest_names() -> None:
+    named = [ArtifactRef(digit * 64, 5, "application/jsonl") for digit in "123"]
+    sources = [Source(ArtifactRef("4" * 64, 7, "text/csv", "x.csv"), SourceFormat.CSV)]
+    about = (Tally({Split.TRAIN: 1}, {}), *named)
+    manifest = Manifest.parse(manifest_bytes("v", recipe(), sources, [shard(Split.TRAIN, "aa")], *about))
+    assert manifest.changed == named[2]
+    assert {file.sha256[0] for file in manifest.files} == {"f", "1", "2", "3"}
 
 
 def test_versions_count_from_one() -> None:

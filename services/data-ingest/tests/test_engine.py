@@ -4,12 +4,16 @@ import json
 import os
 import signal
 import threading
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mainspring_data_ingest.adapters import candidates, engine, refining_process
@@ -58,8 +62,8 @@ def job(folder: Path, rows: int = 400, processes: int = 1) -> Job:
 
 
 def outcome(made: Refined) -> tuple[Any, ...]:
-    refused = made.refused.read_bytes() if made.refused is not None else b""
-    return [(s.split, s.rows, s.rows_sha256) for s in made.shards], refused, made.report.as_bytes(), made.tally
+    told = [path.read_bytes() if path is not None else b"" for path in (made.refused, made.changed)]
+    return [(s.split, s.rows, s.rows_sha256) for s in made.shards], *told, made.report.as_bytes(), made.tally
 
 
 @pytest.fixture
@@ -77,7 +81,8 @@ def test_neither_chunks_nor_processes_nor_parts_change_what_comes_out(
     assert outcome(refine(job(tmp_path / "parts"), tmp_path / "parts")) == whole
     monkeypatch.setattr(engine, "CHUNK_ROWS", 4_000)
     assert outcome(refine(job(tmp_path / "one"), tmp_path / "one")) == whole
-    assert whole[3].refusals.keys() >= {"EXACT_DUPLICATE", "NEAR_DUPLICATE", "OVER_REPRESENTED"}
+    assert whole[2].count(b"text_repair") == json.loads(whole[3])["kept_changed"] > 0
+    assert whole[-1].refusals.keys() >= {"EXACT_DUPLICATE", "NEAR_DUPLICATE", "OVER_REPRESENTED"}
 
 
 def test_chunks_of_which_nothing_is_left_harm_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +94,45 @@ def test_chunks_of_which_nothing_is_left_harm_no_other(tmp_path: Path, monkeypat
     recipe = IngestionRecipe("projects/p/ingestionRecipes/r", "projects/p/datasets/d", COLUMNS, steps=some)
     made = refine(Job(recipe, (SourceFile(path, "rows", SourceFormat.JSONL, None),)), tmp_path)
     assert (made.tally.input_rows, sum(made.tally.splits.values())) == (22, 12)
+
+
+def parquet_job(folder: Path, rows: int = 400) -> Job:
+    """The same rows in one row group, which is read as a whole before the first of them is there."""
+    made = job(folder, rows)
+    table = pa.Table.from_pylist([json.loads(line) for line in made.sources[0].path.read_text().splitlines()])
+    pq.write_table(table, folder / "rows.parquet")
+    return replace(made, sources=(SourceFile(folder / "rows.parquet", "rows", SourceFormat.PARQUET, None),))
+
+
+@pytest.mark.parametrize("made", [job, parquet_job])
+def test_how_far_it_is_never_goes_back_nor_beyond_the_end(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, made: Callable[[Path], Job]
+) -> None:
+    monkeypatch.setattr(engine, "PROGRESS_S", 0)
+    told: list[dict[str, Any]] = []
+    refine(made(tmp_path), tmp_path, told.append)
+    done, totals = [one["rows"] for one in told], [one["total"] for one in told]
+    assert done == sorted(done)
+    assert all(rows <= total for rows, total in zip(done, totals, strict=True))
+    reading = [one for one in told if one["phase"] == "reading"]
+    assert len(reading) > 10
+    assert all(one["total"] == pytest.approx(400, rel=0.15) for one in reading[1:])
+    assert (done[-1], totals[-1]) == (400, 400)
+
+
+def test_where_nothing_tells_how_much_there_is_no_end_is_told(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PROGRESS_S", 0)
+    packed = tmp_path / "rows.zip"
+    plain = job(tmp_path)
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(plain.sources[0].path, "rows.jsonl")
+    told: list[dict[str, Any]] = []
+    source = SourceFile(packed, "rows", SourceFormat.ZIP, None, "rows.zip")
+    refine(replace(plain, sources=(source,)), tmp_path, told.append)
+    assert {one["total"] for one in told if one["phase"] == "reading"} == {0}
+    assert told[-1]["total"] == 400
 
 
 class Killed(BaseException):

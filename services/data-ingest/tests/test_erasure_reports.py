@@ -81,7 +81,7 @@ def erased(
     shards = tuple(SideShard(s.path, s.split.value.lower(), s.rows, s.rows_sha256) for s in made.shards)
     held_out = ((), (), (), (written(folder / "eval.jsonl", [{"q": "of the evaluation", "a": "plain talk"}]),))
     digests = tuple(source.title for source in sources)
-    about = (Selector(**selector), ERASURE, ingestion, recipe, held_out)
+    about = (Selector(**selector), ERASURE, ingestion, recipe, held_out, made.changed)
     return erase(EraseRows(Side(shards, digests), made.refused, tuple(sources), *about), folder)
 
 
@@ -109,6 +109,10 @@ def residue_of(left: Leftovers) -> SourceFile:
 
 def refused_rows(left: Leftovers | Refined) -> list[dict[str, Any]]:
     return [json.loads(line) for line in left.refused.read_text().splitlines()] if left.refused else []
+
+
+def changed_rows(left: Leftovers | Refined) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in left.changed.read_text().splitlines()] if left.changed else []
 
 
 def test_b9_each_row_of_a_version_is_accounted_for_when_it_is_erased(tmp_path: Path) -> None:
@@ -139,6 +143,19 @@ def test_b9_each_row_of_a_version_is_accounted_for_when_it_is_erased(tmp_path: P
     ]
     assert all(ERASURE in row["detail"] and not row["excerpt"] for row in rows[:3])
     assert rows[2]["detail"].endswith("it had been refused as EMPTY")
+    assert [(row["step"], row["step_number"]) for row in rows] == [
+        *[("erasure", 0)] * 3,
+        ("reading", 0),
+        ("length_filter", 3),
+    ]
+    changed = changed_rows(left)
+    assert [(row["line"], [step["step"] for step in row["steps"]]) for row in changed] == [
+        (1, ["text_repair"]),
+        (7, ["markup_to_text"]),
+    ]
+    ids = {row_id for shard in left.shards for row_id in pq.read_table(shard.path)["row_id"].to_pylist()}
+    assert {row["row_id"] for row in changed} < ids
+    assert len(changed_rows(made)) == 3
     assert PERSON not in json.dumps([rows, report.as_bytes().decode()]).lower()
     assert Report.parse(report.as_bytes()) == report
 
@@ -151,10 +168,12 @@ def test_a_second_erasure_knows_which_rows_steps_had_changed(tmp_path: Path) -> 
     counts = {RefusalReason.EMPTY: 1, RefusalReason.WRONG_LENGTH: 1, RefusalReason.ERASED: 3}
     report = report_of(made.report, first, counts)
     assert (report.kept_unchanged, report.kept_changed) == (2, 2)
+    assert [row["line"] for row in changed_rows(first)] == [1, 4]
     residue = residue_of(first)
     second = erased(tmp_path / "second", first, [residue, other], text="bold words")
     again = report_of(report, second, {**counts, RefusalReason.ERASED: 4})
     assert (again.kept_unchanged, again.kept_changed) == (2, 1)
+    assert [row["line"] for row in changed_rows(second)] == [1]
     assert [step.step for step in again.steps[-2:]] == ["erasure", "erasure"]
     assert sum(step.refused[RefusalReason.ERASED] for step in again.steps[-2:]) == 4
     # A source that goes as a whole takes its rows with it; they are still told of.
@@ -163,8 +182,20 @@ def test_a_second_erasure_knows_which_rows_steps_had_changed(tmp_path: Path) -> 
     )
     assert [row["source_index"] for row in refused_rows(third)] == [SOURCE_GONE] * 8
     assert [pq.read_table(shard.path)["source_index"].to_pylist() for shard in third.shards] == [[0]]
+    assert third.changed is None
     final = report_of(again, third, {RefusalReason.ERASED: 8})
     assert (final.input_rows, final.kept_unchanged, final.kept_changed) == (9, 1, 0)
+
+
+def test_changed_rows_move_up_with_their_source(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", OF_PERSON)
+    other = written(tmp_path / "other.jsonl", [{"q": "seven", "a": "<b>stays</b>"}])
+    made = refined(tmp_path / "made", source, other)
+    assert [(row["source_index"], row["line"]) for row in changed_rows(made)] == [(0, 2), (1, 1)]
+    left = erased(tmp_path / "left", made, [source, other], text=PERSON)
+    assert [(row["source_index"], row["line"]) for row in changed_rows(left)] == [(0, 1)]
+    # A version that an older release made does not know, nor does its successor.
+    assert erased(tmp_path / "old", replace(made, changed=None), [source, other], text=PERSON).changed is None
 
 
 async def test_b9_each_piece_of_a_long_paragraph_is_accounted_for(tmp_path: Path) -> None:
@@ -293,6 +324,20 @@ def test_an_answer_that_only_erased_rows_gave_is_not_told(tmp_path: Path) -> Non
     assert any(PERSON in label for label in made.report.after.labels or {})
     report = report_of(made.report, erased(tmp_path / "left", made, [source], text=PERSON), {})
     assert report.before.labels == report.after.labels
+
+
+def test_b9_what_an_erasure_leaves_of_synthetic_rows_is_marked_as_they_were(tmp_path: Path) -> None:
+    rows = [{**OTHERS[1], "synthetic": True}, OTHERS[3], *OF_PERSON]
+    source = written(tmp_path / "in.jsonl", rows)
+    made = refined(tmp_path / "made", source)
+    left = erased(tmp_path / "left", made, [source], text=PERSON)
+    again = refined(tmp_path / "again", residue_of(left))
+    for version in (left, again):
+        found = [row for shard in version.shards for row in pq.read_table(shard.path).to_pylist()]
+        assert {row["messages"][-1]["content"]: row["synthetic"] for row in found} == {
+            "plain": True,
+            "bold words": None,
+        }
 
 
 @given(

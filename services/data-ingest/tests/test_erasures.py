@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +19,12 @@ from mainspring.data.v1 import (
 )
 from mainspring.data.v1 import erasure_service_pb2 as pb
 from mainspring.data.v1 import erasure_service_pb2_grpc as pb_grpc
+from mainspring.registry.v1 import lineage_pb2, registry_service_pb2
 from mainspring_data_ingest.domain.erasures import Selector
-from mainspring_svckit.errors import InvalidInput, PermissionDenied, PreconditionFailed
+from mainspring_svckit.errors import InvalidInput, NotFound, PermissionDenied, PreconditionFailed
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_svckit.status import error_info
+from mainspring_testkit.neighbours import ServeNeighbours
 from mainspring_testkit.waiting import eventually
 
 from .harness import DATASET, DataIngest, pairs
@@ -216,6 +219,37 @@ async def test_a_search_names_versions_that_held_it_and_that_nobody_can_look_int
     found = await erased(ingest, search_only=True, rows={"row_ids": [kept]})
     assert [version.dataset_version for version in found.versions] == [done.versions[0].successor]
     assert new.name in found.presumed_versions
+
+
+async def test_an_erasure_and_a_search_name_the_models_that_learned_from_what_they_found(
+    ingest: DataIngest, neighbours: ServeNeighbours
+) -> None:
+    model, release = "projects/p/models/m/versions/2", "projects/p/models/m/releases/1"
+    learned: dict[str, list[str]] = {}
+
+    async def lineage(request: Any, context: Any) -> Any:
+        if request.name not in learned:
+            raise NotFound("DatasetVersion", request.name)
+        nodes = [lineage_pb2.LineageNode(name=name) for name in (request.name, *learned[request.name])]
+        return registry_service_pb2.GetLineageResponse(nodes=nodes)
+
+    registry = await neighbours(SimpleNamespace(GetLineage=lineage), "registry.v1.RegistryService")
+    for replica in ingest.replicas:
+        await replica.stop()
+    ingest.replicas = ingest.replicas[:1]
+    await ingest.replicas[0].start(MAINSPRING_REGISTRY_ADDRESS=registry.address)
+    await ingest.put_recipe()
+    clean = await published(ingest, pairs(20))
+    version = await published(ingest, pairs(20) + about(PERSON))
+    learned[clean.name] = ["projects/p/models/m/versions/1"]
+    learned[version.name] = ["projects/p/trainingRuns/r", model, release]
+    found = await erased(ingest, search_only=True, text=PERSON)
+    done = await erased(ingest, text=PERSON)
+    for told in (found, done):
+        assert told.lineage_known
+        assert (list(told.model_versions), list(told.releases)) == ([model], [release])
+    proof = json.loads(await ingest.artifacts.read("p", artifact_from_proto(done.proof)))
+    assert (proof["lineage_known"], proof["model_versions"]) == (True, [model])
 
 
 async def test_a_tag_moves_to_the_successor_and_only_admins_erase(ingest: DataIngest) -> None:

@@ -1,6 +1,8 @@
 """Sources are fetched from object stores, by https and from Postgres, as far as the settings allow it."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import ssl
 import urllib.request
@@ -8,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import obstore
@@ -238,6 +240,122 @@ async def test_b9_an_object_that_changes_while_it_is_read_is_refused(bucket: dic
         async for _ in sources.fetch("p", Remote("s3://bucket/*")):
             await obstore.put_async(store, "2", b"another")
     assert caught.value.reason == "SOURCE_CHANGED"
+
+
+class Cloud:
+    """As much of the interfaces of Google's and Azure's stores as fetching needs, on loopback; a file by its path."""
+
+    def __init__(self) -> None:
+        self.objects, self.signed, self.closed, self.port = dict[str, bytes](), set[str](), False, 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.signed.add(request.headers.get("Authorization", "").partition(" ")[0])
+        if self.closed:
+            raise web.HTTPForbidden
+        path = unquote(request.raw_path.partition("?")[0])
+        if "list-type" in request.query or request.query.get("comp") == "list":
+            prefix = f"{path}/{request.query.get('prefix', '')}"
+            found = {name[len(path) + 1 :]: data for name, data in self.objects.items() if name.startswith(prefix)}
+            text = _google(found) if "list-type" in request.query else _azure(found)
+            return web.Response(text=text, content_type="application/xml")
+        if path not in self.objects:
+            raise web.HTTPNotFound
+        tag = _tag(self.objects[path])
+        if request.headers.get("If-Match", tag).strip('"') != tag:
+            raise web.HTTPPreconditionFailed
+        return web.Response(body=self.objects[path], headers={"ETag": f'"{tag}"', "Last-Modified": _HTTP_TIME})
+
+
+_HTTP_TIME, _TIME = "Thu, 01 Jan 2026 00:00:00 GMT", "2026-01-01T00:00:00.000Z"
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _google(found: dict[str, bytes]) -> str:
+    entries = [
+        f"<Contents><Key>{name}</Key><LastModified>{_TIME}</LastModified><Size>{len(data)}</Size>"
+        f'<ETag>"{_tag(data)}"</ETag></Contents>'
+        for name, data in found.items()
+    ]
+    return f"<ListBucketResult>{''.join(entries)}</ListBucketResult>"
+
+
+def _azure(found: dict[str, bytes]) -> str:
+    entries = [
+        f"<Blob><Name>{name}</Name><Properties><Last-Modified>{_HTTP_TIME}</Last-Modified>"
+        f"<Etag>{_tag(data)}</Etag><Content-Length>{len(data)}</Content-Length>"
+        "<Content-Type>application/octet-stream</Content-Type></Properties></Blob>"
+        for name, data in found.items()
+    ]
+    return f"<EnumerationResults><Blobs>{''.join(entries)}</Blobs><NextMarker /></EnumerationResults>"
+
+
+@pytest.fixture
+async def cloud() -> AsyncIterator[Cloud]:
+    made = Cloud()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", made.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.port = runner.addresses[0][1]
+    yield made
+    await runner.cleanup()
+
+
+def in_cloud(cloud: Cloud, scheme: str) -> Sources:
+    endpoint = f"http://127.0.0.1:{cloud.port}"
+    options = {
+        "gs": {"base_url": endpoint, "bearer_token": "secret"},
+        "az": {"endpoint": endpoint, "account_name": "us", "account_key": base64.b64encode(b"secret").decode()},
+    }[scheme]
+    url = f"{scheme}://bucket"
+    return allowed(store={"kind": "objects", "url": url, "options": options, "allow_http": True, "projects": ["p"]})
+
+
+CLOUDS = pytest.mark.parametrize(("scheme", "signed"), [("gs", "Bearer"), ("az", "SharedKey")])
+
+
+@CLOUDS
+async def test_objects_are_fetched_from_google_s_and_azure_s_stores(cloud: Cloud, scheme: str, signed: str) -> None:
+    for name in ("a/1.jsonl", "a/2.jsonl", "a/3.csv", "b/4.jsonl"):
+        cloud.objects[f"/bucket/{name}"] = name.encode()
+    sources, base = in_cloud(cloud, scheme), f"{scheme}://bucket"
+    one = await fetched(sources, Remote(f"{base}/a/1.jsonl"))
+    assert one == {"1.jsonl": (f"{base}/a/1.jsonl", b"a/1.jsonl")}
+    assert sorted(await fetched(sources, Remote(f"{base}/a/*.jsonl"))) == ["1.jsonl", "2.jsonl"]
+    assert sorted(await fetched(sources, Remote(f"{base}/a/"))) == ["1.jsonl", "2.jsonl", "3.csv"]
+    for uri in (f"{base}/none.jsonl", f"{base}/none/*"):
+        with pytest.raises(NotFound):
+            await fetched(sources, Remote(uri))
+    assert cloud.signed == {signed}
+    assert await refusal(sources, Remote(f"{scheme}://another/a/1.jsonl")) == "SOURCE_NOT_ALLOWED"
+
+
+@CLOUDS
+async def test_b9_an_object_of_google_or_azure_that_changes_while_it_is_read_is_refused(
+    cloud: Cloud, scheme: str, signed: str
+) -> None:
+    cloud.objects = {"/bucket/a/1": b"1", "/bucket/a/2": b"2"}
+    with pytest.raises(PreconditionFailed) as caught:
+        async for _ in in_cloud(cloud, scheme).fetch("p", Remote(f"{scheme}://bucket/a/*")):
+            cloud.objects["/bucket/a/2"] = b"another"
+    assert caught.value.reason == "SOURCE_CHANGED"
+
+
+@CLOUDS
+async def test_a_store_of_google_or_azure_that_lets_nobody_in_names_the_setting_and_no_secret(
+    cloud: Cloud, scheme: str, signed: str
+) -> None:
+    cloud.closed = True
+    for path in ("1", "*"):
+        with pytest.raises(PreconditionFailed) as caught:
+            await fetched(in_cloud(cloud, scheme), Remote(f"{scheme}://bucket/{path}"))
+        assert caught.value.reason == "SOURCE_REFUSED"
+        assert "MAINSPRING_SOURCE_CONNECTIONS" in caught.value.message
+        assert not [told for told in ("secret", str(cloud.port)) if told in caught.value.message]
 
 
 async def test_a_query_becomes_json_lines_and_cannot_write(postgres: PostgresServer) -> None:

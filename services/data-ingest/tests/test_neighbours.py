@@ -11,11 +11,11 @@ from mainspring.common.v1 import artifact_pb2, chat_pb2
 from mainspring.data.v1 import dataset_pb2
 from mainspring.evaluation.v1 import evaluation_service_pb2, suite_pb2
 from mainspring.feedback.v1 import feedback_pb2, feedback_service_pb2
-from mainspring.registry.v1 import model_pb2, registry_service_pb2
+from mainspring.registry.v1 import lineage_pb2, model_pb2, registry_service_pb2
 from mainspring_data_ingest.adapters.connections import Connections
 from mainspring_data_ingest.adapters.feedback import FeedbackAnswers
 from mainspring_data_ingest.adapters.fetching import AllowedFetcher
-from mainspring_data_ingest.adapters.lineage import TOKENIZER, RegistryTokenizers
+from mainspring_data_ingest.adapters.lineage import TOKENIZER, RegistryLineage, RegistryTokenizers
 from mainspring_data_ingest.adapters.suites import EvaluatorSuites
 from mainspring_data_ingest.application.sources import Sources
 from mainspring_data_ingest.domain.places import Judged
@@ -80,6 +80,24 @@ async def test_an_adapter_has_the_tokenizer_of_its_base(neighbours: ServeNeighbo
     with pytest.raises(PreconditionFailed) as caught:
         await tokenizers.of(f"{MODEL}/3")
     assert caught.value.reason == "MODEL_WITHOUT_TOKENIZER"
+
+
+async def test_who_learned_from_data_is_what_the_registry_has_downstream_of_it(neighbours: ServeNeighbours) -> None:
+    request_type = registry_service_pb2.GetLineageRequest
+    learned = [f"{MODEL}/2", "projects/p/models/m/releases/4", f"{MODEL}/3"]
+    others = [f"{VERSION}/1", "projects/p/trainingRuns/r", "projects/p/evaluationRuns/e", "projects/p/answers/a"]
+
+    async def lineage(request: Any, context: Any) -> Any:
+        assert request.direction == request_type.DIRECTION_DOWNSTREAM
+        if request.name != f"{VERSION}/1":
+            raise NotFound("DatasetVersion", request.name)
+        nodes = [lineage_pb2.LineageNode(name=name) for name in (*others[:2], *learned, *others[2:])]
+        return registry_service_pb2.GetLineageResponse(nodes=nodes)
+
+    found = await neighbours(SimpleNamespace(GetLineage=lineage), "registry.v1.RegistryService")
+    registry = RegistryLineage(found.channel, found.caller)
+    assert await registry.saw(f"{VERSION}/1") == learned
+    assert await registry.saw(f"{VERSION}/2") == []
 
 
 def judged_answer(number: int, **lesson: Any) -> feedback_pb2.JudgedAnswer:

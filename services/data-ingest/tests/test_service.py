@@ -66,6 +66,28 @@ async def test_b9_a_file_becomes_a_version_and_every_row_is_accounted_for(
     assert dataset.latest_version == version.name
 
 
+async def test_b9_each_row_says_in_which_step_it_was_refused_or_changed(ingest: DataIngest) -> None:
+    repair, length = recipe_pb2.TextRepair(), recipe_pb2.LengthFilter(min_words=2)
+    steps = [recipe_pb2.RecipeStep(text_repair=repair), recipe_pb2.RecipeStep(length_filter=length)]
+    await ingest.put_recipe(steps=steps)
+    answers = ["cafÃ© one", "short", "two words", "naÃ¯ve two", 4]
+    rows = [json.dumps({"mr": f"q{number}", "ref": answer}) for number, answer in enumerate(answers)]
+    done = await ingest.ingest("\n".join(rows).encode())
+    version = await ingest.version(done.dataset_version)
+    refused = (await ingest.call("ListRefusedRows", parent=version.name)).refused_rows
+    assert [(row.line, row.step, row.step_number) for row in refused] == [(2, "length_filter", 2), (5, "reading", 0)]
+    first = await ingest.call("ListChangedRows", parent=version.name, page_size=1)
+    rest = await ingest.call("ListChangedRows", parent=version.name, page_token=first.next_page_token, page_size=1)
+    changed = [*first.changed_rows, *rest.changed_rows]
+    assert [(row.line, [(step.step, step.step_number) for step in row.steps]) for row in changed] == [
+        (1, [("text_repair", 1)]),
+        (4, [("text_repair", 1)]),
+    ]
+    assert rest.next_page_token == ""
+    ids = {row["row_id"]: row["line"] for row in await ingest.rows(version)}
+    assert [ids[row.row_id] for row in changed] == [1, 4]
+
+
 async def test_the_same_again_is_the_same_version(ingest: DataIngest, event_tap: EventTap) -> None:
     await ingest.put_recipe()
     first = await ingest.ingest(pairs(30))

@@ -17,6 +17,7 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RowRefused
 from mainspring_data_ingest.domain.rows import Draft, Example, ExampleMaker, Message, Row
 from mainspring_data_ingest.domain.shapes import Shape, recognise
+from mainspring_data_ingest.domain.splits import Split
 from mainspring_data_ingest.domain.steps import TextPart
 
 QUESTION, GOOD, BAD = "Is water wet?", "Yes, it is.", "No idea."
@@ -187,12 +188,13 @@ def row(**changes: Any) -> Row:
 def test_rows_are_identified_with_what_was_said_of_their_answer() -> None:
     rows = [row(), row(rejected=BAD), row(rejected="x"), row(desirable=True), row(desirable=False)]
     assert len({r.row_id for r in rows}) == len(rows)
+    assert row(synthetic=True).row_id == row().row_id
     assert len({r.prompt_digest for r in rows}) == 1
-    body = json.loads(row(rejected=BAD, desirable=False).canonical)
-    assert (body["rejected"], body["desirable"]) == (BAD, False)
-    assert not {"rejected", "desirable"} & json.loads(row().canonical).keys()
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert row(rejected=BAD, desirable=False).canonical == canonical
+    whole = row(rejected=BAD, desirable=False, synthetic=True)
+    body = json.loads(whole.canonical)
+    assert (body["rejected"], body["desirable"], body["synthetic"]) == (BAD, False, True)
+    assert not {"rejected", "desirable", "synthetic"} & json.loads(row().canonical).keys()
+    assert whole.canonical == json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def refined(folder: Path, columns: ColumnMapping, *sources: list[dict[str, Any]], **options: Any) -> Refined:
@@ -241,17 +243,52 @@ def test_every_shard_has_the_columns_that_some_row_needs(
     assert {path.suffix for path in tmp_path.iterdir()} <= {"", ".parquet", ".jsonl"}
 
 
+@pytest.mark.parametrize("said", [True, 1, "True", " yes "])
+def test_b9_a_record_that_says_that_a_model_made_it_is_marked_and_in_the_train_split_only(
+    tmp_path: Path, said: Any
+) -> None:
+    records = [chat(n, **({"synthetic": said} if n % 2 else {})) for n in range(160)]
+    made = refined(tmp_path / "made", ColumnMapping(messages_column="messages"), records)
+    assert columns_of(made) == {("row_id", "messages", "group", "source_index", "line", "synthetic")}
+    found = [(s.split, r) for s in made.shards for r in pq.read_table(s.path).to_pylist()]
+    assert {row["line"] for _, row in found if row["synthetic"]} == set(range(2, 161, 2))
+    assert {split for split, row in found if row["synthetic"]} == {Split.TRAIN}
+    assert {row["synthetic"] for split, row in found if split is not Split.TRAIN} == {None}
+    # The others are what they are without the mark, and where they are without it.
+    plain = refined(tmp_path / "plain", ColumnMapping(messages_column="messages"), [chat(n) for n in range(160)])
+    where = {r["row_id"]: s.split for s in plain.shards for r in pq.read_table(s.path).to_pylist()}
+    assert {r["row_id"]: split for split, r in found if not r["synthetic"]}.items() < where.items()
+    assert {row["row_id"] for _, row in found} == where.keys()
+
+
+@pytest.mark.parametrize("said", [False, None, "", "no", 0, "polyester"])
+def test_a_record_that_does_not_say_so_is_not_marked(tmp_path: Path, said: Any) -> None:
+    records = [chat(n, synthetic=said) for n in range(40)]
+    made = refined(tmp_path / "a", MESSAGES, records)
+    plain = refined(tmp_path / "b", MESSAGES, [chat(n) for n in range(40)])
+    assert [s.path.read_bytes() for s in made.shards] == [s.path.read_bytes() for s in plain.shards]
+
+
+def test_a_column_of_that_name_that_is_mapped_is_no_mark(tmp_path: Path) -> None:
+    columns = ColumnMapping(input_column="text", target_column="synthetic")
+    made = refined(tmp_path, columns, [{"text": f"text {n}", "synthetic": "yes"} for n in range(40)])
+    assert columns_of(made) == {("row_id", "messages", "group", "source_index", "line")}
+    assert sum(shard.rows for shard in made.shards) == 40
+
+
 def test_a_version_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    records = [chat(n, rejected=BAD if n % 2 else None, desirable=n % 3 == 0) for n in range(30)]
+    records = [chat(n, rejected=BAD if n % 2 else None, desirable=n % 3 == 0, synthetic=n % 5 == 0) for n in range(30)]
     first = refined(tmp_path / "first", MESSAGES, records)
     files = tuple(SourceFile(s.path, s.path.name, SourceFormat.PARQUET, None) for s in first.shards)
     (tmp_path / "again").mkdir()
     again = refine(Job(recipe(MESSAGES), files), tmp_path / "again")
 
-    def ids(made: Refined) -> set[str]:
-        return {value for s in made.shards for value in pq.read_table(s.path)["row_id"].to_pylist()}
+    def ids(made: Refined) -> set[tuple[str, bool]]:
+        rows: list[dict[str, Any]] = [row for s in made.shards for row in pq.read_table(s.path).to_pylist()]
+        return {(row["row_id"], row["synthetic"]) for row in rows}
 
     assert ids(again) == ids(first)
+    assert sum(bool(synthetic) for _, synthetic in ids(first)) == 6
 
 
 def test_b9_texts_without_a_prompt_are_split_by_their_own_group(tmp_path: Path) -> None:

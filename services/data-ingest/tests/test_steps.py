@@ -42,7 +42,7 @@ from mainspring_data_ingest.domain.steps import (
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.values import ArtifactRef
 
-from .refining import kept, refined, refused
+from .refining import changed_in, kept, refined, refused, refused_in
 
 SENTENCE = "The Eagle is a cheap coffee shop near Burger King, and families with children are welcome there."
 
@@ -228,6 +228,36 @@ def test_the_first_of_near_duplicates_stays_and_says_so(tmp_path: Path) -> None:
     assert refused(made)[5][0] == "EXACT_DUPLICATE"
 
 
+@pytest.mark.parametrize(("part", "again"), [(TextPart.ALL, [4]), (TextPart.PROMPT, [2, 4]), (TextPart.ANSWER, [3, 4])])
+def test_near_duplicates_are_those_of_the_part_that_the_recipe_names(
+    tmp_path: Path, part: TextPart, again: list[int]
+) -> None:
+    question = "Which coffee shop near Burger King is cheap and welcomes families with children?"
+    rows = [
+        {"mr": question, "ref": SENTENCE},
+        {"mr": question.upper(), "ref": "Nobody knows, for all of them are closed since last winter."},
+        {"mr": "Name one place.", "ref": SENTENCE.upper()},
+        {"mr": f"{question} ", "ref": SENTENCE.lower()},
+    ]
+    made = refined(tmp_path, rows, NearDuplicates(part=part))
+    assert sorted(refused(made)) == again
+    assert {reason for reason, _ in refused(made).values()} == {"NEAR_DUPLICATE"}
+
+
+@pytest.mark.parametrize(("shingle_words", "again"), [(1, [2, 3]), (2, [2]), (10, [])])
+def test_near_duplicates_are_as_alike_as_their_runs_of_so_many_words(
+    tmp_path: Path, shingle_words: int, again: list[int]
+) -> None:
+    words = SENTENCE.split()
+    rows = [
+        {"mr": "q", "ref": SENTENCE},
+        {"mr": "q", "ref": " ".join([*words[:9], "rather", *words[9:]])},
+        {"mr": "q", "ref": " ".join(words[::-1])},
+    ]
+    made = refined(tmp_path, rows, NearDuplicates(threshold=0.8, shingle_words=shingle_words))
+    assert sorted(refused(made)) == again
+
+
 def test_a_row_that_a_later_step_refuses_makes_nothing_its_duplicate(tmp_path: Path) -> None:
     rows = [
         {"mr": "q", "ref": f"{SENTENCE} Now with many more words."},
@@ -295,6 +325,43 @@ def test_b9_every_row_is_accounted_for_step_by_step(tmp_path: Path) -> None:
     ]
     assert report.steps[3].found == {"EMAIL_ADDRESS": 1}
     assert (report.before.rows, report.after.rows) == (6, 3)
+    # And row by row.
+    assert refused_in(made) == {
+        3: ("WRONG_LENGTH", "length_filter", 3),
+        4: ("NOT_TEXT", "reading", 0),
+        5: ("EMPTY", "markup_to_text", 2),
+        7: ("EXACT_DUPLICATE", "exact_duplicates", 0),
+    }
+    assert changed_in(made) == {1: [("text_repair", 1), ("markup_to_text", 2)], 2: [("personal_data", 4)]}
+
+
+def test_b9_steps_that_refuse_for_the_same_reason_are_told_apart_row_by_row(tmp_path: Path) -> None:
+    rows = [
+        {"mr": "q1", "ref": "one"},
+        {"mr": "q2", "ref": ""},
+        {"mr": "q3", "ref": "<script>x y z()</script>"},
+        {"mr": "q4", "ref": "<b>one two</b> three four"},
+        {"mr": "q5", "ref": "<b>one</b> two"},
+        {"mr": "q5", "ref": "one <i>two</i>"},
+        {"mr": "q5", "ref": "one  TWO!"},
+    ]
+    made = refined(
+        tmp_path, rows, LengthFilter(min_words=2), MarkupToText(), NearDuplicates(), LengthFilter(max_words=3)
+    )
+    assert refused_in(made) == {
+        1: ("WRONG_LENGTH", "length_filter", 1),
+        2: ("EMPTY", "reading", 0),
+        3: ("EMPTY", "markup_to_text", 2),
+        4: ("WRONG_LENGTH", "length_filter", 4),
+        6: ("EXACT_DUPLICATE", "exact_duplicates", 0),
+        7: ("NEAR_DUPLICATE", "near_duplicates", 3),
+    }
+    # What is refused in the end is not told as changed.
+    assert changed_in(made) == {5: [("markup_to_text", 2)]}
+
+
+def test_versions_whose_rows_no_step_changes_say_nothing_of_changes(tmp_path: Path) -> None:
+    assert refined(tmp_path, [{"mr": "q", "ref": "a"}], TextRepair()).changed is None
 
 
 def test_the_same_rows_and_steps_give_the_same_bytes(tmp_path: Path) -> None:

@@ -2,21 +2,26 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from mainspring.data.v1 import ingestion_pb2, recipe_pb2
+from mainspring.data.v1 import annotation_pb2, dataset_pb2, ingestion_pb2, recipe_pb2, version_service_pb2
 from mainspring.inference.v1 import answer_pb2, inference_service_pb2, inference_service_pb2_grpc
+from mainspring_client.cli import annotate as cli
 from mainspring_client.client import Mainspring
 from mainspring_client.synthesis import MEDIA_TYPE, Method, synthesize
 from mainspring_data_ingest.domain.ingestions import SYNTHETIC
 from mainspring_svckit.errors import InvalidInput
 
-from .harness import DATASET, DataIngest, pairs
+from .harness import DATASET, JSONL, RECIPE, DataIngest, pairs
+from .test_traces import QUEUE, TEXT, annotate
 
 MODEL = "projects/p/models/m"
+AGAIN = "projects/p/ingestionRecipes/again"
+EXPORTS = version_service_pb2.ExportDatasetVersionRequest
 COLUMNS = recipe_pb2.ColumnMapping(messages_column="messages", group_column="group")
 
 
@@ -58,6 +63,92 @@ def synthetic(prompt: str, answer: str) -> bytes:
     return json.dumps({"messages": messages, "group": prompt}).encode() + b"\n"
 
 
+def client(ingest: DataIngest, **addresses: str) -> Mainspring:
+    ours = {"data-ingest": f"127.0.0.1:{ingest.replicas[0].ports['grpc']}"}
+    return Mainspring.connect({**ours, **addresses}, token=ingest.token("contributor"))
+
+
+async def half_synthetic(ingest: DataIngest) -> dataset_pb2.DatasetVersion:
+    """A version of 60 rows that people brought, and of 60 that a model made."""
+    await ingest.put_recipe()
+    real = await ingest.upload(pairs(60))
+    made = await ingest.upload(b"".join(synthetic(f"new {number}", "made") for number in range(60)))
+    made.media_type = SYNTHETIC
+    sources = [
+        ingestion_pb2.Source(artifact=real, format=JSONL),
+        ingestion_pb2.Source(artifact=made, format=JSONL, columns=COLUMNS),
+    ]
+    wish = {"parent": "projects/p", "ingestion_recipe": RECIPE, "sources": sources}
+    done = await ingest.watch((await ingest.call("CreateIngestion", **wish)).ingestion.name)
+    return await ingest.version(done.dataset_version)
+
+
+async def another_dataset(ingest: DataIngest) -> None:
+    """A recipe of messages, most of which are measured on."""
+    columns = recipe_pb2.ColumnMapping(messages_column="messages")
+    split = recipe_pb2.SplitShares(train_percent=20, validation_percent=40, test_percent=40)
+    await ingest.put_recipe(name=AGAIN, dataset="projects/p/datasets/again", columns=columns, split=split)
+
+
+async def assert_marked(ingest: DataIngest, version: dataset_pb2.DatasetVersion) -> None:
+    """What a model made is marked, and learned from only; the rest is neither."""
+    rows = await ingest.rows(version)
+    made = [row for row in rows if row["messages"][0]["content"].startswith("new ")]
+    assert (len(made), len(rows)) == (60, 120)
+    assert {(row["split"], row["synthetic"]) for row in made} == {("train", True)}
+    others = [row for row in rows if row not in made]
+    assert {row["synthetic"] for row in others} == {None}
+    assert {row["split"] for row in others} == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize(
+    ("form", "read_as"),
+    [
+        (EXPORTS.FORMAT_PARQUET, ingestion_pb2.Source.FORMAT_PARQUET),
+        (EXPORTS.FORMAT_JSONL, JSONL),
+    ],
+)
+async def test_b9_rows_that_are_taken_out_and_brought_in_again_keep_their_mark(
+    ingest: DataIngest, tmp_path: Path, form: Any, read_as: Any
+) -> None:
+    version = await half_synthetic(ingest)
+    await another_dataset(ingest)
+    async with client(ingest) as mainspring:
+        await mainspring.dataset_versions.export(version.name, tmp_path / "out", form)
+        listed = [row async for row in mainspring.dataset_versions.rows(version.name)]
+    assert {row.messages[0].content for row in listed if row.synthetic} == {f"new {n}" for n in range(60)}
+    sources = [
+        ingestion_pb2.Source(artifact=await ingest.upload(path.read_bytes(), path.name), format=read_as)
+        for path in sorted((tmp_path / "out/data").iterdir())
+    ]
+    assert len(sources) == 3
+    wish = {"parent": "projects/p", "ingestion_recipe": AGAIN, "sources": sources}
+    done = await ingest.watch((await ingest.call("CreateIngestion", **wish)).ingestion.name)
+    await assert_marked(ingest, await ingest.version(done.dataset_version))
+
+
+async def test_b9_what_people_say_of_synthetic_rows_keeps_their_mark(ingest: DataIngest) -> None:
+    version = await half_synthetic(ingest)
+    await another_dataset(ingest)
+    queue = annotation_pb2.AnnotationQueue(name=QUEUE, label_schema=TEXT)
+    await annotate(ingest, "UpdateAnnotationQueue", annotation_queue=queue, allow_missing=True)
+    async with client(ingest) as mainspring:
+        items = await cli._rows(mainspring, "p", version.name, 1000)  # pyright: ignore[reportPrivateUsage] - `annotate add --dataset`.
+        # Half of them were there without the mark, which they get; and none loses it.
+        unmarked = [annotation_pb2.AnnotationItem(messages=item.messages) for item in items]
+        assert await mainspring.annotation.add(QUEUE, unmarked[:60]) == (60, 0)
+        assert await mainspring.annotation.add(QUEUE, items) == (60, 60)
+        assert await mainspring.annotation.add(QUEUE, unmarked) == (0, 120)
+        while (item := await mainspring.annotation.claim(QUEUE)) is not None:
+            assert not item.synthetic, "annotators judge what it says"
+            answer = annotation_pb2.Label(text=f"said of {item.messages[0].content}")
+            await mainspring.annotation.submit(item.name, answer)
+        published, rows = await mainspring.annotation.publish(QUEUE, AGAIN)
+    assert rows == 120
+    done = await ingest.watch(published.name)
+    await assert_marked(ingest, await ingest.version(done.dataset_version))
+
+
 async def test_b9_synthetic_rows_are_never_in_validation_or_test(ingest: DataIngest) -> None:
     await ingest.put_recipe()
     real = await ingest.version((await ingest.ingest(pairs(200))).dataset_version)
@@ -78,7 +169,7 @@ async def test_b9_synthetic_rows_are_never_in_validation_or_test(ingest: DataIng
     version = await ingest.version(done.dataset_version)
     after = await ingest.rows(version)
     ours = [row for row in after if row["source_index"] == 1]
-    assert {row["split"] for row in ours} == {"train"}
+    assert {(row["split"], row["synthetic"]) for row in ours} == {("train", True)}
     assert len(ours) == 200
     # Those with the prompt of a held-out row are refused, and no real row has moved.
     listed = (await ingest.call("ListRefusedRows", parent=version.name, page_size=500)).refused_rows
@@ -97,8 +188,7 @@ async def test_a_model_writes_rows_that_the_recipe_filters_and_the_card_marks(
 ) -> None:
     await ingest.put_recipe()
     first = await ingest.version((await ingest.ingest(pairs(40))).dataset_version)
-    addresses = {"data-ingest": f"127.0.0.1:{ingest.replicas[0].ports['grpc']}", "inference": writer[1]}
-    async with Mainspring.connect(addresses, token=ingest.token("contributor")) as mainspring:
+    async with client(ingest, inference=writer[1]) as mainspring:
         work = await synthesize(mainspring, first.name, MODEL, method, 5)
         done = await ingest.watch(work.name)
         version = await ingest.version(done.dataset_version)

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mainspring.common.v1 import chat_pb2
 from mainspring.data.v1 import annotation_pb2, annotation_service_pb2, annotation_service_pb2_grpc, ingestion_pb2
 from mainspring_data_ingest.application.annotations import Items
@@ -12,6 +14,7 @@ from mainspring_data_ingest.application.traces import TracePorts, Traces
 from mainspring_data_ingest.domain.annotation import AnnotationItem, AnnotationQueue
 from mainspring_data_ingest.domain.erasures import Erasure, ForgottenFeedback, Selector
 from mainspring_data_ingest.domain.uploads import Upload
+from mainspring_svckit.errors import Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_testkit.fakes import FakeClock, FakeLease, FakeRepository
@@ -118,6 +121,22 @@ async def test_a_document_that_was_never_imported_is_erased_by_its_digest(ingest
     assert again.sha256 == brought.sha256
     made = await ingest.watch((await ingest.call("CreateIngestion", **wish)).ingestion.name)
     assert made.state == ingestion_pb2.Ingestion.STATE_SUCCEEDED
+
+
+async def test_f1_a_file_whose_upload_was_killed_when_its_bytes_were_there_is_erased(
+    ingest: DataIngest, artifact_url: str
+) -> None:
+    doomed, other = ingest.replicas
+    await doomed.stop()
+    await doomed.start(MAINSPRING_CRASH_AT="artifacts:after-put")
+    with pytest.raises(Unavailable):
+        await ingest.upload(about(PERSON))
+    assert await doomed.wait() == 137
+    assert any(PERSON.encode() in data for data in bytes_in(artifact_url))
+    ingest.replicas = [other]
+    done = await erased(ingest, text=PERSON)
+    assert (done.erased_uploads, done.unreadable_uploads) == (1, 0)
+    assert not any(PERSON.encode().lower() in data.lower() for data in bytes_in(artifact_url))
 
 
 class Forgetful:

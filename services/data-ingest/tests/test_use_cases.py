@@ -10,16 +10,23 @@ import pytest
 
 from mainspring.events.v1.data_events_pb2 import DatasetVersionPublished
 from mainspring_data_ingest.adapters.announcements import OutboxAnnouncements
-from mainspring_data_ingest.application.files import RefusedRows, refused_line
+from mainspring_data_ingest.application.files import (
+    ChangedRows,
+    RefusedRows,
+    UploadPorts,
+    Uploads,
+    changed_line,
+    refused_line,
+)
 from mainspring_data_ingest.application.ingestions import WORK_KIND, CreateIngestion, Ingestions
 from mainspring_data_ingest.application.ports import HeldOut, Ports, StepFiles
 from mainspring_data_ingest.application.recipes import Recipes
 from mainspring_data_ingest.application.reports import Reports
 from mainspring_data_ingest.application.step_files import StepFinder
 from mainspring_data_ingest.domain.columns import MESSAGES, ColumnMapping
-from mainspring_data_ingest.domain.ingestions import Ingestion, IngestionState, Source, SourceFormat
+from mainspring_data_ingest.domain.ingestions import SYNTHETIC, Ingestion, IngestionState, Source, SourceFormat
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
-from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.records import ChangedRow, RefusalReason, RefusedRow, StepPlace
 from mainspring_data_ingest.domain.report import Report
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_data_ingest.domain.steps import (
@@ -31,6 +38,7 @@ from mainspring_data_ingest.domain.steps import (
     RecipeStep,
     TokenStatistics,
 )
+from mainspring_data_ingest.domain.uploads import Upload
 from mainspring_svckit.errors import (
     EtagMismatch,
     IllegalTransition,
@@ -185,6 +193,18 @@ async def test_b9_a_useless_source_fails_with_its_reason(world: World) -> None:
     assert world.outbox.emitted == []
 
 
+async def test_b9_the_same_bytes_marked_as_synthetic_are_another_version(world: World) -> None:
+    first = await world.ran(await world.asked("a"))
+    source = await world.source("a")
+    marked = replace(source, artifact=replace(source.artifact, media_type=SYNTHETIC))
+    wish = CreateIngestion("p", "marked", RECIPE.name, (marked,), "cycle")
+    done = await world.ran(await world.ingestions.create(wish))
+    assert done.dataset_version != first.dataset_version
+    found = await world.ports.versions.get(done.dataset_version)
+    assert found is not None
+    assert [source.synthetic for source in found.value.sources] == [True]
+
+
 async def test_f9_a_full_store_fails_and_nothing_is_published(world: World) -> None:
     asked = await world.asked("a")
     world.files.full = True
@@ -252,7 +272,8 @@ async def test_recipes_are_written_under_their_etag(world: World) -> None:
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 20])
 async def test_refused_rows_are_read_by_page(world: World, chunk_bytes: int) -> None:
     done = await world.ran(await world.asked("a"))
-    rows = [RefusedRow(0, number, RefusalReason.EMPTY, "é" * (number % 5), "\n") for number in range(1, 24)]
+    step = StepPlace("markup_to_text", 2)
+    rows = [RefusedRow(0, number, RefusalReason.EMPTY, "é" * (number % 5), "\n", step) for number in range(1, 24)]
     kept = await world.files.put_bytes("p", b"".join(map(refused_line, rows)))
     found = await world.ports.versions.get(done.dataset_version)
     assert found is not None
@@ -267,6 +288,34 @@ async def test_refused_rows_are_read_by_page(world: World, chunk_bytes: int) -> 
             break
         assert len(page) == 5
     assert seen == rows
+
+
+async def test_refused_rows_that_an_older_release_wrote_are_read_without_a_step(world: World) -> None:
+    done = await world.ran(await world.asked("a"))
+    body = {"source_index": 0, "line": 2, "reason": "EMPTY", "detail": "is empty", "excerpt": "x"}
+    kept = await world.files.put_bytes("p", json.dumps(body).encode() + b"\n")
+    found = await world.ports.versions.get(done.dataset_version)
+    assert found is not None
+    await world.ports.versions.put(replace(found.value, refused=kept))
+    rows, _ = await RefusedRows(world.ports).page(done.dataset_version, Page(5, None))
+    assert rows == [RefusedRow(0, 2, RefusalReason.EMPTY, "is empty", "x", StepPlace("", 0))]
+
+
+async def test_changed_rows_are_read_by_page_and_older_versions_have_none(world: World) -> None:
+    done = await world.ran(await world.asked("a"))
+    changes = ChangedRows(world.ports)
+    assert await changes.page(done.dataset_version, Page(5, None)) == ([], None)
+    steps = StepPlace("text_repair", 1), StepPlace("personal_data", 12)
+    rows = [ChangedRow(0, number, f"{number:064x}", steps[: 1 + number % 2]) for number in range(1, 8)]
+    kept = await world.files.put_bytes("p", b"".join(map(changed_line, rows)))
+    found = await world.ports.versions.get(done.dataset_version)
+    assert found is not None
+    await world.ports.versions.put(replace(found.value, changed=kept))
+    first, key = await changes.page(done.dataset_version, Page(5, None))
+    rest, end = await changes.page(done.dataset_version, Page(5, key))
+    assert (first + rest, end) == (rows, None)
+    with pytest.raises(InvalidInput, match="leave it empty"):
+        await changes.page(done.dataset_version, Page(5, "3"))
 
 
 @pytest.mark.parametrize("key", ["3", "-1", "x", "9" * 30, "²"])
@@ -284,6 +333,25 @@ async def test_uploads_are_stored_with_their_kind(world: World) -> None:
     stored = await uploads(world.files, 10).store("p", "x.csv", chunks())
     assert (stored.filename, stored.media_type) == ("x.csv", "text/csv")
     assert await world.files.read("p", stored) == b"ab"
+
+
+async def test_an_upload_is_remembered_before_its_bytes_are_there_and_after_an_erasure_that_came_between() -> None:
+    uploaded = FakeRepository[Upload](parent=lambda u: f"projects/{u.project}", sort_key=lambda u: u.name)
+    before: list[list[str]] = []
+
+    class Erased(FakeArtifacts):
+        async def put_bytes(self, *args: Any, **fields: Any) -> ArtifactRef:
+            before.append([upload.value.artifact.filename for upload in uploaded.rows.values()])
+            uploaded.rows.clear()
+            return await super().put_bytes(*args, **fields)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    ports = UploadPorts(Erased(), FakeTransactions(), uploaded, FakeClock())
+    stored = await Uploads(ports, 10).store("p", "x.csv", chunks())
+    assert before == [["x.csv"]]
+    assert [upload.value.artifact for upload in uploaded.rows.values()] == [stored]
 
 
 class FakePlotter:

@@ -9,7 +9,7 @@ import mlcroissant
 import pandas as pd
 import pytest
 
-from mainspring.data.v1 import comparison_pb2, dataset_pb2
+from mainspring.data.v1 import comparison_pb2, dataset_pb2, recipe_pb2
 from mainspring.data.v1 import version_service_pb2 as pb
 from mainspring.data.v1 import version_service_pb2_grpc as pb_grpc
 from mainspring_client.client import Mainspring
@@ -123,11 +123,13 @@ async def test_an_export_opens_unchanged_in_pandas_and_in_croissant_readers(inge
     assert text == card.markdown
     assert "path: data/train-*.parquet" in text
     assert "| refused, unreadable | 1 |" in text
+    assert not any(f"`{column}`" in text for column in ("rejected", "desirable", "synthetic", "repeats"))
     assert (folder / "croissant.json").read_text() == card.croissant_json
     described = mlcroissant.Dataset(jsonld=folder / "croissant.json")
     assert not described.metadata.issues.errors
     rows = [row for part in described.metadata.record_sets for row in described.records(part.uuid)]
     assert len(rows) == 60
+    assert {column.rpartition("/")[2] for row in rows for column in row} == set(frame.columns)
     conversations = [value for row in rows for column, value in row.items() if column.endswith("/messages")]
     assert all(b"Be brief." in conversation[0].values() for conversation in conversations)
 
@@ -144,6 +146,51 @@ async def test_an_export_as_json_lines_holds_the_canonical_rows(ingest: DataInge
     }
     described = mlcroissant.Dataset(jsonld=tmp_path / "out/croissant.json")
     assert not described.metadata.issues.errors
+
+
+@pytest.mark.parametrize("form", [FORMATS.FORMAT_PARQUET, FORMATS.FORMAT_JSONL])
+async def test_an_export_describes_the_columns_that_only_some_versions_have(
+    ingest: DataIngest, tmp_path: Path, form: Any
+) -> None:
+    balance = recipe_pb2.Balance(by=recipe_pb2.BALANCE_BY_LABEL, min_weight=0.5)
+    columns = recipe_pb2.ColumnMapping(
+        messages_column="messages", rejected_column="rejected", desirable_column="desirable"
+    )
+    await ingest.put_recipe(columns=columns, steps=[recipe_pb2.RecipeStep(balance=balance)])
+    records = [
+        {
+            "messages": [
+                {"role": "user", "content": f"question {n}"},
+                {"role": "assistant", "content": "often" if n % 10 else "seldom"},
+            ],
+            "rejected": f"worse {n}" if n % 2 else None,
+            "desirable": n % 3 == 0 if n % 4 else None,
+            "synthetic": n % 5 == 0,
+        }
+        for n in range(80)
+    ]
+    version = await published(ingest, b"".join(json.dumps(record).encode() + b"\n" for record in records))
+    folder = tmp_path / "out"
+    async with client(ingest) as mainspring:
+        await mainspring.dataset_versions.export(version.name, folder, form)
+    described = mlcroissant.Dataset(jsonld=folder / "croissant.json")
+    assert not described.metadata.issues.errors
+    found = [
+        {column.rpartition("/")[2]: value for column, value in row.items()}
+        for part in described.metadata.record_sets
+        for row in described.records(part.uuid)
+    ]
+    extras = ("rejected", "desirable", "synthetic", "repeats")
+    expected = {row["row_id"].encode(): [row[column] for column in extras] for row in await ingest.rows(version)}
+    assert len(expected) == 80
+    assert any(repeats > 1 for *_, repeats in expected.values())
+    assert {
+        row["row_id"]: [row["rejected"] and row["rejected"].decode(), *(row.get(column) for column in extras[1:])]
+        for row in found
+    } == expected
+    text = (folder / "README.md").read_text()
+    assert all(f"`{column}` " in text.partition("## Columns")[2] for column in extras)
+    assert "`synthetic` tells which they are" in text
 
 
 async def test_an_export_opens_unchanged_in_hugging_faces_datasets(ingest: DataIngest, tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ class FakeInference:
         self.units: dict[str, ServedUnit] = {}
         self.scored: list[tuple[str, str]] = []
         self.says_nan: set[str] = set()
+        self.contexts: dict[str, set[Retrieval | None]] = {"answer": set(), "first_tokens": set(), "score": set()}
 
     async def hold(self, version: str, holder: str) -> None:
         if version in self.refused:
@@ -138,6 +139,7 @@ class FakeInference:
         unit: ServedUnit = NO_UNIT,
     ) -> Answer:
         self.units[version] = unit
+        self.contexts["answer"].add(context)
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
         self.sampling = sampling
@@ -146,7 +148,8 @@ class FakeInference:
             raise self.failures[question].pop()
         self.asked.append((version, question))
         if version in self.said:
-            return Answer(self.said[version](prompt), 1.0)
+            said = self.said[version](prompt)
+            return Answer(said, 1.0, 0.0, 10, len(said.split()))
         text = next(answer for asked, answer in ROWS if asked == question) if version != BASE else f"{question}\x00"
         passages = self.passages if context is not None else ()
         return Answer(text, float(len(self.asked)), 0.1 if timed else 0.0, 10, len(text.split()), passages)
@@ -155,13 +158,31 @@ class FakeInference:
         assert (version, top) == (FIRST, 200)
         return self.tokens[prefix]
 
-    async def first_tokens(self, version: str, prompt: Prompt, top: int, *, unit: ServedUnit = NO_UNIT) -> Distribution:
+    async def first_tokens(
+        self,
+        version: str,
+        prompt: Prompt,
+        top: int,
+        *,
+        context: Retrieval | None = None,
+        unit: ServedUnit = NO_UNIT,
+    ) -> Distribution:
         assert top == 1
+        self.contexts["first_tokens"].add(context)
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
         return {1: math.nan if version in self.says_nan else math.log(0.9 if version != BASE else 0.3)}
 
-    async def score(self, version: str, prompt: Prompt, text: str, *, unit: ServedUnit = NO_UNIT) -> Sequence[float]:
+    async def score(
+        self,
+        version: str,
+        prompt: Prompt,
+        text: str,
+        *,
+        context: Retrieval | None = None,
+        unit: ServedUnit = NO_UNIT,
+    ) -> Sequence[float]:
+        self.contexts["score"].add(context)
         if not any(version == held for held, _ in self.held):
             raise Unavailable("MODEL_NOT_SERVED", f"{version} is not held")
         self.scored.append((version, text))

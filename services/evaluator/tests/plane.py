@@ -64,6 +64,7 @@ class Plane:
         self.stop_after = math.inf
         self.away_for = 0
         self.dull = {BASE}
+        self.requests: list[Any] = []
         self.latency_s: Callable[[str], float] = lambda question: 0.25
 
     @property
@@ -134,6 +135,7 @@ class Plane:
         if self.away_for:
             self.away_for -= 1
             raise Unavailable("TRITON_UNAVAILABLE", "away", retry_after_s=0.01)
+        self.requests.append(request)
         question, peer = request.messages[-1].content if request.messages else "", context.peer()
         answer = answer_pb2.Answer(latency=duration_to_proto(self.latency_s(question)), model_version=request.model)
         answer.usage.input_tokens, answer.usage.output_tokens = 20, 10
@@ -159,6 +161,7 @@ class Plane:
     async def ScoreText(self, request: Any, context: Any) -> Any:
         if not any(d.model_version == request.model for d in self.deployments.values()):
             raise NotFound("ServedModel", request.model)
+        self.requests.append(request)
         scored = inference_service_pb2.ScoreTextResponse(input_tokens=1)
         for number, _ in enumerate(request.text.split()):
             scored.tokens.add(token_id=number, logprob=math.log(0.5))

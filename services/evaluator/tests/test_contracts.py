@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from mainspring_svckit.database import Database
 from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.mapping import artifact_to_proto
 from mainspring_svckit.pagination import Page
-from mainspring_svckit.values import Message
+from mainspring_svckit.values import Message, ServedUnit
 from mainspring_testkit.fakes import FakeTransactions
 from mainspring_testkit.neighbours import Neighbours, ServeNeighbours
 from mainspring_testkit.plugin import DatabaseFor
@@ -419,3 +420,18 @@ class TestPlaneInference(OnPlane, InferenceContract):
     @pytest.fixture
     def refuse(self, plane: Plane) -> Callable[[str], None]:
         return plane.refused.add
+
+    async def test_first_tokens_and_texts_come_after_the_passages_that_answers_come_after(
+        self, inference: Inference, plane: Plane
+    ) -> None:
+        await inference.hold(FIRST, RUN)
+        question, context = (Message("user", "red"),), Retrieval("projects/p/collections/c")
+        unit = ServedUnit("projects/p/prompts/q/versions/1", collection="projects/p/collections/of-the-unit")
+        await inference.first_tokens(FIRST, question, 1, context=context, unit=unit)
+        await inference.score(FIRST, question, "words", context=context, unit=unit)
+        tokens, text = plane.requests
+        assert (tokens.context.collection, tokens.unit.collection) == (context.collection, unit.collection)
+        assert (text.unit.prompt_version, text.unit.collection) == (unit.prompt_version, context.collection)
+        with pytest.raises(PreconditionFailed, match="asks for 7") as caught:
+            await inference.score(FIRST, question, "words", context=replace(context, top_k=7))
+        assert caught.value.reason == "CONTEXT_NOT_SCORED"

@@ -14,7 +14,7 @@ from mainspring_evaluator.application.drift import DRIFT_WORK, DriftChecks, Moni
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Traffic as TrafficPort
 from mainspring_evaluator.domain.drift import Asked, DriftMonitor
-from mainspring_evaluator.domain.suites import Judge, JudgePanel
+from mainspring_evaluator.domain.suites import Judge, JudgePanel, Retrieval
 from mainspring_evaluator.transport.drift import asked_of, monitor_from_proto, monitor_to_proto, report_to_proto
 from mainspring_evaluator.transport.events import Reactions
 from mainspring_svckit.database import Database
@@ -126,6 +126,14 @@ async def test_with_too_few_questions_or_nothing_released_a_check_waits(watch: W
     await watch.people_ask(40)
     assert await watch.check() is None
     assert (DRIFT_WORK, MONITOR.name) in watch.world.work.queued
+
+
+async def test_the_released_version_is_asked_with_the_passages_of_the_suite(watch: Watch) -> None:
+    context = Retrieval("projects/p/collections/c")
+    await watch.world.suites.put(replace(WATCHED, context=context), etag="", allow_missing=False)
+    await watch.people_ask(40)
+    assert await watch.check() is not None
+    assert watch.world.inference.contexts["answer"] == {context}
 
 
 async def test_f13_a_checker_without_its_lease_writes_nothing(watch: Watch) -> None:

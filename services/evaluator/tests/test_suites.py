@@ -281,6 +281,19 @@ async def test_perplexity_is_that_of_the_references_and_is_asked_for_once(world:
     assert world.inference.scored == []
 
 
+async def test_i7_confidence_and_perplexity_are_measured_with_the_passages_of_the_answers(world: World) -> None:
+    context = Retrieval("projects/p/collections/c")
+    suite = replace(SUITE, scorers=("accuracy", "calibration_error", "perplexity"))
+    await world.run(suite=replace(suite, context=context))
+    assert all(asked_with == {context} for asked_with in world.inference.contexts.values())
+    scored = len(world.inference.scored)
+    await world.run(suite=suite)
+    assert len(world.inference.scored) == 2 * scored, "figures with passages are not taken for figures without"
+    assert all(asked_with == {context, None} for asked_with in world.inference.contexts.values())
+    await world.run(suite=replace(suite, context=context))
+    assert len(world.inference.scored) == 2 * scored
+
+
 async def test_b3_what_is_no_number_costs_its_own_scorer_and_is_not_kept(world: World) -> None:
     asked = ("embedding_similarity", "calibration_error", "perplexity")
     suite = replace(SUITE, scorers=("bleu", *asked), embedding_model_version=BASE)
@@ -330,6 +343,32 @@ async def test_a_judge_scores_and_compares_in_both_orders(world: World) -> None:
     await world.run(suite=suite)
     assert len(world.inference.asked) == asked, "verdicts are kept"
     assert mapping.run_to_proto(run).judges[0].has_vote
+
+
+async def test_judges_are_asked_within_the_suites_budget_and_their_verdicts_are_kept(world: World) -> None:
+    world.inference.said[JUDGE] = by_length
+    await world.run()
+    answers = len(world.answers.rows)
+    suite = replace(SUITE, scorers=("rouge_l", "judge_rubric"), judges=PANEL, budget=Budget(max_generated_tokens=1))
+    with pytest.raises(PreconditionFailed, match="its suite allows 1") as caught:
+        await world.run(suite=suite)
+    assert caught.value.reason == "BUDGET_EXCEEDED"
+    assert 1 < len(world.answers.rows) - answers < 6
+    run = await world.run(suite=replace(suite, budget=Budget(max_generated_tokens=4)))
+    assert results(run)["judge_rubric"].candidate.value == 1
+    assert len(world.answers.rows) - answers == 6
+
+
+@pytest.mark.parametrize("scorer", ["embedding_similarity", "calibration_error", "perplexity"])
+async def test_the_time_of_a_budget_bounds_figures_that_others_are_asked_for(world: World, scorer: str) -> None:
+    await world.run()
+    suite = replace(SUITE, scorers=("rouge_l", scorer), embedding_model_version=BASE)
+    with pytest.raises(PreconditionFailed, match="used 0 s, its suite allows 1e-09") as caught:
+        await world.run(suite=replace(suite, budget=Budget(max_duration_s=1e-9)))
+    assert caught.value.reason == "BUDGET_EXCEEDED"
+    assert world.observations.rows, "what was said until then is kept"
+    run = await world.run(suite=replace(suite, budget=Budget(max_duration_s=600)))
+    assert (failures(run), set(results(run))) == ({}, {"rouge_l", scorer})
 
 
 async def test_a_conflict_while_judges_are_asked_is_tried_again_and_is_no_failure_of_a_judge(world: World) -> None:

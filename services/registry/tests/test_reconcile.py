@@ -31,6 +31,7 @@ from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.mapping import artifact_from_proto
 from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.events import EventTap, publish
+from mainspring_testkit.fakes import FakeRepository
 from mainspring_testkit.servers import PostgresServer
 from mainspring_testkit.service import ServiceProcess, Surroundings
 from mainspring_testkit.waiting import eventually
@@ -231,6 +232,31 @@ async def test_f22_a_model_that_the_copy_has_never_seen_comes_back_with_its_cham
     assert await reconciliation(world, memory).run(repair=True) == []
     assert len(world.outbox.emitted) == said
     assert (await world.version("next")).name == f"{MODEL}/versions/2"
+
+
+async def test_f22_a_release_that_comes_back_before_its_roll_out_ended_is_the_challenger(world: World) -> None:
+    first = await world.version("first")
+    await world.put_policy(POLICY)
+    await world.measure(first, 0.1)
+    await world.releases.promoted(f"{MODEL}/releases/1", first.name)
+    copy = {name: dict(table.rows) for name, table in vars(world.ports).items() if isinstance(table, FakeRepository)}
+    second = await world.version("second")
+    await world.measure(second, 0.1, baseline=first.name)
+    release: Any = await world.ports.releases.get(f"{MODEL}/releases/2")
+    for name, rows in copy.items():
+        getattr(world.ports, name).rows = rows
+    about_version = HeardVersion(
+        second.name, MODEL, second.kind, second.base_model_version, second.manifest, second.proof, second.author
+    )
+    about_release = HeardRelease(
+        release.value.name, MODEL, second.name, release.value.gate_decision, release.value.proof
+    )
+    heard = (Heard("1", "v", TIME, "cycle", 1, about_version), Heard("2", "r", TIME, "cycle", 2, about_release))
+    findings = await reconciliation(world, FakeMemory(*heard)).run(repair=True)
+    assert [one.outcome for one in findings] == [Outcome.REBUILT, Outcome.REBUILT]
+    model: Any = await world.ports.models.get(MODEL)
+    assert model.value.aliases == {"champion": "1", "challenger": "2"}
+    assert (await Ledger(world.ports).verify(MODEL)).problems == []
 
 
 @pytest.mark.parametrize("harm", ["digest", "base", "model", "unsigned", "file", "release"])

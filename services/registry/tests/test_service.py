@@ -217,6 +217,15 @@ async def test_requests_are_checked_and_repeats_are_one(registry: Registry) -> N
     with pytest.raises(InvalidInput) as caught:
         await registry.call("CreateModelImport", parent="projects/p", model_import=model_pb2.ModelImport(model="m"))
     assert {v.field for v in caught.value.violations} >= {"model_import.model", "model_import.source"}
+    policy = release_pb2.ReleasePolicy(
+        name="projects/p/releasePolicies/r", model=MODEL, evaluation_suite="projects/p/evaluationSuites/s",
+        primary_scorer="bleu", suite_sha256="abc", min_confidence_level=0.4,
+    )  # fmt: skip
+    with pytest.raises(InvalidInput) as caught:
+        await registry.call("UpdateReleasePolicy", release_policy=policy, allow_missing=True)
+    assert {v.field for v in caught.value.violations} == {
+        "release_policy.suite_sha256", "release_policy.min_confidence_level",
+    }  # fmt: skip
     wish = model_pb2.ModelImport(model=BASE, kind=model_pb2.MODEL_KIND_FOUNDATION, package="base")
     request_id = new_id()
     both = [

@@ -7,10 +7,12 @@ import pytest
 from mainspring.events.v1 import registry_events_pb2 as events
 from mainspring_registry.application.cycles import Cycles
 from mainspring_registry.application.imports import CreateModelImport
+from mainspring_registry.application.ledger import Ledger
 from mainspring_registry.application.lineage import Lineages
 from mainspring_registry.domain.catalogue import Lineage, Model, ModelKind, ServingSpec
 from mainspring_registry.domain.cycles import CycleStep
 from mainspring_registry.domain.gate import Outcome
+from mainspring_registry.domain.history import HistoryKind
 from mainspring_registry.domain.lineage import Direction
 from mainspring_registry.domain.making import MakingState
 from mainspring_registry.domain.releases import ReleaseState
@@ -90,6 +92,64 @@ async def test_i7_good_evidence_releases_and_bad_refuses_with_the_reason(world: 
     assert set(world.outbox.cycles[-2:]) == {"cycle"}
 
 
+@pytest.mark.parametrize(
+    ("harm", "lost"),
+    [
+        ("removed", f"adapter.gguf of {MODEL}/versions/1"),
+        ("flipped", f"adapter.gguf of {MODEL}/versions/1"),
+        ("cut", f"adapter.gguf of {MODEL}/versions/1"),
+        ("unsigned", f"model.sig of {MODEL}/versions/1"),
+        ("base", f"manifest.json of {BASE}"),
+    ],
+)
+async def test_f10_a_version_whose_files_are_lost_is_not_released_before_they_are_restored(
+    world: World, harm: str, lost: str
+) -> None:
+    await world.put_policy(POLICY)
+    version, base = await world.version(), await world.catalogue.version(BASE)
+    adapter, proof, whole = version.artifacts["adapter.gguf"], version.proof, dict(world.files.files)
+    assert proof is not None
+    match harm:
+        case "removed":
+            await world.files.discard("p", adapter)
+        case "flipped":
+            world.files.damage(adapter)
+        case "cut":
+            world.files.files["p", adapter.sha256] = b""
+        case "unsigned":
+            await world.files.discard("p", proof)
+        case _:
+            await world.files.discard("p", base.manifest)
+    decision = await world.measure(version, 0.1)
+    assert decision.outcome is Outcome.REFUSED
+    (refused,) = world.said(events.ReleaseRefused)
+    assert list(refused.reasons) == [
+        f"files: the artifact store lacks {lost}, or holds other bytes there; restore them from a copy,"
+        " then release the version by hand"
+    ]
+    with pytest.raises(PreconditionFailed, match=f"lacks {lost}.* restore them") as caught:
+        await world.releases.create(MODEL, version.name, ANNA)
+    assert caught.value.reason == "ARTIFACTS_MISSING"
+    assert world.said(events.ModelReleased) == []
+    world.files.files.update(whole)
+    assert (await world.releases.create(MODEL, version.name, ANNA)).number == 1
+
+
+async def test_f10_of_a_large_file_the_gate_asks_the_size(world: World) -> None:
+    await world.put_policy(POLICY)
+    await world.base()
+    large = await world.files.put_bytes("p", bytes((1 << 20) + 1))
+    trained = replace(await world.trained("r"), artifacts={"adapter.gguf": large})
+    version = await world.catalogue.register_adapter(trained)
+    world.files.damage(large)
+    flipped = world.files.files["p", large.sha256]
+    world.files.files["p", large.sha256] = flipped[:-1]
+    assert (await world.measure(version, 0.1)).outcome is Outcome.REFUSED
+    world.files.files["p", large.sha256] = flipped
+    released = await world.releases.create(MODEL, version.name, ANNA)
+    assert released.model_version == version.name, "inference compares the digest"
+
+
 async def test_a_suite_that_no_policy_asks_for_decides_nothing(world: World) -> None:
     version = await world.version()
     assert await world.measure(version, 0.1) is None
@@ -160,6 +220,52 @@ async def test_roll_outs_move_the_champion_and_failed_ones_restore_it(world: Wor
     assert len(world.said(events.ReleaseRevoked)) == 1
 
 
+async def aliases(world: World) -> dict[str, str]:
+    model = await world.ports.models.get(MODEL)
+    assert model is not None
+    return dict(model.value.aliases)
+
+
+async def test_what_is_rolled_out_against_the_champion_is_its_challenger_until_that_ends(world: World) -> None:
+    versions = [await world.version(f"r{n}") for n in range(4)]
+    await world.put_policy(POLICY)
+    await world.measure(versions[0], 0.1)
+    assert await aliases(world) == {}, "there is no champion yet"
+    await world.releases.promoted(f"{MODEL}/releases/1", versions[0].name)
+    await world.measure(versions[1], 0.1, baseline=versions[0].name)
+    assert await aliases(world) == {"champion": "1", "challenger": "2"}
+    assert (await world.catalogue.version(f"{MODEL}@challenger")).name == versions[1].name
+    await world.releases.promoted(f"{MODEL}/releases/2", versions[1].name)
+    assert await aliases(world) == {"champion": "2"}
+    await world.measure(versions[2], 0.1, baseline=versions[1].name)
+    await world.measure(versions[3], 0.1, baseline=versions[2].name)
+    assert await aliases(world) == {"champion": "2", "challenger": "4"}, "a newer release took the third one's place"
+    await world.releases.rolled_back(f"{MODEL}/releases/3", "another takes its place")
+    await world.releases.promoted(f"{MODEL}/releases/3", versions[2].name)
+    assert await aliases(world) == {"champion": "2", "challenger": "4"}, "late news of a release that is over"
+    moved = [e for e in await world.ports.history.all() if e.kind is HistoryKind.ALIAS_MOVED]
+    assert [(e.details["alias"], e.resource[-1]) for e in moved] == [
+        ("champion", "1"), ("challenger", "2"), ("champion", "2"), ("challenger", "3"), ("challenger", "4"),
+    ]  # fmt: skip
+    assert (await Ledger(world.ports).verify(MODEL)).problems == []
+
+
+@pytest.mark.parametrize("ending", ["revoked", "rolled back"])
+async def test_a_challenger_that_is_taken_back_is_none_any_more(world: World, ending: str) -> None:
+    first, second = await world.version("r1"), await world.version("r2")
+    await world.put_policy(POLICY)
+    await world.measure(first, 0.1)
+    await world.releases.promoted(f"{MODEL}/releases/1", first.name)
+    await world.measure(second, 0.1, baseline=first.name)
+    if ending == "revoked":
+        await world.releases.revoke(f"{MODEL}/releases/2", "worse", ANNA)
+    else:
+        await world.releases.rolled_back(f"{MODEL}/releases/2", "errors")
+    assert await aliases(world) == {"champion": "1"}
+    with pytest.raises(NotFound):
+        await world.catalogue.version(f"{MODEL}@challenger")
+
+
 async def test_a_model_has_one_policy_and_its_etag_guards_it(world: World) -> None:
     stored = await world.put_policy(POLICY)
     await world.put_policy(replace(POLICY, min_gain=0.1), etag=stored.etag, allow_missing=False)
@@ -174,8 +280,10 @@ async def test_a_model_has_one_policy_and_its_etag_guards_it(world: World) -> No
 
 async def test_people_cannot_set_the_champion(world: World) -> None:
     version = await world.version()
-    with pytest.raises(InvalidInput, match="roll-outs"):
-        await world.catalogue.set_alias(MODEL, "champion", version.name, ANNA)
+    for alias in ("champion", "challenger"):
+        with pytest.raises(InvalidInput, match=f"{alias} follows roll-outs") as caught:
+            await world.catalogue.set_alias(MODEL, alias, version.name, ANNA)
+        assert caught.value.reason == "ALIAS_RESERVED"
     with pytest.raises(InvalidInput, match="not a version of"):
         await world.catalogue.set_alias("projects/p/models/base", "stable", version.name, ANNA)
     model = await world.catalogue.set_alias(MODEL, "stable", version.name, ANNA)

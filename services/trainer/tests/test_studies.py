@@ -16,7 +16,7 @@ from mainspring_testkit.contracts.states import assert_as_declared
 from mainspring_testkit.events import EventTap
 from mainspring_testkit.waiting import eventually
 from mainspring_trainer.adapters.optuna_search import OptunaSearch
-from mainspring_trainer.domain.recipes import LoraConfig, TuningRecipe
+from mainspring_trainer.domain.recipes import Adaptation, LoraConfig, Method, TuningRecipe
 from mainspring_trainer.domain.studies import (
     STUDY_STATES,
     TRIAL_STATES,
@@ -84,6 +84,7 @@ def test_a_trial_applies_its_settings_and_keeps_the_scale_of_the_adapter() -> No
         (Parameter("lora.rank", 8, 8, whole=True), "below"),
         (Parameter("lora.dropout", 0, 1, log=True), "above 0"),
         (Parameter("lora.rank", choices=(4, "eight")), "cannot be"),
+        (Parameter("adaptation", choices=("LORA", "FULL")), "cannot be"),
         (RATE, "twice"),
     ],
 )
@@ -91,6 +92,25 @@ def test_a_space_that_cannot_be_searched_is_refused(parameter: Parameter, words:
     with pytest.raises(InvalidInput, match=words) as caught:
         replace(STUDY, space=(RATE, parameter)).check()
     assert caught.value.reason == "SEARCH_SPACE_UNUSABLE"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adaptation": Adaptation.FULL},
+        {"method": Method.PRETRAINING, "adaptation": Adaptation.FULL},
+        {"method": Method.EMBEDDING, "adaptation": Adaptation.FULL},
+    ],
+)
+def test_bytes_of_an_adapter_are_no_objective_where_none_is_made(changes: dict[str, Any]) -> None:
+    both = replace(STUDY, space=(RATE,), objectives=(Objective.VALIDATION_LOSS, Objective.ADAPTER_BYTES))
+    both.check()
+    whole = replace(both, recipe=replace(RECIPE, **changes))
+    with pytest.raises(InvalidInput, match="whole models without an adapter") as caught:
+        whole.check()
+    assert caught.value.reason == "SEARCH_SPACE_UNUSABLE"
+    assert [violation.field for violation in caught.value.violations] == ["study.objectives"]
+    replace(whole, objectives=(Objective.VALIDATION_LOSS, Objective.CPU_SECONDS)).check()
 
 
 def test_a_budget_of_trials_of_places_and_of_time() -> None:

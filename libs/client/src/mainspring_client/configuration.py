@@ -12,7 +12,7 @@ Each section is the JSON form of a message of the contracts; names may be short.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -170,6 +170,38 @@ def load_document(path: Path) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 - a safe loader, made stricter.
     except (yaml.YAMLError, RecursionError) as err:
         raise InvalidInput(f"{path} is not YAML: {err}", reason="CONFIGURATION_INVALID") from err
+
+
+def with_settings(document: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """A document with fields set by their paths: `lora.rank=8`, `checks.canaries=[a, b]`; later ones win.
+
+    Values are YAML's; what would be a mapping, or is not YAML, is text.
+
+    Raises:
+        InvalidInput: A setting is no PATH=VALUE.
+    """
+    made = dict(document)
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        names = path.strip().split(".")
+        if not equals or not all(names):
+            description = f"{setting[:200]!r} is not like PATH=VALUE, as lora.rank=8"
+            raise InvalidInput(f"set: {description}", violations=[FieldViolation("set", description)])
+        inner = made
+        for name in names[:-1]:
+            known = inner.get(name)
+            inner[name] = dict(cast("dict[str, Any]", known)) if isinstance(known, dict) else {}
+            inner = inner[name]
+        inner[names[-1]] = _value(value)
+    return made
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        return text
+    return value if value is None or isinstance(value, bool | int | float | str | list) else text
 
 
 def read_message(kind: type[MessageT], given: Any, path: str) -> MessageT:

@@ -211,6 +211,11 @@ class Data(Area):
         request = pb.ListRefusedRowsRequest(parent=version, page_size=500)
         return self._pages(self.stub.ListRefusedRows, request, pb.ListRefusedRowsResponse, lambda r: r.refused_rows)
 
+    def changed_rows(self, version: str) -> AsyncIterator[dataset_pb2.ChangedRow]:
+        """The rows of a version that the recipe's steps have changed, in input order."""
+        request = pb.ListChangedRowsRequest(parent=version, page_size=500)
+        return self._pages(self.stub.ListChangedRows, request, pb.ListChangedRowsResponse, lambda r: r.changed_rows)
+
 
 def _state(file: BinaryIO) -> tuple[int, int]:
     found = os.fstat(file.fileno())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,10 @@ async def synthesize(
     sources: Sequence[ingestion_pb2.Source] = ()
     async for ended in mainspring.data.watch_ingestion(found.ingestion):
         sources = ended.sources
-    written = {index for index, source in enumerate(sources) if source.artifact.media_type == MEDIA_TYPE}
     with tempfile.TemporaryDirectory() as folder:
         path, made = Path(folder) / f"synthetic-{method.value}.jsonl", 0
         with path.open("w", encoding="utf-8") as file:
-            async for row in _rows(mainspring, version, written, model, method, count, seed, on_progress):
+            async for row in _rows(mainspring, version, model, method, count, seed, on_progress):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 made += 1
         if not made:
@@ -101,7 +100,6 @@ async def synthesize(
 async def _rows(
     mainspring: Mainspring,
     version: str,
-    written: Collection[int],
     model: str,
     method: Method,
     count: int,
@@ -116,7 +114,7 @@ async def _rows(
             if done == count:
                 return
             # Plain text has no prompt, and what a model wrote is no example.
-            if len(row.messages) < 2 or row.source_index in written:
+            if len(row.messages) < 2 or row.synthetic:
                 continue
             recent = [*recent, row][-_EXAMPLES:]
             made = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from mainspring.training.v1 import run_pb2, training_service_pb2_grpc
+from mainspring.training.v1 import recipe_pb2, run_pb2, training_service_pb2_grpc
 from mainspring.training.v1 import training_service_pb2 as pb
 from mainspring_client.connection import Area, Connection
 from mainspring_svckit.ids import new_id
@@ -26,6 +26,11 @@ class Training(Area):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self.stub = training_service_pb2_grpc.TrainingServiceStub(connection.channel("trainer"))
+
+    async def recipe(self, name: str) -> recipe_pb2.TuningRecipe:
+        """A tuning recipe."""
+        request = pb.GetTuningRecipeRequest(name=name)
+        return (await self._unary(self.stub.GetTuningRecipe, request, pb.GetTuningRecipeResponse)).tuning_recipe
 
     async def start(self, recipe: str, dataset_version: str, *, priority: int = 0) -> run_pb2.TrainingRun:
         """Asks for a run by hand; published dataset versions ask for theirs by themselves."""

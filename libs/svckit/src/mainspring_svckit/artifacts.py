@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from mainspring_svckit.crash import crash_point
 from mainspring_svckit.errors import InsufficientStorage, NotFound, PreconditionFailed, QuotaExceeded, Unavailable
 from mainspring_svckit.values import ArtifactRef
 
+BeforePut = Callable[[ArtifactRef], Awaitable[None]]
 _CHUNK = 1 << 20
 MAX_READ_BYTES = 64 << 20
 
@@ -47,11 +48,7 @@ class ArtifactStore:
     async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
         """Stores a file."""
         digest, size = await asyncio.to_thread(_digest_file, path)
-        with _translated(digest):
-            if not await self._has(project, digest, size):
-                await obstore.put_async(self._store, _key(project, digest), path)
-        crash_point("artifacts:after-put")
-        return ArtifactRef(digest, size, media_type, filename or path.name)
+        return await self._put(project, path, ArtifactRef(digest, size, media_type, filename or path.name))
 
     async def put_stream(
         self,
@@ -61,8 +58,9 @@ class ArtifactStore:
         max_bytes: int,
         media_type: str = "",
         filename: str = "",
+        before: BeforePut | None = None,
     ) -> ArtifactRef:
-        """Stores a stream by way of a temporary file.
+        """Stores a stream by way of a temporary file. Who must know of bytes before they are there is told by `before`.
 
         Raises:
             QuotaExceeded: There are more than `max_bytes`; nothing is kept.
@@ -77,7 +75,11 @@ class ArtifactStore:
                         message = f"the upload is larger than {max_bytes} bytes; split it"
                         raise QuotaExceeded("UPLOAD_TOO_LARGE", message, {"maxBytes": str(max_bytes)})
                     await asyncio.to_thread(file.write, chunk)
-            return await self.put_file(project, path, media_type=media_type, filename=filename)
+            digest, size = await asyncio.to_thread(_digest_file, path)
+            artifact = ArtifactRef(digest, size, media_type, filename or path.name)
+            if before is not None:
+                await before(artifact)
+            return await self._put(project, path, artifact)
 
     async def read(self, project: str, artifact: ArtifactRef) -> bytes:
         """The bytes, verified; for small artifacts (at most 64 MiB).
@@ -139,6 +141,13 @@ class ArtifactStore:
         """
         with _translated(artifact.sha256), suppress(FileNotFoundError):
             await obstore.delete_async(self._store, _key(project, artifact.sha256))
+
+    async def _put(self, project: str, path: Path, artifact: ArtifactRef) -> ArtifactRef:
+        with _translated(artifact.sha256):
+            if not await self._has(project, artifact.sha256, artifact.size_bytes):
+                await obstore.put_async(self._store, _key(project, artifact.sha256), path)
+        crash_point("artifacts:after-put")
+        return artifact
 
     async def _has(self, project: str, digest: str, size: int) -> bool:
         try:

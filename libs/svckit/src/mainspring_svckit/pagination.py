@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from mainspring_svckit.errors import FieldViolation, InvalidInput
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,8 @@ class Page:
         size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         if not page_token:
             return cls(size, None)
-        try:
-            checksum, after = json.loads(base64.urlsafe_b64decode(page_token.encode()))
-        except ValueError:
-            checksum, after = "", ""
-        if checksum != _checksum(bound_to) or not isinstance(after, str):
+        after = _key_of(page_token, _checksum(bound_to))
+        if after is None:
             description = "is not a token of this list; leave it empty to start again"
             raise InvalidInput(
                 f"page_token {description}",
@@ -58,6 +58,20 @@ def next_page_token(last_key: str | None, *bound_to: str) -> str:
     if last_key is None:
         return ""
     return base64.urlsafe_b64encode(json.dumps([_checksum(bound_to), last_key]).encode()).decode()
+
+
+def _key_of(page_token: str, checksum: str) -> str | None:
+    """The sort key that a token with this checksum holds; None for any other text. No key of ours holds what a database
+    cannot: the character NUL, or half of a surrogate pair.
+    """
+    try:
+        said: Any = json.loads(base64.urlsafe_b64decode(page_token.encode()))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, list) or len(said) != 2 or said[0] != checksum:  # type: ignore[arg-type]
+        return None
+    after: Any = said[1]
+    return after if isinstance(after, str) and not _UNSTORABLE.search(after) else None
 
 
 def _checksum(bound_to: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -159,12 +159,16 @@ class FakeArtifacts:
         max_bytes: int,
         media_type: str = "",
         filename: str = "",
+        before: Callable[[ArtifactRef], Awaitable[None]] | None = None,
     ) -> ArtifactRef:
         data = b"".join([chunk async for chunk in chunks])
         if len(data) > max_bytes:
             raise QuotaExceeded("UPLOAD_TOO_LARGE", "too large")
         # What comes as a stream and has no name gets that of the file that the real store writes it to.
-        return await self.put_bytes(project, data, media_type=media_type, filename=filename or "upload")
+        filename = filename or "upload"
+        if before is not None:
+            await before(ArtifactRef(hashlib.sha256(data).hexdigest(), len(data), media_type, filename))
+        return await self.put_bytes(project, data, media_type=media_type, filename=filename)
 
     async def read(self, project: str, artifact: ArtifactRef) -> bytes:
         if artifact.size_bytes > MAX_READ_BYTES:

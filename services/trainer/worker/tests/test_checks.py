@@ -161,3 +161,14 @@ def test_f19_a_run_that_cannot_fit_is_refused_with_what_would(job: Job, tiny_mod
     assert (read.layers, read.width) == (2, 64)
     assert 60_000 < read.parameters < 120_000
     assert estimate.available_bytes() > 1 << 20
+
+
+def test_f19_a_run_that_cannot_fit_is_refused_before_its_teacher_is_loaded(
+    job: Job, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mainspring_training_worker.run.free_bytes", lambda _: 1 << 20)
+    answers = {**job.spec["distillation"], "source": "ANSWERS"}
+    helper = {"base_model": str(tiny_model), "adapter": None}
+    refused = job.run_here(method="DISTILLATION", distillation=answers, helper=helper)
+    assert refused.of("failed")[0]["reason"] == "OUT_OF_MEMORY"
+    assert "asking the teacher" not in [line["phase"] for line in refused.of("phase")]

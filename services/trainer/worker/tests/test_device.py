@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from support import Job, Outcome
 from mainspring_training_worker import device, estimate
 from mainspring_training_worker.device import CPU
 from mainspring_training_worker.process import lacks_memory, one_of
-from mainspring_training_worker.spec import Refused, Spec
+from mainspring_training_worker.spec import Helper, Refused, Spec
 
 GPU = torch.device("cuda", 0)
 SMALL = estimate.Shape(parameters=135_000_000, layers=30, width=576, vocabulary=49152)
@@ -122,6 +123,48 @@ def test_f19_on_a_gpu_a_validation_takes_no_more_at_once_than_was_estimated(spec
         for tokens in (1 << 15, 1 << 16)
     ]
     assert needs[1] - needs[0] == (1 << 15) * SMALL.vocabulary * 10
+
+
+def test_f19_a_model_that_teaches_or_judges_counts_beside_the_one_that_learns(spec: Spec, tiny_model: Path) -> None:
+    taught = replace(spec, method="DISTILLATION", helper=Helper(tiny_model, None), micro_batch_tokens=512)
+    small, large = estimate.helper_bytes(taught), 4 * LARGE.parameters
+    assert small == 4 * estimate.shape_of(tiny_model).parameters
+    assert estimate.helper_bytes(spec) == 0
+    alone = estimate.needed_bytes(SMALL, taught, "LORA", "bf16")
+    assert estimate.needed_bytes(SMALL, taught, "LORA", "bf16", small) == alone + small
+    with pytest.raises(Refused, match="choose a smaller base or a smaller model to teach or judge, or lower max"):
+        estimate.check_fits(SMALL, taught, "bf16", large, helper=large)
+    chosen = [
+        estimate.micro_batch_tokens(SMALL, replace(taught, micro_batch_tokens=0), "bf16", CARD, helper)
+        for helper in (0, large)
+    ]
+    assert chosen[1] < chosen[0]
+    # One that only answers is gone when the student is loaded.
+    answering = replace(taught, distillation=replace(taught.distillation, source="ANSWERS"))
+    assert estimate.needed_bytes(SMALL, answering, "LORA", "bf16", small) == alone
+    assert large < estimate.needed_bytes(SMALL, answering, "LORA", "bf16", large) < large + alone
+
+
+def test_f19_all_answers_to_a_prompt_count_together(spec: Spec) -> None:
+    drawing = replace(spec, method="GRPO", micro_batch_tokens=64)
+    few, many = (
+        estimate.needed_bytes(SMALL, replace(drawing, online=online), "LORA", "bf16")
+        for online in (replace(drawing.online, generations=n, max_answer_tokens=128) for n in (8, 64))
+    )
+    kept, scored = 56 * (512 + 128) * 30 * 576 * 34, 56 * 128 * SMALL.vocabulary * 10
+    assert many - few == kept + scored
+    assert estimate.needed_bytes(SMALL, replace(drawing, method="SUPERVISED"), "LORA", "bf16") < few
+    with pytest.raises(Refused, match=r"or lower online\.generations, online\.max_answer_tokens or max_s"):
+        estimate.check_fits(SMALL, drawing, "bf16", 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("method", "advice"), [("PRETRAINING", "lower pretraining.parameters"), ("EMBEDDING", "choose a smaller base")]
+)
+def test_f19_no_adaptation_is_advised_that_the_method_forbids(spec: Spec, method: str, advice: str) -> None:
+    with pytest.raises(Refused, match=f"are free; {advice}, or lower max_sequence_tokens") as caught:
+        estimate.check_fits(LARGE, replace(spec, method=method, adaptation="FULL"), "bf16", CARD, gpu=True)
+    assert "ADAPTATION" not in caught.value.message
 
 
 def test_f19_a_result_that_the_machine_cannot_hold_is_refused_before_a_gpu_learns() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import safe_open
-from support import LORA, OPTIMIZATION, Job, Outcome, rows, shard
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from support import LORA, OPTIMIZATION, Job, Outcome, make_tokenizer, rows, shard
 
 from mainspring_modelfiles import probe
+from mainspring_training_worker.process import lacks_space
 
 
 def test_a_run_learns_and_leaves_everything_that_a_version_needs(undisturbed: Outcome) -> None:
@@ -90,6 +94,46 @@ def test_f10_a_damaged_checkpoint_is_no_checkpoint(job: Job, undisturbed: Outcom
     again = job.run(resume_from=checkpoint)
     assert again.of("metric")[0]["step"] == 0
     assert again.adapter_sha256 == undisturbed.adapter_sha256
+
+
+def test_f9_weights_that_the_disk_does_not_take_end_the_run_as_a_full_disk_does(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # Half of a module's would stay.
+    process = job.start()
+    process.until(lambda line: line["type"] == "phase")
+    resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (16 << 10, 16 << 10))
+    ended = process.end()
+    assert (ended.status, ended.of("failed")[0]["reason"]) == (3, "INSUFFICIENT_STORAGE"), ended.errors
+    assert ended.of("phase")[-1]["phase"].startswith("training: ")
+    assert not list(ended.output.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: save_file({"weights": torch.zeros(10_000)}, folder / "model.safetensors"),
+        lambda folder: make_tokenizer().save_pretrained(folder),
+        lambda folder: (folder / "adapter.gguf").write_bytes(bytes(40_000)),
+    ],
+    ids=["safetensors", "tokenizers", "python"],
+)
+def test_f9_a_full_disk_is_known_by_whichever_library_meets_it(write: Callable[[Path], Any], tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(Exception, match="File too large") as caught:
+            write(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert lacks_space(caught.value)
+
+
+def test_f9_other_errors_are_not_taken_for_a_full_disk() -> None:
+    assert lacks_space(SafetensorError("I/O error: No space left on device (os error 28)"))
+    assert not lacks_space(SafetensorError("I/O error: Input/output error (os error 5)"))
+    assert not lacks_space(SafetensorError("invalid JSON in header"))
+    assert not lacks_space(FileNotFoundError(2, "No such file or directory (os error 28)"))
 
 
 def test_f2_a_process_whose_parent_dies_dies_too(job: Job, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ def test_i6_a_model_earns_more_reward_by_a_rule(job: Job, fluent: Path, method: 
     assert result["best_validation_loss"] < result["initial_validation_loss"] - 0.1
     again = job.run_here(**changes, resume_from=whole.output / "checkpoint-00000004.safetensors")
     assert again.adapter_sha256 == whole.adapter_sha256
+
+
+def test_memory_for_answers_is_foretold_by_the_prompts_that_there_are(job: Job, fluent: Path) -> None:
+    """Not by the longest that there may be, which would refuse runs of short prompts."""
+    needs: list[int] = []
+    for longest in (128, 512):
+        changes = earning(fluent)
+        changes["optimization"] |= {"max_steps": 1, "max_sequence_tokens": longest}
+        run = job.run_here(**changes, method="GRPO", online={**job.spec["online"], "rule": "CONTAINS"})
+        needs.append(json.loads((run.output / "training_report.json").read_text())["expected_bytes"])
+    assert needs[0] == needs[1]
 
 
 def test_a_judge_ranks_answers_that_it_has_not_seen_and_gives_rewards(

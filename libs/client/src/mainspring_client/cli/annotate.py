@@ -78,7 +78,9 @@ def add(
     queue: Queue,
     file: Annotated[
         Path | None,
-        typer.Argument(help="JSON Lines: messages, and candidates, suggestion, gold as the contract has them."),
+        typer.Argument(
+            help="JSON Lines: messages, and candidates, suggestion, gold, synthetic as the contract has them."
+        ),
     ] = None,
     dataset: Annotated[str, typer.Option(help="Or rows of a dataset version, for example support/3.")] = "",
     limit: Limit = 1000,
@@ -264,7 +266,8 @@ async def _rows(mainspring: Mainspring, project: str, dataset: str, limit: int) 
     version = await resolve(mainspring, project, dataset)
     items = list[pb.AnnotationItem]()
     async for row in mainspring.dataset_versions.rows(version):
-        items.append(pb.AnnotationItem(messages=row.messages, origin=f"{version}#{row.row_id}"))
+        origin = f"{version}#{row.row_id}"
+        items.append(pb.AnnotationItem(messages=row.messages, origin=origin, synthetic=row.synthetic))
         if len(items) == limit:
             break
     return items

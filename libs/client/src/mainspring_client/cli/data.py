@@ -124,7 +124,7 @@ def refused(
     data: Data = None,
     json_: Json = False,
 ) -> None:
-    """Lists the input rows that a version refused, with the line and the reason."""
+    """Lists the input rows that a version refused, with the line, the reason and the step that refused it."""
     from mainspring.data.v1 import dataset_pb2
     from mainspring_client.cli.output import enum_name, print_json, print_table
     from mainspring_client.cli.run import collect, with_client
@@ -142,12 +142,49 @@ def refused(
         {
             "file": lambda row: row.source_index if row.source_index >= 0 else "erased",
             "line": lambda row: row.line,
+            "step": _step,
             "reason": lambda row: enum_name(reasons, row.reason, "REFUSAL_REASON_"),
             "detail": lambda row: row.detail,
             "record": lambda row: row.excerpt[:80],
         },
         "no row was refused",
     )
+
+
+@datasets.command()
+def changed(
+    version: versions.Version,
+    project: Project = DEFAULT_PROJECT,
+    limit: Limit = 50,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Lists the rows of a version that the recipe's steps changed, with the line and the steps."""
+    from mainspring_client.cli.output import print_json, print_table
+    from mainspring_client.cli.run import collect, with_client
+
+    async def body(mainspring: Mainspring) -> list[dataset_pb2.ChangedRow]:
+        return await collect(mainspring.data.changed_rows(await versions.resolve(mainspring, project, version)), limit)
+
+    found = with_client(data, body)
+    if json_:
+        print_json(found)
+        return
+    print_table(
+        found,
+        {
+            "file": lambda row: row.source_index,
+            "line": lambda row: row.line,
+            "steps": lambda row: ", ".join(map(_step, row.steps)),
+            "row": lambda row: row.row_id[:12],
+        },
+        "no row was changed, or an older release made the version",
+    )
+
+
+def _step(row: dataset_pb2.RefusedRow | dataset_pb2.ChangingStep) -> str:
+    """A step with its place in the recipe, if it has one there."""
+    return f"{row.step_number} {row.step}" if row.step_number else row.step
 
 
 def print_version(version: dataset_pb2.DatasetVersion) -> None:

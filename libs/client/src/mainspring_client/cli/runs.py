@@ -52,6 +52,66 @@ def list_runs(project: Project = DEFAULT_PROJECT, limit: Limit = 20, data: Data 
     )
 
 
+@runs.command("start")
+def start_run(
+    recipe: Annotated[str, typer.Argument(help="Tuning recipe that is applied as it stands.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="DATASET, whose newest version is learned, DATASET/VERSION or DATASET@TAG [default: the recipe's].",
+            show_default=False,
+        ),
+    ] = "",
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and do not wait.")] = False,
+    project: Project = DEFAULT_PROJECT,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Begins a run of a recipe that is there, and follows it until it has ended. Status 1 when it failed."""
+    from mainspring_client.cli.output import print_json
+    from mainspring_client.cli.run import with_client
+    from mainspring_client.resources import expand
+    from mainspring_svckit.names import TuningRecipeName
+
+    named = expand(TuningRecipeName, project, recipe, "recipe")
+
+    async def body(mainspring: Mainspring) -> run_pb2.TrainingRun:
+        started = await start(mainspring, named, dataset)
+        if detach:
+            return started
+        if not json_:
+            typer.echo(f"run {started.name}", err=True)
+        return await follow(mainspring, started.name, json_=json_)
+
+    ended = with_client(data, body)
+    if not detach:
+        tell_end(ended, json_=json_)
+    elif json_:
+        print_json(ended)
+    else:
+        print(ended.name)
+
+
+async def start(mainspring: Mainspring, recipe: str, dataset: str) -> run_pb2.TrainingRun:
+    """Asks for a run of a recipe as it stands.
+
+    Args:
+        mainspring: Where.
+        recipe: The recipe's name.
+        dataset: The dataset version as people name it; empty for the newest of the recipe's dataset.
+
+    Raises:
+        NotFound: The recipe or the dataset is not there, or the dataset has no version yet.
+    """
+    from mainspring_client.cli.train import newest_version
+    from mainspring_svckit.names import DatasetName, TuningRecipeName
+
+    if not dataset:
+        dataset = DatasetName.parse((await mainspring.training.recipe(recipe)).dataset).dataset
+    learned = await newest_version(mainspring, TuningRecipeName.parse(recipe).project, dataset)
+    return await mainspring.training.start(recipe, learned)
+
+
 @runs.command("show")
 def show_run(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, json_: Json = False) -> None:
     """Shows a training run: what it made, what it used, what it is made from, and its curves."""

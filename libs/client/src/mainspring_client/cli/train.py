@@ -39,6 +39,14 @@ def train(
     learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak rate; 0: the method's default.")] = 0,
     batch_rows: Annotated[int, typer.Option(min=0, max=4096, help="Rows in a step; 0: the default.")] = 0,
     rank: Annotated[int, typer.Option(min=0, max=256, help="Rank of the adapter; 0: the default.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Any other field of the tuning recipe, as adaptation=ADAPTATION_QLORA; may be repeated, and wins.",
+        ),
+    ] = None,
     png: Annotated[
         Path | None, typer.Option("--png", help="Draw loss and speed into this file when the run has ended.")
     ] = None,
@@ -54,10 +62,11 @@ def train(
     """
     from mainspring_client.cli.run import with_client
     from mainspring_client.cli.runs import follow, tell_end
+    from mainspring_client.configuration import with_settings
 
     dataset_id = dataset.partition("@")[0].partition("/")[0]
     model = model or dataset_id
-    settings = {
+    options = {
         "id": recipe or f"{model}-{method}".lower().replace("_", "-"),
         "dataset": dataset_id,
         "model": model,
@@ -71,9 +80,10 @@ def train(
             "batch_rows": batch_rows,
         },
     }
+    wanted = with_settings(options, settings or [])
 
     async def body(mainspring: Mainspring) -> tuple[run_pb2.TrainingRun, Any]:
-        started = await start(mainspring, project, settings, base, dataset)
+        started = await start(mainspring, project, wanted, base, dataset)
         if detach:
             return started, None
         if not json_:
@@ -102,8 +112,8 @@ async def start(
     Args:
         mainspring: Where.
         project: Project id.
-        settings: The tuning recipe without its base, as in `flywheel.yaml`.
-        base: Foundation model as people name it; without a version its newest.
+        settings: The tuning recipe, as in `flywheel.yaml`.
+        base: Foundation model as people name it, where the recipe has none; without a version its newest.
         dataset: The dataset version as people name it; without one its newest.
 
     Raises:
@@ -113,7 +123,7 @@ async def start(
     from mainspring_client.configuration import Configuration
 
     learned = await newest_version(mainspring, project, dataset)
-    foundation = await newest_base(mainspring, project, base)
+    foundation = settings.get("base_model_version") or await newest_base(mainspring, project, base)
     configuration = Configuration.parse(
         {"project": project, "tuning_recipe": {**settings, "base_model_version": foundation}}
     )

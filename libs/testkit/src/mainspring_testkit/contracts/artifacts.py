@@ -39,6 +39,7 @@ class StreamedArtifacts(Artifacts, Protocol):
         max_bytes: int,
         media_type: str = "",
         filename: str = "",
+        before: Callable[[ArtifactRef], Awaitable[None]] | None = None,
     ) -> ArtifactRef:
         """Stores a stream."""
         ...
@@ -126,6 +127,17 @@ class StreamedArtifactsContract:
         assert b"".join([chunk async for chunk in artifacts.stream("p", streamed)]) == b"hello"
         nothing = await artifacts.put_stream("p", pieces(), max_bytes=5)
         assert b"".join([chunk async for chunk in artifacts.stream("p", nothing)]) == b""
+
+    async def test_who_wants_to_know_of_a_stream_before_it_is_there_is_told(self, artifacts: StreamedArtifacts) -> None:
+        told: list[ArtifactRef] = []
+
+        async def before(artifact: ArtifactRef) -> None:
+            assert not await artifacts.exists("p", artifact)
+            told.append(artifact)
+
+        stored = await artifacts.put_stream("p", pieces(b"he", b"llo"), max_bytes=5, media_type="x/y", before=before)
+        assert told == [stored]
+        assert await artifacts.exists("p", stored)
 
     async def test_b6_a_stream_that_is_too_large_is_refused_and_not_kept(self, artifacts: StreamedArtifacts) -> None:
         whole = await artifacts.put_bytes("q", b"123456")

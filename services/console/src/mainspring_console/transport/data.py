@@ -46,10 +46,10 @@ async def _version(view: View, version: dataset_pb2.DatasetVersion) -> None:
 
         async def refused_rows() -> None:
             rows = [
-                (row.line, state(dataset_pb2.RefusalReason.Name(row.reason)[8:]), row.detail, row.excerpt)
+                (row.line, row.step, state(dataset_pb2.RefusalReason.Name(row.reason)[8:]), row.detail, row.excerpt)
                 for row in await view.refused_rows(version.name)
             ]
-            table(("Line", "Reason", "Detail", "Excerpt"), rows, empty="None.")
+            table(("Line", "Step", "Reason", "Detail", "Excerpt"), rows, empty="None.")
 
         async def report() -> None:
             picture = base64.b64encode(await view.report_picture(version.name)).decode()

@@ -35,7 +35,7 @@ ROW_SCHEMA = pa.schema(
     ]
 )
 """Columns of a version's shards."""
-EXTRAS = {"rejected": pa.string(), "desirable": pa.bool_()}
+EXTRAS = {"rejected": pa.string(), "desirable": pa.bool_(), "synthetic": pa.bool_()}
 """Columns that a version has only when some row of it has a value there, in this order."""
 _FIELDS = [pa.field(name, kind) for name, kind in EXTRAS.items()]
 _SCHEMA = (
@@ -54,9 +54,10 @@ KEYS = np.dtype(
         ("bytes", "<u4"),
         ("source", "<i4"),
         ("split_place", "u1"),
-        ("changed", "?"),
+        ("changed", "<u4"),
         ("rejected", "?"),
         ("desirable", "?"),
+        ("synthetic", "?"),
     ]
 )
 """What is known of each candidate besides its texts."""

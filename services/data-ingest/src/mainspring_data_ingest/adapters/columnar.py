@@ -20,13 +20,14 @@ _BATCH_ROWS = 1_000
 
 
 class ParquetReader:
-    """A Parquet file; `line` is the number of the row."""
+    """A Parquet file; `line` is the number of the row, and `rows` how many there are, once the first is read."""
 
     kind = "Parquet"
 
     def __init__(self, file: BinaryIO, columns: Sequence[str], optional: Sequence[str] = ()) -> None:
         """Takes the file, the columns that it must have, and those that it may; without any it reads all."""
         self._file, self._required, self._optional = file, columns, optional
+        self.rows = 0
 
     def records(self) -> Iterator[Record]:
         """See `SourceReader`."""
@@ -46,6 +47,7 @@ class ParquetReader:
     def _batches(self) -> Iterator[Any]:
         parquet: Any = pq.ParquetFile(self._file)
         columns = self._wanted(parquet.schema_arrow.names)
+        self.rows = parquet.metadata.num_rows
         for group in range(parquet.num_row_groups):
             size = parquet.metadata.row_group(group).total_byte_size
             if size > MAX_GROUP_BYTES:
@@ -61,7 +63,7 @@ class ParquetReader:
 
 
 class ArrowReader(ParquetReader):
-    """An Arrow IPC file or stream; `line` is the number of the row."""
+    """An Arrow IPC file or stream; `line` is the number of the row. How many there are stands nowhere in it."""
 
     kind = "Arrow"
 

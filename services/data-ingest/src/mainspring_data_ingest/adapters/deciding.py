@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mainspring_data_ingest.adapters import steps
 from mainspring_data_ingest.adapters.candidates import KEPT, Candidates, firsts
 from mainspring_data_ingest.adapters.steps.balance import BalanceDecision
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
-from mainspring_data_ingest.domain.records import RefusalReason
+from mainspring_data_ingest.domain.records import EXACT_DUPLICATES, SPLITS, RefusalReason, StepPlace
 from mainspring_data_ingest.domain.report import StepCounts
 from mainspring_data_ingest.domain.splits import Split, splits_by_place
 from mainspring_data_ingest.domain.steps import Balance
@@ -33,16 +33,15 @@ class Decisions:
         recipe: IngestionRecipe,
         candidates: Candidates,
         folder: Path,
-        synthetic: Sequence[int] = (),
         vectors: steps.Vectors | None = None,
     ) -> None:
-        """Takes the recipe, the candidates, a folder for temporary files, which sources a model made, and what makes
-        vectors where the recipe needs them.
+        """Takes the recipe, the candidates, a folder for temporary files, and what makes vectors where the recipe needs
+        them.
         """
         self.candidates = candidates
         self.counts: dict[int, StepCounts] = {}
-        self._recipe, self._folder, self._synthetic = recipe, folder, synthetic
-        self._refusals: list[steps.Refusals] = []
+        self._recipe, self._folder = recipe, folder
+        self._refusals: list[tuple[steps.Refusals, StepPlace]] = []
         self._vectors = vectors
         self._balances: list[tuple[StepCounts, BalanceDecision]] = []
         self.split: Any = np.zeros(candidates.count, np.uint8)
@@ -55,7 +54,7 @@ class Decisions:
             if decision := steps.decision(step, position, self._vectors):
                 counts = self.counts[position] = StepCounts(step.kind)
                 made = decision.decide(self.candidates, self._folder)
-                self._refuse(made)
+                self._refuse(made, StepPlace(step.kind, position + 1))
                 counts.refused.update({made.reason: len(made.rows)} if len(made.rows) else {})
                 counts.found.update(made.found)
                 counts.passed = int((self.candidates.fate == KEPT).sum())
@@ -66,20 +65,23 @@ class Decisions:
 
     def refusals(self) -> dict[RefusalReason, int]:
         """Candidates refused, by reason."""
-        return {made.reason: len(made.rows) for made in self._refusals if len(made.rows)}
+        counts = Counter[RefusalReason]()
+        for made, _ in self._refusals:
+            counts[made.reason] += len(made.rows)
+        return dict(+counts)
 
-    def details(self, chunk: int) -> list[tuple[int, RefusalReason, str]]:
-        """The refused candidates of a chunk in their order: position in the chunk, reason, detail."""
+    def details(self, chunk: int) -> list[tuple[int, RefusalReason, str, StepPlace]]:
+        """The refused candidates of a chunk in their order: position in the chunk, reason, detail, step."""
         begin, end = self.candidates.starts[chunk : chunk + 2].tolist()
-        found: list[tuple[int, RefusalReason, str]] = []
-        for made in self._refusals:
+        found: list[tuple[int, RefusalReason, str, StepPlace]] = []
+        for made, step in self._refusals:
             low, high = np.searchsorted(made.rows, [begin, end]).tolist()
             for index in range(low, high):
-                found.append((int(made.rows[index]) - begin, made.reason, made.detail(index)))
-        return sorted(found)
+                found.append((int(made.rows[index]) - begin, made.reason, made.detail(index), step))
+        return sorted(found, key=lambda refused: refused[0])
 
-    def _refuse(self, made: steps.Refusals) -> None:
-        self._refusals.append(made)
+    def _refuse(self, made: steps.Refusals, step: StepPlace) -> None:
+        self._refusals.append((made, step))
         self.candidates.fate[made.rows] = len(self._refusals)
 
     def _exact_duplicates(self) -> None:
@@ -88,7 +90,7 @@ class Decisions:
             later.append(rows[rows != firsts(rows, values)])
         rows = np.sort(np.concatenate(later))
         detail = "the same messages came earlier in the input"
-        self._refuse(steps.Refusals(RefusalReason.EXACT_DUPLICATE, rows, lambda _: detail))
+        self._refuse(steps.Refusals(RefusalReason.EXACT_DUPLICATE, rows, lambda _: detail), EXACT_DUPLICATES)
 
     def _weights(self) -> None:
         """Rows that are learned from count as the recipe's balances say, together; all others once."""
@@ -114,7 +116,7 @@ class Decisions:
         table = np.array([list(Split).index(split) for split in splits_by_place(self._recipe.split)], np.uint8)
         self.split = table[self.candidates.column("split_place").astype(np.intp)]
         train = list(Split).index(Split.TRAIN)
-        made = np.isin(self.candidates.column("source"), list(self._synthetic))
+        made = self.candidates.column("synthetic").astype(bool)
         self.split[made] = train
         if self._recipe.split.stratify_by is not None:
             for rows, values in self.candidates.repeated(self.candidates.keys("group_low", "group_high")):
@@ -124,4 +126,4 @@ class Decisions:
         leaks = np.flatnonzero(made & (self.split != train) & (self.candidates.fate == KEPT))
         if len(leaks):
             detail = "is synthetic, and has the prompt of a row that is held out"
-            self._refuse(steps.Refusals(RefusalReason.EVALUATION_LEAK, leaks, lambda _: detail))
+            self._refuse(steps.Refusals(RefusalReason.EVALUATION_LEAK, leaks, lambda _: detail), SPLITS)

@@ -8,27 +8,38 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from mainspring_data_ingest.adapters.candidates import KEPT, Candidates
 from mainspring_data_ingest.adapters.chunks import EXTRAS, ChunkFolder, ChunkInfo
 from mainspring_data_ingest.adapters.deciding import Decisions
 from mainspring_data_ingest.adapters.executors import Executor
 from mainspring_data_ingest.adapters.jobs import Job
-from mainspring_data_ingest.adapters.reading import open_source
+from mainspring_data_ingest.adapters.reading import open_source, rows_of
 from mainspring_data_ingest.adapters.shards import ShardPlan, WrittenShard, plan
 from mainspring_data_ingest.adapters.steps.base import Vectors
 from mainspring_data_ingest.adapters.workshop import reference_answers
-from mainspring_data_ingest.application.files import refused_line
+from mainspring_data_ingest.application.files import changed_line, refused_line
 from mainspring_data_ingest.application.ports import Refined, SourceReader
 from mainspring_data_ingest.application.refining import RecordChunk, SourceTally
 from mainspring_data_ingest.domain.datasets import Tally
 from mainspring_data_ingest.domain.measurements import SAMPLE_ROWS
-from mainspring_data_ingest.domain.records import EXCERPT_BYTES, Record, RefusalReason, RefusedRow, excerpt
+from mainspring_data_ingest.domain.records import (
+    EXCERPT_BYTES,
+    ChangedRow,
+    Record,
+    RefusalReason,
+    RefusedRow,
+    StepPlace,
+    excerpt,
+)
 from mainspring_data_ingest.domain.report import Report, StepCounts, TextReport, TextStatistics
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.errors import InvalidInput
@@ -56,7 +67,7 @@ class Engine:
         self._chunks = ChunkFolder(folder / "chunks")
         self._infos: dict[int, ChunkInfo] = {}
         self._before = TextStatistics()
-        self._rows = self._resumed = 0
+        self._rows = self._read = self._resumed = 0
         self._trouble: tuple[int, InvalidInput] | None = None
         self._started = self._told = time.monotonic()
 
@@ -74,8 +85,7 @@ class Engine:
         self._check_sources(infos)
         self._tell("comparing", 1.0)
         candidates = Candidates(self._chunks, infos)
-        synthetic = [index for index, source in enumerate(self._job.sources) if source.synthetic]
-        decisions = Decisions(self._job.recipe, candidates, self._folder, synthetic, self._vectors)
+        decisions = Decisions(self._job.recipe, candidates, self._folder, self._vectors)
         decisions.make()
         refusals = Counter(decisions.refusals())
         for info in infos:
@@ -88,8 +98,9 @@ class Engine:
         shards, after = self._write_shards(infos, decisions, kept)
         rows = Counter({split: int((decisions.split[kept] == index).sum()) for index, split in enumerate(Split)})
         tally = Tally({split: rows[split] for split in Split}, dict(sorted(refusals.items())))
-        changed = int(candidates.column("changed")[kept].sum())
-        return Refined(shards, refused, tally, self._report(infos, decisions, tally, changed, after))
+        changed = int(np.count_nonzero(candidates.column("changed")[kept]))
+        report = self._report(infos, decisions, tally, changed, after)
+        return Refined(shards, refused, tally, report, self._write_changed(candidates))
 
     def _refine(self) -> None:
         with ExitStack() as stack:
@@ -106,6 +117,7 @@ class Engine:
                 reader, file = open_source(source, source.columns or self._job.recipe.columns, stack)
                 # It may be another file than the source's, which is packed.
                 whole = max(1, os.fstat(file.fileno()).st_size)
+                begins = place
                 for records in _chunked(reader):
                     if (info := self._chunks.finished(number)) is not None:
                         self._resumed += 1
@@ -113,7 +125,9 @@ class Engine:
                     else:
                         yield RecordChunk(number, index, place, records)
                     number, place = number + 1, place + len(records)
-                    self._tell("reading", (before + sizes[index] * file.tell() / whole) / max(1, sum(sizes)))
+                    self._read = place
+                    share = (place - begins) / rows if (rows := rows_of(reader)) else file.tell() / whole
+                    self._tell("reading", (before + sizes[index] * share) / max(1, sum(sizes)))
                 before += sizes[index]
             except InvalidInput as err:
                 # What came before it is judged first, so that the first trouble is the one that is told.
@@ -160,11 +174,36 @@ class Engine:
         raw = decisions.candidates.texts(chunk, "raw")["raw"]
         keys = decisions.candidates.array(chunk, "keys")
         lines: list[tuple[int, bytes]] = []
-        for position, reason, detail in found:
+        for position, reason, detail, step in found:
             key = keys[position]
-            row = RefusedRow(int(key["source"]), int(key["line"]), reason, detail, excerpt(raw[position].as_py()))
+            shown = excerpt(raw[position].as_py())
+            row = RefusedRow(int(key["source"]), int(key["line"]), reason, detail, shown, step)
             lines.append((int(key["place"]), refused_line(row)))
         return lines
+
+    def _write_changed(self, candidates: Candidates) -> Path | None:
+        """Writes which kept rows steps have changed, in input order; None when there is none."""
+        path, written = self._folder / "changed.jsonl", 0
+        places = [StepPlace(step.kind, number) for number, step in enumerate(self._job.recipe.steps, 1)]
+
+        @cache
+        def named(bits: int) -> tuple[StepPlace, ...]:
+            return tuple([place for bit, place in enumerate(places) if bits >> bit & 1])
+
+        with path.open("wb") as file:
+            for chunk, (begin, end) in enumerate(pairwise(candidates.starts.tolist())):
+                keys = candidates.array(chunk, "keys")
+                positions = np.flatnonzero((candidates.fate[begin:end] == KEPT) & (keys["changed"] != 0))
+                if not len(positions):
+                    continue
+                ids = candidates.texts(chunk, "row_id")["row_id"].take(pa.array(positions)).to_pylist()
+                where = zip(*(keys[name][positions].tolist() for name in ("source", "line", "changed")), strict=True)
+                file.writelines(
+                    changed_line(ChangedRow(source, line, row_id, named(bits)))
+                    for (source, line, bits), row_id in zip(where, ids, strict=True)
+                )
+                written += len(positions)
+        return path if written else None
 
     def _write_shards(
         self, infos: Sequence[ChunkInfo], decisions: Decisions, kept: Any
@@ -243,7 +282,10 @@ class Engine:
         self._told = now
         elapsed, share = now - self._started, read * _READING_SHARE
         remaining = elapsed * (1 - share) / share if elapsed > 1 and share else None
-        self._say({"rows": self._rows, "phase": phase, "remaining_s": remaining, "resumed_chunks": self._resumed})
+        # While sources are read, an estimate by what is read of them.
+        total = self._rows if phase != "reading" else max(self._rows, round(self._read / read)) if read else 0
+        said = {"rows": self._rows, "total": total, "phase": phase, "remaining_s": remaining}
+        self._say({**said, "resumed_chunks": self._resumed})
 
 
 def _chunked(reader: SourceReader) -> Iterator[list[Record]]:

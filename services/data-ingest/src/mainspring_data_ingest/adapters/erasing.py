@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +18,13 @@ from mainspring_data_ingest.adapters.reading import open_source
 from mainspring_data_ingest.adapters.recognition import recognised
 from mainspring_data_ingest.adapters.shard_jobs import EraseRows, FindText, SideShard
 from mainspring_data_ingest.adapters.shard_rows import canonical, rows
-from mainspring_data_ingest.application.files import refused_line, refused_row
+from mainspring_data_ingest.application.files import changed_line, changed_row, refused_line, refused_row
 from mainspring_data_ingest.application.version_ports import Leftovers, LeftTexts
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.erasures import Selector
 from mainspring_data_ingest.domain.measurements import SAMPLE_ROWS
-from mainspring_data_ingest.domain.records import SOURCE_GONE, Record, RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.records import SOURCE_GONE, Record, RefusalReason, RefusedRow, StepPlace
+from mainspring_data_ingest.domain.report import ERASURE
 from mainspring_svckit.errors import InvalidInput, PreconditionFailed
 from mainspring_svckit.values import folded
 
@@ -63,6 +64,7 @@ def erase(job: EraseRows, folder: Path) -> Leftovers:
         residues=residues,
         row_ids=tuple(sorted(search.row_ids)),
         texts=_described(texts, job, sum(changed for _, changed in made.values())) if texts is not None else None,
+        changed=_write_changed(job, search.row_ids, places, folder / "changed.jsonl"),
     )
 
 
@@ -76,7 +78,7 @@ def _write_refused(job: EraseRows, search: _Search, places: Mapping[int, int], p
         found = (source, line) in search.origins or (source, line) in search.refused_origins
         why = search.why if found else "went with its source, of which no row is left"
         detail = f"{why}; erased by {job.erasure}" + (f"; it had been refused as {before}" if before else "")
-        return RefusedRow(source, line, RefusalReason.ERASED, detail, "")
+        return RefusedRow(source, line, RefusalReason.ERASED, detail, "", StepPlace(ERASURE))
 
     def old() -> Iterator[RefusedRow]:
         for row in _refused(job):
@@ -92,6 +94,17 @@ def _write_refused(job: EraseRows, search: _Search, places: Mapping[int, int], p
         for row in heapq.merge(old(), new, key=lambda row: (row.source_index, row.line)):
             file.write(refused_line(replace(row, source_index=places.get(row.source_index, SOURCE_GONE))))
     return dict(erased)
+
+
+def _write_changed(job: EraseRows, erased: Collection[str], places: Mapping[int, int], path: Path) -> Path | None:
+    """Writes which of the rows that are left steps had changed; None when there is none."""
+    if job.changed is None:
+        return None
+    with job.changed.open("rb") as old, path.open("wb") as new:
+        for row in map(changed_row, map(json.loads, old)):
+            if row.row_id not in erased:
+                new.write(changed_line(replace(row, source_index=places[row.source_index])))
+    return path if path.stat().st_size else None
 
 
 def _described(texts: leftovers.Texts, job: EraseRows, erased_changed: int) -> LeftTexts:

@@ -36,6 +36,9 @@ NOTE = "of_ingestion"
 that is another one. It is true for the `ingestion` that it names only, since a residue can be ingested again.
 """
 
+KEPT_COLUMNS = ("messages", "group", "rejected", "desirable", "synthetic")
+"""Of a row what a residue keeps; the rest follows from it, or from where it stands."""
+
 
 def note_of(record: Record, ingestion: str) -> dict[str, Any]:
     """What an erasure of the ingestion's rows noted in a record; empty where it noted nothing."""
@@ -63,7 +66,7 @@ def residue(job: EraseRows, erased: Collection[str], index: int, folder: Path) -
             if row_id in erased:
                 erased_changed += changed
                 continue
-            kept = {key: row[key] for key in ("messages", "group", "rejected", "desirable") if key in row}
+            kept = {key: row[key] for key in KEPT_COLUMNS if key in row}
             at = max(next_line, line)
             if job.recipe is not None and (changed or at != line):
                 kept[NOTE] = {"ingestion": job.ingestion, "line": line, "changed": changed}

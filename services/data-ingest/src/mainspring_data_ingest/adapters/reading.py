@@ -42,6 +42,11 @@ def open_source(source: SourceFile, columns: ColumnMapping, stack: ExitStack) ->
     return _opened(source, columns, stack, stack.enter_context(Documents()))
 
 
+def rows_of(reader: SourceReader) -> int:
+    """How many records a source says that it has, once its first is read; 0 where only its end tells."""
+    return reader.rows if isinstance(reader, ParquetReader) else 0
+
+
 def _opened(
     source: SourceFile, columns: ColumnMapping, stack: ExitStack, documents: Documents
 ) -> tuple[SourceReader, BinaryIO]:

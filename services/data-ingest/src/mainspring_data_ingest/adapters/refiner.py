@@ -7,6 +7,7 @@ import json
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,21 +82,20 @@ class ChildRefiner:
         with (folder / "stderr").open("wb") as stderr:
             child = await children.start(MODULE, folder, stdin=PIPE, stdout=PIPE, stderr=stderr)
         last: dict[str, Any] = {}
-        resumed = 0
+        progress, resumed = Progress(unit="rows"), 0
         try:
             assert child.stdout is not None
             async for line in child.stdout:
                 last = json.loads(line)
                 if "embed" in last:
-                    await on_progress(Progress(unit="rows", phase="embedding"))
+                    await on_progress(replace(progress, phase="embedding", remaining_s=None))
                     await self._embed(work, folder, last)
                     assert child.stdin is not None
                     child.stdin.write(b"\n")
                     await child.stdin.drain()
                 if "rows" in last:
-                    progress = Progress(
-                        done=last["rows"], unit="rows", phase=last["phase"], remaining_s=last["remaining_s"]
-                    )
+                    done, total = last["rows"], last["total"]
+                    progress = Progress(done, total, "rows", last["phase"], last["remaining_s"])
                     await on_progress(progress)
                     if last["resumed_chunks"] > resumed == 0:
                         log.info("refining_resumed", ingestion=work.name)
@@ -140,5 +140,6 @@ def _key(work: Ingestion, files: Mapping[int, StepFiles]) -> str:
     """Names all that chunks depend on, so that only the same work goes on where it was ended."""
     parts = [version("mainspring-data-ingest"), work.name, work.recipe.applied_sha256()]
     parts += [f"{source.artifact.sha256} {source.format} {source.columns}" for source in work.sources]
+    parts += [f"synthetic {number}" for number, source in enumerate(work.sources) if source.synthetic]
     parts += [f"{number} {files[number]}" for number in sorted(files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

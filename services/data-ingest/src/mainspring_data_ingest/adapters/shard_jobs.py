@@ -52,6 +52,14 @@ class ReadRows:
 
 
 @dataclass(frozen=True)
+class NameColumns:
+    """Writes the names of a shard's columns to `result.json`."""
+
+    path: Path
+    kind: Literal["columns"] = "columns"
+
+
+@dataclass(frozen=True)
 class CompareSides:
     """Writes the differences of two versions to `changes.jsonl`, and their counts to `result.json`."""
 
@@ -73,6 +81,7 @@ class EraseRows:
         ingestion: The ingestion whose rows the version holds.
         recipe: The recipe that made it; None when that is not known.
         held_out: Files of the evaluation set that the recipe keeps out first, at the place of its step.
+        changed: Which of its rows steps have changed; None when none or nobody knows.
     """
 
     side: Side
@@ -83,6 +92,7 @@ class EraseRows:
     ingestion: str
     recipe: IngestionRecipe | None = None
     held_out: HeldOutFiles = ()
+    changed: Path | None = None
     kind: Literal["erase"] = "erase"
 
 
@@ -117,7 +127,7 @@ class MeasureTexts:
     kind: Literal["measure"] = "measure"
 
 
-ShardJob = ReadRows | CompareSides | EraseRows | FindText | SampleRows | MeasureTexts
+ShardJob = ReadRows | NameColumns | CompareSides | EraseRows | FindText | SampleRows | MeasureTexts
 SHARD_JOB: TypeAdapter[ShardJob] = TypeAdapter(ShardJob)
 COUNTS = TypeAdapter(ComparisonCounts)
 LEFTOVERS = TypeAdapter(Leftovers)

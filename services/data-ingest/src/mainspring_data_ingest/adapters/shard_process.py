@@ -26,11 +26,12 @@ from mainspring_data_ingest.adapters.shard_jobs import (
     EraseRows,
     FindText,
     MeasureTexts,
+    NameColumns,
     ReadRows,
     SampleRows,
     ShardJob,
 )
-from mainspring_data_ingest.adapters.shard_rows import batches, canonical, rows
+from mainspring_data_ingest.adapters.shard_rows import batches, canonical, columns, rows
 from mainspring_svckit.errors import MainspringError
 from mainspring_svckit.scratch import no_space
 
@@ -47,6 +48,8 @@ def work(job: ShardJob, folder: Path) -> None:
         match job:
             case ReadRows():
                 _read_rows(job, folder / "rows.jsonl")
+            case NameColumns():
+                (folder / "result.json").write_text(json.dumps(columns(job.path)))
             case CompareSides():
                 counts = compare(job.base, job.target, folder, folder / "changes.jsonl")
                 (folder / "result.json").write_bytes(COUNTS.dump_json(counts))

@@ -31,6 +31,11 @@ def batches(path: Path, columns: Sequence[str] | None = None, skip: int = 0) -> 
                 skip = 0
 
 
+def columns(path: Path) -> list[str]:
+    """The names of a shard's columns."""
+    return pq.read_schema(path).names
+
+
 def rows(path: Path, skip: int = 0) -> Iterator[dict[str, Any]]:
     """Rows of a shard; optional columns stand in a row only where they have a value."""
     for batch in batches(path, skip=skip):

@@ -51,6 +51,14 @@ class ChildShardTools:
             await self._run(jobs.ReadRows(local, before, count, MAX_PAGE_BYTES, with_split=True), folder)
             return [json.loads(line) for line in (folder / "rows.jsonl").read_bytes().splitlines()]
 
+    async def columns(self, project: str, shards: Sequence[Shard]) -> tuple[str, ...]:
+        """See `ShardTools`."""
+        smallest = min(shards, key=lambda shard: shard.artifact.size_bytes)
+        with self._scratch.folder() as folder:
+            path = await self._files.fetch(project, smallest.artifact, folder / "shard.parquet")
+            await self._run(jobs.NameColumns(path), folder)
+            return tuple(json.loads((folder / "result.json").read_bytes()))
+
     @asynccontextmanager
     async def compare(self, project: str, base: Manifest, target: Manifest) -> AsyncIterator[Compared]:
         """See `ShardTools`."""
@@ -77,6 +85,7 @@ class ChildShardTools:
         with self._scratch.folder() as folder:
             side = await self._side(project, manifest, folder, "shard")
             refused = manifest.refused and await self._files.fetch(project, manifest.refused, folder / "was-refused")
+            changed = manifest.changed and await self._files.fetch(project, manifest.changed, folder / "was-changed")
             local = [
                 SourceFile(
                     path=await self._files.fetch(project, source.artifact, folder / f"source-{number}"),
@@ -94,7 +103,7 @@ class ChildShardTools:
                     held_out = await fetch_step_files(
                         self._files, project, sought.recipe.steps, sought.references, folder
                     )
-            about = (sought.selector, sought.erasure, sought.ingestion, sought.recipe, held_out)
+            about = (sought.selector, sought.erasure, sought.ingestion, sought.recipe, held_out, changed)
             await self._run(jobs.EraseRows(side, refused, tuple(local), *about), folder)
             yield jobs.LEFTOVERS.validate_json((folder / "result.json").read_bytes())
 

@@ -1,9 +1,9 @@
 """Writes the rows that stay as Parquet.
 
 The files open unchanged in pandas and in Hugging Face's `datasets`. Which rows share a shard follows from the rows
-alone, so the same rows always give the same digests, and each shard can be written by itself. The columns `rejected`
-and `desirable` are in all shards of a version as soon as one of its rows has a value there; otherwise in none. So is
-`repeats`, how often one pass of training sees a row, as soon as a step of the recipe weighs rows.
+alone, so the same rows always give the same digests, and each shard can be written by itself. The columns `rejected`,
+`desirable` and `synthetic` are in all shards of a version as soon as one of its rows has a value there; otherwise in
+none. So is `repeats`, how often one pass of training sees a row, as soon as a step of the recipe weighs rows.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class Workshop:
             steps.build(step, examples(files, job.recipe), [file.path for file in files])
             for step, files in zip(job.recipe.steps, held_out, strict=True)
         ]
-        return RowRefinery(job.recipe, [source.columns for source in job.sources], built)
+        synthetic = [index for index, source in enumerate(job.sources) if source.synthetic]
+        return RowRefinery(job.recipe, [source.columns for source in job.sources], built, synthetic)
 
     @cached_property
     def _probes(self) -> list[tuple[int, Probe]]:

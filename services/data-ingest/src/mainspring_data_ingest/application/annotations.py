@@ -143,7 +143,8 @@ class Annotations:
             return await self._ports.items.counts(queue)
 
     async def add(self, queue_name: str, items: Sequence[AnnotationItem]) -> tuple[int, int]:
-        """Adds items; returns how many are new, and how many were there.
+        """Adds items; returns how many are new, and how many were there. One that was there is marked as synthetic when
+        it comes with that mark now.
 
         Raises:
             NotFound: There is no such queue.
@@ -156,7 +157,10 @@ class Annotations:
             for number, item in enumerate(items):
                 _check_item(item, queue, number)
                 name = str(AnnotationItemName(owner.project, owner.queue, item_id(item.messages, item.candidates)))
-                if await ports.items.get(name) is not None:
+                known = await ports.items.get(name)
+                if known is not None:
+                    if item.synthetic and not known.value.synthetic:
+                        await ports.items.put(replace(known.value, synthetic=True))
                     continue
                 added += 1
                 if counts.items + added > MAX_ITEMS:

@@ -60,6 +60,7 @@ class _Made:
 
     shards: tuple[Shard, ...]
     refused: ArtifactRef | None
+    changed: ArtifactRef | None
     report: ArtifactRef | None
     sources: tuple[Source, ...]
     tally: Tally
@@ -201,10 +202,11 @@ class Erasures:
             for s in left.shards
         ]
         refused = left.refused and await ports.files.put_file(project, left.refused, media_type=JSON_LINES)
+        changed = left.changed and await ports.files.put_file(project, left.changed, media_type=JSON_LINES)
         sources = await self._sources(project, version, left)
         tally = _tally(version.tally, left)
         report = await self._reports.write(version, left, tally.refusals) if shards else None
-        made = _Made(tuple(shards), refused, report, sources, tally)
+        made = _Made(tuple(shards), refused, changed, report, sources, tally)
         async with lease.transaction():
             dataset = (await require(ports.datasets, "Dataset", version.dataset, lock=True)).value
             await readable(ports, version.name)
@@ -260,6 +262,7 @@ class Erasures:
             report=made.report,
             tally=made.tally,
             sources=made.sources,
+            changed=made.changed,
         )
         stored = await ports.files.put_bytes(
             ErasureName.parse(work.name).project, body, media_type="application/json", filename="manifest.json"
@@ -274,6 +277,7 @@ class Erasures:
             tally=made.tally,
             refused=made.refused,
             report=made.report,
+            changed=made.changed,
             supersedes=version.name,
         )
         await ports.versions.add(successor)

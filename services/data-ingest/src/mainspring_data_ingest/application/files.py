@@ -1,17 +1,17 @@
-"""Use cases of files that come in, and of the refused rows that a version keeps in one."""
+"""Use cases of files that come in, and of the refused and changed rows that a version keeps in files."""
 
 from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mainspring_data_ingest.application.deletions import readable
 from mainspring_data_ingest.application.line_pages import bad_token, page_of_lines
 from mainspring_data_ingest.application.ports import FileStore, Ports
-from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.records import ChangedRow, RefusalReason, RefusedRow, StepPlace
 from mainspring_data_ingest.domain.uploads import Upload
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.names import DatasetVersionName
@@ -19,6 +19,8 @@ from mainspring_svckit.pagination import Page
 from mainspring_svckit.ports import Transactions
 from mainspring_svckit.repository import Repository
 from mainspring_svckit.values import ArtifactRef
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,24 @@ class Uploads:
         self._ports, self._max_bytes = ports, max_bytes
 
     async def store(self, project: str, filename: str, chunks: AsyncIterable[bytes]) -> ArtifactRef:
-        """Stores a file, and remembers it for erasures.
+        """Stores a file, and remembers it for erasures: before its bytes are there, so that none are that no erasure
+        finds, and once more then, since an erasure of the same bytes may have come between.
 
         Raises:
             QuotaExceeded: It is too large; nothing is kept.
-            InsufficientStorage: The store is full; nothing is kept.
+            InsufficientStorage: The store is full; nothing of the bytes is kept.
         """
         media_type = mimetypes.guess_type(filename)[0] or ""
         ports = self._ports
+
+        async def remember(artifact: ArtifactRef) -> None:
+            async with ports.transactions.transaction():
+                await ports.uploads.put(Upload(project, artifact, ports.clock.now()))
+
         stored = await ports.files.put_stream(
-            project, chunks, max_bytes=self._max_bytes, media_type=media_type, filename=filename
+            project, chunks, max_bytes=self._max_bytes, media_type=media_type, filename=filename, before=remember
         )
-        async with ports.transactions.transaction():
-            await ports.uploads.put(Upload(project, stored, ports.clock.now()))
+        await remember(stored)
         return stored
 
 
@@ -71,15 +78,39 @@ class RefusedRows:
         """
         async with self._ports.transactions.transaction():
             refused = (await readable(self._ports, version)).refused
-        if refused is None:
-            return [], None
-        project = DatasetVersionName.parse(version).project
-        lines, next_key = await page_of_lines(self._ports.files, project, refused, page)
-        try:
-            rows = [refused_row(json.loads(line)) for line in lines]
-        except (ValueError, KeyError, TypeError) as err:
-            raise bad_token() from err
-        return rows, next_key
+        return await _page(self._ports, version, refused, refused_row, page)
+
+
+class ChangedRows:
+    """Use case of reading which rows of a version steps have changed."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def page(self, version: str, page: Page) -> tuple[list[ChangedRow], str | None]:
+        """One page in input order, and the key of the next; None at the end, and nothing of a version that was made
+        before this was written down.
+
+        Raises:
+            NotFound: There is no such version.
+            PreconditionFailed: DATASET_VERSION_DELETED.
+            InvalidInput: The page's key is not one that we gave.
+        """
+        async with self._ports.transactions.transaction():
+            changed = (await readable(self._ports, version)).changed
+        return await _page(self._ports, version, changed, changed_row, page)
+
+
+async def _page(
+    ports: Ports, version: str, file: ArtifactRef | None, row_of: Callable[[Mapping[str, Any]], Row], page: Page
+) -> tuple[list[Row], str | None]:
+    if file is None:
+        return [], None
+    lines, next_key = await page_of_lines(ports.files, DatasetVersionName.parse(version).project, file, page)
+    try:
+        return [row_of(json.loads(line)) for line in lines], next_key
+    except (ValueError, KeyError, TypeError) as err:
+        raise bad_token() from err
 
 
 def refused_line(row: RefusedRow) -> bytes:
@@ -90,12 +121,31 @@ def refused_line(row: RefusedRow) -> bytes:
         "reason": row.reason.value,
         "detail": row.detail,
         "excerpt": row.excerpt,
+        "step": row.step.name,
+        "step_number": row.step.number,
     }
     return json.dumps(body, ensure_ascii=False).encode() + b"\n"
 
 
 def refused_row(body: Mapping[str, Any]) -> RefusedRow:
+    """What such a line says; older releases wrote no step down."""
+    step = StepPlace(body.get("step", ""), body.get("step_number", 0))
+    reason = RefusalReason(body["reason"])
+    return RefusedRow(body["source_index"], body["line"], reason, body["detail"], body["excerpt"], step)
+
+
+def changed_line(row: ChangedRow) -> bytes:
+    """A changed row as a line of the file that tells of them."""
+    body = {
+        "source_index": row.source_index,
+        "line": row.line,
+        "row_id": row.row_id,
+        "steps": [{"step": step.name, "step_number": step.number} for step in row.steps],
+    }
+    return json.dumps(body).encode() + b"\n"
+
+
+def changed_row(body: Mapping[str, Any]) -> ChangedRow:
     """What such a line says."""
-    return RefusedRow(
-        body["source_index"], body["line"], RefusalReason(body["reason"]), body["detail"], body["excerpt"]
-    )
+    steps = tuple([StepPlace(step["step"], step["step_number"]) for step in body["steps"]])
+    return ChangedRow(body["source_index"], body["line"], body["row_id"], steps)

@@ -49,6 +49,7 @@ class _Files:
 
     shards: tuple[Shard, ...]
     refused: ArtifactRef | None
+    changed: ArtifactRef | None
     report: ArtifactRef
 
 
@@ -162,10 +163,11 @@ class Ingestions:
             ]
         )
         refused = refined.refused and await files.put_file(project, refined.refused, media_type=JSON_LINES)
+        changed = refined.changed and await files.put_file(project, refined.changed, media_type=JSON_LINES)
         report = await files.put_bytes(
             project, refined.report.as_bytes(), media_type="application/json", filename="report.json"
         )
-        return _Files(shards, refused, report)
+        return _Files(shards, refused, changed, report)
 
     async def _publish(self, work: Ingestion, files: _Files, tally: Tally) -> None:
         """Ends the ingestion with a new version, or with the newest one when that is the same."""
@@ -194,7 +196,8 @@ class Ingestions:
             if not await self._ports.files.exists(project, source.artifact):
                 # What was made of it holds what was erased, and is nobody's.
                 needed = await needed_files(self._ports, project)
-                for file in (*(shard.artifact for shard in files.shards), files.refused, files.report):
+                made = (*(shard.artifact for shard in files.shards), files.refused, files.changed, files.report)
+                for file in made:
                     if file is not None and file.sha256 not in needed:
                         await self._ports.files.discard(project, file)
                 message = f"source {source.artifact.sha256} was erased while it was read; its rows are not published"
@@ -203,7 +206,8 @@ class Ingestions:
     async def _add_version(self, dataset: Dataset, work: Ingestion, files: _Files, tally: Tally) -> DatasetVersion:
         ports, project = self._ports, IngestionName.parse(work.name).project
         dataset, name = dataset.with_version()
-        manifest = manifest_bytes(name, work.recipe, work.sources, files.shards, tally, files.refused, files.report)
+        described = (tally, files.refused, files.report, files.changed)
+        manifest = manifest_bytes(name, work.recipe, work.sources, files.shards, *described)
         version = DatasetVersion(
             name=name,
             dataset=dataset.name,
@@ -220,6 +224,7 @@ class Ingestions:
             cycle=work.cycle,
             ingestion=work.name,
             report=files.report,
+            changed=files.changed,
         )
         await ports.datasets.put(dataset)
         await ports.versions.add(version)

@@ -47,8 +47,11 @@ class FileStore(Artifacts, Protocol):
         max_bytes: int,
         media_type: str = "",
         filename: str = "",
+        before: Callable[[ArtifactRef], Awaitable[None]] | None = None,
     ) -> ArtifactRef:
-        """Stores a stream; raises `QuotaExceeded` when there are more than `max_bytes`, and keeps nothing then."""
+        """Stores a stream; raises `QuotaExceeded` when there are more than `max_bytes`, and keeps nothing then. Bytes
+        that are stored are told to `before` first.
+        """
         ...
 
     async def discard(self, project: str, artifact: ArtifactRef) -> None:
@@ -113,12 +116,14 @@ class Refined:
         refused: JSON lines, one a refused record; None when there is none.
         tally: What became of the input rows.
         report: The same in detail.
+        changed: JSON lines, one a row that steps have changed; None when there is none.
     """
 
     shards: tuple[RefinedShard, ...]
     refused: Path | None
     tally: Tally
     report: Report
+    changed: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from mainspring_data_ingest.application.ports import Step
@@ -21,6 +21,7 @@ from mainspring_data_ingest.domain.records import (
     RefusalReason,
     RefusedRow,
     RowRefused,
+    StepPlace,
     excerpt,
 )
 from mainspring_data_ingest.domain.report import Measure, StepCounts, TextStatistics
@@ -53,7 +54,7 @@ class Candidate:
     Attributes:
         place: Its position among all records.
         row: What it would be as a row.
-        changed: Whether a step changed it.
+        changed: The steps that changed it, a bit for each by its position in the recipe; 0 where none did.
         raw: Its first bytes, should it be refused later.
         measure: The measure of its texts.
         split_digest: First 16 bytes of the SHA-256 that its split follows from.
@@ -62,7 +63,7 @@ class Candidate:
 
     place: int
     row: Row
-    changed: bool
+    changed: int
     raw: bytes
     measure: Measure
     split_digest: bytes
@@ -83,12 +84,19 @@ class RowRefinery:
     """Refines chunks."""
 
     def __init__(
-        self, recipe: IngestionRecipe, columns: Sequence[ColumnMapping | None], steps: Sequence[Step | None]
+        self,
+        recipe: IngestionRecipe,
+        columns: Sequence[ColumnMapping | None],
+        steps: Sequence[Step | None],
+        synthetic: Collection[int] = (),
     ) -> None:
-        """Takes the columns of each source, where they are its own, and the recipe's steps; None stands where rows are
-        compared.
+        """Takes the columns of each source, where they are its own, the recipe's steps (None stands where rows are
+        compared), and which sources a model made.
         """
-        self._makers = [ExampleMaker(recipe, own or recipe.columns) for own in columns]
+        self._makers = [
+            ExampleMaker(recipe, own or recipe.columns, synthetic=index in synthetic)
+            for index, own in enumerate(columns)
+        ]
         self._steps, self._strata = steps, recipe.split.stratify_by
 
     def refine(self, chunk: RecordChunk) -> RefinedChunk:
@@ -100,7 +108,8 @@ class RowRefinery:
             try:
                 candidate = self._candidate(maker, made, record, place, chunk.source_index)
             except RowRefused as err:
-                refused = RefusedRow(chunk.source_index, record.line, err.reason, err.detail, excerpt(record.raw))
+                shown = excerpt(record.raw)
+                refused = RefusedRow(chunk.source_index, record.line, err.reason, err.detail, shown, err.step)
                 made.refused.append((place, refused))
             else:
                 made.candidates.append(candidate)
@@ -118,13 +127,15 @@ class RowRefinery:
         draft = first = maker.draft(record.values)
         measure = made.before.add(first)
         seen: list[Draft] = []
-        for step, counts in zip(self._steps, made.steps, strict=True):
+        changed = 0
+        for position, (step, counts) in enumerate(zip(self._steps, made.steps, strict=True)):
             if step is None or counts is None:
                 seen.append(draft)
-            else:
-                draft = _applied(step, counts, maker, draft)
+                continue
+            after = _applied(step, position + 1, counts, maker, draft)
+            changed |= (after is not draft) << position
+            draft = after
         row = Row.of(maker.render(draft), source_index, record.line)
-        changed = draft is not first
         measure = Measure.of(draft) if changed else measure
         return Candidate(place, row, changed, record.raw, measure, self._split_digest(draft, row), tuple(seen))
 
@@ -174,12 +185,13 @@ def not_utf8(refused: Sequence[tuple[int, RefusedRow]]) -> int:
     return sum(row.detail == NOT_UTF8 for _, row in refused)
 
 
-def _applied(step: Step, counts: StepCounts, maker: ExampleMaker, draft: Draft) -> Draft:
+def _applied(step: Step, number: int, counts: StepCounts, maker: ExampleMaker, draft: Draft) -> Draft:
     try:
         changed = step.apply(draft)
         if changed is not draft:
             maker.check(changed)
     except RowRefused as err:
+        err.step = StepPlace(step.name, number)
         counts.refused[err.reason] += 1
         raise
     counts.passed += 1

@@ -88,6 +88,7 @@ class Leftovers:
             whole, since no row of it is left.
         row_ids: Ids of the erased rows.
         texts: What the texts were and are; None when no recipe was given.
+        changed: Which of the other rows steps had changed; None when none or nobody knows.
     """
 
     erased_rows: int
@@ -98,6 +99,7 @@ class Leftovers:
     residues: dict[int, Path]
     row_ids: tuple[str, ...] = ()
     texts: LeftTexts | None = None
+    changed: Path | None = None
 
     @property
     def found(self) -> bool:
@@ -141,6 +143,10 @@ class ShardTools(Protocol):
 
     async def rows(self, project: str, shards: Sequence[Shard], skip: int, count: int) -> list[dict[str, Any]]:
         """At most `count` rows after `skip` rows, in order; fewer when they would be more than `MAX_PAGE_BYTES`."""
+        ...
+
+    async def columns(self, project: str, shards: Sequence[Shard]) -> tuple[str, ...]:
+        """The columns of a version, which are the same in all of its shards."""
         ...
 
     def compare(self, project: str, base: Manifest, target: Manifest) -> AbstractAsyncContextManager[Compared]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mainspring_data_ingest.application.line_pages import number_of, page_of_lin
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.version_ports import MAX_PAGE_BYTES, ShardTools
 from mainspring_data_ingest.domain.cards import card
+from mainspring_data_ingest.domain.columns import SYNTHETIC_COLUMN
 from mainspring_data_ingest.domain.comparisons import Comparison, comparison_name
 from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion, Shard
 from mainspring_data_ingest.domain.exports import ExportedFile, ExportFormat, croissant, parquet_files, paths_of
@@ -63,14 +64,14 @@ class Versions:
             NotFound: There is no such version.
             PreconditionFailed: DATASET_VERSION_DELETED.
         """
-        _, manifest = await self._read(name)
+        version, manifest = await self._read(name)
         shards, skip = manifest.of(split), number_of(page.after)
         total = sum(shard.rows for shard in shards)
         if skip >= total:
             return [], None
         found = await self._tools.rows(DatasetVersionName.parse(name).project, shards, skip, page.size)
         following = skip + len(found)
-        return found, str(following) if following < total else None
+        return [_marked(row, version) for row in found], str(following) if following < total else None
 
     async def compare(self, base: str, target: str, page: Page) -> ComparisonPage:
         """Compares two versions, or reads what was found before.
@@ -90,8 +91,12 @@ class Versions:
             if found.changes is not None
             else ([], None)
         )
+        changes = [json.loads(line) for line in lines]
+        for side, (version, _) in zip(("base", "target"), sides, strict=True):
+            for change in changes:
+                change[side] = change[side] and _marked(change[side], version)
         texts = [await self._texts(version) for version, _ in sides]
-        return ComparisonPage(found, [json.loads(line) for line in lines], next_key, texts[0], texts[1])
+        return ComparisonPage(found, changes, next_key, texts[0], texts[1])
 
     async def card(self, name: str) -> tuple[str, bytes]:
         """A version's card in Markdown, and its Croissant metadata.
@@ -101,8 +106,9 @@ class Versions:
             PreconditionFailed: DATASET_VERSION_DELETED.
         """
         version, manifest = await self._read(name)
-        files = parquet_files(manifest.shards)
-        text = card(version, manifest, await self._report(version), files)
+        columns = await self._tools.columns(DatasetVersionName.parse(name).project, manifest.shards)
+        files = parquet_files(manifest.shards, columns)
+        text = card(version, manifest, await self._report(version), files, columns)
         return text, croissant(version, files, ExportFormat.PARQUET)
 
     async def export(self, name: str, form: ExportFormat) -> AsyncIterator[FileBegins | bytes]:
@@ -115,6 +121,7 @@ class Versions:
         version, manifest = await self._read(name)
         project = DatasetVersionName.parse(name).project
         total = sum(shard.artifact.size_bytes for shard in manifest.shards)
+        columns = await self._tools.columns(project, manifest.shards)
         written: list[ExportedFile] = []
         for path, shard in zip(paths_of(manifest.shards, form), manifest.shards, strict=True):
             context = (
@@ -124,14 +131,15 @@ class Versions:
             )
             async with context as file:
                 begins = await asyncio.to_thread(_begins, file, path, total if not written else 0)
-                written.append(_written(shard, begins))
+                present = columns if form is ExportFormat.PARQUET else await asyncio.to_thread(_present, file, columns)
+                written.append(_written(shard, begins, present))
                 yield begins
                 async for chunk in _chunks(file):
                     yield chunk
         small = {
             "manifest.json": await self._ports.files.read(project, version.manifest),
             **({"report.json": await self._ports.files.read(project, version.report)} if version.report else {}),
-            "README.md": card(version, manifest, await self._report(version), written).encode(),
+            "README.md": card(version, manifest, await self._report(version), written, columns).encode(),
             "croissant.json": croissant(version, written, form),
         }
         for path, data in small.items():
@@ -210,6 +218,11 @@ class Versions:
         return report.after if report is not None else None
 
 
+def _marked(row: dict[str, Any], version: DatasetVersion) -> dict[str, Any]:
+    """A row with the mark of its source; rows of older versions do not have it themselves."""
+    return {**row, SYNTHETIC_COLUMN: True} if version.sources[row["source_index"]].synthetic else row
+
+
 def _dataset_of(version: str) -> DatasetName:
     name = DatasetVersionName.parse(version)
     return DatasetName(name.project, name.dataset)
@@ -221,8 +234,20 @@ def _begins(file: Path, path: str, total_bytes: int) -> FileBegins:
         return FileBegins(path, opened.tell(), digest, total_bytes)
 
 
-def _written(shard: Shard, begins: FileBegins) -> ExportedFile:
-    return ExportedFile(begins.path, shard.split, shard.rows, begins.size_bytes, begins.sha256)
+def _present(file: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """Those columns that some row of a file of canonical rows has: there quotes within texts are escaped."""
+    keys = {column: f'"{column}":'.encode() for column in columns}
+    missing = set(columns)
+    with file.open("rb") as lines:
+        for line in lines:
+            missing -= {column for column in missing if keys[column] in line}
+            if not missing:
+                break
+    return tuple(column for column in columns if column not in missing)
+
+
+def _written(shard: Shard, begins: FileBegins, columns: tuple[str, ...]) -> ExportedFile:
+    return ExportedFile(begins.path, shard.split, shard.rows, begins.size_bytes, begins.sha256, columns)
 
 
 async def _chunks(file: Path) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from mainspring_data_ingest.domain.columns import SYNTHETIC_COLUMN
 from mainspring_svckit.errors import FieldViolation, InvalidInput, PreconditionFailed
 from mainspring_svckit.states import StateMachine
 
@@ -170,6 +171,7 @@ class AnnotationItem:
         candidates: Two answers, for a preference; else empty.
         number: Place in the order in which items were added, from 1.
         annotations: What was said, in the order in which it was; no two by one person.
+        synthetic: Whether a model made what is labelled; its row is marked then, whoever labels it.
     """
 
     name: str
@@ -184,6 +186,7 @@ class AnnotationItem:
     annotations: tuple[Annotation, ...] = ()
     label: Label | None = None
     adjudicator: str = ""
+    synthetic: bool = False
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -247,6 +250,11 @@ def row_of(item: AnnotationItem, schema: LabelSchema) -> Mapping[str, Any] | Non
     A choice or a text is the answer to the prompt; a rating is a thumb on the answer that is there; a preference is a
     pair of a better and a worse answer.
     """
+    row = _labelled_row(item, schema)
+    return {**row, SYNTHETIC_COLUMN: True} if row is not None and item.synthetic else row
+
+
+def _labelled_row(item: AnnotationItem, schema: LabelSchema) -> Mapping[str, Any] | None:
     label = item.label
     if label is None:
         return None

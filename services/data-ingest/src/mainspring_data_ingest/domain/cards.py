@@ -15,9 +15,21 @@ from mainspring_data_ingest.domain.splits import Split
 from mainspring_svckit.names import DatasetVersionName
 
 _MAX_LABELS = 20
+_EXTRAS = {
+    "rejected": "`rejected` is a worse answer to the same prompt, where there is one.",
+    "desirable": "`desirable` is the thumb on the answer, where there is one.",
+    "synthetic": "`synthetic` is true where a model made the row.",
+    "repeats": "`repeats` says how often one pass of training sees the row.",
+}
 
 
-def card(version: DatasetVersion, manifest: Manifest, report: Report | None, files: Sequence[ExportedFile]) -> str:
+def card(
+    version: DatasetVersion,
+    manifest: Manifest,
+    report: Report | None,
+    files: Sequence[ExportedFile],
+    columns: Sequence[str],
+) -> str:
     """The card, with the YAML head that the Hugging Face hub and `datasets.load_dataset` read."""
     name = DatasetVersionName.parse(version.name)
     parts = [
@@ -28,12 +40,13 @@ def card(version: DatasetVersion, manifest: Manifest, report: Report | None, fil
         *([f"It takes the place of `{version.supersedes}`: rows were erased."] if version.supersedes else []),
         "",
         *_rows(version),
-        *_origin(version, manifest),
+        *_origin(version, manifest, columns),
         *(_texts(report, "erasure" if version.supersedes else "cleaning") if report is not None else ()),
         "## Columns",
         "",
         "`messages` is the conversation, whose last message is the answer to learn; `row_id` is the SHA-256 of its",
         "canonical form; `group` keeps rows in one split; `source_index` and `line` say where the record began.",
+        *(text for column, text in _EXTRAS.items() if column in columns),
         "",
         "## Not known",
         "",
@@ -62,7 +75,7 @@ def _rows(version: DatasetVersion) -> Iterator[str]:
     yield ""
 
 
-def _origin(version: DatasetVersion, manifest: Manifest) -> Iterator[str]:
+def _origin(version: DatasetVersion, manifest: Manifest, columns: Sequence[str]) -> Iterator[str]:
     yield from ("## Origin", "", f"Root digest `{version.root_sha256}`; the same sources and recipe give it again.", "")
     yield from ("| source | bytes | SHA-256 |", "|---|---|---|")
     for source in version.sources:
@@ -70,7 +83,9 @@ def _origin(version: DatasetVersion, manifest: Manifest) -> Iterator[str]:
         title = _cell(artifact.filename) or "(without a name)"
         title += " (synthetic: made by a model)" if source.synthetic else ""
         yield f"| {title} | {artifact.size_bytes} | `{artifact.sha256}` |"
-    if any(source.synthetic for source in version.sources):
+    if "synthetic" in columns:
+        yield from ("", "Rows that a model made are in the train split only; `synthetic` tells which they are.")
+    elif any(source.synthetic for source in version.sources):
         yield from ("", "Rows of synthetic sources are in the train split only; `source_index` tells which they are.")
     recipe: dict[str, Any] = dict(manifest.body["recipe"])
     yield from ("", f"Recipe `{recipe['name']}`, as it was applied (digest `{version.recipe_sha256}`):", "")

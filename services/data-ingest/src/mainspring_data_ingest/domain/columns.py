@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+SYNTHETIC_COLUMN = "synthetic"
+"""The column by which records, rows of ours among them, say that a model made them."""
+
 
 @dataclass(frozen=True)
 class ColumnMapping:
@@ -40,8 +43,16 @@ class ColumnMapping:
     @property
     def optional(self) -> tuple[str, ...]:
         """The columns that a record may lack, or leave empty."""
-        columns = (self.context_column, self.system_column, self.rejected_column, self.desirable_column)
+        columns = (self.context_column, self.system_column, self.rejected_column, self.desirable_column, self.mark)
         return tuple(column for column in columns if column)
+
+    @property
+    def mark(self) -> str:
+        """The column that says whether a model made a record: `synthetic`, unless that is mapped to something else.
+        Nobody has to name it, so that the mark is not lost on the way.
+        """
+        mapped = {column for column in asdict(self).values() if column}
+        return SYNTHETIC_COLUMN if mapped and SYNTHETIC_COLUMN not in mapped else ""
 
     def as_json(self) -> dict[str, str]:
         """As plain values. What came after the first four stands there only when it is set, so that digests stay."""

@@ -145,6 +145,7 @@ class DatasetVersion:
     report: ArtifactRef | None = None
     deletion: Deletion | None = None
     supersedes: str = ""
+    changed: ArtifactRef | None = None
 
     @property
     def number(self) -> int:
@@ -177,9 +178,10 @@ def manifest_bytes(
     tally: Tally,
     refused: ArtifactRef | None,
     report: ArtifactRef,
+    changed: ArtifactRef | None = None,
 ) -> bytes:
     """The manifest: canonical JSON (sorted keys, no spaces, UTF-8) of everything that makes the version what it is."""
-    body = contents(name, shards, tally, refused, report, sources)
+    body = contents(name, shards, tally, refused, report, sources, changed)
     return canonical_json({**body, "recipe": recipe.as_json(), "recipe_sha256": recipe.applied_sha256()})
 
 
@@ -190,6 +192,7 @@ def contents(
     refused: ArtifactRef | None,
     report: ArtifactRef | None,
     sources: Sequence[Source],
+    changed: ArtifactRef | None,
 ) -> dict[str, Any]:
     """What a manifest says of everything but the recipe."""
     return {
@@ -208,6 +211,7 @@ def contents(
         "refusals": {reason.value: rows for reason, rows in tally.refusals.items()},
         "refused": _address(refused) if refused is not None else None,
         "report": _address(report) if report is not None else None,
+        **({"changed": _address(changed)} if changed is not None else {}),
         "sources": [
             {
                 **asdict(source.artifact),
@@ -231,4 +235,4 @@ def _address(artifact: ArtifactRef) -> dict[str, str | int]:
 
 def _read(source: Source) -> tuple[Any, ...]:
     """What of a source decides about rows; its file's name does not."""
-    return source.artifact.sha256, source.format, source.columns
+    return source.artifact.sha256, source.format, source.columns, source.synthetic

@@ -60,7 +60,12 @@ _COLUMNS = (
     ("group", "sc:Text", "What keeps rows in one split."),
     ("source_index", "sc:Integer", "Position of the row's source in the manifest, from 0."),
     ("line", "sc:Integer", "Line of the source on which the record begins, from 1."),
+    ("rejected", "sc:Text", "A worse answer to the same prompt; nothing where there is none."),
+    ("desirable", "sc:Boolean", "The thumb on the answer; nothing where there is none."),
+    ("synthetic", "sc:Boolean", "True where a model made the row; nothing elsewhere."),
+    ("repeats", "sc:Integer", "How often one pass of training sees the row."),
 )
+"""All columns that versions have; which of the last four a version has follows from its rows."""
 
 
 class ExportFormat(StrEnum):
@@ -77,13 +82,14 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One file of rows in the folder."""
+    """One file of rows in the folder; of JSON lines, `columns` are those in which some row has a value."""
 
     path: str
     split: Split
     rows: int
     size_bytes: int
     sha256: str
+    columns: tuple[str, ...]
 
 
 def paths_of(shards: Sequence[Shard], form: ExportFormat) -> list[str]:
@@ -97,10 +103,10 @@ def paths_of(shards: Sequence[Shard], form: ExportFormat) -> list[str]:
     return paths
 
 
-def parquet_files(shards: Sequence[Shard]) -> list[ExportedFile]:
+def parquet_files(shards: Sequence[Shard], columns: tuple[str, ...]) -> list[ExportedFile]:
     """Shards as files of the folder."""
     return [
-        ExportedFile(path, shard.split, shard.rows, shard.artifact.size_bytes, shard.artifact.sha256)
+        ExportedFile(path, shard.split, shard.rows, shard.artifact.size_bytes, shard.artifact.sha256, columns)
         for path, shard in zip(paths_of(shards, ExportFormat.PARQUET), shards, strict=True)
     ]
 
@@ -129,21 +135,24 @@ def croissant(version: DatasetVersion, files: Sequence[ExportedFile], form: Expo
             }
             for file in files
         ],
-        "recordSet": [_record_set(file, form) for file in files],
+        "recordSet": [_record_set(file) for file in files],
     }
     return json.dumps(body, indent=2, ensure_ascii=False).encode()
 
 
-def _record_set(file: ExportedFile, form: ExportFormat) -> dict[str, Any]:
-    """The rows of one file; a set of files cannot be described without an archive that holds them."""
+def _record_set(file: ExportedFile) -> dict[str, Any]:
+    """The rows of one file; a set of files cannot be described without an archive that holds them. Readers take the
+    keys of JSON lines for columns, too.
+    """
     name = file.path.removeprefix("data/").rpartition(".")[0]
 
     def source(column: str, **transform: Any) -> dict[str, Any]:
-        extract = {"column": column} if form is ExportFormat.PARQUET else {"jsonPath": f"$.{column}"}
-        return {"fileObject": {"@id": file.path}, "extract": extract, **transform}
+        return {"fileObject": {"@id": file.path}, "extract": {"column": column}, **transform}
 
     fields: list[dict[str, Any]] = []
     for column, data_type, description in _COLUMNS:
+        if column not in file.columns:
+            continue
         field: dict[str, Any] = {"@type": "cr:Field", "@id": f"{name}/{column}", "name": column}
         field["description"] = description
         if column == "messages":

@@ -24,6 +24,7 @@ class Manifest:
         refused: Refused rows; None when there are none.
         report: What became of every row.
         body: The manifest as it was written.
+        changed: Which rows steps have changed; None when there are none.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Manifest:
     refused: ArtifactRef | None
     report: ArtifactRef | None
     body: Mapping[str, Any]
+    changed: ArtifactRef | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
@@ -49,7 +51,7 @@ class Manifest:
                 for split in Split
                 for shard in body["splits"][split.value.lower()]
             )
-            refused, report = body["refused"], body.get("report")
+            refused, report, changed = body["refused"], body.get("report"), body.get("changed")
             return cls(
                 body["name"],
                 body["root_sha256"],
@@ -57,6 +59,7 @@ class Manifest:
                 _artifact(refused, "application/jsonl") if refused is not None else None,
                 _artifact(report, "application/json") if report is not None else None,
                 body,
+                _artifact(changed, "application/jsonl") if changed is not None else None,
             )
         except (KeyError, TypeError, AttributeError) as err:
             raise ValueError(f"not a {MANIFEST_SCHEMA}") from err
@@ -68,7 +71,7 @@ class Manifest:
     @property
     def files(self) -> tuple[ArtifactRef, ...]:
         """Everything in the store that belongs to the version, but for its sources and the manifest itself."""
-        others = tuple(file for file in (self.refused, self.report) if file is not None)
+        others = tuple(file for file in (self.refused, self.changed, self.report) if file is not None)
         return (*(shard.artifact for shard in self.shards), *others)
 
 
@@ -86,8 +89,9 @@ def successor_bytes(
     report: ArtifactRef | None,
     tally: Tally,
     sources: Sequence[Source],
+    changed: ArtifactRef | None,
 ) -> bytes:
     """The manifest of the version that takes another one's place after an erasure: the same but for what was erased."""
-    body = contents(name, shards, tally, refused, report, sources)
+    body = contents(name, shards, tally, refused, report, sources, changed)
     body |= {"recipe": old.body["recipe"], "recipe_sha256": old.body["recipe_sha256"]}
     return canonical_json({**body, "supersedes": old.name, "erasure": erasure})

@@ -71,7 +71,7 @@ def preview(
             draft = maker.draft(record.values) if maker is not None else None
         except RowRefused as err:
             counts[err.reason] = counts.get(err.reason, 0) + 1
-            refused.append(RefusedRow(0, record.line, err.reason, err.detail, excerpt(record.raw)))
+            refused.append(RefusedRow(0, record.line, err.reason, err.detail, excerpt(record.raw), err.step))
         if len(some) < shown:
             some.append(PreviewedRecord(record.line, excerpt(record.raw), draft))
     return Preview(

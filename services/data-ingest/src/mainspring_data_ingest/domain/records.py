@@ -36,12 +36,32 @@ class RefusalReason(StrEnum):
     ERASED = "ERASED"
 
 
+@dataclass(frozen=True, slots=True)
+class StepPlace:
+    """A step that something became of a row in.
+
+    Attributes:
+        name: Its kind, as reports name it.
+        number: Its place among the recipe's steps, from 1; 0 for what is done without a step of the recipe.
+    """
+
+    name: str
+    number: int = 0
+
+
+UNKNOWN_STEP = StepPlace("")
+"""Stands where an older release did not write the step down."""
+READING = StepPlace("reading")
+EXACT_DUPLICATES = StepPlace("exact_duplicates")
+SPLITS = StepPlace("splits")
+
+
 class RowRefused(Exception):
-    """A record cannot be a row; `detail` says what exactly is wrong."""
+    """A record cannot be a row; `detail` says what exactly is wrong, `step` where that was seen."""
 
     def __init__(self, reason: RefusalReason, detail: str) -> None:
         super().__init__(detail)
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.step = reason, detail, READING
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +90,17 @@ class RefusedRow:
     reason: RefusalReason
     detail: str
     excerpt: str
+    step: StepPlace = UNKNOWN_STEP
+
+
+@dataclass(frozen=True)
+class ChangedRow:
+    """One row of a version that steps have changed, and which ones."""
+
+    source_index: int
+    line: int
+    row_id: str
+    steps: tuple[StepPlace, ...]
 
 
 def excerpt(raw: bytes) -> str:

@@ -16,6 +16,7 @@ from mainspring_data_ingest.domain.steps import TextPart
 
 __all__ = ["ROLES", "Draft", "Example", "ExampleMaker", "Message", "Row", "without_recipe"]
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
+_YES = frozenset({"true", "yes", "1", "1.0"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ class Draft:
         rejected: A worse answer to the same prompt, when there is one. Steps change it as they change answers; filters
             do not look at it, since it need not be good.
         desirable: The thumb on the answer, when there is one.
+        synthetic: Whether a model made it.
     """
 
     messages: tuple[Message, ...]
     group: str = ""
     rejected: str | None = None
     desirable: bool | None = None
+    synthetic: bool = False
 
     def text(self, part: TextPart) -> str:
         """The texts of a part, one a line."""
@@ -69,12 +72,14 @@ class Example:
         group: Examples of one group belong to the same split.
         rejected: A worse answer to the same prompt, when there is one.
         desirable: The thumb on the answer, when there is one.
+        synthetic: True when a model made it, else None.
     """
 
     messages: tuple[Message, ...]
     group: str
     rejected: str | None = None
     desirable: bool | None = None
+    synthetic: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class Row:
     Attributes:
         example: What it says.
         row_id: SHA-256, hexadecimal, of the canonical JSON of its messages; of an example with a rejected answer or a
-            thumb, of the object of these and `messages`.
+            thumb, of the object of these and `messages`. Who made it is no part of it.
         canonical: The row as canonical JSON (sorted keys, no spaces, UTF-8), which digests are made over.
         digest: First 16 bytes of the SHA-256 that `row_id` is.
         prompt_digest: First 16 bytes of the SHA-256 of the messages before the last; of all where there is only one.
@@ -113,9 +118,10 @@ class Row:
         identity = f'{{{thumb}"messages":{messages}{worse}}}' if thumb or worse else messages
         digest = hashlib.sha256(identity.encode()).digest()
         row_id = digest.hex()
+        mark = ',"synthetic":true' if example.synthetic else ""
         canonical = (
             f'{{{thumb}"group":{_quoted(example.group)},"line":{line},"messages":{messages}{worse},'
-            f'"row_id":"{row_id}","source_index":{source_index}}}'
+            f'"row_id":"{row_id}","source_index":{source_index}{mark}}}'
         )
         prompt = f"[{','.join(parts[:-1] or parts)}]"
         prompt_digest = hashlib.sha256(prompt.encode()).digest()[:16]
@@ -126,9 +132,12 @@ class Row:
 class ExampleMaker:
     """Makes examples of the records of one source."""
 
-    def __init__(self, recipe: IngestionRecipe, columns: ColumnMapping) -> None:
-        """Takes the recipe, and the columns of the source (the recipe's, unless the source has its own)."""
+    def __init__(self, recipe: IngestionRecipe, columns: ColumnMapping, *, synthetic: bool = False) -> None:
+        """Takes the recipe, the columns of the source (the recipe's, unless the source has its own), and whether a
+        model made all of its records.
+        """
         self._columns, self._required = columns, columns.required
+        self._synthetic, self._mark = synthetic, columns.mark
         self._input, self._target = f"column {columns.input_column!r}", f"column {columns.target_column!r}"
         self._read = Conversations(recipe.max_field_characters)
         self._template = recipe.prompt_template if columns.input_column else "{input}"
@@ -147,26 +156,27 @@ class ExampleMaker:
         messages = self._messages(values)
         group = self._group(values[columns.group_column]) if columns.group_column else ""
         if not (columns.rejected_column or columns.desirable_column):
-            return Draft(messages, group)
+            return Draft(messages, group, synthetic=self._is_synthetic(values))
         rejected, thumb = columns.rejected_column, columns.desirable_column
         return Draft(
             messages,
             group,
             read.rejected(values.get(rejected), f"column {rejected!r}", messages) if rejected else None,
             read.thumb(values.get(thumb), f"column {thumb!r}") if thumb else None,
+            self._is_synthetic(values),
         )
 
     def render(self, draft: Draft) -> Example:
         """The example that texts make. The template is for prompts of one text, so a longer talk goes without it."""
         messages = draft.messages
         if len(messages) == 1:
-            return Example(messages, draft.group or messages[0].content, draft.rejected, draft.desirable)
+            return _example(messages, messages[0].content, draft)
         if self._template != "{input}" and [m.role for m in messages[:-1] if m.role != "system"] == ["user"]:
             messages = tuple([self._filled(message) for message in messages])
         first_user = next(m.content for m in messages if m.role == "user")
         # A conversation that brings its own instructions keeps them.
         messages = messages if messages[0].role == "system" else (*self._system, *messages)
-        return Example(messages, draft.group or first_user, draft.rejected, draft.desirable)
+        return _example(messages, first_user, draft)
 
     def check(self, draft: Draft) -> None:
         """Checks texts that steps have changed as those of records are.
@@ -210,6 +220,12 @@ class ExampleMaker:
         text = self._read.text(context, f"column {self._columns.context_column!r}")
         return (*prompt[:-1], Message(prompt[-1].role, f"{prompt[-1].content}\n\n{text}"))
 
+    def _is_synthetic(self, values: Mapping[str, Any]) -> bool:
+        if self._synthetic:
+            return True
+        said = values.get(self._mark) if self._mark else None
+        return said is True or (said is not None and str(said).strip().lower() in _YES)
+
     def _filled(self, message: Message) -> Message:
         if message.role != "user":
             return message
@@ -240,6 +256,11 @@ def _input_of(template: str, text: str) -> str:
     size, over = divmod(len(text) - sum(map(len, fixed)), len(fixed) - 1)
     found = text[len(fixed[0]) : len(fixed[0]) + max(0, size)]
     return found if not over and template.replace("{input}", found) == text else text
+
+
+def _example(messages: tuple[Message, ...], usual_group: str, draft: Draft) -> Example:
+    group = draft.group or usual_group
+    return Example(messages, group, draft.rejected, draft.desirable, draft.synthetic or None)
 
 
 def _is_answer(message: Message) -> bool:

@@ -96,6 +96,7 @@ def item_from_proto(message: pb.AnnotationItem) -> AnnotationItem:
         suggestion=suggestion,
         gold=label_from_proto(message.gold) if message.HasField("gold") else None,
         origin=message.origin,
+        synthetic=message.synthetic,
     )
 
 
@@ -104,6 +105,7 @@ def item_to_proto(item: AnnotationItem) -> pb.AnnotationItem:
     message = _question_to_proto(item)
     message.state = pb.AnnotationItem.State.Value(f"STATE_{item.state.value}")
     message.adjudicator = item.adjudicator
+    message.synthetic = item.synthetic
     message.annotations.extend(annotation_to_proto(one) for one in item.annotations)
     for field, label in (("gold", item.gold), ("label", item.label)):
         printed = label_to_proto(label)

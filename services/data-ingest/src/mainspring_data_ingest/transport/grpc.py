@@ -8,7 +8,7 @@ from typing import Any
 
 from mainspring.data.v1 import data_service_pb2 as pb
 from mainspring.data.v1 import data_service_pb2_grpc as pb_grpc
-from mainspring_data_ingest.application.files import RefusedRows, Uploads
+from mainspring_data_ingest.application.files import ChangedRows, RefusedRows, Uploads
 from mainspring_data_ingest.application.ingestions import Ingestions
 from mainspring_data_ingest.application.ports import Ports
 from mainspring_data_ingest.application.recipes import Recipes
@@ -39,7 +39,7 @@ class DataServicer(pb_grpc.DataServiceServicer):
     ) -> None:
         self._reports = reports
         self._ports, self._uploads, self._ingestions, self._listener = ports, uploads, ingestions, listener
-        self._recipes, self._refused = Recipes(ports), RefusedRows(ports)
+        self._recipes, self._refused, self._changed = Recipes(ports), RefusedRows(ports), ChangedRows(ports)
         self._reader = Reader(ports.transactions)
 
     async def UploadArtifact(
@@ -140,6 +140,14 @@ class DataServicer(pb_grpc.DataServiceServicer):
         rows, next_key = await self._refused.page(request.parent, page)
         return pb.ListRefusedRowsResponse(
             refused_rows=[mapping.refused_to_proto(row) for row in rows],
+            next_page_token=next_page_token(next_key, request.parent),
+        )
+
+    async def ListChangedRows(self, request: pb.ListChangedRowsRequest, context: Any) -> pb.ListChangedRowsResponse:
+        page = Page.of(request.page_size, request.page_token, request.parent)
+        rows, next_key = await self._changed.page(request.parent, page)
+        return pb.ListChangedRowsResponse(
+            changed_rows=[mapping.changed_to_proto(row) for row in rows],
             next_page_token=next_page_token(next_key, request.parent),
         )
 

@@ -13,7 +13,7 @@ from mainspring_data_ingest.domain.recipes import (
     SplitShares,
     SplitStrata,
 )
-from mainspring_data_ingest.domain.records import RefusalReason, RefusedRow
+from mainspring_data_ingest.domain.records import ChangedRow, RefusalReason, RefusedRow
 from mainspring_data_ingest.domain.splits import Split
 from mainspring_data_ingest.transport.steps import (
     columns_from_proto,
@@ -182,6 +182,18 @@ def refused_to_proto(row: RefusedRow) -> dataset_pb2.RefusedRow:
         reason=_reason_to_proto(row.reason),
         detail=row.detail,
         excerpt=row.excerpt,
+        step=row.step.name,
+        step_number=row.step.number,
+    )
+
+
+def changed_to_proto(row: ChangedRow) -> dataset_pb2.ChangedRow:
+    """Prints a changed row."""
+    return dataset_pb2.ChangedRow(
+        source_index=row.source_index,
+        line=row.line,
+        row_id=row.row_id,
+        steps=[dataset_pb2.ChangingStep(step=step.name, step_number=step.number) for step in row.steps],
     )
 
 

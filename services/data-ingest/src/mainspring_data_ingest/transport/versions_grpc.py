@@ -132,4 +132,5 @@ def _row(row: Mapping[str, Any]) -> comparison_pb2.DatasetRow:
         rejected=row.get("rejected"),
         desirable=row.get("desirable"),
         repeats=row.get("repeats", 0),
+        synthetic=row.get("synthetic", False),
     )

@@ -167,11 +167,16 @@ class DriftChecks:
                 await ports.inference.hold(inquiry.version.name, monitor.name)
             return await self._generation.generate(project, inquiry, known=known)
 
-        answers = await ask("live", Inquiry(version, prompts, suite.sampling))
+        async def bounded_by_its_items() -> None:
+            """No budget holds for a check."""
+
+        answers = await ask("live", Inquiry(version, prompts, suite.sampling, suite.context))
         items = [Item(prompt, ()) for prompt in prompts]
         alone = replace(suite, scorers=tuple(name for name in suite.scorers if name != PREFERENCE), slices=())
         system = Observed(version, answers)
-        told = await self._observing.observe(project, monitor.name, alone, items, [system], ask)
+        told = await self._observing.observe(
+            project, monitor.name, alone, items, [system], ask=ask, check=bounded_by_its_items
+        )
         failed = {failure.scorer for failure in told.failures}
         alone = replace(alone, scorers=tuple(name for name in alone.scorers if name not in failed))
         samples = [

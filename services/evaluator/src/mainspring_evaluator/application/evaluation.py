@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mainspring_evaluator.application.generation import Generation
-from mainspring_evaluator.application.judging import Ask
 from mainspring_evaluator.application.observing import (
     CALIBRATION,
     JUDGED,
@@ -89,8 +88,7 @@ class Evaluation:
                 preparing.append(self._preparing(run.suite, items, system.answers))
                 close = await self._fidelity(name, candidate, progress)
         await asyncio.gather(*preparing)
-        judging = Shared(self._ports, self._generation, name, Bounds(), lease)
-        measured, told = await self._score(name, run.suite, items, systems, progress, judging.ask)
+        measured, told = await self._score(name, run.suite, items, systems, progress, shared)
         findings = Findings(
             measured.results,
             len(items),
@@ -118,14 +116,16 @@ class Evaluation:
         items: Sequence[Item],
         systems: Sequence[_System],
         progress: _Reporter,
-        ask: Ask,
+        shared: Shared,
     ) -> tuple[Measured, Told]:
         observed = [Observed(system.inquiry.version, system.answers) for system in systems]
         told = Told()
         if not _OBSERVED.isdisjoint(suite.scorers):
             await progress.enter("asking judges and embedding models")
             project = EvaluationRunName.parse(name).project
-            told = await self._observing.observe(project, name, suite, items, observed, ask)
+            told = await self._observing.observe(
+                project, name, suite, items, observed, ask=shared.ask, check=shared.check
+            )
         await progress.enter("scoring")
         failed = {failure.scorer for failure in told.failures}
         applied = replace(suite, scorers=tuple(scorer for scorer in suite.scorers if scorer not in failed))

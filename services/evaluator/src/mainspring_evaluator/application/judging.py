@@ -31,6 +31,8 @@ _RULES = (
 Reading = Callable[[str], float | None]
 Ask = Callable[[str, Inquiry], Awaitable[Sequence[Answer]]]
 """Has questions answered, wherever that is done; takes what they are for."""
+Check = Callable[[], Awaitable[None]]
+"""Raises `PreconditionFailed` (BUDGET_EXCEEDED) when nothing more may be asked."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from functools import partial
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.judging import (
     Ask,
+    Check,
     Judging,
     Question,
     Verdicts,
@@ -30,7 +31,7 @@ from mainspring_evaluator.domain.agreement import sentences
 from mainspring_evaluator.domain.inquiries import Version
 from mainspring_evaluator.domain.items import Answer, Item, observation_key, prompt_digest
 from mainspring_evaluator.domain.runs import JudgeReport
-from mainspring_evaluator.domain.suites import EvaluationSuite, JudgePanel
+from mainspring_evaluator.domain.suites import EvaluationSuite, JudgePanel, Retrieval
 from mainspring_svckit.errors import ConcurrentChange, MainspringError, PreconditionFailed, Unavailable
 from mainspring_svckit.values import ScorerFailure
 
@@ -79,10 +80,13 @@ class Observing:
         items: Sequence[Item],
         systems: Sequence[Observed],
         ask: Ask,
+        check: Check,
     ) -> Told:
-        """Fills the systems' figures for the suite's scorers; the candidate is the first. Judges are asked by `ask`.
+        """Fills the systems' figures for the suite's scorers; the candidate is the first. Judges are asked by `ask`,
+        and before others are asked, `check` may end it.
 
         Raises:
+            PreconditionFailed: BUDGET_EXCEEDED; what others said until then is kept.
             Unavailable: Somebody cannot be asked now.
             ConcurrentChange: Somebody else was at the same; LeaseLost as `ask` raises it.
         """
@@ -92,10 +96,10 @@ class Observing:
             if name in suite.scorers:
                 try:
                     for system in systems:
-                        await fill(project, holder, suite, items, system)
-                except (Unavailable, ConcurrentChange):
-                    raise
+                        await fill(project, holder, suite, items, system, check)
                 except MainspringError as err:
+                    if _ends_the_run(err):
+                        raise
                     told.failures.append(ScorerFailure(name, err.metadata.get("cause", err.reason), err.message))
         wanted = [name for name in suite.scorers if name in JUDGED]
         if wanted:
@@ -103,7 +107,7 @@ class Observing:
         return told
 
     async def _similarity(
-        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed
+        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed, check: Check
     ) -> None:
         """Cosine of the angle between an answer and the nearest reference."""
         del holder
@@ -130,6 +134,7 @@ class Observing:
         )
         vectors: dict[str, Sequence[float]] = {}
         for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+            await check()
             chunk = texts[start : start + _TEXTS_AT_A_TIME]
             found = await self._generation.patiently("texts to embed", partial(ports.embeddings.embed, model, chunk))
             vectors.update(zip(chunk, (_finite(vector, SIMILARITY) for vector in found), strict=True))
@@ -143,12 +148,14 @@ class Observing:
                 await ports.observations.put(project, fresh)
 
     async def _confidence(
-        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed
+        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed, check: Check
     ) -> None:
         """Probability of the most probable first token."""
-        del suite
-        ports, version = self._ports, system.version
-        keys = [observation_key("confidence", version.identity, prompt_digest(item.prompt)) for item in items]
+        ports, version, context = self._ports, system.version, suite.context
+        keys = [
+            observation_key("confidence", version.identity, prompt_digest(item.prompt), *_passages_key(context))
+            for item in items
+        ]
         async with ports.transactions.transaction():
             known = await ports.observations.known(project, keys)
         missing = [index for index, key in enumerate(keys) if key not in known]
@@ -160,9 +167,12 @@ class Observing:
         await ports.inference.hold(version.name, holder)
 
         async def one(index: int) -> None:
+            await check()
             tokens = await self._generation.patiently(
                 f"first tokens of item {index}",
-                lambda: ports.inference.first_tokens(version.name, items[index].prompt, 1, unit=version.unit),
+                lambda: ports.inference.first_tokens(
+                    version.name, items[index].prompt, 1, context=context, unit=version.unit
+                ),
             )
             value = min(1.0, math.exp(max(_finite(list(tokens.values()), CALIBRATION)))) if tokens else 0.0
             async with ports.transactions.transaction():
@@ -172,13 +182,17 @@ class Observing:
         await self._generation.each(missing, one)
 
     async def _perplexity(
-        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed
+        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed, check: Check
     ) -> None:
         """Surprise at the references, in nats, and their tokens."""
-        del suite
-        ports, version = self._ports, system.version
+        ports, version, context = self._ports, system.version, suite.context
+        asked_with = _passages_key(context)
         wanted = [
-            (index, reference, tuple(observation_key(part, version.identity, digest, reference) for part in _SURPRISE))
+            (
+                index,
+                reference,
+                tuple(observation_key(part, version.identity, digest, reference, *asked_with) for part in _SURPRISE),
+            )
             for index, item in enumerate(items)
             for digest in (prompt_digest(item.prompt),)
             for reference in item.references[:_SCORED_REFERENCES]
@@ -192,9 +206,12 @@ class Observing:
 
         async def one(each: tuple[int, str, tuple[str, ...]]) -> None:
             index, reference, keys = each
+            await check()
             said = await self._generation.patiently(
                 f"the reference of item {index}",
-                lambda: ports.inference.score(version.name, items[index].prompt, reference, unit=version.unit),
+                lambda: ports.inference.score(
+                    version.name, items[index].prompt, reference, context=context, unit=version.unit
+                ),
             )
             found = dict(zip(keys, (-math.fsum(_finite(said, PERPLEXITY)), float(len(said))), strict=True))
             async with ports.transactions.transaction():
@@ -222,9 +239,9 @@ class Observing:
         questions = [question for plan in plans for question in plan.questions]
         try:
             said = await self._judging.ask(panel, [*questions, *(q for _, q in labels)], ask)
-        except (Unavailable, ConcurrentChange):
-            raise
         except MainspringError as err:
+            if _ends_the_run(err):
+                raise
             told.failures += [ScorerFailure(name, "JUDGE_FAILED", f"{err.reason}: {err.message}") for name in wanted]
             return
         reports = [report(panel, verdicts, labels) for verdicts in said]
@@ -302,6 +319,16 @@ class _Plan:
             useful = [value > 0.5 for q in questions if (value := mean_of(voters, q)) is not None]
             if useful:
                 figures[index][PRECISION] = _average_precision(useful)
+
+
+def _ends_the_run(err: MainspringError) -> bool:
+    """Whether an error is no matter of one scorer: trying again may help, or nothing more may be asked."""
+    return isinstance(err, (Unavailable, ConcurrentChange)) or err.reason == "BUDGET_EXCEEDED"
+
+
+def _passages_key(context: Retrieval | None) -> tuple[object, ...]:
+    """What passages add to the key of a figure; figures without any keep the keys that they always had."""
+    return () if context is None else ([context.collection, context.top_k],)
 
 
 def _finite(figures: Sequence[float], scorer: str) -> Sequence[float]:

@@ -128,7 +128,8 @@ class ItemFiles(Protocol):
         """The items of another harness's task.
 
         Raises:
-            PreconditionFailed: TASK_UNREADABLE, it is missing, of a kind that is not supported, or outside the roots.
+            PreconditionFailed: TASK_UNREADABLE, it is missing, damaged, of a kind that is not supported, or outside the
+                roots; TASK_UNSUPPORTED, it asks for what is not done here.
         """
         ...
 
@@ -176,12 +177,33 @@ class Inference(Protocol):
         """The most probable tokens after a text, taken as it stands. Raises as `answer`."""
         ...
 
-    async def first_tokens(self, version: str, prompt: Prompt, top: int, *, unit: ServedUnit = NO_UNIT) -> Distribution:
+    async def first_tokens(
+        self,
+        version: str,
+        prompt: Prompt,
+        top: int,
+        *,
+        context: Retrieval | None = None,
+        unit: ServedUnit = NO_UNIT,
+    ) -> Distribution:
         """The most probable first tokens of an answer. Raises as `answer`."""
         ...
 
-    async def score(self, version: str, prompt: Prompt, text: str, *, unit: ServedUnit = NO_UNIT) -> Sequence[float]:
-        """Log-probabilities of the tokens of a text as the answer. Raises as `answer`."""
+    async def score(
+        self,
+        version: str,
+        prompt: Prompt,
+        text: str,
+        *,
+        context: Retrieval | None = None,
+        unit: ServedUnit = NO_UNIT,
+    ) -> Sequence[float]:
+        """Log-probabilities of the tokens of a text as the answer.
+
+        Raises:
+            PreconditionFailed: CONTEXT_NOT_SCORED, the plane cannot put so many passages before a text.
+            MainspringError: As `answer`.
+        """
         ...
 
 

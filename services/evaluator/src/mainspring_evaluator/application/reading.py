@@ -41,8 +41,8 @@ class ItemReader:
         """The items of all sources.
 
         Raises:
-            PreconditionFailed: NO_TEST_ROWS, DATASET_UNREADABLE, SAFETY_SET_MISSING, TASK_UNREADABLE, or
-                SUITE_OVERLAPS_TRAINING, the candidate learned from some of them.
+            PreconditionFailed: NO_TEST_ROWS, DATASET_UNREADABLE, SAFETY_SET_MISSING, TASK_UNREADABLE,
+                TASK_UNSUPPORTED, or SUITE_OVERLAPS_TRAINING, the candidate learned from some of them.
             Unavailable: Something cannot be read now.
         """
         sources = suite.sources or (self._default_source(suite, candidate),)

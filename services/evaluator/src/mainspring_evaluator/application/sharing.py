@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.ports import Ports
@@ -48,6 +49,7 @@ class Shared:
         """Takes the run, what it may use, and what its owner holds while it works on it."""
         self._ports, self._generation, self._run, self._bounds, self._lease = ports, generation, run, bounds, lease
         self._project = EvaluationRunName.parse(run).project
+        self._first_check_s = 0.0
 
     async def want(self, stage: str, inquiry: Inquiry) -> dict[int, Answer]:
         """Shares out the questions that have no answer yet, and returns the answers that are there.
@@ -84,6 +86,21 @@ class Shared:
     async def ask(self, stage: str, inquiry: Inquiry) -> list[Answer]:
         """Shares out and waits. Raises as `collect`."""
         return await self.collect(stage, inquiry, await self.want(stage, inquiry))
+
+    async def check(self) -> None:
+        """Holds what the run used so far against what it may, before something is asked that no shard is made of.
+
+        Raises:
+            PreconditionFailed: BUDGET_EXCEEDED.
+        """
+        if self._bounds.budget == Budget():
+            return
+        now_s = asyncio.get_running_loop().time()
+        self._first_check_s = self._first_check_s or now_s
+        async with self._ports.transactions.transaction():
+            used = await self._ports.shards.used(self._run)
+        # Where every answer was there nothing was shared out, and no time counted.
+        self._bounds.check(replace(used, elapsed_s=max(used.elapsed_s, now_s - self._first_check_s)))
 
     async def generated(self, stages: Sequence[str]) -> int:
         """Answers that were made for these stages of the run, whoever made them."""

@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mainspring_registry.application.files import Files
 from mainspring_registry.application.ledger import Ledger
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.proofs import RELEASE_PROOF, VERSION_PROOF, Proofs
 from mainspring_registry.domain.approvals import Actor
 from mainspring_registry.domain.catalogue import (
     CHAMPION,
+    FOLLOW_ROLL_OUTS,
     Lineage,
     Model,
     ModelKind,
@@ -49,7 +51,7 @@ class Catalogue:
     """Use cases of models and versions."""
 
     def __init__(self, ports: Ports) -> None:
-        self._ports, self._proofs, self._ledger = ports, Proofs(ports), Ledger(ports)
+        self._ports, self._proofs, self._ledger, self._files = ports, Proofs(ports), Ledger(ports), Files(ports)
 
     async def version(self, name: str) -> ModelVersion:
         """A version by number or by alias.
@@ -82,7 +84,7 @@ class Catalogue:
             if known:
                 return known[0]
             project = ModelName.parse(trained.model).project
-            missing = [role for role, file in trained.artifacts.items() if not await ports.files.exists(project, file)]
+            missing = await self._files.missing(project, trained.artifacts)
             if missing:
                 message = f"the store lacks {', '.join(missing)} of {trained.lineage.training_run}"
                 raise PreconditionFailed("ARTIFACTS_MISSING", message, {"roles": ",".join(missing)})
@@ -211,11 +213,12 @@ class Catalogue:
         """Points an alias of people's own at a version.
 
         Raises:
-            InvalidInput: The alias is `champion`, which follows roll-outs, or the version is another model's.
+            InvalidInput: The alias is `champion` or `challenger`, which follow roll-outs, or the version is another
+                model's.
             NotFound: The model or the version does not exist.
         """
-        if alias == CHAMPION:
-            message = "the alias champion follows roll-outs; release a version, or revoke the release, to move it"
+        if alias in FOLLOW_ROLL_OUTS:
+            message = f"the alias {alias} follows roll-outs; release a version, or revoke the release, to move it"
             raise InvalidInput(message, reason="ALIAS_RESERVED")
         return await self.move_alias(model, alias, version, actor)
 
@@ -232,8 +235,9 @@ class Catalogue:
         async with self._ports.transactions.transaction():
             found = await require(self._ports.models, "Model", model, lock=True)
             await require(self._ports.versions, "ModelVersion", version)
-            changed = found.value.with_alias(alias, version)
-            if changed == found.value:
+            before = found.value
+            changed = before.with_champion(version) if alias == CHAMPION else before.with_alias(alias, version)
+            if changed == before:
                 return changed
             kind = HistoryKind.ALIAS_MOVED
             changed = await self._ledger.write(changed, kind, version, actor, alias=alias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mainspring_registry.application.files import Files
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.units import Units
 from mainspring_registry.domain.approvals import Actor, Approval, judge_approvals
@@ -14,11 +15,13 @@ from mainspring_registry.domain.gate import (
     EvidenceRecord,
     Outcome,
     RuleResult,
+    WantedBaselines,
     WantedUnits,
     judge,
     outcome_of,
+    whole_files,
 )
-from mainspring_registry.domain.policies import ReleasePolicy
+from mainspring_registry.domain.policies import ReleasePolicy, SuiteRule
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.repository import require
@@ -32,10 +35,11 @@ class Judgement:
     Attributes:
         policy: What was applied.
         records: The evidence by suite.
-        rules: What is asked of the evidence.
+        rules: What is asked of the evidence, and of the artifact store.
         approval_rules: What is asked of people.
         approvals: Whose word counted.
         unit: What would go live with the version.
+        lost: Files that the artifact store does not hold whole.
     """
 
     policy: ReleasePolicy
@@ -44,6 +48,7 @@ class Judgement:
     approval_rules: tuple[RuleResult, ...]
     approvals: tuple[Approval, ...]
     unit: ServedUnit
+    lost: tuple[str, ...] = ()
 
     @property
     def measured(self) -> bool:
@@ -71,7 +76,7 @@ class Judging:
     """Looks evidence and approvals up and applies the policy. Joins the ambient transaction."""
 
     def __init__(self, ports: Ports) -> None:
-        self._ports, self._units = ports, Units(ports)
+        self._ports, self._units, self._files = ports, Units(ports), Files(ports)
 
     async def policy_of(self, model: str) -> ReleasePolicy | None:
         """The policy that guards a model."""
@@ -101,32 +106,43 @@ class Judging:
     async def judge(self, policy: ReleasePolicy, model: Model, version: ModelVersion, releaser: Actor) -> Judgement:
         """What the gate says of a version, on the newest evidence of each suite."""
         active = await self.serving(model)
-        baseline = active.model_version if active is not None else version.base_model_version
+        champion = active.model_version if active is not None else version.base_model_version
+        wanted = WantedBaselines(champion, version.parent)
         unit, problem = await self._unit(policy)
         before = await self._units.of_release(active) if active is not None else None
-        records = await self._records(policy, version, baseline, unit or NO_UNIT)
+        records = await self._records(policy, version, wanted, unit or NO_UNIT)
         rules = judge(
             policy,
             records,
             manifest_sha256=version.manifest.sha256,
-            wanted_baseline=baseline,
+            wanted_baseline=wanted.champion,
             now=self._ports.clock.now(),
             units=WantedUnits(unit, problem, before),
+            wanted_parent=wanted.parent,
         )
+        lost = tuple(await self._files.lost(version))
         given = await self._ports.approvals.find("model_version", version.name) if policy.approvals else ()
         approval_rules, approvals = judge_approvals(policy.approvals, given, version, releaser)
-        return Judgement(policy, records, rules, approval_rules, approvals, unit or NO_UNIT)
+        rules = (*rules, whole_files(lost))
+        return Judgement(policy, records, rules, approval_rules, approvals, unit or NO_UNIT, lost)
 
     async def _records(
-        self, policy: ReleasePolicy, version: ModelVersion, baseline: str, unit: ServedUnit
+        self, policy: ReleasePolicy, version: ModelVersion, wanted: WantedBaselines, unit: ServedUnit
     ) -> Mapping[str, EvidenceRecord]:
-        """The newest by suite, such that are about what would serve, and what serves now, before others."""
+        """The newest by suite, such that are about what would serve, what it must be compared with, and what the suite
+        must say, before others.
+        """
 
-        def fits(evidence: Evidence) -> bool:
-            return (evidence.baseline, evidence.candidate_unit_sha256) == (baseline, unit.sha256)
+        def fits(rule: SuiteRule, evidence: Evidence) -> bool:
+            measured = (evidence.baseline, evidence.candidate_unit_sha256)
+            pinned = rule.suite_sha256 in {"", evidence.suite_sha256}
+            return pinned and measured == (wanted.of(rule), unit.sha256)
 
         found: dict[str, EvidenceRecord] = {}
         known = await self._ports.evidence.find("model_version", version.name)
-        for record in sorted(known, key=lambda r: (fits(r.evidence), r.create_time, r.name)):
-            found[record.suite or policy.evaluation_suite] = record
-        return {suite: found[suite] for suite in policy.suites if suite in found}
+        for rule in policy.suite_rules:
+            suite = rule.evaluation_suite
+            of_suite = [record for record in known if (record.suite or policy.evaluation_suite) == suite]
+            if of_suite:
+                found[suite] = max(of_suite, key=lambda r: (fits(rule, r.evidence), r.create_time, r.name))
+        return found

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mainspring_registry.application.catalogue import Catalogue
+from mainspring_registry.application.files import Files
 from mainspring_registry.application.ledger import Ledger
 from mainspring_registry.application.ports import Memory, Ports, Seals
 from mainspring_registry.application.releases import Releases
@@ -59,7 +60,7 @@ class Reconciliation:
 
     def __init__(self, ports: Ports, catalogue: Catalogue, releases: Releases, memory: Memory, seals: Seals) -> None:
         self._ports, self._catalogue, self._releases = ports, catalogue, releases
-        self._memory, self._seals, self._ledger = memory, seals, Ledger(ports)
+        self._memory, self._seals, self._ledger, self._files = memory, seals, Ledger(ports), Files(ports)
 
     async def run(self, *, repair: bool) -> list[Finding]:
         """Puts back what can be, burns the numbers of the rest, and says what it did; a second run finds nothing.
@@ -181,9 +182,9 @@ class Reconciliation:
     async def _require_files(self, version: ModelVersion) -> None:
         project = str(project_of(version.name))
         files = {**version.artifacts, "manifest.json": version.manifest}
-        missing = [role for role, file in files.items() if not await self._ports.files.exists(project, file)]
+        missing = await self._files.missing(project, files)
         if missing:
-            raise PreconditionFailed("ARTIFACTS_MISSING", f"the artifact store lacks {', '.join(sorted(missing))}")
+            raise PreconditionFailed("ARTIFACTS_MISSING", f"the artifact store lacks {', '.join(missing)}")
 
 
 _TWICE = "the number stands for something else in this database; nothing was changed"

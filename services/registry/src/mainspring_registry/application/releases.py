@@ -10,7 +10,7 @@ from mainspring_registry.application.ledger import Ledger
 from mainspring_registry.application.ports import Ports
 from mainspring_registry.application.proofs import Proofs
 from mainspring_registry.domain.approvals import INFERENCE, Actor
-from mainspring_registry.domain.catalogue import CHAMPION, Model, ModelVersion
+from mainspring_registry.domain.catalogue import CHALLENGER, CHAMPION, Model, ModelVersion
 from mainspring_registry.domain.digests import digest_of
 from mainspring_registry.domain.gate import GateDecision, outcome_of
 from mainspring_registry.domain.history import HistoryKind
@@ -33,7 +33,8 @@ class Releases:
 
         Raises:
             PreconditionFailed: RELEASE_NOT_ALLOWED, evidence for exactly these files against what serves now, or an
-                approval, is missing or not good enough; or ALREADY_ACTIVE.
+                approval, is missing or not good enough; ARTIFACTS_MISSING, the store does not hold its files whole; or
+                ALREADY_ACTIVE.
             NotFound: The model or the version does not exist.
         """
         ports = self._ports
@@ -50,6 +51,12 @@ class Releases:
                 message = f"no release policy guards {model.name}, so nothing can allow {version.name}; write one first"
                 raise PreconditionFailed("RELEASE_NOT_ALLOWED", message, {"modelVersion": version.name})
             judgement = await self._judging.judge(policy, model, version, actor)
+            if judgement.lost:
+                message = (
+                    f"the artifact store lacks {', '.join(judgement.lost)}, or holds other bytes there; restore them"
+                    f" from a copy, then release {version.name} again"
+                )
+                raise PreconditionFailed("ARTIFACTS_MISSING", message, {"modelVersion": version.name})
             if not judgement.allowed:
                 reasons = "; ".join(judgement.reasons)
                 message = f"the gate does not allow {version.name} against what serves now: {reasons}"
@@ -137,15 +144,23 @@ class Releases:
         return await self._ledger.write(model, HistoryKind.SUPERSEDED, before.name, actor, **notes)
 
     async def keep(self, model: Model, release: Release, actor: Actor, **notes: str) -> None:
-        """Writes down a signed release that is active now. Joins the ambient transaction of a locked model."""
+        """Writes down a signed release that is active now; until its roll-out ends its version is the champion's
+        challenger. Joins the ambient transaction of a locked model.
+        """
         ports, version, decision = self._ports, release.model_version, release.gate_decision
         proof = release.proof.sha256 if release.proof is not None else ""
         model = await self._ledger.write(
             model, HistoryKind.RELEASED, release.name, actor, version=version, decision=decision, proof=proof, **notes
         )
-        await ports.models.put(model)
+        await ports.models.put(await self._challenge(model, version, actor, **notes))
         await ports.releases.add(release)
         await ports.lineage.add(edges_of_release(release))
+
+    async def _challenge(self, model: Model, version: str, actor: Actor, **notes: str) -> Model:
+        before, model = model.version_of(CHALLENGER), model.with_challenger(version)
+        if model.version_of(CHALLENGER) in {None, before}:
+            return model
+        return await self._ledger.write(model, HistoryKind.ALIAS_MOVED, version, actor, alias=CHALLENGER, **notes)
 
     async def revoke(self, name: str, reason: str, actor: Actor) -> Release:
         """Takes the active release back.
@@ -167,7 +182,9 @@ class Releases:
                 await self._end(release.model, name, ReleaseState.ROLLED_BACK, reason, INFERENCE)
 
     async def promoted(self, name: str, version: str) -> None:
-        """Hears that a release gets all traffic: its version is the champion, if it is still the active one."""
+        """Hears that a release gets all traffic: its version is the champion and no challenger any more, if it is still
+        the active one.
+        """
         async with self._ports.transactions.transaction():
             release = (await require(self._ports.releases, "Release", name)).value
             model = (await require(self._ports.models, "Model", release.model, lock=True)).value
@@ -198,10 +215,12 @@ class Releases:
         restored = await self._restorable(ended)
         if restored is not None:
             restored = (await ports.releases.put(restored.restored())).value
-            model = model.with_alias(CHAMPION, restored.model_version)
+            model = model.with_champion(restored.model_version)
             model = await self._ledger.write(model, HistoryKind.RESTORED, restored.name, actor, **notes)
-        elif model.version_of(CHAMPION) == ended.model_version:
-            model = model.without_alias(CHAMPION)
+        else:
+            model = model.without_alias(CHALLENGER)
+            if model.version_of(CHAMPION) == ended.model_version:
+                model = model.without_alias(CHAMPION)
         await ports.releases.put(ended)
         await ports.models.put(replace(model, active_release=restored.name if restored is not None else ""))
         return ended, restored

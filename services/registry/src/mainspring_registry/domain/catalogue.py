@@ -13,6 +13,9 @@ from mainspring_svckit.names import GateDecisionName, ModelName, ModelVersionNam
 from mainspring_svckit.values import ArtifactRef
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
+FOLLOW_ROLL_OUTS = frozenset({CHAMPION, CHALLENGER})
+"""Aliases that people cannot set."""
 
 
 class ModelKind(StrEnum):
@@ -88,6 +91,16 @@ class Model:
         """The model with `alias` pointing at a version's number."""
         return replace(self, aliases={**self.aliases, alias: ModelVersionName.parse(version).version})
 
+    def with_champion(self, version: str) -> Model:
+        """The model with a champion, and without a challenger: nothing is rolled out against it."""
+        return self.with_alias(CHAMPION, version).without_alias(CHALLENGER)
+
+    def with_challenger(self, version: str) -> Model:
+        """The model with a version that is rolled out against its champion; with none where that is nothing else."""
+        if self.version_of(CHAMPION) in {None, version}:
+            return self.without_alias(CHALLENGER)
+        return self.with_alias(CHALLENGER, version)
+
     def without_alias(self, alias: str) -> Model:
         """The model without that alias."""
         return replace(self, aliases={name: number for name, number in self.aliases.items() if name != alias})
@@ -132,6 +145,11 @@ class ModelVersion:
     def number(self) -> int:
         """Its place in the line, from 1."""
         return int(ModelVersionName.parse(self.name).version)
+
+    @property
+    def parent(self) -> str:
+        """The version that it was tuned on from or made smaller from, else its foundation model; empty for none."""
+        return self.lineage.parent_model_version or self.lineage.quantized_from or self.base_model_version
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from mainspring_registry.domain.policies import GuardRule, ReleasePolicy, SliceRule, SuiteRule
+from mainspring_registry.domain.policies import Comparison, GuardRule, ReleasePolicy, SliceRule, SuiteRule
 from mainspring_svckit.names import EvaluationSuiteName
 from mainspring_svckit.values import NO_UNIT, Estimate, Fidelity, ScorerResult, ServedUnit, gain_of
 
@@ -59,6 +59,23 @@ class WantedUnits:
 
 
 NO_UNITS = WantedUnits()
+
+
+@dataclass(frozen=True)
+class WantedBaselines:
+    """What a version must have been compared with.
+
+    Attributes:
+        champion: What serves now; the foundation model while nothing does.
+        parent: What it was made from.
+    """
+
+    champion: str
+    parent: str
+
+    def of(self, rule: SuiteRule) -> str:
+        """What a suite must have compared with."""
+        return self.parent if rule.comparison is Comparison.PARENT else self.champion
 
 
 @dataclass(frozen=True)
@@ -133,6 +150,7 @@ def judge(
     wanted_baseline: str,
     now: datetime,
     units: WantedUnits = NO_UNITS,
+    wanted_parent: str = "",
 ) -> tuple[RuleResult, ...]:
     """Applies every rule, also after one was broken, so that people see all that is wrong at once.
 
@@ -143,25 +161,36 @@ def judge(
         wanted_baseline: Version that serves now, which is what the candidate must be compared with.
         now: Evidence that is too old by now does not count.
         units: What both must have been asked with.
+        wanted_parent: Version that the candidate was made from, for suites that must compare with that.
     """
+    wanted = WantedBaselines(wanted_baseline, wanted_parent)
     rules: list[RuleResult] = []
-    for suite in policy.suites:
+    for rule in policy.suite_rules:
+        suite = rule.evaluation_suite
         primary = suite == policy.evaluation_suite
         prefix = "" if primary else f"{EvaluationSuiteName.parse(suite).suite}/"
         record = records.get(suite)
         if record is None:
             rules.append(RuleResult(f"{prefix}evidence", False, f"{suite} has not measured this version yet"))
             continue
-        rules += _sound(prefix, policy, record, manifest_sha256, wanted_baseline, now)
-        rules += _same_units(prefix, record.evidence, units)
-        results = record.evidence.results
+        evidence = record.evidence
+        rules += [_same_version(prefix, evidence, manifest_sha256), _right_baseline(prefix, rule, evidence, wanted)]
+        rules += _sound(prefix, policy, rule, record, now)
+        serves = wanted.of(rule) == wanted.champion
+        rules += _same_units(prefix, evidence, units if serves else replace(units, baseline=None))
         if primary:
-            rules += [_close_engine(policy, record.evidence), *_primary(policy, results)]
-            rules += [_guard("", guard, results) for guard in policy.guards]
-            rules += [_slice("", rule, results) for rule in policy.slices]
-        else:
-            rules += _further(prefix, _rule_of(policy, suite), results)
+            rules += [_close_engine(policy, evidence), *_primary(policy, evidence.results)]
+        rules += [_guard(prefix, guard, evidence.results) for guard in rule.guards]
+        rules += [_slice(prefix, of_slice, evidence.results) for of_slice in rule.slices]
     return tuple(rules)
+
+
+def whole_files(lost: Sequence[str]) -> RuleResult:
+    """Whether the artifact store holds what serving a version reads; `lost` names what it does not hold whole."""
+    if not lost:
+        return RuleResult("files", True, "the artifact store holds every file that serving needs")
+    words = f"the artifact store lacks {', '.join(lost)}, or holds other bytes there"
+    return RuleResult("files", False, f"{words}; restore them from a copy, then release the version by hand")
 
 
 def outcome_of(rules: Sequence[RuleResult]) -> Outcome:
@@ -169,19 +198,13 @@ def outcome_of(rules: Sequence[RuleResult]) -> Outcome:
     return Outcome.ALLOWED if all(rule.passed for rule in rules) else Outcome.REFUSED
 
 
-def _rule_of(policy: ReleasePolicy, suite: str) -> SuiteRule:
-    return next(rule for rule in policy.further_suites if rule.evaluation_suite == suite)
-
-
 def _sound(
-    prefix: str, policy: ReleasePolicy, record: EvidenceRecord, manifest: str, baseline: str, now: datetime
+    prefix: str, policy: ReleasePolicy, rule: SuiteRule, record: EvidenceRecord, now: datetime
 ) -> list[RuleResult]:
-    """Whether the evidence is about the right thing, large enough, and fresh."""
-    rules = [
-        _same_version(prefix, record.evidence, manifest),
-        _right_baseline(prefix, record.evidence, baseline),
-        _enough_items(prefix, policy, record.evidence),
-    ]
+    """Whether the evidence is by the right suite, large enough, sure enough, and fresh."""
+    rules = [_enough_items(prefix, policy, record.evidence), *_sure_enough(prefix, policy, record.evidence)]
+    if rule.suite_sha256:
+        rules.append(_same_suite(prefix, rule, record.evidence))
     if policy.max_evidence_age_s:
         age_s = (now - record.create_time).total_seconds()
         fresh = age_s <= policy.max_evidence_age_s
@@ -216,10 +239,42 @@ def _same_units(prefix: str, evidence: Evidence, wanted: WantedUnits) -> list[Ru
     return [RuleResult(rule, True, f"measured with what would go live ({named}, unit {wanted.candidate.sha256[:12]})")]
 
 
-def _right_baseline(prefix: str, evidence: Evidence, wanted: str) -> RuleResult:
-    right = evidence.baseline == wanted
-    words = "which serves now" if right else f"but {wanted} serves now; evaluate again"
+def _right_baseline(prefix: str, rule: SuiteRule, evidence: Evidence, wanted: WantedBaselines) -> RuleResult:
+    right = evidence.baseline == wanted.of(rule)
+    if rule.comparison is Comparison.PARENT:
+        made_from = f"but it was made from {wanted.parent or 'nothing'}"
+        words = "which it was made from" if right else f"{made_from}; give the suite COMPARISON_PARENT, evaluate again"
+    else:
+        words = "which serves now" if right else f"but {wanted.champion} serves now; evaluate again"
+        if prefix and not right and evidence.baseline == wanted.parent:
+            words += ", or have an admin give the policy's rule COMPARISON_PARENT, if it is for what tuning may cost"
     return RuleResult(f"{prefix}baseline", right, f"compared with {evidence.baseline or 'nothing'}, {words}")
+
+
+def _same_suite(prefix: str, rule: SuiteRule, evidence: Evidence) -> RuleResult:
+    same = evidence.suite_sha256 == rule.suite_sha256
+    pinned = rule.suite_sha256[:12]
+    words = f"{rule.evaluation_suite} said what the policy pins ({pinned})"
+    if not same:
+        said = evidence.suite_sha256[:12] or "not known"
+        words = (
+            f"{rule.evaluation_suite} said something else ({said}) than the policy pins ({pinned}); put the suite back"
+            " and evaluate again, or have an admin pin what it says now"
+        )
+    return RuleResult(f"{prefix}suite", same, words)
+
+
+def _sure_enough(prefix: str, policy: ReleasePolicy, evidence: Evidence) -> list[RuleResult]:
+    """Whether all intervals are wide enough; nothing is said where there are none."""
+    parts = [part.difference for result in evidence.results for part in (result, *result.slices)]
+    levels = sorted({part.confidence_level for part in parts if part is not None})
+    if not levels:
+        return []
+    # Written so that NaN never passes.
+    sure = all(level >= policy.min_confidence_level for level in levels)
+    words = f"intervals at confidence level {levels[0]:g}, at least {policy.min_confidence_level:g} needed"
+    words += "" if sure else "; raise the suite's confidence_level and evaluate again"
+    return [RuleResult(f"{prefix}confidence", sure, words)]
 
 
 def _enough_items(prefix: str, policy: ReleasePolicy, evidence: Evidence) -> RuleResult:
@@ -255,11 +310,6 @@ def _primary(policy: ReleasePolicy, results: Sequence[ScorerResult]) -> list[Rul
             relation = "at most" if passed else "not at most"
             rules.append(RuleResult(f"significance:{scorer}", passed, f"{words}, {relation} {policy.max_adjusted_p:g}"))
     return rules
-
-
-def _further(prefix: str, rule: SuiteRule, results: Sequence[ScorerResult]) -> list[RuleResult]:
-    guards = [_guard(prefix, guard, results) for guard in rule.guards]
-    return [*guards, *(_slice(prefix, of_slice, results) for of_slice in rule.slices)]
 
 
 def _guard(prefix: str, guard: GuardRule, results: Sequence[ScorerResult]) -> RuleResult:

@@ -11,6 +11,14 @@ from mainspring_svckit.names import project_of
 
 DEFAULT_MAX_MEAN_KL_NATS = 0.1
 DEFAULT_MIN_ITEMS = 20
+DEFAULT_MIN_CONFIDENCE_LEVEL = 0.95
+
+
+class Comparison(StrEnum):
+    """What a suite compares a version with."""
+
+    CHAMPION = "CHAMPION"
+    PARENT = "PARENT"
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,18 @@ class SliceRule:
 
 @dataclass(frozen=True)
 class SuiteRule:
-    """A further suite that must have measured the version, and what may not fall there."""
+    """A suite that must have measured the version, and what may not fall there.
+
+    Attributes:
+        suite_sha256: What the suite must have said; empty for whatever it says.
+        comparison: What the version must have been compared with.
+    """
 
     evaluation_suite: str
     guards: tuple[GuardRule, ...] = ()
     slices: tuple[SliceRule, ...] = ()
+    suite_sha256: str = ""
+    comparison: Comparison = Comparison.CHAMPION
 
 
 class ApproverRole(StrEnum):
@@ -83,6 +98,8 @@ class ReleasePolicy:
         max_evidence_age_s: Oldest evidence that counts; 0 for any.
         max_adjusted_p: Largest corrected p value of the primary scorer; 0 asks for none.
         unit: What releases name beside the version.
+        suite_sha256: What `evaluation_suite` must have said; empty for whatever it says.
+        min_confidence_level: Smallest confidence level of intervals that count.
     """
 
     name: str
@@ -99,11 +116,19 @@ class ReleasePolicy:
     max_adjusted_p: float = 0.0
     approvals: tuple[ApprovalRule, ...] = ()
     unit: ServingUnit = field(default_factory=ServingUnit)
+    suite_sha256: str = ""
+    min_confidence_level: float = DEFAULT_MIN_CONFIDENCE_LEVEL
+
+    @property
+    def suite_rules(self) -> Sequence[SuiteRule]:
+        """What is asked of every suite, the one with the primary scorer first."""
+        own = SuiteRule(self.evaluation_suite, self.guards, self.slices, self.suite_sha256)
+        return (own, *self.further_suites)
 
     @property
     def suites(self) -> Sequence[str]:
         """Every suite whose word is needed, the one with the primary scorer first."""
-        return (self.evaluation_suite, *(suite.evaluation_suite for suite in self.further_suites))
+        return tuple(rule.evaluation_suite for rule in self.suite_rules)
 
     def check(self) -> None:
         """Raises `InvalidInput` when the policy contradicts itself."""

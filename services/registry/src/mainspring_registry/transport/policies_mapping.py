@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mainspring.common.v1 import access_pb2
+from mainspring.evaluation.v1 import suite_pb2
 from mainspring.registry.v1 import release_pb2
 from mainspring_registry.domain.policies import (
     DEFAULT_MAX_MEAN_KL_NATS,
+    DEFAULT_MIN_CONFIDENCE_LEVEL,
     DEFAULT_MIN_ITEMS,
     ApprovalRule,
     ApproverRole,
+    Comparison,
     GuardRule,
     ReleasePolicy,
     ServingUnit,
@@ -33,10 +36,7 @@ def policy_from_proto(message: release_pb2.ReleasePolicy) -> ReleasePolicy:
         max_mean_kl_nats=message.max_mean_kl_nats or DEFAULT_MAX_MEAN_KL_NATS,
         min_items=message.min_items or DEFAULT_MIN_ITEMS,
         slices=_slices_from_proto(message.slices),
-        further_suites=tuple(
-            SuiteRule(suite.evaluation_suite, _guards_from_proto(suite.guards), _slices_from_proto(suite.slices))
-            for suite in message.further_suites
-        ),
+        further_suites=tuple(_suite_from_proto(suite) for suite in message.further_suites),
         max_evidence_age_s=message.max_evidence_age.ToTimedelta().total_seconds(),
         max_adjusted_p=message.max_adjusted_p_value,
         approvals=tuple(
@@ -44,6 +44,8 @@ def policy_from_proto(message: release_pb2.ReleasePolicy) -> ReleasePolicy:
             for rule in message.approvals
         ),
         unit=_unit_from_proto(message.unit),
+        suite_sha256=message.suite_sha256,
+        min_confidence_level=message.min_confidence_level or DEFAULT_MIN_CONFIDENCE_LEVEL,
     )
 
 
@@ -62,14 +64,7 @@ def policy_to_proto(stored: Stored[ReleasePolicy]) -> release_pb2.ReleasePolicy:
         update_time=time_to_proto(stored.update_time),
         etag=stored.etag,
         slices=_slices_to_proto(policy.slices),
-        further_suites=[
-            release_pb2.SuiteRule(
-                evaluation_suite=suite.evaluation_suite,
-                guards=_guards_to_proto(suite.guards),
-                slices=_slices_to_proto(suite.slices),
-            )
-            for suite in policy.further_suites
-        ],
+        further_suites=[_suite_to_proto(suite) for suite in policy.further_suites],
         max_evidence_age=duration_to_proto(policy.max_evidence_age_s) if policy.max_evidence_age_s else None,
         max_adjusted_p_value=policy.max_adjusted_p,
         approvals=[
@@ -77,6 +72,8 @@ def policy_to_proto(stored: Stored[ReleasePolicy]) -> release_pb2.ReleasePolicy:
             for rule in policy.approvals
         ],
         unit=serving_unit_to_proto(policy.unit),
+        suite_sha256=policy.suite_sha256,
+        min_confidence_level=policy.min_confidence_level,
     )
 
 
@@ -102,6 +99,26 @@ def _unit_from_proto(message: release_pb2.ServingUnit) -> ServingUnit:
         message.temperature if message.HasField("temperature") else None,
         message.max_output_tokens,
         dict(message.prompt_variables),
+    )
+
+
+def _suite_from_proto(message: release_pb2.SuiteRule) -> SuiteRule:
+    return SuiteRule(
+        message.evaluation_suite,
+        _guards_from_proto(message.guards),
+        _slices_from_proto(message.slices),
+        message.suite_sha256,
+        Comparison.PARENT if message.comparison == suite_pb2.COMPARISON_PARENT else Comparison.CHAMPION,
+    )
+
+
+def _suite_to_proto(suite: SuiteRule) -> release_pb2.SuiteRule:
+    return release_pb2.SuiteRule(
+        evaluation_suite=suite.evaluation_suite,
+        guards=_guards_to_proto(suite.guards),
+        slices=_slices_to_proto(suite.slices),
+        suite_sha256=suite.suite_sha256,
+        comparison=suite_pb2.Comparison.Value(f"COMPARISON_{suite.comparison.value}"),
     )
 
 

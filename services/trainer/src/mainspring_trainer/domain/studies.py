@@ -11,7 +11,7 @@ from typing import Any
 
 from mainspring_svckit.errors import FieldViolation, InvalidInput
 from mainspring_svckit.states import StateMachine
-from mainspring_trainer.domain.recipes import TuningRecipe
+from mainspring_trainer.domain.recipes import Adaptation, TuningRecipe
 
 Setting = float | int | str | bool
 _NEVER_VARIED = {"name", "dataset", "base_model_version", "model", "method", "start_from"}
@@ -182,7 +182,7 @@ class Study:
     end_time: datetime | None = None
 
     def check(self) -> None:
-        """Raises `InvalidInput` unless everything that is varied can be."""
+        """Raises `InvalidInput` unless everything that is varied can be, and every objective be measured."""
         violations: list[FieldViolation] = []
         for index, one in enumerate(self.space):
             where = f"study.space[{index}]"
@@ -194,6 +194,10 @@ class Study:
             violations += [FieldViolation(where, problem) for problem in _problems(one, current)]
         if len({one.path for one in self.space}) != len(self.space):
             violations.append(FieldViolation("study.space", "names a setting twice"))
+        whole = self.recipe.method.makes_whole or self.recipe.adaptation is Adaptation.FULL
+        if whole and Objective.ADAPTER_BYTES in self.objectives:
+            description = "has ADAPTER_BYTES, and the recipe makes whole models without an adapter; leave it out"
+            violations.append(FieldViolation("study.objectives", description))
         if violations:
             text = "; ".join(f"{v.field} {v.description}" for v in violations[:5])
             raise InvalidInput(text, reason="SEARCH_SPACE_UNUSABLE", violations=violations)

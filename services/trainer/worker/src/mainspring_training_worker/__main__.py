@@ -8,7 +8,6 @@ is a crash; standard error says why.
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import importlib
 import os
@@ -17,7 +16,15 @@ import sys
 from collections.abc import Callable
 
 from mainspring_training_worker.fitting import rows_of
-from mainspring_training_worker.process import REFUSED, STOPPED, awaited_spec, die_with, lacks_memory, one_of
+from mainspring_training_worker.process import (
+    REFUSED,
+    STOPPED,
+    awaited_spec,
+    die_with,
+    lacks_memory,
+    lacks_space,
+    one_of,
+)
 from mainspring_training_worker.progress import Progress, QuietProgress
 from mainspring_training_worker.spec import Refused, Spec
 
@@ -42,19 +49,24 @@ def main() -> int:
     except Refused as refusal:
         progress.tell("failed", reason=refusal.reason, message=refusal.message)
         return REFUSED
-    except OSError as err:
-        if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as err:
+        lacking = _lacking(err)
+        if lacking is None:
             raise
+        progress.tell("failed", reason=lacking.reason, message=lacking.message)
+        return REFUSED
+
+
+def _lacking(err: Exception) -> Refused | None:
+    """What of the machine a run had too little of, when that is what an error says."""
+    if lacks_space(err):
         message = "the folder for a run's files has no space left, or a file is larger than allowed; make room"
-        progress.tell("failed", reason="INSUFFICIENT_STORAGE", message=message)
-        return REFUSED
-    except (MemoryError, RuntimeError) as err:
-        where = lacks_memory(err)
-        if where is None:
-            raise
-        message = f"{where} has too little memory for this run; lower max_sequence_tokens or batch_rows"
-        progress.tell("failed", reason="OUT_OF_MEMORY", message=message)
-        return REFUSED
+        return Refused("INSUFFICIENT_STORAGE", message)
+    where = lacks_memory(err) if isinstance(err, MemoryError | RuntimeError) else None
+    if where is None:
+        return None
+    message = f"{where} has too little memory for this run; lower max_sequence_tokens or batch_rows"
+    return Refused("OUT_OF_MEMORY", message)
 
 
 def _run(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> int:

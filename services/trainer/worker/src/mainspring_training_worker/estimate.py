@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mainspring_training_worker.fitting import MAKES_WHOLE, ONLINE
 from mainspring_training_worker.spec import Refused, Spec
 
 _LIBRARIES = 700 << 20
@@ -65,12 +66,35 @@ def _read_shape(folder: Path) -> Shape:
     return Shape(parameters, layers, width, int(config.get("vocab_size", 0)))
 
 
-def needed_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str) -> int:
+def helper_bytes(spec: Spec) -> int:
+    """Weights of the model that teaches or judges, which is loaded in fp32 whatever the run's own is in.
+
+    Raises:
+        Refused: BASE_MODEL_UNUSABLE, they cannot be read.
+    """
+    return 4 * shape_of(spec.helper.base_model).parameters if spec.helper is not None else 0
+
+
+def needed_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str, helper: int = 0) -> int:
     """About the most that a run takes.
 
     A learned number is kept in fp32 with its gradient, two moments and its best value. A micro-batch keeps activations,
-    and the words' scores of the positions to learn, of which at most all count.
+    and the words' scores of the positions to learn, of which at most all count. Of a method that draws answers, all of
+    one prompt are a micro-batch. A teacher that only answers is gone before the model is loaded; every other helper is
+    there beside it.
     """
+    learning = _LIBRARIES + _learning_bytes(shape, spec, adaptation, precision)
+    if answers_first(spec):
+        return int(max(_LIBRARIES + helper, learning))
+    return int(learning + helper)
+
+
+def answers_first(spec: Spec) -> bool:
+    """Whether a teacher answers all rows before the model learns."""
+    return spec.method == "DISTILLATION" and spec.distillation.source == "ANSWERS"
+
+
+def _learning_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str) -> float:
     held = {"FULL": 4.0, "QLORA": 0.6}.get(adaptation, 4.0 if precision == "fp32" else 2.0)
     per_layer = (
         7 * 2 * shape.width * spec.lora.rank * 2
@@ -80,13 +104,17 @@ def needed_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str) -> i
     longest = spec.optimization.max_sequence_tokens
     # A step holds no more than its rows, of which each may be two sequences.
     tokens = max(min(spec.micro_batch_tokens, 2 * spec.optimization.batch_rows * longest), longest)
+    scored = max(spec.micro_batch_tokens, longest)
+    if spec.method in ONLINE:
+        answers, most = spec.online.generations, spec.online.max_answer_tokens
+        tokens, scored = max(tokens, answers * (longest + most)), max(scored, answers * most)
     activations = tokens * shape.layers * shape.width * _ACTIVATIONS * computed // 2
     # A validation has as many rows as there are; on a GPU no more tokens are chosen than a step's.
-    scores = max(spec.micro_batch_tokens, longest) * shape.vocabulary * (computed + 4 + 4)
-    return int(_LIBRARIES + held * shape.parameters + learned * 16 + activations + scores)
+    scores = scored * shape.vocabulary * (computed + 4 + 4)
+    return held * shape.parameters + learned * 16 + activations + scores
 
 
-def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int | None) -> int:
+def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int | None, helper: int = 0) -> int:
     """Tokens that go through the model at once: what the specification says, or what suits the device.
 
     On a GPU they are no more than a step has, since a validation, of any number of rows, goes by them too. They depend
@@ -97,6 +125,7 @@ def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int 
         spec: What is asked for.
         precision: Of the base.
         gpu_bytes: Memory of the GPU; None for processors.
+        helper: Bytes of the model that teaches or judges.
     """
     if spec.micro_batch_tokens:
         return spec.micro_batch_tokens
@@ -110,7 +139,7 @@ def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int 
         return max(min(tokens, most), longest)
 
     def fits(tokens: int) -> bool:
-        needed = needed_bytes(shape, replace(spec, micro_batch_tokens=tokens), spec.adaptation, precision)
+        needed = needed_bytes(shape, replace(spec, micro_batch_tokens=tokens), spec.adaptation, precision, helper)
         return needed <= _OF_GPU * gpu_bytes
 
     choices = [bounded(tokens) for tokens in _GPU_TOKENS]
@@ -140,7 +169,7 @@ def check_result_fits(shape: Shape, available: int) -> None:
         raise Refused("OUT_OF_MEMORY", f"{message} available; free some, or choose a smaller base")
 
 
-def check_fits(shape: Shape, spec: Spec, precision: str, available: int, *, gpu: bool = False) -> int:
+def check_fits(shape: Shape, spec: Spec, precision: str, available: int, *, helper: int = 0, gpu: bool = False) -> int:
     """What the run is expected to take, in bytes.
 
     Args:
@@ -148,20 +177,30 @@ def check_fits(shape: Shape, spec: Spec, precision: str, available: int, *, gpu:
         spec: What is asked for.
         precision: Of the base.
         available: Bytes that there are.
+        helper: Bytes of the model that teaches or judges.
         gpu: Whether they are a GPU's.
 
     Raises:
         Refused: OUT_OF_MEMORY, with what would fit.
     """
-    needed = needed_bytes(shape, spec, spec.adaptation, precision)
+    needed = needed_bytes(shape, spec, spec.adaptation, precision, helper)
     if needed <= available:
         return needed
-    others = {name: needed_bytes(shape, spec, name, precision) for name in ("LORA", "QLORA") if name != spec.adaptation}
+    allowed = () if spec.method in MAKES_WHOLE else ("LORA", "QLORA")
+    others = {n: needed_bytes(shape, spec, n, precision, helper) for n in allowed if n != spec.adaptation}
     fit = [f"ADAPTATION_{name} needs {_gb(size)}" for name, size in others.items() if size <= available]
-    advice = "; ".join(fit) or "choose a smaller base, or lower max_sequence_tokens"
+    advice = "; ".join(fit) or _less(spec)
     there = f"{_gb(available)} of the GPU's are free" if gpu else f"{_gb(available)} are available"
     message = f"the run needs about {_gb(needed)} of memory and {there}; {advice}"
     raise Refused("OUT_OF_MEMORY", message)
+
+
+def _less(spec: Spec) -> str:
+    """What to make smaller where no adaptation fits."""
+    base = "lower pretraining.parameters" if spec.method == "PRETRAINING" else "choose a smaller base"
+    helper = " or a smaller model to teach or judge" if spec.helper is not None else ""
+    online = "online.generations, online.max_answer_tokens or " if spec.method in ONLINE else ""
+    return f"{base}{helper}, or lower {online}max_sequence_tokens"
 
 
 def expected_s(

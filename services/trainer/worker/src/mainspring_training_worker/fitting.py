@@ -12,6 +12,8 @@ PAIRED = frozenset({"DPO", "IPO", "ORPO", "REWARD_MODEL"})
 CORPUS = frozenset({"CONTINUED_PRETRAINING", "PRETRAINING"})
 LEARNS_TEXT = CORPUS | {"SUPERVISED", "DISTILLATION"}
 UNPAIRED = frozenset({"KTO"})
+ONLINE = frozenset({"GRPO", "RLOO"})
+MAKES_WHOLE = frozenset({"PRETRAINING", "EMBEDDING"})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ STOPPED = 75
 """Exit status of a run that was asked to stop, after its checkpoint."""
 KILLED = 128 + signal.SIGKILL
 _PR_SET_PDEATHSIG = 1
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GPU_FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 
@@ -48,3 +51,14 @@ def lacks_memory(error: BaseException) -> str | None:
         return "the GPU"
     lacking = isinstance(error, MemoryError) or ("memory" in said and "illegal memory access" not in said)
     return "the machine" if lacking else None
+
+
+def lacks_space(error: BaseException) -> bool:
+    """Whether the disk has no space left, or a file may not grow, is what an error of Python or of a library says.
+
+    What is written in Rust (safetensors, tokenizers) raises errors of its own, with the system's number in the text.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _DISK_FULL
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return said is not None and int(said[1]) in _DISK_FULL

@@ -18,7 +18,7 @@ from mainspring_training_worker.batches import Example, Plan
 from mainspring_training_worker.checkpoint import Checkpoint
 from mainspring_training_worker.device import all_bytes, choose_device, described, free_bytes, on_gpu, peak_bytes
 from mainspring_training_worker.encoding import encode_all
-from mainspring_training_worker.fitting import CORPUS, Rows
+from mainspring_training_worker.fitting import CORPUS, ONLINE, Rows
 from mainspring_training_worker.layers import PLAIN_ATTENTION
 from mainspring_training_worker.model import Tunable, choose_precision, load_base, load_tokenizer, operations_per_s
 from mainspring_training_worker.progress import Progress
@@ -61,17 +61,15 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     _make_reproducible(spec.threads)
     team = team_of(spec.team)
     device = choose_device(spec.device, alone=spec.team is None or spec.team.size == 1)
-    prepared = _prepare(spec, rows, progress, device)
+    precision = _precision(spec, team, device)
+    prepared = _prepare(spec, rows, progress, precision, device)
     progress.tell("phase", phase="loading the base model")
     checkpoint = Checkpoint.read(spec.resume_from) if spec.resume_from is not None else None
-    precision = checkpoint.precision if checkpoint is not None else _precision(spec, team, device)
+    precision = checkpoint.precision if checkpoint is not None else precision
     plan = _plan(spec, prepared.examples)
     progress.tell("plan", steps=plan.steps, precision=precision, **described(device))
-    shape = estimate.shape_of(prepared.base)
-    spec = replace(spec, micro_batch_tokens=estimate.micro_batch_tokens(shape, spec, precision, all_bytes(device)))
-    needed = estimate.check_fits(shape, spec, precision, free_bytes(device), gpu=on_gpu(device))
-    if on_gpu(device):
-        estimate.check_result_fits(shape, estimate.available_bytes())
+    tokens, needed = _checked(_as_drawn(spec, prepared), prepared.base, precision, device)
+    spec = replace(spec, micro_batch_tokens=tokens)
     training, config = _training(spec, prepared, plan, precision, device, team, progress, stopping)
     resumed_from = checkpoint.state.step if checkpoint is not None and training.resume(checkpoint) else None
     for signal in prepared.signals:
@@ -116,6 +114,29 @@ def _make_reproducible(threads: int) -> None:
 def _precision(spec: Spec, team: Team, device: torch.device) -> str:
     """What the base is computed in; one for the whole team, although machines differ."""
     return "bf16" if team.as_leader(choose_precision(spec.precision, device) == "bf16") else "fp32"
+
+
+def _checked(spec: Spec, base: Path, precision: str, device: torch.device) -> tuple[int, int]:
+    """Tokens that go through the model at once, and about how many bytes the run takes.
+
+    Raises:
+        Refused: OUT_OF_MEMORY, it does not fit; BASE_MODEL_UNUSABLE.
+    """
+    shape, helper = estimate.shape_of(base), estimate.helper_bytes(spec)
+    tokens = estimate.micro_batch_tokens(shape, spec, precision, all_bytes(device), helper)
+    sized = replace(spec, micro_batch_tokens=tokens)
+    needed = estimate.check_fits(shape, sized, precision, free_bytes(device), helper=helper, gpu=on_gpu(device))
+    if on_gpu(device):
+        estimate.check_result_fits(shape, estimate.available_bytes())
+    return tokens, needed
+
+
+def _as_drawn(spec: Spec, prepared: _Prepared) -> Spec:
+    """For a method that draws answers, the longest prompt that there is instead of the longest that there may be."""
+    if spec.method not in ONLINE:
+        return spec
+    longest = max(len(example.prompt) for example in (*prepared.examples, *prepared.validation))
+    return replace(spec, optimization=replace(spec.optimization, max_sequence_tokens=longest))
 
 
 def _plan(spec: Spec, examples: list[Example]) -> Plan:
@@ -209,7 +230,7 @@ def _report(spec: Spec, training: Training, files: dict[str, Path], precision: s
     )
 
 
-def _prepare(spec: Spec, rows: Rows, progress: Progress, device: torch.device) -> _Prepared:
+def _prepare(spec: Spec, rows: Rows, progress: Progress, precision: str, device: torch.device) -> _Prepared:
     settings = spec.optimization
     if spec.method == embedding.METHOD:
         return _prepare_pairs(spec, rows, progress)
@@ -222,7 +243,8 @@ def _prepare(spec: Spec, rows: Rows, progress: Progress, device: torch.device) -
         folder = spec.output / "scratch"
         base = make_base(folder, spec.base_model, tokenizer, rows.train, spec.pretraining, settings.seed)
         tokenizer = load_tokenizer(base)
-    if spec.method == "DISTILLATION" and spec.distillation.source == "ANSWERS":
+    if estimate.answers_first(spec):
+        _checked(spec, base, precision, device)  # Before the teacher is loaded, and before what it takes to answer.
         train = _answered(spec, train, progress, device)
     progress.tell("phase", phase="encoding rows")
     corpus = spec.method in CORPUS

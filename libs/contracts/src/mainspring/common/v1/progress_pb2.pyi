@@ -31,7 +31,7 @@ class Progress(_message.Message):
     done: _builtins.int
     """Units done so far."""
     total: _builtins.int
-    """Units in all; 0 while unknown."""
+    """Units in all, an estimate while that can only be estimated; 0 while unknown."""
     unit: _builtins.str
     """What is counted: `rows`, `steps`, `items`, `bytes`, `chunks`."""
     phase: _builtins.str

@@ -429,6 +429,7 @@ class AnnotationItem(_message.Message):
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     ADJUDICATOR_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/annotationQueues/{queue}/items/{item}`."""
     origin: _builtins.str
@@ -437,6 +438,10 @@ class AnnotationItem(_message.Message):
     """Output only. Where it stands."""
     adjudicator: _builtins.str
     """Output only. Who decided a dispute."""
+    synthetic: _builtins.bool
+    """Optional. Whether a model made what is labelled, as `DatasetRow.synthetic` says of rows: what is published of it is marked, and in no split but
+    train. Not shown to annotators.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """Required. What is labelled: a prompt, and the answer to it where there is one."""
@@ -474,10 +479,11 @@ class AnnotationItem(_message.Message):
         annotations: _abc.Iterable[Global___Annotation] | None = ...,
         label: Global___Label | None = ...,
         adjudicator: _builtins.str = ...,
+        synthetic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gold", b"gold", "label", b"label", "suggestion", b"suggestion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjudicator", b"adjudicator", "annotations", b"annotations", "candidates", b"candidates", "gold", b"gold", "label", b"label", "messages", b"messages", "name", b"name", "origin", b"origin", "state", b"state", "suggestion", b"suggestion"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjudicator", b"adjudicator", "annotations", b"annotations", "candidates", b"candidates", "gold", b"gold", "label", b"label", "messages", b"messages", "name", b"name", "origin", b"origin", "state", b"state", "suggestion", b"suggestion", "synthetic", b"synthetic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from mainspring.data.v1 import dataset_pb2 as mainspring_dot_data_dot_v1_dot_dat
 from mainspring.data.v1 import report_pb2 as mainspring_dot_data_dot_v1_dot_report__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mainspring/data/v1/comparison.proto\x12\x12mainspring.data.v1\x1a\x1fmainspring/common/v1/chat.proto\x1a mainspring/data/v1/dataset.proto\x1a\x1fmainspring/data/v1/report.proto\"\x89\x02\n\nDatasetRow\x12\x0e\n\x06row_id\x18\x01 \x01(\t\x12(\n\x05split\x18\x02 \x01(\x0e\x32\x19.mainspring.data.v1.Split\x12\x33\n\x08messages\x18\x03 \x03(\x0b\x32!.mainspring.common.v1.ChatMessage\x12\r\n\x05group\x18\x04 \x01(\t\x12\x14\n\x0csource_index\x18\x05 \x01(\x05\x12\x0c\n\x04line\x18\x06 \x01(\x03\x12\x15\n\x08rejected\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tdesirable\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\x0f\n\x07repeats\x18\t \x01(\x05\x42\x0b\n\t_rejectedB\x0c\n\n_desirable\"\xfd\x01\n\tRowChange\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".mainspring.data.v1.RowChange.Kind\x12,\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32\x1e.mainspring.data.v1.DatasetRow\x12.\n\x06target\x18\x03 \x01(\x0b\x32\x1e.mainspring.data.v1.DatasetRow\"`\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_ADDED\x10\x01\x12\x10\n\x0cKIND_REMOVED\x10\x02\x12\x10\n\x0cKIND_CHANGED\x10\x03\x12\x0e\n\nKIND_MOVED\x10\x04\"\xaa\x02\n\x11\x44\x61tasetComparison\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tbase_rows\x18\x03 \x01(\x03\x12\x13\n\x0btarget_rows\x18\x04 \x01(\x03\x12\x11\n\tsame_rows\x18\x05 \x01(\x03\x12\x12\n\nmoved_rows\x18\x06 \x01(\x03\x12\x14\n\x0c\x63hanged_rows\x18\x07 \x01(\x03\x12\x12\n\nadded_rows\x18\x08 \x01(\x03\x12\x14\n\x0cremoved_rows\x18\t \x01(\x03\x12\x32\n\nbase_texts\x18\n \x01(\x0b\x32\x1e.mainspring.data.v1.TextReport\x12\x34\n\x0ctarget_texts\x18\x0b \x01(\x0b\x32\x1e.mainspring.data.v1.TextReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mainspring/data/v1/comparison.proto\x12\x12mainspring.data.v1\x1a\x1fmainspring/common/v1/chat.proto\x1a mainspring/data/v1/dataset.proto\x1a\x1fmainspring/data/v1/report.proto\"\x9c\x02\n\nDatasetRow\x12\x0e\n\x06row_id\x18\x01 \x01(\t\x12(\n\x05split\x18\x02 \x01(\x0e\x32\x19.mainspring.data.v1.Split\x12\x33\n\x08messages\x18\x03 \x03(\x0b\x32!.mainspring.common.v1.ChatMessage\x12\r\n\x05group\x18\x04 \x01(\t\x12\x14\n\x0csource_index\x18\x05 \x01(\x05\x12\x0c\n\x04line\x18\x06 \x01(\x03\x12\x15\n\x08rejected\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tdesirable\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\x0f\n\x07repeats\x18\t \x01(\x05\x12\x11\n\tsynthetic\x18\n \x01(\x08\x42\x0b\n\t_rejectedB\x0c\n\n_desirable\"\xfd\x01\n\tRowChange\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".mainspring.data.v1.RowChange.Kind\x12,\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32\x1e.mainspring.data.v1.DatasetRow\x12.\n\x06target\x18\x03 \x01(\x0b\x32\x1e.mainspring.data.v1.DatasetRow\"`\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_ADDED\x10\x01\x12\x10\n\x0cKIND_REMOVED\x10\x02\x12\x10\n\x0cKIND_CHANGED\x10\x03\x12\x0e\n\nKIND_MOVED\x10\x04\"\xaa\x02\n\x11\x44\x61tasetComparison\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tbase_rows\x18\x03 \x01(\x03\x12\x13\n\x0btarget_rows\x18\x04 \x01(\x03\x12\x11\n\tsame_rows\x18\x05 \x01(\x03\x12\x12\n\nmoved_rows\x18\x06 \x01(\x03\x12\x14\n\x0c\x63hanged_rows\x18\x07 \x01(\x03\x12\x12\n\nadded_rows\x18\x08 \x01(\x03\x12\x14\n\x0cremoved_rows\x18\t \x01(\x03\x12\x32\n\nbase_texts\x18\n \x01(\x0b\x32\x1e.mainspring.data.v1.TextReport\x12\x34\n\x0ctarget_texts\x18\x0b \x01(\x0b\x32\x1e.mainspring.data.v1.TextReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mainspring.data.v1.comparis
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DATASETROW']._serialized_start=160
-  _globals['_DATASETROW']._serialized_end=425
-  _globals['_ROWCHANGE']._serialized_start=428
-  _globals['_ROWCHANGE']._serialized_end=681
-  _globals['_ROWCHANGE_KIND']._serialized_start=585
-  _globals['_ROWCHANGE_KIND']._serialized_end=681
-  _globals['_DATASETCOMPARISON']._serialized_start=684
-  _globals['_DATASETCOMPARISON']._serialized_end=982
+  _globals['_DATASETROW']._serialized_end=444
+  _globals['_ROWCHANGE']._serialized_start=447
+  _globals['_ROWCHANGE']._serialized_end=700
+  _globals['_ROWCHANGE_KIND']._serialized_start=604
+  _globals['_ROWCHANGE_KIND']._serialized_end=700
+  _globals['_DATASETCOMPARISON']._serialized_start=703
+  _globals['_DATASETCOMPARISON']._serialized_end=1001
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class DatasetRow(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     DESIRABLE_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_FIELD_NUMBER: _builtins.int
     row_id: _builtins.str
     """SHA-256 of the row's canonical messages; the same messages have the same id in every version."""
     split: _dataset_pb2.Split.ValueType
@@ -53,6 +54,8 @@ class DatasetRow(_message.Message):
     """The thumb on the answer; absent when there is none."""
     repeats: _builtins.int
     """How often one pass of training sees the row; 0 where nothing is said, which means once."""
+    synthetic: _builtins.bool
+    """Whether a model made the row."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """The conversation; the last message is the answer to learn."""
@@ -69,10 +72,11 @@ class DatasetRow(_message.Message):
         rejected: _builtins.str | None = ...,
         desirable: _builtins.bool | None = ...,
         repeats: _builtins.int = ...,
+        synthetic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_desirable", b"_desirable", "_rejected", b"_rejected", "desirable", b"desirable", "rejected", b"rejected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_desirable", b"_desirable", "_rejected", b"_rejected", "desirable", b"desirable", "group", b"group", "line", b"line", "messages", b"messages", "rejected", b"rejected", "repeats", b"repeats", "row_id", b"row_id", "source_index", b"source_index", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_desirable", b"_desirable", "_rejected", b"_rejected", "desirable", b"desirable", "group", b"group", "line", b"line", "messages", b"messages", "rejected", b"rejected", "repeats", b"repeats", "row_id", b"row_id", "source_index", b"source_index", "split", b"split", "synthetic", b"synthetic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__desirable: _TypeAlias = _typing.Literal["desirable"]  # noqa: Y015
     _WhichOneofArgType__desirable: _TypeAlias = _typing.Literal["_desirable", b"_desirable"]  # noqa: Y015

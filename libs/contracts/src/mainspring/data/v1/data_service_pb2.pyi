@@ -764,6 +764,64 @@ class ListRefusedRowsResponse(_message.Message):
 Global___ListRefusedRowsResponse: _TypeAlias = ListRefusedRowsResponse  # noqa: Y015
 
 @_typing.final
+class ListChangedRowsRequest(_message.Message):
+    """Request of DataService.ListChangedRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    page_size: _builtins.int
+    """Optional. Most results in one page. Default 50, at most 500; more is taken as 500."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before; everything else must be as it was then."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangedRowsRequest: _TypeAlias = ListChangedRowsRequest  # noqa: Y015
+
+@_typing.final
+class ListChangedRowsResponse(_message.Message):
+    """Response of DataService.ListChangedRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of the list only."""
+    @_builtins.property
+    def changed_rows(self) -> _containers.RepeatedCompositeFieldContainer[_dataset_pb2.ChangedRow]:
+        """The changed rows."""
+
+    def __init__(
+        self,
+        *,
+        changed_rows: _abc.Iterable[_dataset_pb2.ChangedRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_rows", b"changed_rows", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangedRowsResponse: _TypeAlias = ListChangedRowsResponse  # noqa: Y015
+
+@_typing.final
 class GetDatasetReportRequest(_message.Message):
     """Request of DataService.GetDatasetReport."""
 

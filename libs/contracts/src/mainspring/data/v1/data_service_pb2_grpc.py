@@ -105,6 +105,11 @@ class DataServiceStub:
                 request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsRequest.SerializeToString,
                 response_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsResponse.FromString,
                 _registered_method=True)
+        self.ListChangedRows = channel.unary_unary(
+                '/mainspring.data.v1.DataService/ListChangedRows',
+                request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListChangedRowsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListChangedRowsResponse.FromString,
+                _registered_method=True)
         self.GetDatasetReport = channel.unary_unary(
                 '/mainspring.data.v1.DataService/GetDatasetReport',
                 request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetDatasetReportRequest.SerializeToString,
@@ -215,6 +220,13 @@ class DataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListChangedRows(self, request, context):
+        """Lists the rows of a version that steps have changed, in input order. Versions that older releases made list none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDatasetReport(self, request, context):
         """Reads a version's report, and draws it when asked to. A version made before there were reports has none: NOT_FOUND.
         """
@@ -294,6 +306,11 @@ def add_DataServiceServicer_to_server(servicer, server):
                     servicer.ListRefusedRows,
                     request_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsRequest.FromString,
                     response_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsResponse.SerializeToString,
+            ),
+            'ListChangedRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChangedRows,
+                    request_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListChangedRowsRequest.FromString,
+                    response_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListChangedRowsResponse.SerializeToString,
             ),
             'GetDatasetReport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDatasetReport,
@@ -680,6 +697,33 @@ class DataService:
             '/mainspring.data.v1.DataService/ListRefusedRows',
             mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsRequest.SerializeToString,
             mainspring_dot_data_dot_v1_dot_data__service__pb2.ListRefusedRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChangedRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.data.v1.DataService/ListChangedRows',
+            mainspring_dot_data_dot_v1_dot_data__service__pb2.ListChangedRowsRequest.SerializeToString,
+            mainspring_dot_data_dot_v1_dot_data__service__pb2.ListChangedRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

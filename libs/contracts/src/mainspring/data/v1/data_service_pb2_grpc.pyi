@@ -63,6 +63,8 @@ class DataServiceStub:
     """Lists a dataset's versions, newest first."""
     ListRefusedRows: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListRefusedRowsRequest, _data_service_pb2.ListRefusedRowsResponse]
     """Lists the input rows that a version refused, in input order."""
+    ListChangedRows: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListChangedRowsRequest, _data_service_pb2.ListChangedRowsResponse]
+    """Lists the rows of a version that steps have changed, in input order. Versions that older releases made list none."""
     GetDatasetReport: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.GetDatasetReportRequest, _data_service_pb2.GetDatasetReportResponse]
     """Reads a version's report, and draws it when asked to. A version made before there were reports has none: NOT_FOUND."""
 
@@ -101,6 +103,8 @@ class DataServiceAsyncStub(DataServiceStub):
     """Lists a dataset's versions, newest first."""
     ListRefusedRows: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListRefusedRowsRequest, _data_service_pb2.ListRefusedRowsResponse]  # type: ignore[assignment]
     """Lists the input rows that a version refused, in input order."""
+    ListChangedRows: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListChangedRowsRequest, _data_service_pb2.ListChangedRowsResponse]  # type: ignore[assignment]
+    """Lists the rows of a version that steps have changed, in input order. Versions that older releases made list none."""
     GetDatasetReport: _aio.UnaryUnaryMultiCallable[_data_service_pb2.GetDatasetReportRequest, _data_service_pb2.GetDatasetReportResponse]  # type: ignore[assignment]
     """Reads a version's report, and draws it when asked to. A version made before there were reports has none: NOT_FOUND."""
 
@@ -220,6 +224,14 @@ class DataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_data_service_pb2.ListRefusedRowsResponse, _abc.Awaitable[_data_service_pb2.ListRefusedRowsResponse]]:
         """Lists the input rows that a version refused, in input order."""
+
+    @_abc_1.abstractmethod
+    def ListChangedRows(
+        self,
+        request: _data_service_pb2.ListChangedRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_service_pb2.ListChangedRowsResponse, _abc.Awaitable[_data_service_pb2.ListChangedRowsResponse]]:
+        """Lists the rows of a version that steps have changed, in input order. Versions that older releases made list none."""
 
     @_abc_1.abstractmethod
     def GetDatasetReport(

@@ -419,6 +419,8 @@ class RefusedRow(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     EXCERPT_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    STEP_NUMBER_FIELD_NUMBER: _builtins.int
     source_index: _builtins.int
     """Position of the source in `DatasetVersion.sources`, from 0; -1 for a source that an erasure removed as a whole."""
     line: _builtins.int
@@ -429,6 +431,12 @@ class RefusedRow(_message.Message):
     """What exactly was wrong, in words."""
     excerpt: _builtins.str
     """The first 500 characters of the record, control characters escaped; empty for erased ones."""
+    step: _builtins.str
+    """Name of the step that refused it, as `DatasetReport.steps` has it; where no step of the recipe did, `reading`, `exact_duplicates`, `splits` or
+    `erasure`; empty in versions that older releases made.
+    """
+    step_number: _builtins.int
+    """Place of the step among the recipe's steps, from 1; 0 where no step of the recipe refused it."""
     def __init__(
         self,
         *,
@@ -437,11 +445,75 @@ class RefusedRow(_message.Message):
         reason: Global___RefusalReason.ValueType = ...,
         detail: _builtins.str = ...,
         excerpt: _builtins.str = ...,
+        step: _builtins.str = ...,
+        step_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "excerpt", b"excerpt", "line", b"line", "reason", b"reason", "source_index", b"source_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "excerpt", b"excerpt", "line", b"line", "reason", b"reason", "source_index", b"source_index", "step", b"step", "step_number", b"step_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefusedRow: _TypeAlias = RefusedRow  # noqa: Y015
+
+@_typing.final
+class ChangedRow(_message.Message):
+    """ChangedRow is one row of a version that steps have changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_INDEX_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    source_index: _builtins.int
+    """Position of the source in `DatasetVersion.sources`, from 0."""
+    line: _builtins.int
+    """Line of the source on which the record begins, from 1; for formats without lines the record's number."""
+    row_id: _builtins.str
+    """Id of the row as it is in the version."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangingStep]:
+        """The steps that changed it, in their order."""
+
+    def __init__(
+        self,
+        *,
+        source_index: _builtins.int = ...,
+        line: _builtins.int = ...,
+        row_id: _builtins.str = ...,
+        steps: _abc.Iterable[Global___ChangingStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "row_id", b"row_id", "source_index", b"source_index", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangedRow: _TypeAlias = ChangedRow  # noqa: Y015
+
+@_typing.final
+class ChangingStep(_message.Message):
+    """ChangingStep is a step that changed a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    STEP_NUMBER_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """Name of the step, as `DatasetReport.steps` has it."""
+    step_number: _builtins.int
+    """Place of the step among the recipe's steps, from 1."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        step_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "step_number", b"step_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangingStep: _TypeAlias = ChangingStep  # noqa: Y015

@@ -43,11 +43,11 @@ class DriftMonitor(_message.Message):
     model: _builtins.str
     """Required. Model whose released version is watched. Format: `projects/{project}/models/{model}`."""
     evaluation_suite: _builtins.str
-    """Required. Suite whose sampling, judges and scorers are used; scorers that need references are left out, for nobody wrote any for these questions.
+    """Required. Suite whose sampling, context, judges and scorers are used; scorers that need references are left out, for nobody wrote any for these questions.
     Format: `projects/{project}/evaluationSuites/{suite}`.
     """
     sample_items: _builtins.int
-    """Optional. Questions of one check. Default 100; 20 to 2,000. With fewer new ones a check waits for the next."""
+    """Optional. Most questions of one check, the newest. Default 100; 20 to 2,000. With fewer than 20 new ones a check waits for the next."""
     alpha: _builtins.float
     """Optional. Chance of a false alarm in one check, all signals together. Default 0.01."""
     paused: _builtins.bool

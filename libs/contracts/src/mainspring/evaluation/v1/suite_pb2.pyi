@@ -159,7 +159,8 @@ Global___SafetyItems: _TypeAlias = SafetyItems  # noqa: Y015
 @_typing.final
 class HarnessItems(_message.Message):
     """HarnessItems takes the items of a task of lm-evaluation-harness (YAML) or of a dataset of Inspect (JSON Lines with `input` and `target`), whose files lie
-    below the evaluator's setting `task_roots`. Nothing is fetched and no code of a task is run.
+    below the evaluator's setting `task_roots`. Nothing is fetched and no code of a task is run. A task that asks for what is not done here, such as examples before the
+    question, filters or metrics of its own, fails the run with TASK_UNSUPPORTED, which names it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -344,7 +345,10 @@ Global___JudgePanel: _TypeAlias = JudgePanel  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """Budget bounds what a run may use. A run that would need more fails with BUDGET_EXCEEDED; what it generated is kept for the next."""
+    """Budget bounds what a run may use, its judges' verdicts included. A run that would need more fails with BUDGET_EXCEEDED; what it generated is kept for the
+    next. What a run asks others for without generating (`perplexity`, `embedding_similarity`), and the single tokens of `calibration_error`, are bounded by
+    `max_duration` alone, for nobody says how many tokens they took. A drift check is bounded by its items, not by this.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -354,10 +358,12 @@ class Budget(_message.Message):
     max_generated_tokens: _builtins.int
     """Optional. Most tokens to generate, of answers that are not there yet. Default: no bound."""
     max_cost: _builtins.float
-    """Optional. Most that answers which are not there yet may cost by the suite's `price`, which is needed then. Default: no bound."""
+    """Optional. Most that answers and verdicts which are not there yet may cost by the suite's `price`, which is needed then; judges cost by the same price.
+    Default: no bound.
+    """
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """Optional. Longest time from the first question that is shared out to the last answer of candidate and baseline.
+        """Optional. Longest time from the first question to the last answer, verdict or figure that somebody is asked for; scoring by rules does not count.
         Default: no bound.
         """
 
@@ -492,7 +498,9 @@ class EvaluationSuite(_message.Message):
 
     @_builtins.property
     def context(self) -> _answer_pb2.ContextRequest:
-        """Optional. Passages to put before every question, as callers ask for them; needed by `faithfulness`, `context_precision`, `context_recall`."""
+        """Optional. Passages to put before every question, as callers ask for them; needed by `faithfulness`, `context_precision`, `context_recall`. `calibration_error` asks
+        with them too, and `perplexity` where `top_k` is left to its default.
+        """
 
     def __init__(
         self,

@@ -124,7 +124,9 @@ class Model(_message.Message):
 
     @_builtins.property
     def aliases(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Output only. Names that point to a version: `champion` for the one that serves, and others. Values: version numbers."""
+        """Output only. Names that point to a version: `champion` for the one that serves, `challenger` for the one that is being rolled out against it, and
+        others. Values: version numbers.
+        """
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -258,7 +258,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetModelAlias(self, request, context):
-        """Points an alias of a model at a version. `champion` follows roll-outs and cannot be set by hand.
+        """Points an alias of a model at a version. `champion` and `challenger` follow roll-outs and cannot be set by hand.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -300,7 +300,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateRelease(self, request, context):
-        """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED.
+        """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED,
+        one whose files the artifact store does not hold whole with ARTIFACTS_MISSING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,7 @@ class RegistryServiceStub:
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelVersionsRequest, _registry_service_pb2.ListModelVersionsResponse]
     """Lists a model's versions, newest first."""
     SetModelAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.SetModelAliasRequest, _registry_service_pb2.SetModelAliasResponse]
-    """Points an alias of a model at a version. `champion` follows roll-outs and cannot be set by hand."""
+    """Points an alias of a model at a version. `champion` and `challenger` follow roll-outs and cannot be set by hand."""
     UpdateReleasePolicy: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateReleasePolicyRequest, _registry_service_pb2.UpdateReleasePolicyResponse]
     """Writes a release policy. A stale `etag` is refused with ETAG_MISMATCH."""
     GetReleasePolicy: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetReleasePolicyRequest, _registry_service_pb2.GetReleasePolicyResponse]
@@ -62,7 +62,9 @@ class RegistryServiceStub:
     ListGateDecisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListGateDecisionsRequest, _registry_service_pb2.ListGateDecisionsResponse]
     """Lists a model's gate decisions, newest first."""
     CreateRelease: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateReleaseRequest, _registry_service_pb2.CreateReleaseResponse]
-    """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED."""
+    """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED,
+    one whose files the artifact store does not hold whole with ARTIFACTS_MISSING.
+    """
     GetRelease: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetReleaseRequest, _registry_service_pb2.GetReleaseResponse]
     """Reads a release."""
     GetServedUnits: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetServedUnitsRequest, _registry_service_pb2.GetServedUnitsResponse]
@@ -126,7 +128,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelVersionsRequest, _registry_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """Lists a model's versions, newest first."""
     SetModelAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetModelAliasRequest, _registry_service_pb2.SetModelAliasResponse]  # type: ignore[assignment]
-    """Points an alias of a model at a version. `champion` follows roll-outs and cannot be set by hand."""
+    """Points an alias of a model at a version. `champion` and `challenger` follow roll-outs and cannot be set by hand."""
     UpdateReleasePolicy: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateReleasePolicyRequest, _registry_service_pb2.UpdateReleasePolicyResponse]  # type: ignore[assignment]
     """Writes a release policy. A stale `etag` is refused with ETAG_MISMATCH."""
     GetReleasePolicy: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetReleasePolicyRequest, _registry_service_pb2.GetReleasePolicyResponse]  # type: ignore[assignment]
@@ -138,7 +140,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListGateDecisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListGateDecisionsRequest, _registry_service_pb2.ListGateDecisionsResponse]  # type: ignore[assignment]
     """Lists a model's gate decisions, newest first."""
     CreateRelease: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateReleaseRequest, _registry_service_pb2.CreateReleaseResponse]  # type: ignore[assignment]
-    """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED."""
+    """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED,
+    one whose files the artifact store does not hold whole with ARTIFACTS_MISSING.
+    """
     GetRelease: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetReleaseRequest, _registry_service_pb2.GetReleaseResponse]  # type: ignore[assignment]
     """Reads a release."""
     GetServedUnits: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetServedUnitsRequest, _registry_service_pb2.GetServedUnitsResponse]  # type: ignore[assignment]
@@ -253,7 +257,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.SetModelAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.SetModelAliasResponse, _abc.Awaitable[_registry_service_pb2.SetModelAliasResponse]]:
-        """Points an alias of a model at a version. `champion` follows roll-outs and cannot be set by hand."""
+        """Points an alias of a model at a version. `champion` and `challenger` follow roll-outs and cannot be set by hand."""
 
     @_abc_1.abstractmethod
     def UpdateReleasePolicy(
@@ -301,7 +305,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.CreateReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.CreateReleaseResponse, _abc.Awaitable[_registry_service_pb2.CreateReleaseResponse]]:
-        """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED."""
+        """Releases a version on the evidence of an ALLOWED gate decision for exactly its manifest. A version without such evidence is refused with RELEASE_NOT_ALLOWED,
+        one whose files the artifact store does not hold whole with ARTIFACTS_MISSING.
+        """
 
     @_abc_1.abstractmethod
     def GetRelease(

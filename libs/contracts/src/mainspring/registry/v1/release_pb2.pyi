@@ -14,6 +14,7 @@ from mainspring.common.v1 import access_pb2 as _access_pb2
 from mainspring.common.v1 import artifact_pb2 as _artifact_pb2
 from mainspring.common.v1 import statistics_pb2 as _statistics_pb2
 from mainspring.common.v1 import unit_pb2 as _unit_pb2
+from mainspring.evaluation.v1 import suite_pb2 as _suite_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -90,8 +91,18 @@ class SuiteRule(_message.Message):
     EVALUATION_SUITE_FIELD_NUMBER: _builtins.int
     GUARDS_FIELD_NUMBER: _builtins.int
     SLICES_FIELD_NUMBER: _builtins.int
+    SUITE_SHA256_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
     evaluation_suite: _builtins.str
     """Required. Format: `projects/{project}/evaluationSuites/{suite}`."""
+    suite_sha256: _builtins.str
+    """Optional. What the suite must have said, as EvaluationSuiteVersion has its SHA-256; evidence of a suite that says something else is refused.
+    Empty for whatever it says.
+    """
+    comparison: _suite_pb2.Comparison.ValueType
+    """Optional. What the version must have been compared with. Default: what serves, as for `evaluation_suite`. COMPARISON_PARENT, for suites that
+    compare so: the version that it was tuned on from or made smaller from, else its foundation model.
+    """
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuardRule]:
         """Optional. Scorers that may not fall; at most 20."""
@@ -106,10 +117,12 @@ class SuiteRule(_message.Message):
         evaluation_suite: _builtins.str = ...,
         guards: _abc.Iterable[Global___GuardRule] | None = ...,
         slices: _abc.Iterable[Global___SliceRule] | None = ...,
+        suite_sha256: _builtins.str = ...,
+        comparison: _suite_pb2.Comparison.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_suite", b"evaluation_suite", "guards", b"guards", "slices", b"slices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "evaluation_suite", b"evaluation_suite", "guards", b"guards", "slices", b"slices", "suite_sha256", b"suite_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,6 +244,8 @@ class ReleasePolicy(_message.Message):
     MAX_ADJUSTED_P_VALUE_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    SUITE_SHA256_FIELD_NUMBER: _builtins.int
+    MIN_CONFIDENCE_LEVEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/releasePolicies/{policy}`."""
     model: _builtins.str
@@ -249,6 +264,12 @@ class ReleasePolicy(_message.Message):
     """Output only. Changes with every write."""
     max_adjusted_p_value: _builtins.float
     """Optional. Largest p value of the primary scorer's test, corrected for all scorers of the run (Holm). 0 asks for none: the interval decides."""
+    suite_sha256: _builtins.str
+    """Optional. What `evaluation_suite` must have said, as EvaluationSuiteVersion has its SHA-256; evidence of a suite that says something else is
+    refused. Empty for whatever it says.
+    """
+    min_confidence_level: _builtins.float
+    """Optional. Smallest confidence level of the intervals, in evidence of every suite. Default 0.95; 0.5 to 0.999."""
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuardRule]:
         """Optional. Scorers that may not fall; at most 20."""
@@ -263,7 +284,7 @@ class ReleasePolicy(_message.Message):
 
     @_builtins.property
     def further_suites(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuiteRule]:
-        """Optional. Further suites that must have measured the version against the same baseline; at most 10."""
+        """Optional. Further suites that must have measured the version, each against what its rule says; at most 10."""
 
     @_builtins.property
     def max_evidence_age(self) -> _duration_pb2.Duration:
@@ -296,10 +317,12 @@ class ReleasePolicy(_message.Message):
         max_adjusted_p_value: _builtins.float = ...,
         approvals: _abc.Iterable[Global___ApprovalRule] | None = ...,
         unit: Global___ServingUnit | None = ...,
+        suite_sha256: _builtins.str = ...,
+        min_confidence_level: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_evidence_age", b"max_evidence_age", "unit", b"unit", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "etag", b"etag", "evaluation_suite", b"evaluation_suite", "further_suites", b"further_suites", "guards", b"guards", "max_adjusted_p_value", b"max_adjusted_p_value", "max_evidence_age", b"max_evidence_age", "max_mean_kl_nats", b"max_mean_kl_nats", "min_gain", b"min_gain", "min_items", b"min_items", "model", b"model", "name", b"name", "primary_scorer", b"primary_scorer", "slices", b"slices", "unit", b"unit", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "etag", b"etag", "evaluation_suite", b"evaluation_suite", "further_suites", b"further_suites", "guards", b"guards", "max_adjusted_p_value", b"max_adjusted_p_value", "max_evidence_age", b"max_evidence_age", "max_mean_kl_nats", b"max_mean_kl_nats", "min_confidence_level", b"min_confidence_level", "min_gain", b"min_gain", "min_items", b"min_items", "model", b"model", "name", b"name", "primary_scorer", b"primary_scorer", "slices", b"slices", "suite_sha256", b"suite_sha256", "unit", b"unit", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from mainspring_training_worker import embedding
-from mainspring_training_worker.fitting import PAIRED, UNPAIRED
+from mainspring_training_worker.fitting import ONLINE, PAIRED, UNPAIRED
 from mainspring_training_worker.methods.base import Objective
 from mainspring_training_worker.methods.supervised import Supervised
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.spec import Spec
-
-ONLINE = frozenset({"GRPO", "RLOO"})
 
 
 def objective(spec: Spec, model: Tunable, tokenizer: Any) -> Objective:
