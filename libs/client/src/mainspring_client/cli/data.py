@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Pr
 
 if TYPE_CHECKING:
     from mainspring.data.v1 import dataset_pb2
+    from mainspring_client.cli.output import Columns
     from mainspring_client.client import Mainspring
 
 File = Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False)]
@@ -126,29 +128,23 @@ def refused(
 ) -> None:
     """Lists the input rows that a version refused, with the line, the reason and the step that refused it."""
     from mainspring.data.v1 import dataset_pb2
-    from mainspring_client.cli.output import enum_name, print_json, print_table
+    from mainspring_client.cli.output import enum_name
     from mainspring_client.cli.run import collect, with_client
+
+    reasons = dataset_pb2.RefusalReason.DESCRIPTOR
+    columns: Columns = {
+        "file": lambda row: row.source_index if row.source_index >= 0 else "erased",
+        "line": lambda row: row.line,
+        "step": _step,
+        "reason": lambda row: enum_name(reasons, row.reason, "REFUSAL_REASON_"),
+        "detail": lambda row: row.detail,
+        "record": lambda row: row.excerpt[:80],
+    }
 
     async def body(mainspring: Mainspring) -> list[dataset_pb2.RefusedRow]:
         return await collect(mainspring.data.refused_rows(await versions.resolve(mainspring, project, version)), limit)
 
-    found = with_client(data, body)
-    if json_:
-        print_json(found)
-        return
-    reasons = dataset_pb2.RefusalReason.DESCRIPTOR
-    print_table(
-        found,
-        {
-            "file": lambda row: row.source_index if row.source_index >= 0 else "erased",
-            "line": lambda row: row.line,
-            "step": _step,
-            "reason": lambda row: enum_name(reasons, row.reason, "REFUSAL_REASON_"),
-            "detail": lambda row: row.detail,
-            "record": lambda row: row.excerpt[:80],
-        },
-        "no row was refused",
-    )
+    _print_rows(with_client(data, body), columns, "no row was refused", json_=json_)
 
 
 @datasets.command()
@@ -160,26 +156,29 @@ def changed(
     json_: Json = False,
 ) -> None:
     """Lists the rows of a version that the recipe's steps changed, with the line and the steps."""
-    from mainspring_client.cli.output import print_json, print_table
     from mainspring_client.cli.run import collect, with_client
+
+    columns: Columns = {
+        "file": lambda row: row.source_index,
+        "line": lambda row: row.line,
+        "steps": lambda row: ", ".join(map(_step, row.steps)),
+        "row": lambda row: row.row_id[:12],
+    }
 
     async def body(mainspring: Mainspring) -> list[dataset_pb2.ChangedRow]:
         return await collect(mainspring.data.changed_rows(await versions.resolve(mainspring, project, version)), limit)
 
-    found = with_client(data, body)
+    empty = "no row was changed, or an older release made the version"
+    _print_rows(with_client(data, body), columns, empty, json_=json_)
+
+
+def _print_rows(found: Sequence[Any], columns: Columns, empty: str, *, json_: bool) -> None:
+    from mainspring_client.cli.output import print_json, print_table
+
     if json_:
         print_json(found)
-        return
-    print_table(
-        found,
-        {
-            "file": lambda row: row.source_index,
-            "line": lambda row: row.line,
-            "steps": lambda row: ", ".join(map(_step, row.steps)),
-            "row": lambda row: row.row_id[:12],
-        },
-        "no row was changed, or an older release made the version",
-    )
+    else:
+        print_table(found, columns, empty)
 
 
 def _step(row: dataset_pb2.RefusedRow | dataset_pb2.ChangingStep) -> str:

@@ -77,11 +77,7 @@ def start_run(
 
     async def body(mainspring: Mainspring) -> run_pb2.TrainingRun:
         started = await start(mainspring, named, dataset)
-        if detach:
-            return started
-        if not json_:
-            typer.echo(f"run {started.name}", err=True)
-        return await follow(mainspring, started.name, json_=json_)
+        return started if detach else await follow_named(mainspring, started.name, json_=json_)
 
     ended = with_client(data, body)
     if not detach:
@@ -167,6 +163,13 @@ def watch_run(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, j
     name = run_name(project, run)
     ended = with_client(data, lambda mainspring: follow(mainspring, name, json_=json_))
     tell_end(ended, json_=json_)
+
+
+async def follow_named(mainspring: Mainspring, name: str, *, json_: bool) -> run_pb2.TrainingRun:
+    """Says which run it is, and follows it."""
+    if not json_:
+        typer.echo(f"run {name}", err=True)
+    return await follow(mainspring, name, json_=json_)
 
 
 async def follow(mainspring: Mainspring, name: str, *, json_: bool) -> run_pb2.TrainingRun:

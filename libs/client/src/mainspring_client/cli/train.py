@@ -61,7 +61,7 @@ def train(
     themselves. What succeeds becomes a version of the model, is measured by its suites, and decided on by its gate.
     """
     from mainspring_client.cli.run import with_client
-    from mainspring_client.cli.runs import follow, tell_end
+    from mainspring_client.cli.runs import follow_named, tell_end
     from mainspring_client.configuration import with_settings
 
     dataset_id = dataset.partition("@")[0].partition("/")[0]
@@ -86,9 +86,7 @@ def train(
         started = await start(mainspring, project, wanted, base, dataset)
         if detach:
             return started, None
-        if not json_:
-            typer.echo(f"run {started.name}", err=True)
-        ended = await follow(mainspring, started.name, json_=json_)
+        ended = await follow_named(mainspring, started.name, json_=json_)
         return ended, (await mainspring.training.page(started.name) if png is not None else None)
 
     ended, page = with_client(data, body)

@@ -12,7 +12,7 @@ from mainspring_registry.application.proofs import Proofs
 from mainspring_registry.domain.approvals import INFERENCE, Actor
 from mainspring_registry.domain.catalogue import CHALLENGER, CHAMPION, Model, ModelVersion
 from mainspring_registry.domain.digests import digest_of
-from mainspring_registry.domain.gate import GateDecision, outcome_of
+from mainspring_registry.domain.gate import GateDecision, outcome_of, told_of_lost
 from mainspring_registry.domain.history import HistoryKind
 from mainspring_registry.domain.lineage import edges_of_decision, edges_of_release
 from mainspring_registry.domain.releases import Release, ReleaseState
@@ -52,10 +52,7 @@ class Releases:
                 raise PreconditionFailed("RELEASE_NOT_ALLOWED", message, {"modelVersion": version.name})
             judgement = await self._judging.judge(policy, model, version, actor)
             if judgement.lost:
-                message = (
-                    f"the artifact store lacks {', '.join(judgement.lost)}, or holds other bytes there; restore them"
-                    f" from a copy, then release {version.name} again"
-                )
+                message = f"{told_of_lost(judgement.lost)}, then release {version.name} again"
                 raise PreconditionFailed("ARTIFACTS_MISSING", message, {"modelVersion": version.name})
             if not judgement.allowed:
                 reasons = "; ".join(judgement.reasons)

@@ -189,8 +189,12 @@ def whole_files(lost: Sequence[str]) -> RuleResult:
     """Whether the artifact store holds what serving a version reads; `lost` names what it does not hold whole."""
     if not lost:
         return RuleResult("files", True, "the artifact store holds every file that serving needs")
-    words = f"the artifact store lacks {', '.join(lost)}, or holds other bytes there"
-    return RuleResult("files", False, f"{words}; restore them from a copy, then release the version by hand")
+    return RuleResult("files", False, f"{told_of_lost(lost)}, then release the version by hand")
+
+
+def told_of_lost(lost: Sequence[str]) -> str:
+    """What is said of files that the artifact store does not hold whole."""
+    return f"the artifact store lacks {', '.join(lost)}, or holds other bytes there; restore them from a copy"
 
 
 def outcome_of(rules: Sequence[RuleResult]) -> Outcome:
