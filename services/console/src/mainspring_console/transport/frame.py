@@ -73,9 +73,11 @@ def page(title: str, project: str) -> Generator[None]:
         ui.space()
         ui.label(project).classes("opacity-80")
         ui.html('<form method="post" action="/logout"><button type="submit">Leave</button></form>', sanitize=False)
-    with ui.column().classes("w-full max-w-6xl mx-auto p-4 gap-4") as content:
+    with ui.column().classes("w-full max-w-6xl mx-auto p-4 gap-4").props("inert") as content:
         heading(title, 1)
         yield
+    # A click before the browser's connection stands would be lost, without a word.
+    ui.context.client.on_connect(lambda: content.props(remove="inert"))
     ui.skip_link(target=content)
 
 

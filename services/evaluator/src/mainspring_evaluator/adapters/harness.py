@@ -20,6 +20,8 @@ from mainspring_svckit.errors import PreconditionFailed
 from mainspring_svckit.values import Message
 
 _MAX_FILE_BYTES = 64 << 20
+_MAX_CELL = 1 << 17
+"""Characters of one cell of a CSV file."""
 Row = tuple[str, dict[str, Any]]
 """Where a row stands, and what it says."""
 _SAID_CHARACTERS = 500
@@ -270,6 +272,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(_MAX_CELL)  # Of the whole process: others may have set it to what they read.
     with _at(path.name):
         reader = csv.DictReader(io.StringIO(read_text(path)))
         _ = reader.fieldnames  # Reads the first line.
