@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -16,8 +15,12 @@ import grpc
 
 from mainspring_svckit.auth import LocalIssuer
 from mainspring_svckit.grpc_client import Caller, open_channel
+from mainspring_testkit.nursery import Nursery, Replica
 from mainspring_testkit.proof import SigningKey
 from mainspring_testkit.waiting import eventually
+
+_NURSERIES: dict[str, Nursery] = {}
+"""One for each module, as long as the tests run."""
 
 
 class ServiceProcess:
@@ -26,7 +29,7 @@ class ServiceProcess:
     def __init__(self, module: str, folder: Path, env: dict[str, str]) -> None:
         """Takes what to run (`mainspring_registry.main`), a folder of its own, and its environment."""
         self.module, self.folder, self.env = module, folder, env
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Replica | None = None
         self._channel: grpc.aio.Channel | None = None
         self.ports: dict[str, int] = {}
 
@@ -54,16 +57,10 @@ class ServiceProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         ports_file = self.folder / "ports.json"
         ports_file.unlink(missing_ok=True)
-        with (self.folder / "log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self.module,
-                env={**self.env, "MAINSPRING_PORTS_FILE": str(ports_file), **more_env},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        if self.module not in _NURSERIES:
+            _NURSERIES[self.module] = Nursery(self.module)
+        env = {**self.env, "MAINSPRING_PORTS_FILE": str(ports_file), **more_env}
+        self._process = await _NURSERIES[self.module].fork(env, self.folder / "log")
 
         async def bound() -> bool:
             assert self._process is not None

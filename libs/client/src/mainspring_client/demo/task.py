@@ -119,7 +119,7 @@ def configuration(project: str, base_model_version: str) -> Configuration:
                     "epochs": 1,
                     "max_steps": 32,
                     "learning_rate": 1e-3,
-                    "batch_rows": 16,
+                    "batch_rows": 8,
                     "max_sequence_tokens": 512,
                     "validate_every_steps": 16,
                 },
@@ -162,7 +162,7 @@ def preference_configuration(project: str, base_model_version: str, dataset_vers
                 "start_from": "START_FROM_CHAMPION",
                 "lora": {"rank": _RANK},
                 "optimization": {
-                    "epochs": 3,
+                    "epochs": 2,
                     "learning_rate": 2e-5,
                     "batch_rows": 8,
                     "max_sequence_tokens": 512,

@@ -267,17 +267,13 @@ class ChildProcess:
         given = {key: os.environ[key] for key in _HANDED_ON if key in os.environ}
         if self._cluster is not None:
             given |= self._cluster.environment()
-        return {
-            **given,
-            "HOME": str(self._folder),
-            "TMPDIR": str(self._folder),
-            # Waiting threads sleep instead of spinning, so that serving on the same cores does not starve.
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
+        return {**given, "HOME": str(self._folder), "TMPDIR": str(self._folder)}
 
     def _yield_to_others(self) -> None:
         """Lets everything else on the machine go first, and bounds what the process may take.
 
+        So its threads may spin while they wait for one another, which halves the time of a step and costs answers on
+        the same cores nothing (docs/benchmarks.md).
         This runs while the interpreter starts, long before it makes the threads that compute; those inherit it.
         """
         pid = self._running().pid
