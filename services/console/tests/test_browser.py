@@ -1,5 +1,6 @@
 """The console in a real browser, as people use it; behind it the services' methods on real gRPC."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, TimeoutError, expect
 
 from mainspring_svckit.auth import LocalIssuer, TokenVerifier
 from mainspring_testkit.browser import assert_accessible, open_page
@@ -77,6 +78,7 @@ async def tab_to(page: Page, role: Any, name: str) -> None:
     """Presses Tab until the focus is there, as somebody without a mouse does."""
     wanted = page.get_by_role(role, name=name, exact=True)
     await wanted.wait_for()
+    await expect(page.locator("[inert]")).to_have_count(0)
     for _ in range(40):
         if await wanted.evaluate("element => element === document.activeElement"):
             return
@@ -132,6 +134,16 @@ async def test_a6_texts_stay_text_and_pages_suit_phones_and_those_who_do_not_see
             assert title.endswith(" – Mainspring"), path
             if path in DIFFERENT:
                 await assert_accessible(page)
+
+
+async def test_nothing_can_be_clicked_before_the_page_is_connected(console: Console) -> None:
+    async with console.entered("admin") as page:
+        # What the page says is answered by nobody.
+        await page.route_web_socket(re.compile("_nicegui_ws"), lambda connecting: connecting.on_message(lambda _: None))
+        await page.goto("/playground")
+        await expect(page.locator("[inert]")).to_have_count(1)
+        with pytest.raises(TimeoutError):
+            await page.get_by_role("button", name="Ask").click(timeout=500)
 
 
 async def test_an_annotator_labels_and_skips_without_a_mouse(console: Console) -> None:
