@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, TimeoutError, expect
+from playwright.async_api import Browser, Error, Page, expect
 
 from mainspring_svckit.auth import LocalIssuer, TokenVerifier
 from mainspring_testkit.browser import assert_accessible, open_page
@@ -142,7 +142,7 @@ async def test_nothing_can_be_clicked_before_the_page_is_connected(console: Cons
         await page.route_web_socket(re.compile("_nicegui_ws"), lambda connecting: connecting.on_message(lambda _: None))
         await page.goto("/playground")
         await expect(page.locator("[inert]")).to_have_count(1)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(Error, match="Timeout"):
             await page.get_by_role("button", name="Ask").click(timeout=500)
 
 
