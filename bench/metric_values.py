@@ -2,8 +2,9 @@
 print, on E2E with several references.
 
 Each input of the table is answered by the last of its references, and the others are what is right. rouge-score's
-command line knows one reference, so of these the first is taken there, and each item is compared by itself. TER divides
-by the mean length of the references, and sacrebleu's files have as many for each item; so two are taken there.
+command line knows one reference at a time, so it is asked for each, the best of an item is taken, as its `score_multi`
+does, and each item is compared by itself. TER divides by the mean length of the references, and sacrebleu's files have
+as many for each item; so two are taken there.
 """
 
 from __future__ import annotations
@@ -98,23 +99,27 @@ async def _sacrebleu_says(
 
 
 async def _rouge(answers: Sequence[str], references: Sequence[Sequence[str]], folder: Path) -> int:
-    """Of four scores of each item, how many are not those of rouge-score's command line."""
-    wanted = [of_item[0] for of_item in references]
-    measured = await _measure(tuple(_ROUGE), answers, [[text] for text in wanted])
+    """Of four scores of each item, how many are not the best that rouge-score's command line gives its references."""
+    measured = await _measure(tuple(_ROUGE), answers, references)
+    pairs = [(place, answers[place], text) for place, of_item in enumerate(references) for text in of_item]
     command = [
         *("-W", "ignore", "-m", "rouge_score.rouge", "--use_stemmer", "--noaggregate"),
-        f"--target_filepattern={_lines(folder / 'wanted.txt', wanted)}",
-        f"--prediction_filepattern={_lines(folder / 'said.txt', answers)}",
+        f"--target_filepattern={_lines(folder / 'wanted.txt', [text for _, _, text in pairs])}",
+        f"--prediction_filepattern={_lines(folder / 'said.txt', [answer for _, answer, _ in pairs])}",
         f"--output_filename={folder / 'scores.csv'}",
         f"--rouge_types={','.join(_ROUGE.values())}",
     ]
     await _run(command, folder)
     with (folder / "scores.csv").open(newline="") as file:
         printed = list(csv.DictReader(file))
+    best = [dict.fromkeys(_ROUGE, 0.0) for _ in answers]
+    for (place, _, _), row in zip(pairs, printed, strict=True):
+        for name, theirs in _ROUGE.items():
+            best[place][name] = max(best[place][name], float(row[f"{theirs}-F"]))
     return sum(
-        f"{ours[name]:f}" != f"{float(row[f'{theirs}-F']):f}"
-        for ours, row in zip(measured.candidate_scores, printed, strict=True)
-        for name, theirs in _ROUGE.items()
+        f"{ours[name]:f}" != f"{theirs[name]:f}"
+        for ours, theirs in zip(measured.candidate_scores, best, strict=True)
+        for name in _ROUGE
     )
 
 

@@ -1,11 +1,13 @@
 """What training gains on real data: E2E by LoRA, DPO from real preferences, distillation into a smaller student.
 
-    python -m bench train-quality --data FOLDER            all three, on FOLDER/train.csv and FOLDER/eval.csv; without
-                                                           --data in the folder of the file that MAINSPRING_E2E names
-    python -m bench.train_quality e2e|dpo|distill FOLDER   one of them; what was made before is taken from --work
+    python -m bench train-quality --data FOLDER     three parts, on FOLDER/train.csv and FOLDER/eval.csv; without
+                                                    --data in the folder of the file that MAINSPRING_E2E names
+    python -m bench.train_quality PART FOLDER       one part; what was made before is taken from --work
 
-The worker tunes in its own process as the trainer starts it; llama.cpp answers the questions of `eval.csv`, of which
-nothing was learned, and sacrebleu compares with all references.
+Parts are `e2e`, `dpo` and `distill` (from a teacher's answers), which the first command measures, and `distill-logits`
+(from its distributions) and `online` (GRPO), which take hours without a GPU. The worker tunes in its own process as the
+trainer starts it; llama.cpp, or transformers with --gpu, answers the questions of `eval.csv`, of which nothing was
+learned, and sacrebleu compares with all references.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +34,21 @@ from sacrebleu.metrics.bleu import BLEU
 
 from bench.figures import Bar, Figure, Result
 from bench.machine import ROOT
-from mainspring_trainer.domain.recipes import LoraConfig, Method, Optimization, TuningRecipe
+from mainspring_trainer.domain.recipes import (
+    DistillationConfig,
+    LoraConfig,
+    Method,
+    OnlineConfig,
+    Optimization,
+    Rule,
+    TeacherSource,
+    TuningRecipe,
+)
 
 PYTHON = ROOT / ".venv-train" / "bin" / "python"
 BLEU_BAR, TUNING_BAR_S, RECOVERED_BAR = 67.0, 15 * 60.0, 0.8
-PAIRS, HELD_OUT_PAIRS, STEPS, DPO_RATE, PASSES = 200, 120, 200, 5e-5, 4.0
-BATCH_ROWS, KEPT_ANSWERS = 8, 3
+PAIRS, HELD_OUT_PAIRS, STEPS, DPO_RATE = 200, 120, 200, 5e-5
+BATCH_ROWS, KEPT_ANSWERS, MAX_ANSWER_TOKENS = 8, 3, 96
 _RESAMPLES = 2000
 Row = dict[str, Any]
 
@@ -50,7 +62,6 @@ class Bench:
     steps: int = STEPS
     gpu: bool = False
     rate: float = DPO_RATE
-    passes: float = PASSES
 
     def table(self, name: str) -> dict[str, list[str]]:
         """References by input, in the order of the file."""
@@ -92,10 +103,35 @@ class Bench:
         }
         return self.child({"do": "answer", **asked, "temperature": temperature})
 
+    def bleu(self, model: Path, adapter: Path | None) -> float:
+        """Multi-reference BLEU of what a model says to the held-out inputs."""
+        table, said = self.table("eval"), (adapter or model) / "held-out.json"
+        if not said.exists():
+            said.write_text(json.dumps(self.answers(model, adapter, list(table))))
+        return bleu(json.loads(said.read_text()), list(table.values())).score
+
     def tune(
-        self, name: str, model: Path, recipe: TuningRecipe, rows: Sequence[Row], parent: Path | None = None
+        self,
+        name: str,
+        model: Path,
+        recipe: TuningRecipe,
+        rows: Sequence[Row],
+        parent: Path | None = None,
+        *,
+        teacher: tuple[Path, Path] | None = None,
+        max_validation_rows: int = 64,
     ) -> tuple[Path, dict[str, Any]]:
-        """Tunes as the trainer does; the folder of what it made, and what it told at the end."""
+        """Tunes as the trainer does; the folder of what it made, and what it told at the end.
+
+        Args:
+            name: Of the folder.
+            model: What is tuned.
+            recipe: How.
+            rows: All rows; some are kept for validation.
+            parent: The adapter to begin with.
+            teacher: Model and adapter to learn from.
+            max_validation_rows: More are not looked at.
+        """
         output = self.work / name
         if (output / "told.json").exists():
             return output, json.loads((output / "told.json").read_text())
@@ -109,10 +145,10 @@ class Bench:
             "base_model": str(model / "hf"),
             **recipe.settings(),
             **shards,
-            "helper": None,
+            "helper": _helper(teacher) if teacher is not None else None,
             "parent": {"adapter": str(parent / "adapter"), "known": []} if parent is not None else None,
             "replay_ratio": 0.0,
-            "max_validation_rows": 64,
+            "max_validation_rows": max_validation_rows,
             "resume_from": None,
             "output": str(output),
             "threads": len(os.sched_getaffinity(0)),
@@ -145,20 +181,27 @@ class Bench:
 
 def e2e(bench: Bench) -> list[Figure]:
     """LoRA on the training inputs; multi-reference BLEU on the held-out ones."""
-    base, held_out = bench.base(), bench.table("eval")
-    adapter, told = _teacher(bench)
-    before = bleu(bench.answers(base, None, list(held_out)), list(held_out.values()))
-    after = bleu(bench.answers(base, adapter, list(held_out)), list(held_out.values()))
+    base = bench.base()
+    inputs, (adapter, told) = len(bench.table("eval")), _teacher(bench)
+    report = json.loads((adapter / "training_report.json").read_text())
+    gpu = report["peak_gpu_memory_bytes"]
+    on = f" on {report['device']}, {gpu / (1 << 30):.2f} GiB" if gpu else ""
     return [
         Figure(
             "E2E, LoRA: BLEU of the tuned model",
             "BLEU",
-            after.score,
+            bench.bleu(base, adapter),
             bar=Bar(BLEU_BAR, at_least=True),
-            note=f"{len(held_out)} inputs, {told['steps']} steps of {BATCH_ROWS} rows, {told['tokens']} tokens",
+            note=f"{inputs} inputs, {told['steps']} steps of {BATCH_ROWS} rows, {told['tokens']} tokens",
         ),
-        Figure("E2E, LoRA: BLEU of the base", "BLEU", before.score),
-        Figure("E2E, LoRA: time of the run", "s", told["seconds"], bar=Bar(TUNING_BAR_S)),
+        Figure("E2E, LoRA: BLEU of the base", "BLEU", bench.bleu(base, None)),
+        Figure(
+            "E2E, LoRA: time of the run",
+            "s",
+            told["seconds"],
+            bar=Bar(TUNING_BAR_S),
+            note=f"{told['tokens'] / report['seconds']['steps']:.0f} tokens/s in its steps, {report['precision']}{on}",
+        ),
     ]
 
 
@@ -190,55 +233,76 @@ def dpo(bench: Bench) -> list[Figure]:
     for name, margins in (("before", before), ("after", after)):
         share = sum(margin > 0 for margin in margins) / len(margins)
         figures.append(Figure(f"DPO: human sentence more probable, {name}", "share", share))
-    inputs, references = list(bench.table("eval")), list(bench.table("eval").values())
     for name, model in (("before", tuned), ("after", adapter)):
-        score = bleu(bench.answers(base, model, inputs), references).score
-        figures.append(Figure(f"DPO: BLEU on the held-out inputs, {name}", "BLEU", score))
+        figures.append(Figure(f"DPO: BLEU on the held-out inputs, {name}", "BLEU", bench.bleu(base, model)))
     return figures
 
 
-def distill(bench: Bench) -> list[Figure]:
-    """A student of two thirds of the layers learns from the tuned teacher's answers to the training inputs."""
+def distill(bench: Bench, source: TeacherSource = TeacherSource.ANSWERS) -> list[Figure]:
+    """A student of two thirds of the layers learns from the tuned teacher by METHOD_DISTILLATION: from its answers to
+    the training inputs, or from its distributions at what people answered, of which there are several to an input.
+    """
     base, (teacher, _) = bench.base(), _teacher(bench)
-    held_out, asked = bench.table("eval"), list(bench.table("train"))
     layers = json.loads((base / "hf" / "config.json").read_bytes())["num_hidden_layers"]
     kept = [layer for layer in range(layers) if layer % 3 != 1 or layer in (0, layers - 1)]
     student = bench.work / "student"
     if not (student / "model.gguf").exists():
         bench.child({"do": "shorten", "model": str(base), "out": str(student), "layers": kept})
-    said = bench.work / "teacher-answers.json"
-    if not said.exists():
-        said.write_text(json.dumps(bench.answers(base, teacher, asked)))
-    answers = json.loads(said.read_text())
+    kept_answers, passes = (1, 4.0) if source is TeacherSource.ANSWERS else (KEPT_ANSWERS, 3.0)
+    table = bench.table("train")
+    rows = [row(prompt, answer) for prompt, said in table.items() for answer in agreed(said, kept_answers)]
     wanted = replace(
         recipe(),
+        method=Method.DISTILLATION,
+        # A student that gives a word next to no chance learns next to nothing of it at a divergence between the two.
+        distillation=DistillationConfig(source=source, divergence=0.0, max_answer_tokens=MAX_ANSWER_TOKENS),
         lora=LoraConfig(rank=64),
-        optimization=Optimization(learning_rate=1e-3, epochs=bench.passes, batch_rows=16),
+        optimization=Optimization(learning_rate=1e-3, epochs=passes, batch_rows=16),
     )
-    rows = [row(prompt, answer) for prompt, answer in zip(asked, answers, strict=True) if answer]
-    adapter, told = bench.tune("distilled", student, wanted, rows)
-    references = list(held_out.values())
-    untuned = bleu(bench.answers(base, None, list(held_out)), references).score
-    best = bleu(bench.answers(base, teacher, list(held_out)), references).score
-    bare = bleu(bench.answers(student, None, list(held_out)), references).score
-    learned = bleu(bench.answers(student, adapter, list(held_out)), references).score
+    adapter, told = bench.tune(f"distilled-{source.lower()}", student, wanted, rows, teacher=(base, teacher))
+    untuned, best = bench.bleu(base, None), bench.bleu(base, teacher)
+    bare, learned = bench.bleu(student, None), bench.bleu(student, adapter)
     return [
         Figure(
-            "distillation: share of the teacher's gain",
+            f"distillation, {source.lower()}: share of the teacher's gain",
             "share",
             (learned - untuned) / (best - untuned),
             bar=Bar(RECOVERED_BAR, at_least=True),
             note=f"{len(kept)} of {layers} layers; base {untuned:.1f}, teacher {best:.1f}, student {bare:.1f} before"
-            f" and {learned:.1f} after {told['seconds']:.0f} s; gain over the whole base",
+            f" and {learned:.1f} after {told['steps']} steps, {told['seconds']:.0f} s; gain over the whole base",
         )
     ]
 
 
-PARTS = {"e2e": e2e, "dpo": dpo, "distill": distill}
+def online(bench: Bench) -> list[Figure]:
+    """GRPO from the base by the words that an answer shares with a person's."""
+    base, table = bench.base(), bench.table("train")
+    wanted = replace(
+        recipe(),
+        method=Method.GRPO,
+        online=OnlineConfig(rule=Rule.WORD_OVERLAP, max_answer_tokens=48),
+        optimization=Optimization(learning_rate=1e-4, batch_rows=4, max_steps=30, validate_every_steps=15),
+    )
+    rows = [row(prompt, *agreed(said, 1)) for prompt, said in table.items()]
+    adapter, told = bench.tune("online", base, wanted, rows, max_validation_rows=16)
+    return [
+        Figure("GRPO: mean reward on held-out rows, before", "share", -told["initial_validation_loss"]),
+        Figure(
+            "GRPO: mean reward on held-out rows, after",
+            "share",
+            -told["best_validation_loss"],
+            note=f"{told['steps']} steps of 4 rows with 8 answers each, {told['seconds']:.0f} s",
+        ),
+        Figure("GRPO: BLEU on the held-out inputs, after", "BLEU", bench.bleu(base, adapter)),
+    ]
+
+
+MEASURED = {"e2e": e2e, "dpo": dpo, "distill": distill}
+PARTS = {**MEASURED, "distill-logits": partial(distill, source=TeacherSource.LOGITS), "online": online}
 
 
 async def measure(folder: Path, data: Path | None) -> Result:
-    """All three, one after the other.
+    """Three parts, one after the other.
 
     Raises:
         FileNotFoundError: No folder with `train.csv` and `eval.csv` is named.
@@ -247,7 +311,7 @@ async def measure(folder: Path, data: Path | None) -> Result:
     if not all((named / table).is_file() for table in ("train.csv", "eval.csv")):
         raise FileNotFoundError("name the folder with E2E's train.csv and eval.csv by --data, or MAINSPRING_E2E in it")
     bench = Bench(named, folder)
-    return Result("train-quality", [figure for part in PARTS.values() for figure in part(bench)], {})
+    return Result("train-quality", [figure for part in MEASURED.values() for figure in part(bench)], {})
 
 
 def bleu(said: Sequence[str], references: Sequence[Sequence[str]]) -> Any:
@@ -293,6 +357,11 @@ def agreed(answers: Sequence[str], keep: int = KEPT_ANSWERS) -> list[str]:
     return [answers[place] for place in sorted(best)]
 
 
+def _helper(model: tuple[Path, Path]) -> dict[str, str]:
+    base, adapter = model
+    return {"base_model": str(base / "hf"), "adapter": str(adapter / "adapter")}
+
+
 def recipe() -> TuningRecipe:
     """The settings that users get."""
     place = "projects/bench"
@@ -336,9 +405,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--gpu", action="store_true", help="tune and answer on a CUDA GPU")
     parser.add_argument("--rate", type=float, default=DPO_RATE, help="learning rate of DPO")
-    parser.add_argument("--passes", type=float, default=PASSES, help="of the student over its teacher's answers")
     given = parser.parse_args()
-    for figure in PARTS[given.part](Bench(given.data, given.work, given.steps, given.gpu, given.rate, given.passes)):
+    for figure in PARTS[given.part](Bench(given.data, given.work, given.steps, given.gpu, given.rate)):
         bar = f" (bar {figure.bar}: {'met' if figure.met else 'MISSED'})" if figure.bar is not None else ""
         print(f"{figure.name}: {figure.value:.4g} {figure.unit}{bar}  {figure.note}")
     return 0

@@ -3,18 +3,10 @@
 import grpc from "@grpc/grpc-js";
 
 import { contractsOf } from "./contracts.mjs";
+import { ERRORS, MainspringError, errorOf } from "./errors.mjs";
 
 const SERVICE = "mainspring.inference.v1.InferenceService";
-const ERRORS = ["google.rpc.Status", "google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.rpc.RetryInfo"];
 const TIMEOUT_MS = 300_000;
-
-/** An error that a service told of. `reason` is stable and for programs; `details` holds what else it said. */
-export class MainspringError extends Error {
-  constructor(message, code, reason, details) {
-    super(message);
-    Object.assign(this, { name: "MainspringError", code, reason, details });
-  }
-}
 
 /** A client of inference; `close` it when done. */
 export class Inference {
@@ -49,7 +41,7 @@ export class Inference {
   answer(request) {
     return new Promise((resolve, reject) =>
       this.stub.GenerateAnswer(request, this.metadata, { deadline: Date.now() + TIMEOUT_MS }, (err, response) =>
-        err ? reject(this.#errorOf(err)) : resolve(response.answer),
+        err ? reject(errorOf(this.contracts, err)) : resolve(response.answer),
       ),
     );
   }
@@ -69,24 +61,10 @@ export class Inference {
         yield { [response.event]: response[response.event] };
       }
     } catch (err) {
-      throw this.#errorOf(err);
+      throw errorOf(this.contracts, err);
     } finally {
       call.cancel();
     }
     if (!whole) throw new MainspringError("the stream ended before the answer was whole", "UNAVAILABLE", "CUT_SHORT", []);
-  }
-
-  /** The service's own words: `google.rpc.Status` travels in the trailing metadata. */
-  #errorOf(err) {
-    const code = grpc.status[err.code] ?? err.name;
-    const [bytes] = err.metadata?.get("grpc-status-details-bin") ?? [];
-    if (!bytes) return new MainspringError(err.details ?? err.message, code, "", []);
-    const status = this.contracts["google.rpc.Status"].deserialize(bytes);
-    const details = status.details.map(({ type_url: url, value }) => {
-      const type = url.slice(url.lastIndexOf("/") + 1);
-      return { type, ...this.contracts[type]?.deserialize(value) };
-    });
-    const reason = details.find(({ type }) => type === "google.rpc.ErrorInfo")?.reason ?? "";
-    return new MainspringError(status.message, code, reason, details);
   }
 }

@@ -24,7 +24,9 @@ ENOUGH = "--learning-rate 0.01 --epochs 20 --batch-rows 8 --max-steps 60"
 
 
 def commands(folder: Path) -> list[str]:
-    """The guide's blocks: advice, a run, two, a study, judgements, DPO, KTO, merged, from nothing, search, smaller."""
+    """The guide's blocks: advice, a run, two, a study, judgements, DPO, KTO, rewards, teachers, merged, from nothing,
+    search, smaller. Rewards and teachers take minutes; their recipes are checked by tests/docs.
+    """
     changes = (
         ("--project demo", f"--project {PROJECT}"),
         # Which numbers the versions have depends on what ran before.
@@ -120,7 +122,7 @@ async def test_prompts_searches_thumbs_and_a_model_from_nothing_are_as_the_guide
     stack: Stack, client: Mainspring, tmp_path: Path
 ) -> None:
     await champion(stack, client, tmp_path)
-    advice, _, _, search, judgements, _, kto, merge, scratch, search_model, *_ = commands(tmp_path)
+    advice, _, _, search, judgements, _, kto, *_, merge, scratch, search_model, _, _ = commands(tmp_path)
     shown = await pages.run(stack, "bash", "-ec", advice, within_s=300)
     for rung in ("base", "instruction", "examples", "lora probe"):
         assert rung in shown

@@ -4,55 +4,17 @@ AsyncAPI's own parser, all in Node.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-from google.protobuf import descriptor_pb2
-from google.rpc import error_details_pb2
-from tests.polyglot.conftest import OURS, ROOT, StartNode
+from tests.polyglot.conftest import ROOT, StartNode
 from tests.support.scripted import MANY, MODEL, TEXT, Servicer, lines_of, released
 
 from mainspring_eventkit.bus import Bus
 from mainspring_eventkit.catalog import event_messages
 from mainspring_testkit.events import publish
 from mainspring_testkit.plugin import Token
-
-
-async def run(*command: str, **env: str) -> None:
-    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **env}, stderr=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(120):
-        _, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-
-
-@pytest.fixture(scope="session")
-async def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The contracts, and Google's error details, as JavaScript made by `protoc-gen-es`."""
-    folder = tmp_path_factory.mktemp("generated")
-    await run(sys.executable, str(ROOT / "tools" / "protos.py"), "descriptors")
-    files = descriptor_pb2.FileDescriptorSet.FromString((ROOT / ".build" / "mainspring.binpb").read_bytes())
-    error_details_pb2.DESCRIPTOR.CopyToProto(files.file.add())
-    (folder / "contracts.binpb").write_bytes(files.SerializeToString())
-    node = [sys.executable, str(ROOT / "tools" / "node.py"), "node"]
-    plugin = OURS / "node_modules" / "@bufbuild" / "protoc-gen-es" / "bin" / "protoc-gen-es"
-    template = {
-        "version": "v2",
-        "plugins": [
-            {"local": [*node, str(plugin)], "out": str(folder / "js"), "opt": ["target=js", "import_extension=js"]}
-        ],
-    }
-    buf = str(Path(sys.executable).with_name("buf"))
-    await run(buf, "generate", str(folder / "contracts.binpb"), "--include-imports", "--template", json.dumps(template))
-    # Where Node looks for what the generated code imports.
-    (folder / "node_modules").symlink_to(OURS / "node_modules")
-    (folder / "package.json").write_text('{"type": "module"}')
-    return folder / "js"
 
 
 async def called(

@@ -17,8 +17,8 @@ PROJECT = "polyglot"
 MODEL = f"projects/{PROJECT}/models/{loop.NAME}"
 
 
-async def test_node_hears_of_a_release_and_asks_the_model(
-    start_node: Any, stack: Stack, client: Mainspring, tmp_path: Path
+async def test_node_hears_of_a_release_asks_the_model_judges_and_reads_what_the_turn_brought(
+    start_node: Any, stack: Stack, client: Mainspring, generated: Path, tmp_path: Path
 ) -> None:
     status = await stack.status()
     url = Path(status["nats_subscriber_url_file"]).read_text().strip()
@@ -47,6 +47,35 @@ async def test_node_hears_of_a_release_and_asks_the_model(
     assert 1 <= int(answer["usage"]["output_tokens"]) <= 16
     *pieces, last = await lines_of(await start_node(*ask, "--stream", **env))
     assert "".join(piece["delta"] for piece in pieces) == last["answer"]["text"] == answer["text"]
+
+    services = ",".join(f"{name}={status['services'][name]}" for name in ("evaluator", "trainer", "feedback"))
+    env = {"MAINSPRING_ADDRESS": services, "MAINSPRING_TOKEN": stack.token}
+    loaded = check_services(await lines_of(await start_node("turn.mjs", PROJECT, answer["name"], **env)), [2, 1])
+    program = ("turn-generated.mjs", str(generated), PROJECT, answer["name"])
+    assert check_services(await lines_of(await start_node(*program, **env)), [2, 2, 2]) == loaded
+
+
+def check_services(lines: list[dict[str, Any]], feedback_pages: list[int]) -> list[dict[str, Any]]:
+    """Pages, streams, errors with their details and a deadline of three services; returns what no call changes."""
+    evaluation, training, feedback = lines
+    assert evaluation["service"] == "evaluator"
+    assert evaluation["pages"] == [12, 12, 6]
+    assert evaluation["watched"] == [True, "STATE_SUCCEEDED"]
+    assert (evaluation["refused"]["code"], bool(evaluation["refused"]["reason"])) == ("INVALID_ARGUMENT", True)
+    assert sorted(evaluation["refused"]["fields"]) == ["page_size", "scorer"]
+    *full, rest = training["pages"]
+    assert full == [25] * len(full)
+    assert 0 < rest <= 25
+    assert training["watched"] == [True, "STATE_SUCCEEDED", sum(training["pages"])]
+    wanted = {"code": "FAILED_PRECONDITION", "reason": "ILLEGAL_STATE_TRANSITION", "fields": []}
+    assert training["refused"] == wanted
+    assert feedback["made"] == ["correction", "score", "thumb"]
+    assert feedback.pop("pages") == feedback_pages
+    assert feedback["refused"]["code"] == "INVALID_ARGUMENT"
+    assert "feedback_item.answer" in feedback["refused"]["fields"]
+    assert feedback["unknown"] == {"code": "NOT_FOUND", "reason": "FEEDBACK_ITEM_NOT_FOUND", "fields": []}
+    assert feedback["late"] == "DEADLINE_EXCEEDED"
+    return lines
 
 
 async def test_node_brings_a_file_to_a_version_and_takes_it_elsewhere(

@@ -25,6 +25,7 @@ class Plane:
     def __init__(self) -> None:
         self.written: list[Any] = []
         self.started: list[tuple[str, str]] = []
+        self.begun_with: list[str] = []
         self.read: list[str] = []
 
     @property
@@ -44,8 +45,14 @@ class Plane:
     async def recipe(self, name: str) -> recipe_pb2.TuningRecipe:
         return recipe_pb2.TuningRecipe(name=name, dataset="projects/p/datasets/sums")
 
-    async def start(self, recipe: str, dataset_version: str) -> run_pb2.TrainingRun:
+    async def version(self, name: str) -> model_pb2.ModelVersion:
+        return model_pb2.ModelVersion(
+            name=name.replace("@champion", "/versions/4"), base_model_version="projects/p/models/other/versions/7"
+        )
+
+    async def start(self, recipe: str, dataset_version: str, *, parent_model_version: str = "") -> run_pb2.TrainingRun:
         self.started.append((recipe, dataset_version))
+        self.begun_with.append(parent_model_version)
         return run_pb2.TrainingRun(name=RUN)
 
 
@@ -149,3 +156,20 @@ def test_a_recipe_that_is_there_is_run_as_it_stands(plane: Plane, dataset: list[
     assert said("runs", "start", "careful", *dataset) == RUN
     assert plane.started == [("projects/p/tuningRecipes/careful", f"projects/p/datasets/sums/versions/{version}")]
     assert plane.written == []
+
+
+@pytest.mark.parametrize(("told", "version"), [("sums", "2"), ("sums/3", "3"), ("sums@champion", "4")])
+def test_a_run_begins_with_the_version_that_is_named_and_on_its_base(plane: Plane, told: str, version: str) -> None:
+    said("train", "sums", "--from", told)
+    said("train", "sums", "--from", told, "--base", "mine/1")
+    said("runs", "start", "careful", "--from", told)
+    assert plane.begun_with == [f"projects/p/models/sums/versions/{version}"] * 3
+    bases = [recipe.base_model_version for recipe in plane.written]
+    assert bases == ["projects/p/models/other/versions/7", "projects/p/models/mine/versions/1"]
+
+
+def test_a_run_begins_with_one_version(plane: Plane) -> None:
+    result = CliRunner().invoke(app, ["train", "sums", "--from", "sums/3", "--from-champion"])
+    assert result.exit_code == 2
+    assert "leave one of them out" in result.output
+    assert plane.started == []

@@ -331,6 +331,66 @@ async def test_unsure_suggestions_come_first_and_the_schema_stays_once_labelled(
         await desk.add("x", candidates=["only for preferences", "b"])
 
 
+async def test_what_is_least_like_the_rest_comes_first_also_when_more_is_added(desk: Desk) -> None:
+    await desk.queue()
+    await desk.add("the cat sat", "the cat sat down", "the cat sat there", "stocks fell sharply", "rain in spain")
+    await desk.queue(selection=messages.AnnotationQueue.SELECTION_DIVERSITY)
+
+    async def asked() -> str:
+        item = await desk.claim("ann")
+        await desk.submit("ann", item.name, "good")
+        return item.messages[0].content
+
+    assert (await asked()).startswith("the cat sat"), "the most typical one"
+    assert {await asked(), await asked()} == {"stocks fell sharply", "rain in spain"}
+    await desk.add("ships sail north")
+    assert {await asked(), await asked()} == {"ships sail north", "the cat sat down"}
+    assert (await asked()).startswith("the cat sat")
+
+
+async def test_what_people_or_the_model_disagree_on_comes_first(desk: Desk) -> None:
+    await desk.queue(overlap=3, selection=messages.AnnotationQueue.SELECTION_DISAGREEMENT)
+    await desk.add("agreed")
+    await desk.add("doubted", suggestion=messages.Suggestion(label=messages.Label(choices=["good"]), confidence=0.9))
+    await desk.add("untouched")
+
+    async def asked(who: str, choice: str) -> str:
+        item = await desk.claim(who)
+        await desk.submit(who, item.name, choice)
+        return item.messages[0].content
+
+    assert [await asked("ann", "good"), await asked("ann", "bad")] == ["agreed", "doubted"]
+    # Ann said of one what the model had not suggested; of what she has not seen nobody knows anything.
+    assert [await asked("bob", choice) for choice in ("bad", "bad")] == ["doubted", "agreed"]
+    # Now people disagree on the first, and the model with them on the second.
+    assert [await asked("cleo", "good") for _ in range(3)] == ["agreed", "doubted", "untouched"]
+    disputed = messages.AnnotationItem.STATE_DISPUTED
+    found = (await desk.call("ListAnnotationItems", parent=QUEUE, state=disputed)).annotation_items
+    assert [item.messages[0].content for item in found] == ["agreed", "doubted"]
+
+
+async def test_suggestions_that_come_later_change_what_comes_first(desk: Desk) -> None:
+    await desk.queue(selection=messages.AnnotationQueue.SELECTION_UNCERTAINTY)
+    await desk.add("sure", "unsure")
+    items = (await desk.call("ListAnnotationItems", parent=QUEUE)).annotation_items
+    given = [
+        pb.ItemSuggestion(
+            annotation_item=item.name,
+            suggestion=messages.Suggestion(label=messages.Label(choices=["good"]), confidence=confidence, source="m/3"),
+        )
+        for item, confidence in zip(items, (0.9, 0.4), strict=True)
+    ]
+    set_ = await desk.call("SetAnnotationSuggestions", parent=QUEUE, item_suggestions=given, request_id=new_id())
+    assert (set_.suggested, set_.passed_over) == (2, 0)
+    item = await desk.claim("ann")
+    assert (item.messages[0].content, item.suggestion.source) == ("unsure", "m/3")
+    await desk.submit("ann", item.name, "bad")
+    set_ = await desk.call("SetAnnotationSuggestions", parent=QUEUE, item_suggestions=given)
+    assert (set_.suggested, set_.passed_over) == (1, 1)
+    with pytest.raises(PermissionDenied):
+        await desk.call("SetAnnotationSuggestions", "ann", "annotator", parent=QUEUE, item_suggestions=given)
+
+
 async def test_a3_queues_of_another_project_do_not_exist(desk: Desk, token: Token) -> None:
     await desk.queue()
     stranger = Caller(token("admin", project="other"))

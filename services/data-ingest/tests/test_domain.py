@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring.data.v1 import recipe_pb2
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.datasets import (
     Dataset,
@@ -29,7 +30,8 @@ from mainspring_data_ingest.domain.records import RefusalReason, RowRefused, exc
 from mainspring_data_ingest.domain.report import Report, StepReport, TextReport, TextStatistics
 from mainspring_data_ingest.domain.rows import Draft, Example, ExampleMaker, Message, Row
 from mainspring_data_ingest.domain.splits import Split, place_of, splits_by_place
-from mainspring_data_ingest.domain.steps import TextRepair
+from mainspring_data_ingest.domain.steps import PersonalData, TextRepair
+from mainspring_data_ingest.transport.steps import step_from_proto
 from mainspring_svckit.errors import IllegalTransition
 from mainspring_svckit.values import ArtifactRef
 from mainspring_testkit.contracts.states import assert_as_declared
@@ -165,7 +167,7 @@ def test_groups_are_shared_out_as_asked() -> None:
 
 def test_a_recipe_has_the_same_digest_whatever_its_name() -> None:
     other = IngestionRecipe("projects/q/ingestionRecipes/x", "projects/q/datasets/y", PAIRS)
-    assert recipe().applied_sha256() == other.applied_sha256()
+    assert recipe().applied_sha256() == other.applied_sha256() == recipe(version=7).applied_sha256()
     assert recipe().applied_sha256() != recipe(system_prompt="s").applied_sha256()
     assert recipe().applied_sha256() != recipe(split=SplitShares(70, 20, 10)).applied_sha256()
 
@@ -251,6 +253,12 @@ def test_an_ingestion_that_has_ended_does_not_move() -> None:
 def test_b5_excerpts_cannot_act_on_a_screen() -> None:
     assert excerpt(b"a\x1b[31m\x00\n\tb\xff\xe2\x80\xae!\n") == "a\\x1b[31m\\x00\\n\\tb\\xff\\u202e!"
     assert len(excerpt("é".encode() * 10_000)) == 500
+
+
+def test_rules_and_kinds_that_came_later_change_no_recipe_that_names_none() -> None:
+    step = recipe_pb2.RecipeStep(quality_filter=recipe_pb2.QualityFilter())
+    cleaned = recipe(steps=(step_from_proto(step), PersonalData()))
+    assert cleaned.applied_sha256() == "0bec9cf9848d01c43d435eb73b09b0f237d791b28b2a93600ba37e2de58401c6"
 
 
 def test_a_recipe_without_steps_has_the_digest_that_it_had_before_there_were_steps() -> None:

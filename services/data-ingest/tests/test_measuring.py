@@ -14,7 +14,7 @@ from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.measurements import LEXICAL
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.report import Report
-from mainspring_data_ingest.domain.steps import Decontamination
+from mainspring_data_ingest.domain.steps import Decontamination, ReferenceExamples
 from mainspring_svckit.values import ArtifactRef
 
 TEXTS = [
@@ -107,3 +107,27 @@ def test_a_report_tells_diversity_and_alignment_before_and_after(tmp_path: Path)
     for side in ("before", "after"):
         del body[side]["diversity"]  # As older releases wrote it.
     assert Report.parse(json.dumps(body).encode()).after.diversity is None
+
+
+@pytest.mark.parametrize("kept_out", [False, True])
+def test_reference_examples_are_compared_with_and_keep_nothing_out(tmp_path: Path, kept_out: bool) -> None:
+    rows = [{"q": f"q{n}", "a": f"{TEXTS[n]} {n}"} for n in range(8)]
+    parts = {"rows": rows, "held-out": [{"q": "other", "a": "nothing alike 123"}], "wanted": [rows[0]]}
+    for name, some in parts.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some))
+    file = ArtifactRef("0" * 64, 1)
+    columns, steps = ColumnMapping(input_column="q", target_column="a"), (Decontamination(file=file),) * kept_out
+    recipe = IngestionRecipe(
+        "projects/p/ingestionRecipes/r",
+        "projects/p/datasets/d",
+        columns,
+        steps=steps,
+        reference=ReferenceExamples(file=file),
+    )
+    read, held_out, wanted = [SourceFile(tmp_path / name, name, SourceFormat.JSONL, None) for name in parts]
+    made = refine(Job(recipe, (read,), held_out=(*((held_out,) for _ in steps), (wanted,))), tmp_path)
+    assert made.tally.input_rows == sum(made.tally.splits.values()) == 8
+    assert made.report.after.diversity is not None
+    alignment = made.report.after.diversity.alignment
+    assert alignment is not None
+    assert (alignment.reference_rows, alignment.reference_to_nearest) == (1, 1)

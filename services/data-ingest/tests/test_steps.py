@@ -20,7 +20,9 @@ from mainspring_data_ingest.domain.quality import QualityRule, problem_of
 from mainspring_data_ingest.domain.records import RowRefused
 from mainspring_data_ingest.domain.rows import Draft, Message
 from mainspring_data_ingest.domain.steps import (
+    DEFAULT_RULES,
     KNOWN_LANGUAGES,
+    USUAL_KINDS,
     Decontamination,
     Keep,
     LanguageFilter,
@@ -134,6 +136,8 @@ def test_lengths_are_limited(text: str, reason: str) -> None:
     assert refusal(LengthFilter(min_words=2, max_words=4, max_characters=20), text) == reason
 
 
+FOR_PAGES = frozenset(list(QualityRule)[11:])
+"""Rules that demand what a page has; the others let short texts pass."""
 LINES = (
     "A text of many lines is no list.\nEach line says what no other says.\nNone of them comes again here.\n"
     "They end as sentences do, with a stop.\nAnd the last of them ends it all."
@@ -161,12 +165,28 @@ LINES = (
             "A first line, quite long.\nA second line, quite long.\nA third one.\nFourth.\nA first line, quite long.",
             "FINEWEB_DUPLICATE_LINES",
         ),
+        (LINES, "GOPHER_WORD_COUNT"),
+        ("Seltsam wirkt dieser deutsche Satz und doch that er nichts.", "GOPHER_STOP_WORDS"),
+        ("Every line of it ends well.\nBut for this one, which does not", "C4_TERMINAL_PUNCTUATION"),
+        ("This one only trails off into nothing...", "C4_TERMINAL_PUNCTUATION"),
+        ("There are two of them. That is not enough, at 3.14 or v1.2.", "C4_SENTENCES"),
+        ("A heading of four\nAnd then a sentence of quite some length.", "C4_LINE_WORDS"),
+        ("It is as in the set {1, 2, 3}, as one would expect.", "C4_CURLY_BRACKETS"),
+        ("It goes on as Lorem Ipsum does for all of the page.", "C4_LOREM_IPSUM"),
+        ("They say that JavaScript is a language for the web.", "C4_BAD_LINES"),
+        ("See our cookie policy for what we keep of you.", "C4_BAD_LINES"),
     ],
 )
 def test_quality_rules_refuse_what_they_are_published_for(text: str, rule: str) -> None:
-    rules = [QualityRule(rule)] if rule else list(QualityRule)
+    rules = [QualityRule(rule)] if rule else [r for r in QualityRule if r not in FOR_PAGES]
     assert problem_of(text, rules).partition(":")[0] == rule
     assert refusal(QualityFilter(tuple(rules)), text) == ("LOW_QUALITY" if rule else "")
+
+
+def test_a_page_of_prose_passes_every_rule() -> None:
+    page = f"{LINES}\n{SENTENCE}\n\u201cWhat is there to say of it?\u201d\nThis is all that we have to tell you!"
+    assert problem_of(page, list(QualityRule)) == ""
+    assert set(DEFAULT_RULES) & FOR_PAGES == set()
 
 
 @given(st.text(max_size=300))
@@ -190,6 +210,57 @@ PERSONAL = [
 @pytest.mark.parametrize(("value", "kind"), PERSONAL)
 def test_b9_personal_data_is_masked(value: str, kind: str) -> None:
     assert applied(PersonalData(), f"Book with {value}.") == f"Book with <{kind}>."
+
+
+# The kind, a number that is right, and one whose check digit (or, of those without, another part) is wrong.
+OF_COUNTRIES = [
+    ("US_ABA_ROUTING", "021000021", "021000022"),
+    ("US_MEDICAL_LICENSE", "BB1388568", "BB1388569"),
+    ("US_NPI", "1234567893", "1234567890"),
+    ("CA_SIN", "130 692 544", "130 692 545"),
+    ("UK_NHS", "401-023-2137", "401-023-2138"),
+    ("ES_NIF", "55555555K", "55555555A"),
+    ("ES_NIE", "X9613851N", "X9613851A"),
+    ("IT_FISCAL_CODE", "RSSMRK85T10Z562B", "RSSMRK85T10Z562C"),
+    ("IT_VAT_CODE", "01333550323", "01333550324"),
+    ("PL_PESEL", "11111111116", "11111111117"),
+    ("DE_TAX_ID", "84152772231", "84152772232"),
+    ("DE_SOCIAL_SECURITY", "15070640C570", "15070640C571"),
+    ("DE_HEALTH_INSURANCE", "Y082533139", "Y082533138"),
+    ("DE_PASSPORT", "C15172882", "C15172883"),
+    ("DE_ID_CARD", "L93269817", "L93269818"),
+    ("DE_LANR", "248591402", "248591502"),
+    ("FI_PERSONAL_IDENTITY_CODE", "131052-308T", "131052-308U"),
+    ("SE_PERSONNUMMER", "811218-9876", "811218-9877"),
+    ("SE_ORGANISATIONSNUMMER", "556922-3414", "556922-3415"),
+    ("TR_NATIONAL_ID", "10000000146", "10000000147"),
+    ("AU_ABN", "51 824 753 556", "51 824 753 557"),
+    ("AU_ACN", "000 000 019", "000 000 018"),
+    ("AU_TFN", "876 543 210", "876 543 211"),
+    ("AU_MEDICARE", "2123 45670 1", "2123 45680 1"),
+    ("IN_AADHAAR", "3123 4567 8909", "3123 4567 8908"),
+    ("SG_UEN", "53125226D", "53125226E"),
+    ("KR_RRN", "960121-1019016", "961321-1019016"),
+    ("KR_BRN", "124-81-00998", "124-81-00997"),
+    ("TH_TNIN", "1109176182981", "1109176182982"),
+    ("NG_NIN", "11475165879", "11475165878"),
+    ("ZA_ID_NUMBER", "8001015009087", "8001015009088"),
+]
+
+
+@pytest.mark.parametrize(("kind", "right", "wrong"), OF_COUNTRIES)
+def test_b9_numbers_of_single_countries_are_masked_where_a_rule_names_them(kind: str, right: str, wrong: str) -> None:
+    keep = PersonalDataRule(PersonalDataKind.PHONE_NUMBER, PersonalDataAction.KEEP)
+    named = PersonalData(rules=(keep, PersonalDataRule(PersonalDataKind(kind), PersonalDataAction.MASK)))
+    assert applied(named, f"It is {right}.") == f"It is <{kind}>."
+    for text in (f"It is {wrong}.", f"It is x{right}9.", SENTENCE):
+        assert applied(named, text) == text
+    assert applied(PersonalData(rules=(keep,)), f"It is {right}.") == f"It is {right}."
+
+
+def test_every_kind_of_personal_data_has_an_example() -> None:
+    assert {kind for kind, _, _ in OF_COUNTRIES} == {kind.value for kind in PersonalDataKind} - set(USUAL_KINDS)
+    assert {kind for _, kind in PERSONAL} == set(USUAL_KINDS)
 
 
 @pytest.mark.parametrize(

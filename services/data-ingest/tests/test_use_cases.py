@@ -36,6 +36,7 @@ from mainspring_data_ingest.domain.steps import (
     Decontamination,
     LanguageFilter,
     RecipeStep,
+    ReferenceExamples,
     TokenStatistics,
 )
 from mainspring_data_ingest.domain.uploads import Upload
@@ -123,6 +124,7 @@ async def world(tmp_path: Path) -> World:
     ports = Ports(
         transactions=FakeTransactions(),
         recipes=repository(project),
+        recipe_versions=repository(lambda v: v.recipe.name, lambda v: f"{v.recipe.version:09}", True),
         ingestions=repository(project),
         datasets=repository(project),
         versions=repository(lambda v: v.dataset, lambda v: f"{v.number:09}", True),
@@ -260,13 +262,27 @@ async def test_recipes_are_written_under_their_etag(world: World) -> None:
     stored = await recipes.put(replace(RECIPE, system_prompt="s"), etag="", allow_missing=False)
     with pytest.raises(EtagMismatch):
         await recipes.put(RECIPE, etag="99", allow_missing=False)
-    assert (await recipes.put(RECIPE, etag=stored.etag, allow_missing=False)).value == RECIPE
+    assert (await recipes.put(RECIPE, etag=stored.etag, allow_missing=False)).value == replace(RECIPE, version=2)
     new = replace(RECIPE, name="projects/p/ingestionRecipes/new")
     with pytest.raises(NotFound):
         await recipes.put(new, etag="", allow_missing=False)
-    assert (await recipes.put(new, etag="", allow_missing=True)).value == new
+    assert (await recipes.put(new, etag="", allow_missing=True)).value == replace(new, version=1)
+    with pytest.raises(EtagMismatch):
+        await recipes.put(replace(RECIPE, name="projects/p/ingestionRecipes/none"), etag="1", allow_missing=True)
     with pytest.raises(InvalidInput):
         await recipes.put(replace(RECIPE, dataset="projects/p/datasets/UPPER"), etag="", allow_missing=True)
+
+
+async def test_a_recipe_that_an_older_release_wrote_gets_the_next_version_and_no_old_one_again(world: World) -> None:
+    recipes = Recipes(world.ports)
+    for prompt, version in (("a", 1), ("a", 1), ("b", 2)):
+        written = await recipes.put(replace(RECIPE, system_prompt=prompt), etag="", allow_missing=False)
+        assert written.value.version == version
+    await world.ports.recipes.put(replace(RECIPE, system_prompt="b"))  # It counts nothing.
+    assert (await world.asked("x")).recipe.version_name == ""
+    written = await recipes.put(replace(RECIPE, system_prompt="b"), etag="", allow_missing=False)
+    assert written.value.version == 3
+    assert [version.recipe.version for version in await world.ports.recipe_versions.all()] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 20])
@@ -403,6 +419,14 @@ async def test_the_refiner_gets_every_split_that_a_step_keeps_out(world: World) 
         1: StepFiles(held_out=(HeldOut(held_out, Split.VALIDATION, manifest), HeldOut(held_out, Split.TEST, manifest))),
         2: StepFiles(held_out=(HeldOut(held_out, Split.TRAIN, manifest),)),
     }
+    named = replace(RECIPE, steps=steps[:1], reference=ReferenceExamples(held_out, splits=("TRAIN",)))
+    wanted = {1: StepFiles(held_out=(HeldOut(held_out, Split.TRAIN, manifest),))}
+    assert await StepFinder(world.ports).reference(named) == wanted
+    assert await StepFinder(world.ports).find(named) == {
+        0: StepFiles(held_out=(HeldOut(held_out, Split.TEST, manifest),)),
+        **wanted,
+    }
+    assert named.evaluation_versions == (held_out, held_out)
     recipe = replace(RECIPE, name="projects/p/ingestionRecipes/s", steps=steps[:1])
     await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
     wish = CreateIngestion("p", "i9", recipe.name, (await world.source("a"),), "cycle-9")
@@ -456,6 +480,24 @@ async def test_a1_a_recipe_cannot_name_what_is_another_project_s(world: World, r
 async def test_recipes_with_steps_that_cannot_be_are_not_stored(world: World, step: RecipeStep) -> None:
     recipe = replace(RECIPE, name="projects/p/ingestionRecipes/s", steps=(step,))
     with pytest.raises((NotFound, InvalidInput)):
+        await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
+    assert await world.ports.recipes.get(recipe.name) is None
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        ReferenceExamples(f"{DATASET}/versions/7"),
+        ReferenceExamples("projects/q/datasets/d/versions/1"),
+        ReferenceExamples(file=ArtifactRef("0" * 64, 1)),
+        ReferenceExamples(evaluation_suite_version="projects/q/evaluationSuites/s/versions/1"),
+    ],
+)
+async def test_recipes_with_reference_examples_that_are_not_there_are_not_stored(
+    world: World, reference: ReferenceExamples
+) -> None:
+    recipe = replace(RECIPE, name="projects/p/ingestionRecipes/s", reference=reference)
+    with pytest.raises(NotFound):
         await Recipes(world.ports).put(recipe, etag="", allow_missing=True)
     assert await world.ports.recipes.get(recipe.name) is None
 

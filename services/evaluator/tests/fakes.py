@@ -91,15 +91,17 @@ class FakeItemFiles:
     def __init__(self) -> None:
         self.sets: dict[SafetySet, list[Item]] = {}
         self.tasks: dict[str, list[Item]] = {}
+        self.seeds: list[int] = []
 
     async def safety(self, wanted: SafetySet) -> Sequence[Item]:
         if wanted not in self.sets:
             raise PreconditionFailed("SAFETY_SET_MISSING", "not installed")
         return self.sets[wanted]
 
-    async def harness(self, path: str) -> Sequence[Item]:
+    async def harness(self, path: str, seed: int = 0) -> Sequence[Item]:
         if path not in self.tasks:
             raise PreconditionFailed("TASK_UNREADABLE", "not there")
+        self.seeds.append(seed)
         return self.tasks[path]
 
 

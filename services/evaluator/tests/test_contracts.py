@@ -8,7 +8,6 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -425,13 +424,13 @@ class TestPlaneInference(OnPlane, InferenceContract):
         self, inference: Inference, plane: Plane
     ) -> None:
         await inference.hold(FIRST, RUN)
-        question, context = (Message("user", "red"),), Retrieval("projects/p/collections/c")
+        question, context = (Message("user", "red"),), Retrieval("projects/p/collections/c", 7)
         unit = ServedUnit("projects/p/prompts/q/versions/1", collection="projects/p/collections/of-the-unit")
         await inference.first_tokens(FIRST, question, 1, context=context, unit=unit)
         await inference.score(FIRST, question, "words", context=context, unit=unit)
-        tokens, text = plane.requests
-        assert (tokens.context.collection, tokens.unit.collection) == (context.collection, unit.collection)
-        assert (text.unit.prompt_version, text.unit.collection) == (unit.prompt_version, context.collection)
-        with pytest.raises(PreconditionFailed, match="asks for 7") as caught:
-            await inference.score(FIRST, question, "words", context=replace(context, top_k=7))
-        assert caught.value.reason == "CONTEXT_NOT_SCORED"
+        await inference.score(FIRST, question, "words", unit=unit)
+        tokens, text, alone = plane.requests
+        for asked in (tokens, text):
+            assert (asked.context.collection, asked.context.top_k) == (context.collection, 7)
+            assert (asked.unit.prompt_version, asked.unit.collection) == (unit.prompt_version, unit.collection)
+        assert not alone.HasField("context")

@@ -268,8 +268,7 @@ async def test_b1_a_row_of_inspect_that_nobody_can_be_asked_is_told(tmp_path: Pa
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        ("num_fewshot: 5\n", "num_fewshot (items are asked without examples"),
-        ("output_type: multiple_choice\n", "output_type (every item is answered in words"),
+        ("output_type: loglikelihood\n", "output_type (an item is answered in words"),
         ("filter_list: [{name: strict, filter: [{function: take_first}]}]\n", "filter_list (answers are scored whole"),
         ("repeats: 4\nprocess_docs: x\n", "repeats (each item is asked once); process_docs"),
     ],
@@ -327,8 +326,21 @@ LINES = st.recursive(
 )
 JSONL = st.lists(LINES, max_size=4).map(lambda rows: "\n".join(map(json.dumps, rows)).encode())
 YAML = st.dictionaries(
-    st.sampled_from(["dataset_path", "dataset_kwargs", "doc_to_text", "doc_to_target", "doc_to_choice", "description"]),
-    LINES | st.sampled_from(["json", "csv", "parquet", "q", "{{ q }}", {"data_files": "rows.jsonl"}]),
+    st.sampled_from(
+        [
+            "dataset_path",
+            "dataset_kwargs",
+            "doc_to_text",
+            "doc_to_target",
+            "doc_to_choice",
+            "description",
+            "output_type",
+            "num_fewshot",
+            "fewshot_config",
+        ]
+    ),
+    LINES
+    | st.sampled_from(["json", "csv", "parquet", "q", "{{ q }}", {"data_files": "rows.jsonl"}, "multiple_choice", 1]),
 ).map(lambda task: json.dumps(task).encode())
 NAMES = ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "task.yaml"]
 

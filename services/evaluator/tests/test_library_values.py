@@ -9,8 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
+
+import pytest
 
 from mainspring_evaluator.adapters.scoring import ThreadScoring
+from mainspring_evaluator.application.ports import Measured
 from mainspring_evaluator.domain.items import Answer, Item, Sample
 from mainspring_evaluator.domain.suites import EvaluationSuite
 from mainspring_svckit.values import Message
@@ -43,17 +47,21 @@ def systems() -> tuple[list[str], list[list[str]]]:
     return answers, references
 
 
-async def values(
-    scorers: Sequence[str], answers: Sequence[str], references: Sequence[Sequence[str]]
-) -> dict[str, float]:
-
+async def measured(scorers: Sequence[str], answers: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
     samples = [
         Sample(Item((Message("user", str(index)),), tuple(of_item)), Answer(text, 0.1))
         for index, (text, of_item) in enumerate(zip(answers, references, strict=True))
     ]
-    measured = await ThreadScoring().measure(replace(SUITE, scorers=tuple(scorers)), samples, None)
-    assert not measured.failures
-    return {result.scorer: result.candidate.value for result in measured.results}
+    found = await ThreadScoring().measure(replace(SUITE, scorers=tuple(scorers)), samples, None)
+    assert not found.failures
+    return found
+
+
+async def values(
+    scorers: Sequence[str], answers: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    found = await measured(scorers, answers, references)
+    return {result.scorer: result.candidate.value for result in found.results}
 
 
 async def test_bleu_chrf_and_ter_are_sacrebleus_own_to_the_last_printed_digit(tmp_path: Path) -> None:
@@ -91,11 +99,13 @@ def _run(command: Sequence[str], folder: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
 
 
-async def test_rouge_is_rouge_scores_own_to_the_last_printed_digit(tmp_path: Path) -> None:
-    """Its command line knows one reference; the best of several is checked against its library in `test_scoring`."""
+async def test_rouge_of_several_references_is_rouge_scores_own_to_the_last_printed_digit(tmp_path: Path) -> None:
+    """Its command line knows one reference at a time: each is printed, and the best of an item is what counts."""
     answers, references = systems()
-    (tmp_path / "wanted.txt").write_text("".join(f"{of_item[0]}\n" for of_item in references))
-    (tmp_path / "said.txt").write_text("".join(f"{answer}\n" for answer in answers))
+    pairs = [(place, answers[place], text) for place, of_item in enumerate(references) for text in of_item]
+    assert len(pairs) > 2 * len(answers)
+    (tmp_path / "wanted.txt").write_text("".join(f"{text}\n" for _, _, text in pairs))
+    (tmp_path / "said.txt").write_text("".join(f"{answer}\n" for _, answer, _ in pairs))
     command = [
         sys.executable,
         "-W",
@@ -113,7 +123,13 @@ async def test_rouge_is_rouge_scores_own_to_the_last_printed_digit(tmp_path: Pat
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL", "rouge_lsum": "rougeLsum"}
-    for index, row in enumerate(rows):
-        ours = await values(tuple(names), [answers[index]], [references[index][:1]])
-        printed = {name: f"{float(row[f'{theirs}-F']):f}" for name, theirs in names.items()}
-        assert {name: f"{value:f}" for name, value in ours.items()} == printed
+    ours = await measured(tuple(names), answers, references)
+    for place, scores in enumerate(ours.candidate_scores):
+        printed = {
+            name: [float(row[f"{theirs}-F"]) for (of, _, _), row in zip(pairs, rows, strict=True) if of == place]
+            for name, theirs in names.items()
+        }
+        best = {name: max(found) for name, found in printed.items()}
+        assert {name: f"{value:f}" for name, value in scores.items()} == {n: f"{v:f}" for n, v in best.items()}
+    for result in ours.results:
+        assert result.candidate.value == pytest.approx(fmean(scores[result.scorer] for scores in ours.candidate_scores))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from mainspring.events.v1.evaluation_events_pb2 import EvaluationRunCompleted
 from mainspring_evaluator.adapters.postgres import PostgresAnswers
 from mainspring_evaluator.adapters.scoring import ThreadScoring
 from mainspring_evaluator.application.planning import Planning
@@ -338,6 +339,9 @@ async def test_a_judge_scores_and_compares_in_both_orders(world: World) -> None:
         None,
     )
     assert "unproven" in judge.explanation
+    (told,) = world.outbox.emitted
+    assert isinstance(told, EvaluationRunCompleted)
+    assert list(told.judge_model_versions) == [JUDGE], "who judged can be traced"
     assert world.shards.stages == ["candidate", "baseline", *["judge long"] * 2], "replicas share a judge's questions"
     asked = len(world.inference.asked)
     await world.run(suite=suite)
@@ -524,6 +528,7 @@ async def test_empty_answers_are_scored_by_every_scorer_that_needs_no_one_else()
         "faith",
         "embedding",
         "calibration",
+        "choice",
         "perplexity",
         "attack",
         "false",

@@ -135,19 +135,32 @@ async def test_f10_a_version_whose_files_are_lost_is_not_released_before_they_ar
     assert (await world.releases.create(MODEL, version.name, ANNA)).number == 1
 
 
-async def test_f10_of_a_large_file_the_gate_asks_the_size(world: World) -> None:
+@pytest.mark.parametrize("harm", ["flipped", "cut"])
+@pytest.mark.parametrize("whose", ["version", "base"])
+async def test_f10_one_flipped_bit_in_a_large_file_refuses_the_release_until_it_is_restored(
+    world: World, harm: str, whose: str
+) -> None:
     await world.put_policy(POLICY)
-    await world.base()
     large = await world.files.put_bytes("p", bytes((1 << 20) + 1))
-    trained = replace(await world.trained("r"), artifacts={"adapter.gguf": large})
-    version = await world.catalogue.register_adapter(trained)
-    world.files.damage(large)
-    flipped = world.files.files["p", large.sha256]
-    world.files.files["p", large.sha256] = flipped[:-1]
+    whole = world.files.files["p", large.sha256]
+    small = (await world.trained("r")).artifacts
+    model = await world.catalogue.ensure_model("projects/p/models/base", ModelKind.FOUNDATION)
+    of_base, of_version = ({"gguf": large}, small) if whose == "base" else ({}, {"adapter.gguf": large})
+    await world.catalogue.add_version(
+        model, artifacts=of_base, serving=ServingSpec(2048, "template"), lineage=Lineage(), licence="MIT"
+    )
+    version = await world.catalogue.register_adapter(replace(await world.trained("r"), artifacts=of_version))
+    world.files.files["p", large.sha256] = bytes([1]) + whole[1:] if harm == "flipped" else whole[:-1]
+    role = f"adapter.gguf of {version.name}" if whose == "version" else f"gguf of {BASE}"
     assert (await world.measure(version, 0.1)).outcome is Outcome.REFUSED
-    world.files.files["p", large.sha256] = flipped
-    released = await world.releases.create(MODEL, version.name, ANNA)
-    assert released.model_version == version.name, "inference compares the digest"
+    with pytest.raises(PreconditionFailed, match=f"lacks {role}, or holds other bytes") as caught:
+        await world.releases.create(MODEL, version.name, ANNA)
+    assert caught.value.reason == "ARTIFACTS_MISSING"
+    judgement = await world.gate.check(version.name, ANNA)
+    assert judgement is not None
+    assert judgement.lost == (role,)
+    world.files.files["p", large.sha256] = whole
+    assert (await world.releases.create(MODEL, version.name, ANNA)).model_version == version.name
 
 
 async def test_a_suite_that_no_policy_asks_for_decides_nothing(world: World) -> None:

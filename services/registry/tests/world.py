@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
+from mainspring_registry.adapters.comparing import Comparing
 from mainspring_registry.application.catalogue import Catalogue, TrainedAdapter
 from mainspring_registry.application.gate import Gate
 from mainspring_registry.application.imports import Imports
@@ -17,6 +18,7 @@ from mainspring_registry.domain.catalogue import Lineage, ModelKind, ModelVersio
 from mainspring_registry.domain.gate import Evidence
 from mainspring_registry.domain.policies import ReleasePolicy
 from mainspring_svckit.names import GateDecisionName, project_name_of
+from mainspring_svckit.ports import Transactions
 from mainspring_svckit.repository import Stored
 from mainspring_svckit.values import Estimate, Fidelity, ScorerResult
 from mainspring_testkit.fakes import (
@@ -103,14 +105,16 @@ def evidence(version: ModelVersion, low: float, baseline: str) -> Evidence:
     )
 
 
-def fake_ports(lineage: LineageGraph, outbox: FakeOutbox) -> Ports:
-    """Every port over a fake."""
+def fake_ports(lineage: LineageGraph, outbox: FakeOutbox, transactions: Transactions | None = None) -> Ports:
+    """Every port over a fake; with `transactions` those of the database that `lineage` lies in."""
+
+    files = FakeArtifacts()
 
     def repository(parent: Any, key: Any = by_name, newest_first: bool = False) -> Any:
         return FakeRepository(parent=parent, sort_key=key, newest_first=newest_first)
 
     return Ports(
-        transactions=FakeTransactions(),
+        transactions=transactions or FakeTransactions(),
         models=FakeModels(),
         versions=repository(lambda v: v.model, lambda v: f"{v.number:09}", True),
         imports=repository(project),
@@ -129,17 +133,18 @@ def fake_ports(lineage: LineageGraph, outbox: FakeOutbox) -> Ports:
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
         notary=FakeNotary(),
         numbers=FakeNumbers(),
-        files=FakeArtifacts(),
+        files=files,
+        comparisons=Comparing(files, wait_s=10),
         work=FakeWork(),
         notifier=FakeNotifier(),
         clock=FakeClock(),
     )
 
 
-def make_world(folder: Path, lineage: LineageGraph) -> World:
+def make_world(folder: Path, lineage: LineageGraph, transactions: Transactions | None = None) -> World:
     """Everything wired over fakes."""
     outbox = FakeOutbox()
-    ports = fake_ports(lineage, outbox)
+    ports = fake_ports(lineage, outbox, transactions)
     files, work, notary, clock = (cast("Any", port) for port in (ports.files, ports.work, ports.notary, ports.clock))
     catalogue, importer = Catalogue(ports), FakeImporter(folder / "import")
     imports = Imports(ports, catalogue, importer)

@@ -63,7 +63,7 @@ for step in range(done, steps + 1):
     done = step
     loss = 2.0 - step / 10 + abs(math.log10(spec["optimization"]["learning_rate"]) + 2)
     tell("metric", step=step, epoch=step / 10, train_loss=loss, validation_loss=loss if step % 5 == 0 else None,
-         learning_rate=1e-3, tokens_per_second=100.0)
+         learning_rate=1e-3, tokens_per_second=100.0, measures={"reward_margin": step / 4} if step else {})
     if step and step % 5 == 0:
         checkpoint(step)
     while wait.exists() and int(wait.read_text()) == step:

@@ -97,6 +97,13 @@ def test_an_adapter_is_no_version_of_its_own_base() -> None:
         ({"method": Method.EMBEDDING}, "ADAPTATION_UNSUPPORTED"),
         ({"adaptation": Adaptation.FULL, "start_from": StartFrom.CHAMPION}, "ADAPTATION_UNSUPPORTED"),
         ({"method": Method.DISTILLATION}, "TEACHER_MISSING"),
+        (
+            {
+                "method": Method.DISTILLATION,
+                "distillation": DistillationConfig(JUDGE, TeacherSource.ANSWERS, 1, 0, 9, 0.5),
+            },
+            "ON_POLICY_UNSUPPORTED",
+        ),
         ({"method": Method.GRPO}, "REWARD_MISSING"),
         ({"method": Method.RLOO, "online": replace(RULED, reward_model_version=JUDGE)}, "REWARD_MISSING"),
         ({"method": Method.RLOO, "online": replace(RULED, judge_model_version=JUDGE)}, "REWARD_MISSING"),
@@ -137,7 +144,7 @@ def test_a_recipe_comes_back_as_it_was_set_with_defaults_for_the_rest() -> None:
         lora=LoraConfig(8, 4.0, 0.1, rank_stabilized=True),
         optimization=Optimization(learning_rate=2e-4, packing=True, seed=7),
         online=replace(RULED, generations=4),
-        distillation=DistillationConfig(JUDGE, TeacherSource.ANSWERS),
+        distillation=DistillationConfig(JUDGE, TeacherSource.ANSWERS, on_policy_share=0.25),
         pretraining=PretrainingConfig(parameters=1000),
         checks=Checks(("secret 1",), 3),
     )

@@ -101,5 +101,6 @@ async def test_a_run_is_mirrored_to_mlflow_whose_absence_does_not_hold_it_up(tra
     params = {param["key"]: param["value"] for param in run["data"]["params"]}
     tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
     assert (params["lora.rank"], tags["mainspring.training_run"]) == ("4", name)
-    history = await mlflow.get("metrics/get-history", run_id=run["info"]["run_id"], metric_key="train_loss")
-    assert [metric["step"] for metric in history["metrics"]] == list(range(1, 13))
+    for key in ("train_loss", "reward_margin"):
+        history = await mlflow.get("metrics/get-history", run_id=run["info"]["run_id"], metric_key=key)
+        assert [metric["step"] for metric in history["metrics"]] == list(range(1, 13))

@@ -27,7 +27,10 @@ from .world import World
 PYTHON = sys.executable
 NAME = "projects/p/trainingRuns/01a2158c-f525-706d-a3c0-df2941a76351"
 METRICS = [
-    TrainingMetric(f"{NAME}/{step}", NAME, step, step / 4, 1 / (step + 1), 0.5, 1e-3, 100.0, NOW) for step in range(3)
+    TrainingMetric(
+        f"{NAME}/{step}", NAME, step, step / 4, 1 / (step + 1), 0.5, 1e-3, 100.0, NOW, measures={"divergence": step / 8}
+    )
+    for step in range(3)
 ]
 ENDED = replace(RUN.taken(NOW).succeeded(RESULT, NOW), name=NAME)
 
@@ -83,6 +86,8 @@ async def test_comet_and_wandb_find_settings_values_by_step_and_digests_in_their
         messages = [json.loads(line)["payload"] for line in file.read("messages.json").splitlines()]
     losses = [m["metric"] for m in messages if m.get("metric", {}).get("metricName") == "train_loss"]
     assert [(loss["step"], loss["metricValue"]) for loss in losses] == [(1, 1 / 2), (2, 1 / 3)]
+    measured = [m["metric"] for m in messages if m.get("metric", {}).get("metricName") == "divergence"]
+    assert [(one["step"], one["metricValue"]) for one in measured] == [(0, 0), (1, 1 / 8), (2, 1 / 4)]
     others = {m["key"]: m["value"] for m in messages if "key" in m}
     assert others["mainspring.training_run"] == NAME
     (folder,) = (tmp_path / "wandb" / "p").iterdir()
@@ -94,6 +99,7 @@ async def test_comet_and_wandb_find_settings_values_by_step_and_digests_in_their
     told = [record.history for record in records if record.WhichOneof("record_type") == "history"]
     values = [{"".join(i.nested_key) or i.key: json.loads(i.value_json) for i in history.item} for history in told]
     assert [value.get("train_loss") for value in values] == [None, 1 / 2, 1 / 3]
+    assert [value.get("divergence") for value in values] == [0, 1 / 8, 1 / 4]
     # Again, after a replica that died before it could say that it was done.
     await trackers[0].write(ENDED, METRICS)
     assert [path.name for path in (tmp_path / "comet" / "p").iterdir()] == [archive.name]

@@ -208,6 +208,7 @@ async def test_a_run_is_paused_with_a_checkpoint_and_goes_on_from_it_at_another_
     losses = {curve.series: [point.step for point in curve.points] for curve in page.curves}
     assert losses["train_loss"] == list(range(1, 13))
     assert losses["validation_loss"] == [0, 5, 10]
+    assert losses["reward_margin"] == list(range(1, 13))
     with pytest.raises(PreconditionFailed):
         await trainer.call("PauseTrainingRun", name=name)
 

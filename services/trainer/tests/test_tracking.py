@@ -23,8 +23,12 @@ from mainspring_trainer.application.mirroring import Mirroring
 from mainspring_trainer.application.ports import Told
 from mainspring_trainer.application.runs import WORK_KIND
 from mainspring_trainer.domain.recipes import (
+    DistillationConfig,
     LoraConfig,
+    Method,
+    OnlineConfig,
     Optimization,
+    TeacherSource,
 )
 from mainspring_trainer.domain.runs import RunState
 
@@ -153,6 +157,23 @@ async def test_runs_are_compared_over_the_same_steps_and_by_their_settings(world
     )
 
 
+async def test_what_a_method_measures_is_a_curve_of_its_own_where_it_was_measured(world: World) -> None:
+    comparing = Comparing(world.ports, world.runs)
+    preferences, plain = [await world.runs.add(RECIPE, VERSION, "cycle") for _ in range(2)]
+    for step in range(5):
+        margin = {"validation_reward_margin": step / 4} if step % 2 == 0 else {"reward_margin": 1.0}
+        for run, measures in ((preferences, margin), (plain, {})):
+            name = f"{run.name}/metrics/{step}"
+            await world.ports.metrics.put(replace(METRIC, name=name, run=run.name, step=step, measures=measures))
+    _, curves = await comparing.page(preferences.name, 0)
+    told = {curve.series: [(point.step, point.value) for point in curve.points] for curve in curves}
+    assert list(told)[-2:] == ["reward_margin", "validation_reward_margin"]
+    assert told["reward_margin"] == [(1, 1.0), (3, 1.0)]
+    assert told["validation_reward_margin"] == [(0, 0.0), (2, 0.5), (4, 1.0)]
+    found = await comparing.compare("p", [preferences.name, plain.name], 0)
+    assert {curve.run for curve in found.curves if "reward" in curve.series} == {preferences.name}
+
+
 async def test_f9_a_run_without_space_for_its_checkpoint_is_paused_and_goes_on_when_there_is_some(world: World) -> None:
     run = await world.asked()
     world.told("plan", steps=9, precision="fp32")
@@ -205,6 +226,16 @@ async def test_a_run_is_estimated_by_what_a_like_one_took(world: World) -> None:
     assert second.usage.peak_memory_bytes == CONSUMED.peak_memory_bytes
     with pytest.raises(PreconditionFailed):
         await estimating.estimate("p", RECIPE.name, "projects/p/datasets/d/versions/9")
+
+
+def test_runs_that_let_models_answer_more_do_not_stand_for_those_that_do_less() -> None:
+    taught = replace(RECIPE, method=Method.DISTILLATION)
+    assert taught.answering == RECIPE.answering == ()
+    half = replace(taught, distillation=DistillationConfig(on_policy_share=0.5))
+    whole = replace(taught, distillation=DistillationConfig(on_policy_share=1.0))
+    answers = replace(taught, distillation=DistillationConfig(source=TeacherSource.ANSWERS))
+    few = replace(RECIPE, method=Method.GRPO, online=OnlineConfig(generations=2))
+    assert len({recipe.answering for recipe in (taught, half, whole, answers, few)}) == 5
 
 
 async def test_lines_that_come_together_are_kept_together_in_order_also_before_a_failure() -> None:

@@ -2,31 +2,44 @@
 
 The rungs are the base model, the base with an instruction, the base with examples in the prompt, and a small LoRA, in
 the order of what they cost. All answer the same questions of a frozen test split through the plane that serves, and the
-evaluator scores them. A rung passes as the gate lets a version pass: its gain over the base, with its interval, lies
-above the policy's least gain.
+evaluator scores them. A rung passes when it breaks no rule of the model's release policy that its answers can tell
+(`advice_gate.py`), compared with the base; the base itself passes where a policy asks for no gain.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from google.protobuf.json_format import MessageToDict
 
 from mainspring.data.v1 import dataset_pb2
 from mainspring.evaluation.v1 import run_pb2 as evaluation_pb2
+from mainspring.evaluation.v1 import suite_pb2
 from mainspring.training.v1 import run_pb2
+from mainspring_client.advice_gate import Answers, Check, Gain, Gate, checked, gain_over, gate_of, unmeasured
 from mainspring_client.client import Mainspring
 from mainspring_client.configuration import Configuration
 from mainspring_svckit.errors import NotFound, PreconditionFailed
 
 BASE, INSTRUCTION, EXAMPLES, PROBE = "base", "instruction", "examples", "lora probe"
 PLAIN_INSTRUCTION = "Answer with the result alone, in the words and the form that the task wants. Add nothing to it."
-_RESAMPLES, _LEVEL = 2000, 0.95
 _PATIENCE_S, _POLL_S = 120.0, 0.5
 # Examples leave room for the question and its answer, and for what the contract allows of an instruction.
 _EXAMPLES_SHARE, _CHARACTERS_PER_TOKEN, _INSTRUCTION_CHARACTERS = 0.5, 2.5, 9000
+_OF_SUITE = (
+    "sampling",
+    "slices",
+    "min_slice_items",
+    "json_schema",
+    "embedding_model_version",
+    "judges",
+    "price",
+)
+"""What decides how the policy's own suite asks and scores, beside its items."""
 Tell = Callable[[str], None]
 
 
@@ -62,15 +75,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Gain:
-    """A mean difference to the base over the same questions, with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Rung:
     """One rung, measured.
 
@@ -79,12 +83,13 @@ class Rung:
         evaluation_run: Where the figures come from.
         score: Mean score of its answers.
         gain: Over the base; None for the base itself.
-        passes: Whether the gate's rule of the primary scorer would be kept.
+        passes: Whether it breaks no rule that could be measured.
         prompt_characters: What it adds to every prompt.
         answer_p50_s: Median time of an answer, here.
         setup_s: Time until it can serve: 0 for prompts; for the probe that of the whole tuning, predicted.
         cost: Of the setup, in `currency`; 0 where no rates are set.
         error: Why it could not be measured, or empty; a prompt that is too long for the base, for example.
+        checks: The gate's rules, one by one.
     """
 
     name: str
@@ -97,6 +102,12 @@ class Rung:
     setup_s: float = 0.0
     cost: float = 0.0
     error: str = ""
+    checks: Sequence[Check] = ()
+
+    @property
+    def broken(self) -> list[str]:
+        """Rules that it breaks."""
+        return [check.rule for check in self.checks if check.kept is False]
 
 
 @dataclass
@@ -111,6 +122,7 @@ class Advice:
         rungs: In the order of their cost.
         recommended: Name of the cheapest rung that passes; empty when none does.
         text: The advice in words.
+        unmeasured: Rules of the policy that were not measured, and why.
         tuning: Prediction of the whole tuning: rows, tokens, tokens per second, seconds, cost, currency.
     """
 
@@ -121,6 +133,7 @@ class Advice:
     rungs: list[Rung] = field(default_factory=list[Rung])
     recommended: str = ""
     text: str = ""
+    unmeasured: list[str] = field(default_factory=list[str])
     tuning: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -140,51 +153,51 @@ async def advise(mainspring: Mainspring, question: Question, tell: Tell) -> Advi
 class _Adviser:
     def __init__(self, mainspring: Mainspring, question: Question, tell: Tell) -> None:
         self._mainspring, self._question, self._tell = mainspring, question, tell
+        self._gate, self._frozen = Gate(question.scorer, question.min_gain), question.dataset_version
         self._suite: dict[str, Any] = {}
-        self._scores: dict[str, Mapping[str, float]] = {}
+        self._answers: dict[str, Answers] = {}
 
     async def run(self) -> Advice:
         question = self._question
-        advice = await self._bar()
+        await self._look_up_gate()
+        gate = self._gate
+        advice = Advice(gate.scorer, gate.min_gain, gate.policy)
         examples = await self._examples()
         for name, instruction in ((BASE, ""), (INSTRUCTION, question.instruction), (EXAMPLES, examples)):
             if name == EXAMPLES and not examples:
                 continue
-            advice.rungs.append(await self._measure(advice, name, question.base, instruction))
+            advice.rungs.append(await self._measure(name, question.base, instruction))
         run, version = await self._probe()
         advice.tuning = await self._predicted(run)
-        measured = await self._measure(advice, PROBE, version, "")
-        setup = {"setup_s": advice.tuning["seconds"], "cost": advice.tuning["cost"]}
-        advice.rungs.append(Rung(**{**measured.__dict__, **setup}))
-        advice.items = len(self._scores[BASE])
+        measured = await self._measure(PROBE, version, "")
+        advice.rungs.append(replace(measured, setup_s=advice.tuning["seconds"], cost=advice.tuning["cost"]))
+        advice.items = len(self._answers[BASE].scores[gate.scorer])
+        told = [check for rung in advice.rungs for check in rung.checks]
+        # What one rung could tell is measured; that prompts have no tuned version's figures is no news then.
+        known = {check.rule for check in told if check.kept is not None}
+        advice.unmeasured = unmeasured(gate, [check for check in told if check.rule not in known])
         conclude(advice)
         return advice
 
-    async def _bar(self) -> Advice:
+    async def _look_up_gate(self) -> None:
         """What is good enough: the model's policy and suite, or what the question says."""
         question, mainspring = self._question, self._mainspring
         model = f"projects/{question.project}/models/{question.model}"
         policy = next(
             (p for p in [p async for p in mainspring.registry.policies(question.project)] if p.model == model), None
         )
-        scorer = policy.primary_scorer if policy is not None else question.scorer
-        suite: dict[str, Any] = {"scorers": [scorer], "max_items": question.max_items}
-        frozen = question.dataset_version
         if policy is not None:
             known = await mainspring.evaluation.suite(policy.evaluation_suite)
-            frozen = known.dataset_version or frozen
-            suite["sampling"] = {"max_output_tokens": known.sampling.max_output_tokens}
-        self._suite = {**suite, "frozen": frozen}
-        least = policy.min_gain if policy is not None else question.min_gain
-        return Advice(scorer, least, policy.name if policy is not None else "")
+            self._gate, self._frozen = gate_of(policy, known), known.dataset_version or self._frozen
+            self._suite = scoring_of(known)
+        self._suite |= {"scorers": self._gate.scorers, "max_items": question.max_items}
 
-    async def _measure(self, advice: Advice, name: str, version: str, instruction: str) -> Rung:
+    async def _measure(self, name: str, version: str, instruction: str) -> Rung:
         """One rung through the evaluator, with a suite of its own."""
         question, mainspring = self._question, self._mainspring
         task = name.replace(" ", "_")
-        source = {"task": task, "instruction": instruction, "dataset": {"dataset_version": self._suite["frozen"]}}
-        wanted = {key: value for key, value in self._suite.items() if key != "frozen"}
-        suite = {**wanted, "id": f"{question.model}-advice-{task.replace('_', '-')}", "sources": [source]}
+        source = {"task": task, "instruction": instruction, "dataset": {"dataset_version": self._frozen}}
+        suite = {**self._suite, "id": f"{question.model}-advice-{task.replace('_', '-')}", "sources": [source]}
         # No version of that model is ever registered, so the suite runs only when it is asked to.
         suite["model"] = f"{question.model}-advice"
         configuration = Configuration.parse({"project": question.project, "evaluation_suite": suite})
@@ -203,24 +216,29 @@ class _Adviser:
                 return Rung(name, run.name, 0.0, None, False, len(instruction), 0.0, error=run.error.message)
             raise PreconditionFailed("ADVICE_FAILED", f"the rung {name} was not measured: {run.error.message}")
         items = [item async for item in mainspring.evaluation.items(run.name)]
-        if not items or advice.scorer not in items[0].candidate_scores:
-            message = f"{advice.scorer} gives no score of single answers; choose another scorer"
+        return self._rung(name, run, answers_of(run, items), prompt_characters=len(instruction))
+
+    def _rung(self, name: str, run: evaluation_pb2.EvaluationRun, answers: Answers, *, prompt_characters: int) -> Rung:
+        gate = self._gate
+        scores = answers.scores.get(gate.scorer)
+        if not scores:
+            message = f"{gate.scorer} gives no score of single answers; choose another scorer"
             raise PreconditionFailed("ADVICE_FAILED", message)
-        # A score of which less is better counts downwards, so that a gain is always upwards.
-        sign = -1.0 if any(r.lower_is_better for r in run.results if r.scorer == advice.scorer) else 1.0
-        self._scores[name] = scores = {_asked(item): sign * item.candidate_scores[advice.scorer] for item in items}
-        gain = gain_over(self._scores[BASE], scores) if name != BASE else None
+        self._answers[name] = answers
+        base = self._answers[BASE]
+        checks = checked(gate, base, answers)
         latency = run.candidate_latency.p50
         rung = Rung(
             name=name,
             evaluation_run=run.name,
             score=sum(scores.values()) / len(scores),
-            gain=gain,
-            passes=gain is not None and gain.low > advice.min_gain,
-            prompt_characters=len(instruction),
+            gain=gain_over(base.scores[gate.scorer], scores, gate.level) if name != BASE else None,
+            passes=all(check.kept is not False for check in checks),
+            prompt_characters=prompt_characters,
             answer_p50_s=latency.seconds + latency.nanos / 1e9,
+            checks=checks,
         )
-        self._tell(f"{name}: {advice.scorer} {rung.score:.4f}")
+        self._tell(f"{name}: {gate.scorer} {rung.score:.4f}")
         return rung
 
     async def _examples(self) -> str:
@@ -305,15 +323,26 @@ class _Adviser:
         }
 
 
-def gain_over(base: Mapping[str, float], other: Mapping[str, float]) -> Gain:
-    """The mean difference over the questions that both answered, with a percentile bootstrap interval (seed 0)."""
-    differences = [other[question] - base[question] for question in sorted(base.keys() & other.keys())]
-    if not differences:
-        raise PreconditionFailed("ADVICE_FAILED", "the rungs answered no question in common; ask for more items")
-    draw, count = random.Random(0), len(differences)  # noqa: S311 - statistics.
-    means = sorted(sum(draw.choices(differences, k=count)) / count for _ in range(_RESAMPLES))
-    tail = round((1 - _LEVEL) / 2 * _RESAMPLES)
-    return Gain(sum(differences) / count, means[tail], means[-tail - 1])
+def scoring_of(suite: suite_pb2.EvaluationSuite) -> dict[str, Any]:
+    """How a suite asks and scores, without its items, as a section of `flywheel.yaml`."""
+    told = MessageToDict(suite, preserving_proto_field_name=True)
+    return {key: value for key, value in told.items() if key in _OF_SUITE}
+
+
+def answers_of(run: evaluation_pb2.EvaluationRun, items: Sequence[evaluation_pb2.EvaluationItem]) -> Answers:
+    """The candidate's scores of single answers. Those of which less is better count downwards, so that a gain is always
+    upwards.
+    """
+    downwards = {result.scorer for result in run.results if result.lower_is_better}
+    scores, parts = defaultdict[str, dict[str, float]](dict), defaultdict[str, set[str]](set)
+    for item in items:
+        question = _asked(item)
+        for scorer, score in item.candidate_scores.items():
+            scores[scorer][question] = -score if scorer in downwards else score
+        for part in item.slices:
+            parts[part].add(question)
+    close = run.fidelity.mean_kl_nats if run.HasField("fidelity") else None
+    return Answers(dict(scores), {part: frozenset(questions) for part, questions in parts.items()}, close)
 
 
 def conclude(advice: Advice) -> None:
@@ -323,18 +352,36 @@ def conclude(advice: Advice) -> None:
     if passing:
         advice.recommended = passing[0].name
     if not passing:
-        best = max((rung for rung in advice.rungs if not rung.error), key=lambda rung: rung.score)
+        advice.text = _none_passes(advice, least)
+    elif advice.recommended == BASE:
         advice.text = (
-            f"no rung lifts {least} with certainty; the best was {best.name}. Measure on more items, or tune for"
-            f" longer than the probe: one tuning takes about {_duration(advice.tuning.get('seconds', 0.0))} here"
+            "use the base as it is: it breaks no rule that was measured, and none asks for more than it does; neither a"
+            " prompt nor a tuning is needed"
         )
     elif advice.recommended == PROBE:
         advice.text = (
-            f"tune: prompts alone do not lift {least}, and a probe of a few steps does. The whole tuning takes about"
-            f" {_duration(advice.tuning['seconds'])} here; 'mainspring train' does it"
+            f"tune: prompts alone do not lift {least} and keep every other rule, and a probe of a few steps does. The"
+            f" whole tuning takes about {_duration(advice.tuning['seconds'])} here; 'mainspring train' does it"
         )
     else:
-        advice.text = f"do not tune yet: the rung {advice.recommended} lifts {least}, and needs no training"
+        advice.text = (
+            f"do not tune yet: the rung {advice.recommended} lifts {least}, breaks no other rule that was measured, and"
+            " needs no training"
+        )
+
+
+def _none_passes(advice: Advice, least: str) -> str:
+    best = max((rung for rung in advice.rungs if not rung.error), key=lambda rung: rung.score)
+    primary = f"primary:{advice.scorer}"
+    others = [rule for rule in best.broken if rule != primary]
+    what = f"no rung lifts {least} with certainty"
+    if others and any(rung.gain and primary not in rung.broken for rung in advice.rungs):
+        what = "no rung keeps all rules"
+    broken = f", which breaks {', '.join(others)}" if others else ""
+    return (
+        f"{what}; the best was {best.name}{broken}. Measure on more items, or tune for longer than the probe: one"
+        f" tuning takes about {_duration(advice.tuning.get('seconds', 0.0))} here"
+    )
 
 
 def _duration(seconds: float) -> str:

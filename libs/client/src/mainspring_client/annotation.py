@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from mainspring.data.v1 import annotation_pb2, annotation_service_pb2_grpc, ingestion_pb2
 from mainspring.data.v1 import annotation_service_pb2 as pb
@@ -50,6 +50,24 @@ class Annotation(Area):
             made = await self._unary(self.stub.AddAnnotationItems, request, pb.AddAnnotationItemsResponse, 60)
             added, known = added + made.added, known + made.known
         return added, known
+
+    async def suggest(self, queue: str, suggestions: Mapping[str, annotation_pb2.Suggestion]) -> int:
+        """Writes what a model would answer, by the items' names; returns for how many. Items that have a label by now
+        are passed over.
+        """
+        given, suggested = list(suggestions.items()), 0
+        for start in range(0, len(given), ITEMS_AT_ONCE):
+            request = pb.SetAnnotationSuggestionsRequest(
+                parent=queue,
+                item_suggestions=[
+                    pb.ItemSuggestion(annotation_item=item, suggestion=suggestion)
+                    for item, suggestion in given[start : start + ITEMS_AT_ONCE]
+                ],
+                request_id=new_id(),
+            )
+            kind = pb.SetAnnotationSuggestionsResponse
+            suggested += (await self._unary(self.stub.SetAnnotationSuggestions, request, kind, 60)).suggested
+        return suggested
 
     async def claim(self, queue: str) -> annotation_pb2.AnnotationItem | None:
         """The next item for the caller; None when there is none."""

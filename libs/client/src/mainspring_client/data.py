@@ -147,13 +147,36 @@ class Data(Area):
             await self._unary(self.stub.GetIngestionRecipe, request, pb.GetIngestionRecipeResponse)
         ).ingestion_recipe
 
+    def recipes(self, project: str) -> AsyncIterator[recipe_pb2.IngestionRecipe]:
+        """A project's ingestion recipes by name."""
+        request = pb.ListIngestionRecipesRequest(parent=str(ProjectName(project)))
+        return self._pages(
+            self.stub.ListIngestionRecipes, request, pb.ListIngestionRecipesResponse, lambda r: r.ingestion_recipes
+        )
+
+    async def recipe_version(self, name: str) -> recipe_pb2.IngestionRecipeVersion:
+        """A recipe as it stood in one of its versions."""
+        request = pb.GetIngestionRecipeVersionRequest(name=name)
+        kind = pb.GetIngestionRecipeVersionResponse
+        return (await self._unary(self.stub.GetIngestionRecipeVersion, request, kind)).ingestion_recipe_version
+
+    def recipe_versions(self, recipe: str) -> AsyncIterator[recipe_pb2.IngestionRecipeVersion]:
+        """Every version of a recipe, newest first."""
+        request = pb.ListIngestionRecipeVersionsRequest(parent=recipe)
+        return self._pages(
+            self.stub.ListIngestionRecipeVersions,
+            request,
+            pb.ListIngestionRecipeVersionsResponse,
+            lambda r: r.ingestion_recipe_versions,
+        )
+
     async def ingest(
         self, recipe: str, sources: Iterable[ingestion_pb2.Source], *, request_id: str = ""
     ) -> ingestion_pb2.Ingestion:
         """Asks for a dataset version; returns at once, follow it with `watch_ingestion`.
 
         Args:
-            recipe: `projects/{project}/ingestionRecipes/{recipe}`.
+            recipe: `projects/{project}/ingestionRecipes/{recipe}`, as it stands, or one of its versions.
             sources: What to read, in order.
             request_id: UUID under which a repeat is one; made when empty.
         """

@@ -97,6 +97,15 @@ class Inference(Area):
         if not whole:
             raise Unavailable("ANSWER_CUT_SHORT", "the stream ended before the answer was whole; ask again")
 
+    async def score(
+        self, model: str, conversation: Conversation, text: str, *, system: str = ""
+    ) -> Sequence[answer_pb2.TokenProbability]:
+        """How probable a text is as the answer, token by token; arguments as for `answer`. Nothing is recorded."""
+        request = pb.ScoreTextRequest(
+            parent="/".join(model.split("/")[:2]), model=model, messages=_messages(conversation, system), text=text
+        )
+        return (await self._unary(self.stub.ScoreText, request, pb.ScoreTextResponse, _ANSWER_TIMEOUT_S)).tokens
+
     async def served_models(self, project: str) -> Sequence[pb.ServedModel]:
         """The models that can be called now, by name."""
         request = pb.ListServedModelsRequest(parent=str(ProjectName(project)))

@@ -32,14 +32,24 @@ class Training(Area):
         request = pb.GetTuningRecipeRequest(name=name)
         return (await self._unary(self.stub.GetTuningRecipe, request, pb.GetTuningRecipeResponse)).tuning_recipe
 
-    async def start(self, recipe: str, dataset_version: str, *, priority: int = 0) -> run_pb2.TrainingRun:
-        """Asks for a run by hand; published dataset versions ask for theirs by themselves."""
+    async def start(
+        self, recipe: str, dataset_version: str, *, priority: int = 0, parent_model_version: str = ""
+    ) -> run_pb2.TrainingRun:
+        """Asks for a run by hand; published dataset versions ask for theirs by themselves.
+
+        Args:
+            recipe: Name of the tuning recipe, which is applied as it stands.
+            dataset_version: Name of what is learned.
+            priority: Higher goes first.
+            parent_model_version: Name of the version whose adapter it begins with; empty for what the recipe says.
+        """
         project = "/".join(recipe.split("/")[:2])
         request = pb.CreateTrainingRunRequest(
             parent=project,
             tuning_recipe=recipe,
             dataset_version=dataset_version,
             priority=priority,
+            parent_model_version=parent_model_version,
             request_id=new_id(),
         )
         return (await self._unary(self.stub.CreateTrainingRun, request, pb.CreateTrainingRunResponse)).training_run

@@ -136,6 +136,15 @@ class IngestionRecipeName(ResourceName):
 
 
 @dataclass(frozen=True)
+class IngestionRecipeVersionName(ResourceName):
+    """An ingestion recipe's version."""
+
+    template: ClassVar[str] = "projects/{project}/ingestionRecipes/{recipe}/versions/{version}"
+    recipe: str
+    version: str
+
+
+@dataclass(frozen=True)
 class IngestionName(ResourceName):
     """An ingestion."""
 

@@ -51,8 +51,8 @@ class Replica:
 class Nursery:
     """A process that has loaded a module, and forks replicas that run its `main`; it ends with its socket."""
 
-    def __init__(self, module: str) -> None:
-        """Starts it; it loads the module meanwhile."""
+    def __init__(self, module: str, python_path: str = "") -> None:
+        """Starts it; it loads the module meanwhile, and looks for more packages where `python_path` says."""
         self._replicas: dict[int, Replica] = {}
         self._forked: Future[Replica] = Future()
         self._one_at_a_time = asyncio.Lock()
@@ -62,7 +62,7 @@ class Nursery:
             os.posix_spawn(
                 sys.executable,
                 command,
-                {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
+                {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | {"PYTHONPATH": python_path},
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
             )
         threading.Thread(target=self._listen, name=f"nursery of {module}", daemon=True).start()

@@ -19,8 +19,8 @@ from mainspring_testkit.nursery import Nursery, Replica
 from mainspring_testkit.proof import SigningKey
 from mainspring_testkit.waiting import eventually
 
-_NURSERIES: dict[str, Nursery] = {}
-"""One for each module, as long as the tests run."""
+_NURSERIES: dict[tuple[str, str], Nursery] = {}
+"""One for each module and place of more packages, as long as the tests run."""
 
 
 class ServiceProcess:
@@ -57,10 +57,11 @@ class ServiceProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         ports_file = self.folder / "ports.json"
         ports_file.unlink(missing_ok=True)
-        if self.module not in _NURSERIES:
-            _NURSERIES[self.module] = Nursery(self.module)
         env = {**self.env, "MAINSPRING_PORTS_FILE": str(ports_file), **more_env}
-        self._process = await _NURSERIES[self.module].fork(env, self.folder / "log")
+        key = self.module, env.get("PYTHONPATH", "")
+        if key not in _NURSERIES:
+            _NURSERIES[key] = Nursery(*key)
+        self._process = await _NURSERIES[key].fork(env, self.folder / "log")
 
         async def bound() -> bool:
             assert self._process is not None

@@ -71,6 +71,7 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
     ports = Ports(
         transactions=database,
         recipes=postgres.recipes(database),
+        recipe_versions=postgres.recipe_versions(database),
         ingestions=postgres.ingestions(database),
         datasets=postgres.datasets(database),
         versions=postgres.versions(database),

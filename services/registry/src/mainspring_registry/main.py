@@ -27,6 +27,7 @@ from mainspring_proof.keys import TrustedKeys, open_signer
 from mainspring_registry.adapters import postgres
 from mainspring_registry.adapters import webhooks as webhook_adapters
 from mainspring_registry.adapters.announcements import OutboxAnnouncements
+from mainspring_registry.adapters.comparing import Comparing
 from mainspring_registry.adapters.data import DataIngestCatalogue
 from mainspring_registry.adapters.importer import ChildImporter
 from mainspring_registry.adapters.lineage import PostgresLineage
@@ -162,6 +163,7 @@ def _ports(
     database: Database, settings: RegistrySettings, outbox: Outbox, notary: SigningNotary, numbers: Numbers
 ) -> Ports:
     """Everything that the use cases need."""
+    files = ArtifactStore(settings.artifact_url)
     return Ports(
         transactions=database,
         models=postgres.PostgresModels(database),
@@ -182,7 +184,8 @@ def _ports(
         announcements=OutboxAnnouncements(outbox),
         notary=notary,
         numbers=numbers,
-        files=ArtifactStore(settings.artifact_url),
+        files=files,
+        comparisons=Comparing(files, wait_s=settings.file_comparison_wait_s),
         work=WorkQueue(database),
         notifier=database,
         clock=SystemClock(),

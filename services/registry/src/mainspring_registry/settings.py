@@ -32,6 +32,13 @@ class RegistrySettings(ServiceSettings):
     signing_keys: Path = Field(description="File with the public keys (PEM) that are trusted; the first one signs.")
     scratch_dir: Path | None = Field(None, description="Folder for temporary files; the system's when unset.")
     import_timeout_s: float = Field(600.0, gt=0, le=86400, description="Longest import.")
+    file_comparison_wait_s: float = Field(
+        5.0,
+        ge=0,
+        le=300,
+        description="How long a decision waits until large files are compared with their digests; what was not read by"
+        " then counts by its size, and is read on for the next decision.",
+    )
     quantization_timeout_s: float = Field(3600.0, gt=0, le=86400, description="Longest quantization.")
     merge_timeout_s: float = Field(3600.0, gt=0, le=86400, description="Longest merge of adapters.")
     webhooks_to_private_addresses: bool = Field(

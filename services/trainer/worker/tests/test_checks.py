@@ -119,6 +119,32 @@ def test_the_time_of_a_run_is_told_before_its_first_step(job: Job) -> None:
     shape = estimate.Shape(parameters=100, layers=1, width=1, vocabulary=1)
     whole, adapter = (estimate.expected_s(shape, kind, 1000, 0, 1e6) for kind in ("FULL", "LORA"))
     assert whole == 1.5 * adapter == pytest.approx(100 * 6 * 1000 / 0.4e6)
+    # Tokens that the model draws by itself are passed through it once more.
+    assert estimate.expected_s(shape, "LORA", 500, 0, 1e6, drawn=500) == adapter + 100 * 2 * 500 / 0.4e6
+
+
+def spec_of(job: Job, **changes: Any) -> Spec:
+    """What a run of the job would be told."""
+    path = job.folder / "spec.json"
+    told = {"output": str(job.folder), "resume_from": None, "progress_fd": 1, "parent_pid": 1}
+    path.write_text(json.dumps({**job.spec, **told, **changes}))
+    return Spec.read(path)
+
+
+def test_answers_that_a_model_gives_by_itself_are_part_of_the_estimate(job: Job) -> None:
+    shape = estimate.Shape(parameters=1000, layers=2, width=64, vocabulary=300)
+    asked = {**job.spec["distillation"], "max_answer_tokens": 100}
+    by_share = {
+        share: spec_of(job, method="DISTILLATION", distillation={**asked, "on_policy_share": share})
+        for share in (0.0, 0.5)
+    }
+    assert [estimate.drawn_tokens(spec, 8) for spec in by_share.values()] == [0, 400]
+    needs = [estimate.needed_bytes(shape, spec, "LORA", "fp32") for spec in by_share.values()]
+    assert needs[0] < needs[1]
+    # What the method does not look at does not count.
+    answers = {**asked, "on_policy_share": 0.5, "source": "ANSWERS"}
+    assert estimate.drawn_tokens(spec_of(job, method="DISTILLATION", distillation=answers), 8) == 0
+    assert estimate.drawn_tokens(spec_of(job, method="GRPO"), 8) == 8 * 4 * 8
 
 
 def test_b9_rows_that_teach_nothing_are_told_or_refused() -> None:
@@ -144,11 +170,7 @@ def test_exposure_counts_the_bits_by_which_a_text_stands_out() -> None:
 
 
 def test_f19_a_run_that_cannot_fit_is_refused_with_what_would(job: Job, tiny_model: Path) -> None:
-    path = job.folder / "spec.json"
-    path.write_text(
-        json.dumps({**job.spec, "output": str(job.folder), "resume_from": None, "progress_fd": 1, "parent_pid": 1})
-    )
-    spec = Spec.read(path)
+    spec = spec_of(job)
     shape = estimate.Shape(parameters=135_000_000, layers=30, width=576, vocabulary=49152)
     needs = {name: estimate.needed_bytes(shape, spec, name, "fp32") for name in ("FULL", "LORA", "QLORA")}
     assert needs["FULL"] > needs["LORA"] > needs["QLORA"]

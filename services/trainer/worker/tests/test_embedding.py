@@ -122,6 +122,37 @@ def test_a_worse_answer_is_told_apart_and_the_same_answer_is_none(
     assert result["best_validation_loss"] < 0.5 * result["initial_validation_loss"]
 
 
+@pytest.mark.parametrize(("long", "told"), [(1, []), (6, ["TRUNCATION"])])
+def test_b9_texts_that_are_cut_are_told(job: Job, learning: dict[str, Any], long: int, told: list[str]) -> None:
+    """A question of 40 words, of which the model reads 30."""
+    rows = pairs(32)
+    for row in rows[:long]:
+        row["messages"][0]["content"] = " ".join(words(0, "ask")[number % WORDS] for number in range(40))
+    optimization = {**STEPS, "max_steps": 1}
+    changes: dict[str, Any] = {
+        **learning,
+        "train": [shard(job.folder / "long.parquet", rows)],
+        "optimization": optimization,
+    }
+    outcome = job.run_here(**changes)
+    assert outcome.status == 0, outcome.told[-1]
+    assert [signal["name"] for signal in outcome.of("signal")] == told
+    if told:
+        assert "6 of 32 rows have a text of more than 32 tokens" in outcome.of("signal")[0]["message"]
+
+
+def test_b9_texts_that_are_mostly_cut_are_refused(job: Job, learning: dict[str, Any]) -> None:
+    """Also where not the base bounds them but the recipe, and the worse answer is what is too long."""
+    rows = pairs(32)
+    for row in rows[:20]:
+        row["rejected"] = "tell0a tell0b tell0c tell0d tell0e tell0f tell1a"
+    changes: dict[str, Any] = {**learning, "train": [shard(job.folder / "worse.parquet", rows)]}
+    changes["optimization"] = {**STEPS, "max_sequence_tokens": 8}
+    (failed,) = job.run_here(**changes).of("failed")
+    assert failed["reason"] == "DATASET_MISMATCH"
+    assert "20 of 32 rows have a text of more than 8 tokens" in failed["message"]
+
+
 def test_b9_what_cannot_be_learned_from_or_is_no_embedding_model_is_refused(
     job: Job, tiny_model: Path, learning: dict[str, Any]
 ) -> None:

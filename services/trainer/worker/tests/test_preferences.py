@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from support import LORA, OPTIMIZATION, Job, rows, shard
 
 from mainspring_training_worker.fitting import fitting
+from mainspring_training_worker.methods.trl_trainers import Gathered
 from mainspring_training_worker.rows import Row
 from mainspring_training_worker.spec import Refused
 
@@ -56,6 +60,20 @@ def test_i6_each_method_learns_and_a_resumed_run_ends_with_the_same_weights(judg
     again = judged.run_here(resume_from=whole.output / "checkpoint-00000004.safetensors")
     assert again.of("metric")[0]["step"] > 4
     assert again.adapter_sha256 == whole.adapter_sha256
+
+
+def test_what_is_measured_is_told_once_and_only_as_numbers() -> None:
+    noted = {"train": {"kl": [0.5, math.nan, 1.0], "other": [3.0]}, "eval": {"kl": [math.inf]}}
+    gathered = Gathered(noted, {"kl": "divergence", "rewards/margins": "reward_margin"})
+    assert gathered.means() == {"divergence": 0.75}
+    assert gathered.means() == {}
+
+
+def test_a_head_that_gives_scores_learns_in_fp32_whatever_its_base_is_in(judged: Job) -> None:
+    """In bf16 a step of a small rate would be lost in rounding."""
+    made = judged.run_here(method="REWARD_MODEL", precision="bf16", optimization={**STEPS, "max_steps": 2})
+    learned = load_file(made.output / "adapter" / "adapter_model.safetensors")
+    assert [tensor.dtype for name, tensor in learned.items() if "score" in name] == [torch.float32]
 
 
 def test_b9_rows_of_another_kind_are_refused_before_anything_is_loaded(judged: Job) -> None:

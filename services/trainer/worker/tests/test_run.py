@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from support import LORA, OPTIMIZATION, Job, Outcome, make_tokenizer, rows, shard
 
 from mainspring_modelfiles import probe
@@ -194,6 +194,28 @@ def test_a_run_from_a_parent_learns_new_rows_and_some_old_ones(job: Job, undistu
     (result,) = outcome.of("result")
     assert (result["rows_learned"], result["rows_replayed"]) == (24, 8)
     assert result["initial_validation_loss"] == pytest.approx(undisturbed.of("result")[0]["best_validation_loss"], 1e-4)
+
+
+def test_a_run_from_a_named_version_begins_with_its_weights_and_learns_all_rows(job: Job, undisturbed: Outcome) -> None:
+    """At a rate that changes no number, what comes out is what went in; a step later it is not."""
+    parent = {"adapter": str(undisturbed.output / "adapter"), "known": []}
+    still = job.run_here(parent=parent, validation=[], optimization={**OPTIMIZATION, "learning_rate": 1e-30})
+    assert (still.of("result")[0]["rows_learned"], still.of("result")[0]["rows_replayed"]) == (48, 0)
+    assert still.adapter_sha256 == undisturbed.adapter_sha256
+    learned = job.run_here(parent=parent, validation=[])
+    assert learned.adapter_sha256 != undisturbed.adapter_sha256
+    assert learned.of("metric")[1]["train_loss"] < undisturbed.of("metric")[1]["train_loss"] - 0.3
+
+
+def test_a_version_whose_adapter_is_at_other_layers_is_refused(job: Job, undisturbed: Outcome) -> None:
+    folder = job.folder / "narrow"
+    folder.mkdir()
+    weights = load_file(undisturbed.output / "adapter" / "adapter_model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "q_proj" in name}, folder / "adapter_model.safetensors"
+    )
+    refused = job.run_here(parent={"adapter": str(folder), "known": []})
+    assert refused.of("failed")[0]["reason"] == "PARENT_UNUSABLE"
 
 
 def test_without_validation_rows_the_last_step_is_kept(job: Job) -> None:

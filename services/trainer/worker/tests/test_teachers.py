@@ -50,13 +50,50 @@ def test_i6_a_student_comes_close_to_its_teachers_distributions(job: Job, teache
     assert again.adapter_sha256 == whole.adapter_sha256
 
 
-def test_i6_a_student_learns_its_teachers_answers(job: Job, teacher: Outcome) -> None:
-    """The rows' own answers are nonsense, so what it knows of the held-out ones it has from the teacher."""
-    nonsense = [{**r, "messages": [r["messages"][0], {"role": "assistant", "content": "zzz"}]} for r in rows(48)]
+def test_i6_a_student_learns_at_its_own_answers_too_and_a_resumed_run_gives_the_same(
+    job: Job, teacher: Outcome
+) -> None:
+    half = {**job.spec["distillation"], "on_policy_share": 0.5}
+    changes = helped(job, teacher, distillation=half)
+    whole = job.run_here(**changes)
+    assert whole.status == 0, whole.told[-1]
+    (result,) = whole.of("result")
+    assert result["best_validation_loss"] < 0.8 * result["initial_validation_loss"]
+    metrics = {metric["step"]: metric["measures"] for metric in whole.of("metric")}
+    lengths = [measures["answer_tokens"] for measures in metrics.values() if "answer_tokens" in measures]
+    assert lengths
+    assert all(1 <= length <= half["max_answer_tokens"] for length in lengths)
+    assert not any("validation_answer_tokens" in measures for measures in metrics.values())
+    again = job.run_here(**changes, resume_from=whole.output / "checkpoint-00000004.safetensors")
+    assert again.of("metric")[0]["step"] > 4
+    assert again.adapter_sha256 == whole.adapter_sha256
+    alone = job.run_here(**helped(job, teacher))
+    assert alone.adapter_sha256 != whole.adapter_sha256
+
+
+def test_a_student_learns_at_the_temperature_that_is_asked_for(job: Job, teacher: Outcome) -> None:
+    losses: list[float] = []
+    for temperature in (1.0, 8.0):
+        wanted = {**job.spec["distillation"], "temperature": temperature}
+        steps = {**OPTIMIZATION, "max_steps": 1}
+        (result,) = job.run_here(**helped(job, teacher, distillation=wanted, optimization=steps)).of("result")
+        losses.append(result["initial_validation_loss"])
+    assert losses[1] < 0.5 * losses[0]
+
+
+def test_i6_a_student_learns_its_teachers_answers(job: Job, fluent: Path) -> None:
+    """The rows' own answers are nonsense, those that steer, too, so what it learns it has from the teacher."""
+    for split, start in (("train", 0), ("validation", 1000)):
+        nonsense = [
+            {**r, "messages": [r["messages"][0], {"role": "assistant", "content": "zzz"}]} for r in rows(48, start)
+        ]
+        job.spec[split] = [shard(job.folder / f"{split}-nonsense.parquet", nonsense)]
     answers = {**job.spec["distillation"], "source": "ANSWERS"}
-    changes = helped(job, teacher, distillation=answers, train=[shard(job.folder / "n.parquet", nonsense)])
+    helper = {"base_model": str(fluent), "adapter": None}
+    changes: dict[str, Any] = {"method": "DISTILLATION", "helper": helper, "lora": LORA, "distillation": answers}
     whole = job.run_here(**changes)
     (result,) = whole.of("result")
+    assert result["rows_validation"] > 0
     assert result["best_validation_loss"] < result["initial_validation_loss"] - 0.2
     again = job.run_here(**changes, resume_from=whole.output / "checkpoint-00000004.safetensors")
     assert again.adapter_sha256 == whole.adapter_sha256
@@ -75,14 +112,19 @@ def earning(fluent: Path) -> dict[str, Any]:
     return {"base_model": str(fluent), "optimization": steps, "lora": LORA}
 
 
-@pytest.mark.parametrize("method", ["GRPO", "RLOO"])
-def test_i6_a_model_earns_more_reward_by_a_rule(job: Job, fluent: Path, method: str) -> None:
-    """Half of its answers have an n in them to begin with."""
+@pytest.mark.parametrize(("method", "at_once"), [("GRPO", 128), ("GRPO", 4096), ("RLOO", 4096)])
+def test_i6_a_model_earns_more_reward_by_a_rule(job: Job, fluent: Path, method: str, at_once: int) -> None:
+    """Half of its answers have an n in them to begin with; one prompt's answers are drawn at once, or all of a step."""
     for split, start in (("train", 0), ("validation", 1000)):
         wanted = [{**r, "messages": [r["messages"][0], {"role": "assistant", "content": "n"}]} for r in rows(24, start)]
         job.spec[split] = [shard(job.folder / f"{split}-n.parquet", wanted)]
     online = {**job.spec["online"], "rule": "CONTAINS", "max_answer_tokens": 12, "generations": 6}
-    changes: dict[str, Any] = {"method": method, "online": online, **earning(fluent)}
+    changes: dict[str, Any] = {
+        "method": method,
+        "online": online,
+        "micro_batch_tokens": at_once,
+        **earning(fluent),
+    }
     whole = job.run_here(**changes)
     assert whole.status == 0, whole.told[-1]
     (result,) = whole.of("result")

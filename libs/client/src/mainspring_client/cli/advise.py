@@ -38,8 +38,9 @@ def advise(
 ) -> None:
     """Measures the rungs before training is paid for: base, instruction, examples in the prompt, a small LoRA probe.
 
-    Every rung answers the questions of the frozen test split through the plane that serves; the cheapest whose gain
-    passes the gate's rule is recommended, and the time of the whole tuning is predicted from the probe's speed.
+    Every rung answers the questions of the frozen test split through the plane that serves; the cheapest that
+    breaks no rule of the model's gate is recommended, the base itself where no gain is asked for. The time of the whole
+    tuning is predicted from the probe's speed, and rules that could not be measured are named.
     """
     from mainspring_client import advice
     from mainspring_client.cli.output import Ticker, print_json
@@ -92,7 +93,7 @@ def _print(found: Advice) -> None:
             "rung": lambda r: r.name,
             found.scorer: lambda r: f"{r.score:.4f}",
             "gain": lambda r: f"{r.gain.value:+.4f} [{r.gain.low:+.4f}, {r.gain.high:+.4f}]" if r.gain else "",
-            "passes": lambda r: r.error if r.gain is None else ("yes" if r.passes else "no"),
+            "passes": lambda r: r.error or ("yes" if r.passes else f"no: {', '.join(r.broken)}"),
             "answer, s": lambda r: f"{r.answer_p50_s:.2f}",
             "more prompt": lambda r: f"{r.prompt_characters} characters" if r.prompt_characters else "",
             "set-up": lambda r: f"{r.setup_s:.0f} s" if r.setup_s else "",
@@ -105,4 +106,6 @@ def _print(found: Advice) -> None:
         f" tokens/s: {tuning['seconds']:.0f} s"
         + (f", {tuning['cost']:.3g} {tuning['currency']}" if tuning["cost"] else "")
     )
+    for rule in found.unmeasured:
+        print(f"not measured: {rule}")
     print(found.text)

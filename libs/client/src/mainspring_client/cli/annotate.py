@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mainspring_client.cli import suggestions
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ Queue = Annotated[str, typer.Argument(help="Queue id.")]
 _SELECTIONS = ("order", "uncertainty", "diversity", "disagreement")
 
 annotate = group("Queues of items that people label; what they say becomes a dataset version.")
+annotate.command()(suggestions.suggest)
 
 
 @annotate.command()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+LOSSES = ("train_loss", "validation_loss")
+_MACHINE = ("learning_rate", "tokens_per_second", "cpu_percent", "memory_bytes", "gpu_percent", "gpu_memory_bytes")
+_HELD_OUT = "validation_"
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
 _WITHIN_S = 120
@@ -45,8 +48,14 @@ def curve_text(values: Sequence[float]) -> str:
     return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1)) if span else 0] for value in means)
 
 
+def measures_of(curves: Iterable[Any]) -> list[str]:
+    """Series that a method measures beside its loss, in the order of the curves, each once."""
+    return list(dict.fromkeys(c.series for c in curves if c.series not in (*LOSSES, *_MACHINE)))
+
+
 def draw(path: Path, curves: Sequence[Any], series: Sequence[str]) -> None:
-    """Draws curves (`training.v1.Curve`) into a PNG, a panel for each series; losses share one.
+    """Draws curves (`training.v1.Curve`) into a PNG, a panel for each series; losses share one, and so does what is
+    measured of rows that are learned with the same of the validation rows.
 
     Raises:
         PreconditionFailed: NOTHING_TO_DRAW, no such curve has points; MATPLOTLIB_MISSING.
@@ -60,7 +69,8 @@ def draw(path: Path, curves: Sequence[Any], series: Sequence[str]) -> None:
         if curve.series not in series or not curve.points:
             continue
         label = f"{short(curve.training_run)[-8:]} {curve.series}" if several else curve.series
-        panels.setdefault("loss" if curve.series.endswith("_loss") else curve.series, []).append(
+        panel = "loss" if curve.series in LOSSES else curve.series.removeprefix(_HELD_OUT)
+        panels.setdefault(panel, []).append(
             {
                 "label": label,
                 "steps": [point.step for point in curve.points],

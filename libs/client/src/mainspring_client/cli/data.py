@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mainspring_client.cli import erasures, imports, ingestions, reports, synthesis, versions
+from mainspring_client.cli import erasures, imports, ingestions, recipes, reports, synthesis, versions
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ versions.register(datasets)
 erasures.register(datasets)
 imports.register(datasets)
 ingestions.register(datasets)
+recipes.register(datasets)
 datasets.command()(synthesis.synthesize)
 collections = group("Collections of documents that answers can cite.")
 
@@ -189,7 +190,7 @@ def _step(row: dataset_pb2.RefusedRow | dataset_pb2.ChangingStep) -> str:
 def print_version(version: dataset_pb2.DatasetVersion) -> None:
     """Prints a version with its account of every row."""
     from mainspring.data.v1 import dataset_pb2
-    from mainspring_client.cli.output import enum_name, print_fields, when
+    from mainspring_client.cli.output import enum_name, print_fields, short, when
 
     splits, reasons = dataset_pb2.Split.DESCRIPTOR, dataset_pb2.RefusalReason.DESCRIPTOR
     print_fields(
@@ -203,6 +204,7 @@ def print_version(version: dataset_pb2.DatasetVersion) -> None:
                 for count in version.refusals
             },
             "digest": version.root_sha256,
+            "recipe": short(version.ingestion_recipe_version or version.ingestion_recipe),
             "cycle": version.cycle,
             **({"supersedes": version.supersedes} if version.supersedes else {}),
             **_deletion(version),

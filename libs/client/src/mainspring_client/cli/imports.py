@@ -133,6 +133,13 @@ def import_(
             " DATASET/VERSION:SPLIT, suite:SUITE/VERSION, or a file; may come several times."
         ),
     ] = None,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="Examples of what the data is for, named as for --keep-out; the report says how near the rows come to"
+            " them [default: the first of --keep-out]."
+        ),
+    ] = "",
     stratify: Annotated[
         Strata | None, typer.Option(help="Share out the rows of each answer, or of each source, by themselves.")
     ] = None,
@@ -161,7 +168,8 @@ def import_(
     columns = _columns(locals())
     places = Places(files or [], query, judged(project, from_feedback, release, since, until))
     texts = {"prompt_template": prompt_template, "system_prompt": system_prompt}
-    fresh = bool(any((columns, clean, language, keep_out, *texts.values(), stratify, count_tokens, embedding_model)))
+    chosen = (clean, language, keep_out, reference, *texts.values(), stratify, count_tokens, embedding_model)
+    fresh = columns is not None or any(chosen)
 
     async def body(mainspring: Mainspring) -> dataset_pb2.DatasetVersion:
         vectors_of = await embedding_version(mainspring, project, embedding_model) if embedding_model else ""
@@ -172,6 +180,8 @@ def import_(
             if known is None:
                 held_out = [await _held_out(mainspring, project, text) for text in keep_out or ()]
                 recipe: dict[str, Any] = {**texts, "report_embedding_model_version": vectors_of}
+                if reference:
+                    recipe["reference"] = await _held_out(mainspring, project, reference)
                 if stratify is not None:
                     recipe["split"] = {**DEFAULT_SPLIT, "stratify_by": f"SPLIT_STRATA_{stratify.upper()}"}
                 steps = steps_of(clean=clean, languages=language or (), keep_out=held_out, tokenizer_of=count_tokens)

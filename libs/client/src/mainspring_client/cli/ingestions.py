@@ -28,7 +28,7 @@ def ingestions(project: Project = DEFAULT_PROJECT, limit: Limit = 20, data: Data
         found,
         {
             "ingestion": lambda i: short(i.name),
-            "recipe": lambda i: short(i.ingestion_recipe),
+            "recipe": lambda i: short(i.ingestion_recipe_version or i.ingestion_recipe),
             "state": progress_text,
             "asked for": lambda i: when(i.create_time),
             "version": lambda i: short(i.dataset_version),

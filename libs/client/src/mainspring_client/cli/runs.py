@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Limit, Project, group
+from mainspring_client.cli.train import From
 
 if TYPE_CHECKING:
     from mainspring.training.v1 import run_pb2, tracking_pb2, training_service_pb2
@@ -18,9 +19,11 @@ Run = Annotated[str, typer.Argument(help="Run id, or its whole name.")]
 Several = Annotated[list[str], typer.Argument(help="Run ids, or their whole names.")]
 Series = Annotated[
     list[str] | None,
-    typer.Option("--series", help="Curve to show, as memory_bytes; may be repeated [default: the losses]."),
+    typer.Option(
+        "--series",
+        help="Curve to show, as memory_bytes; may be repeated [default: the losses, and what the method measures].",
+    ),
 ]
-_LOSSES = ["train_loss", "validation_loss"]
 
 runs = group("Training runs.")
 
@@ -62,6 +65,7 @@ def start_run(
             show_default=False,
         ),
     ] = "",
+    from_: From = "",
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and do not wait.")] = False,
     project: Project = DEFAULT_PROJECT,
     data: Data = None,
@@ -76,7 +80,7 @@ def start_run(
     named = expand(TuningRecipeName, project, recipe, "recipe")
 
     async def body(mainspring: Mainspring) -> run_pb2.TrainingRun:
-        started = await start(mainspring, named, dataset)
+        started = await start(mainspring, named, dataset, begin_with=from_)
         return started if detach else await follow_named(mainspring, started.name, json_=json_)
 
     ended = with_client(data, body)
@@ -88,24 +92,27 @@ def start_run(
         print(ended.name)
 
 
-async def start(mainspring: Mainspring, recipe: str, dataset: str) -> run_pb2.TrainingRun:
+async def start(mainspring: Mainspring, recipe: str, dataset: str, *, begin_with: str = "") -> run_pb2.TrainingRun:
     """Asks for a run of a recipe as it stands.
 
     Args:
         mainspring: Where.
         recipe: The recipe's name.
         dataset: The dataset version as people name it; empty for the newest of the recipe's dataset.
+        begin_with: The version whose adapter the run begins with, as people name it; empty for what the recipe says.
 
     Raises:
-        NotFound: The recipe or the dataset is not there, or the dataset has no version yet.
+        NotFound: The recipe, the dataset or that version is not there, or the dataset has no version yet.
     """
-    from mainspring_client.cli.train import newest_version
+    from mainspring_client.cli.train import named_version, newest_version
     from mainspring_svckit.names import DatasetName, TuningRecipeName
 
     if not dataset:
         dataset = DatasetName.parse((await mainspring.training.recipe(recipe)).dataset).dataset
-    learned = await newest_version(mainspring, TuningRecipeName.parse(recipe).project, dataset)
-    return await mainspring.training.start(recipe, learned)
+    project = TuningRecipeName.parse(recipe).project
+    learned = await newest_version(mainspring, project, dataset)
+    parent = (await named_version(mainspring, project, begin_with)).name if begin_with else ""
+    return await mainspring.training.start(recipe, learned, parent_model_version=parent)
 
 
 @runs.command("show")
@@ -129,6 +136,8 @@ def show_run(run: Run, project: Project = DEFAULT_PROJECT, data: Data = None, js
         "data": short(shown.dataset_version),
         "tries": shown.attempt,
     }
+    if shown.parent_model_version:
+        fields["begun with"] = short(shown.parent_model_version)
     if shown.HasField("result"):
         result = shown.result
         fields["validation loss"] = f"{result.initial_validation_loss:.4g} -> {result.best_validation_loss:.4g}"
@@ -215,14 +224,15 @@ def compare_runs(
     json_: Json = False,
 ) -> None:
     """Lays runs beside each other: settings in which they differ, what they reached and used, and their curves."""
-    from mainspring_client.cli.curves import draw
+    from mainspring_client.cli.curves import LOSSES, draw, measures_of
     from mainspring_client.cli.output import print_json, print_table, progress_text, short
     from mainspring_client.cli.run import with_client
 
     names = [run_name(project, one) for one in run]
     found = with_client(data, lambda mainspring: mainspring.training.compare(project, names))
+    measures = measures_of(found.curves)
     if png is not None:
-        draw(png, list(found.curves), series or _LOSSES)
+        draw(png, list(found.curves), series or [*LOSSES, *measures])
     if json_:
         print_json(found)
         return
@@ -231,6 +241,7 @@ def compare_runs(
         ("best validation loss", [f"{r.result.best_validation_loss:.4g}" for r in found.training_runs]),
         ("processor seconds", [f"{r.usage.cpu_s:.0f}" for r in found.training_runs]),
         ("peak MiB", [f"{r.usage.peak_memory_bytes / 2**20:.0f}" for r in found.training_runs]),
+        *((f"last {measure}", last_values(found, measure)) for measure in measures),
         *((difference.path, list(difference.values)) for difference in found.differences),
     ]
     columns: dict[str, Callable[[Any], object]] = {"": lambda row: row[0]}
@@ -250,12 +261,12 @@ def plot_run(
     data: Data = None,
 ) -> None:
     """Draws a training run's curves as a PNG."""
-    from mainspring_client.cli.curves import draw
+    from mainspring_client.cli.curves import LOSSES, draw, measures_of
     from mainspring_client.cli.run import with_client
 
     name = run_name(project, run)
     page = with_client(data, lambda mainspring: mainspring.training.page(name))
-    draw(out, list(page.curves), series or _LOSSES)
+    draw(out, list(page.curves), series or [*LOSSES, *measures_of(page.curves)])
     print(out)
 
 
@@ -333,7 +344,14 @@ def metric_text(metric: run_pb2.TrainingMetric) -> str:
     text = f"step {metric.step}  loss {metric.train_loss:.4g}"
     if metric.HasField("validation_loss"):
         text += f"  validation {metric.validation_loss:.4g}"
+    text += "".join(f"  {name} {value:.4g}" for name, value in sorted(metric.measures.items()))
     return f"{text}  {metric.tokens_per_second:.0f} tokens/s"
+
+
+def last_values(found: training_service_pb2.CompareTrainingRunsResponse, series: str) -> list[object]:
+    """Where a curve of each run ends; nothing for a run that has none."""
+    ends = {c.training_run: f"{c.points[-1].value:.4g}" for c in found.curves if c.series == series}
+    return [ends.get(run.name, "") for run in found.training_runs]
 
 
 def _change(

@@ -10,10 +10,17 @@ import typer
 from mainspring_client.cli.options import DEFAULT_PROJECT, Data, Json, Project
 
 if TYPE_CHECKING:
+    from mainspring.registry.v1 import model_pb2
     from mainspring.training.v1 import run_pb2
     from mainspring_client.client import Mainspring
 
-_SERIES = ["train_loss", "validation_loss", "tokens_per_second"]
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", help="Go on from the adapter of this version, MODEL/VERSION or MODEL@ALIAS, and learn all rows."
+    ),
+]
+_BASE = "smollm2"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +32,9 @@ def train(
     dataset: Annotated[
         str, typer.Argument(help="DATASET, whose newest version is learned, DATASET/VERSION or DATASET@TAG.")
     ],
-    base: Annotated[str, typer.Option(help="Foundation model, MODEL or MODEL/VERSION.")] = "smollm2",
+    base: Annotated[
+        str, typer.Option(help="Foundation model, MODEL or MODEL/VERSION [default: that of --from, else smollm2].")
+    ] = "",
     model: Annotated[str, typer.Option(help="Model that gets the version [default: the dataset's id].")] = "",
     method: Annotated[
         str, typer.Option(help="How it learns, a method of the contract: supervised, dpo, kto, ...")
@@ -34,6 +43,7 @@ def train(
     from_champion: Annotated[
         bool, typer.Option("--from-champion", help="Go on from the model's champion instead of a fresh adapter.")
     ] = False,
+    from_: From = "",
     epochs: Annotated[float, typer.Option(min=0, max=100, help="Most passes over the rows; 0: the default.")] = 0,
     max_steps: Annotated[int, typer.Option(min=0, help="Most optimiser steps; 0 for no limit.")] = 0,
     learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak rate; 0: the method's default.")] = 0,
@@ -48,7 +58,8 @@ def train(
         ),
     ] = None,
     png: Annotated[
-        Path | None, typer.Option("--png", help="Draw loss and speed into this file when the run has ended.")
+        Path | None,
+        typer.Option("--png", help="Draw losses, measures and speed into this file when the run has ended."),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and do not wait.")] = False,
     project: Project = DEFAULT_PROJECT,
@@ -64,6 +75,8 @@ def train(
     from mainspring_client.cli.runs import follow_named, tell_end
     from mainspring_client.configuration import with_settings
 
+    if from_ and from_champion:
+        raise typer.BadParameter("names what --from-champion would look up; leave one of them out", param_hint="--from")
     dataset_id = dataset.partition("@")[0].partition("/")[0]
     model = model or dataset_id
     options = {
@@ -83,7 +96,7 @@ def train(
     wanted = with_settings(options, settings or [])
 
     async def body(mainspring: Mainspring) -> tuple[run_pb2.TrainingRun, Any]:
-        started = await start(mainspring, project, wanted, base, dataset)
+        started = await start(mainspring, project, wanted, base, dataset, begin_with=from_)
         if detach:
             return started, None
         ended = await follow_named(mainspring, started.name, json_=json_)
@@ -91,9 +104,9 @@ def train(
 
     ended, page = with_client(data, body)
     if png is not None and page is not None:
-        from mainspring_client.cli.curves import draw
+        from mainspring_client.cli.curves import LOSSES, draw, measures_of
 
-        draw(png, list(page.curves), _SERIES)
+        draw(png, list(page.curves), [*LOSSES, *measures_of(page.curves), "tokens_per_second"])
     if detach:
         print(ended.name)
         return
@@ -103,7 +116,7 @@ def train(
 
 
 async def start(
-    mainspring: Mainspring, project: str, settings: dict[str, Any], base: str, dataset: str
+    mainspring: Mainspring, project: str, settings: dict[str, Any], base: str, dataset: str, *, begin_with: str = ""
 ) -> run_pb2.TrainingRun:
     """Writes the recipe and asks for a run of it.
 
@@ -111,23 +124,42 @@ async def start(
         mainspring: Where.
         project: Project id.
         settings: The tuning recipe, as in `flywheel.yaml`.
-        base: Foundation model as people name it, where the recipe has none; without a version its newest.
+        base: Foundation model as people name it, where the recipe has none; without a version its newest. Empty for
+            that of `begin_with`, or else for the one that comes with the stack.
         dataset: The dataset version as people name it; without one its newest.
+        begin_with: The version whose adapter the run begins with, as people name it; empty for what the recipe says.
 
     Raises:
         InvalidInput: Something in the settings is wrong; the violations name it.
-        NotFound: The dataset or the base is not there, or has no version yet.
+        NotFound: The dataset, the base or the version to begin with is not there, or has no version yet.
+        PreconditionFailed: PARENT_UNUSABLE, a run of the recipe cannot begin with that version.
     """
     from mainspring_client.configuration import Configuration
 
     learned = await newest_version(mainspring, project, dataset)
-    foundation = settings.get("base_model_version") or await newest_base(mainspring, project, base)
+    parent = await named_version(mainspring, project, begin_with) if begin_with else None
+    foundation = settings.get("base_model_version") or (parent.base_model_version if parent and not base else "")
+    foundation = foundation or await newest_base(mainspring, project, base or _BASE)
     configuration = Configuration.parse(
         {"project": project, "tuning_recipe": {**settings, "base_model_version": foundation}}
     )
     await mainspring.apply(configuration)
     recipe: Any = configuration.sections["tuning_recipe"]
-    return await mainspring.training.start(recipe.name, learned)
+    return await mainspring.training.start(recipe.name, learned, parent_model_version=parent.name if parent else "")
+
+
+async def named_version(mainspring: Mainspring, project: str, version: str) -> model_pb2.ModelVersion:
+    """The model version that `MODEL` (its newest), `MODEL/VERSION` or `MODEL@ALIAS` names.
+
+    Raises:
+        NotFound: It is not there.
+    """
+    from mainspring_client.resources import expand_model
+
+    name = expand_model(project, version, "from")
+    if "/versions/" not in name and "@" not in name:
+        name = (await mainspring.registry.model(name)).latest_version
+    return await mainspring.registry.version(name)
 
 
 async def newest_version(mainspring: Mainspring, project: str, dataset: str) -> str:

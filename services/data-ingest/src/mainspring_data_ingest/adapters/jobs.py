@@ -36,7 +36,9 @@ class SourceFile:
 
 
 HeldOutFiles = tuple[tuple[SourceFile, ...], ...]
-"""Files of the evaluation set of each of a recipe's steps; none for a step without one."""
+"""Files of the evaluation set of each of a recipe's steps; none for a step without one. After them, where the recipe
+names some, those of its reference examples.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Job:
         recipe: The recipe.
         sources: What to read, in order.
         rows_per_shard: Most rows of one shard.
-        held_out: Files of the evaluation set of each of the recipe's steps; none for a step without one.
+        held_out: Files of evaluation sets, and of reference examples.
         processes: Processes that work at the same time; 0 for as many as there are processors.
         ray_address: The Ray cluster that refines; none when processes of this machine do.
         memory_bytes: Memory that each process may take; 0 for any.

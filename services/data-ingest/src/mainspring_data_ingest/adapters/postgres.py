@@ -6,7 +6,7 @@ from mainspring_data_ingest.domain.comparisons import Comparison
 from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion
 from mainspring_data_ingest.domain.erasures import Erasure
 from mainspring_data_ingest.domain.ingestions import Ingestion
-from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.recipes import IngestionRecipe, RecipeVersion
 from mainspring_data_ingest.domain.uploads import Upload
 from mainspring_svckit.database import Database
 from mainspring_svckit.documents import Documents
@@ -21,6 +21,18 @@ def recipes(database: Database) -> Documents[IngestionRecipe]:
         IngestionRecipe,
         parent=lambda r: project_name_of(r.name),
         sort_key=lambda r: r.name,
+    )
+
+
+def recipe_versions(database: Database) -> Documents[RecipeVersion]:
+    """Versions of recipes, newest first."""
+    return Documents(
+        database,
+        "ingestion_recipe_version",
+        RecipeVersion,
+        parent=lambda v: v.recipe.name,
+        sort_key=lambda v: f"{v.recipe.version:09}",
+        newest_first=True,
     )
 
 

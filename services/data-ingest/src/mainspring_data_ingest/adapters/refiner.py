@@ -57,7 +57,7 @@ class ChildRefiner:
         with self._scratch.folder(_key(work, files)) as folder:
             sources = [await self._fetch(work, index, source, folder) for index, source in enumerate(work.sources)]
             project = IngestionName.parse(work.name).project
-            held_out = await fetch_step_files(self._files, project, work.recipe.steps, files, folder)
+            held_out = await fetch_step_files(self._files, project, work.recipe.parts, files, folder)
             job = Job(
                 work.recipe,
                 tuple(sources),

@@ -101,7 +101,7 @@ class ChildShardTools:
                 # An evaluation set may be gone, or be another one; then nothing is compared with it.
                 with suppress(InvalidInput, NotFound, PreconditionFailed):
                     held_out = await fetch_step_files(
-                        self._files, project, sought.recipe.steps, sought.references, folder
+                        self._files, project, sought.recipe.parts, sought.references, folder
                     )
             about = (sought.selector, sought.erasure, sought.ingestion, sought.recipe, held_out, changed)
             await self._run(jobs.EraseRows(side, refused, tuple(local), *about), folder)

@@ -20,7 +20,7 @@ from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RowRefused
 from mainspring_data_ingest.domain.report import SAMPLE_CHARACTERS
 from mainspring_data_ingest.domain.rows import Draft, ExampleMaker
-from mainspring_data_ingest.domain.steps import Decontamination, TextPart
+from mainspring_data_ingest.domain.steps import Decontamination, ReferenceExamples, TextPart
 from mainspring_svckit.errors import InvalidInput
 
 Task = RecordChunk | ShardPlan
@@ -60,7 +60,7 @@ class Workshop:
         held_out = job.held_out or ((),) * len(job.recipe.steps)
         built = [
             steps.build(step, examples(files, job.recipe), [file.path for file in files])
-            for step, files in zip(job.recipe.steps, held_out, strict=True)
+            for step, files in zip(job.recipe.steps, held_out, strict=False)  # What follows is for the report.
         ]
         synthetic = [index for index, source in enumerate(job.sources) if source.synthetic]
         return RowRefinery(job.recipe, [source.columns for source in job.sources], built, synthetic)
@@ -72,11 +72,12 @@ class Workshop:
 
 
 def reference_answers(recipe: IngestionRecipe, held_out: HeldOutFiles, count: int) -> list[str]:
-    """Answers of the evaluation set that the recipe keeps out, which is what the data is for: so many of the first
-    such set, those with the smallest checksums; none when the recipe has no such step.
+    """Answers of what the data is for: so many of the recipe's reference examples, or else of the first evaluation set
+    that it keeps out, those with the smallest checksums; none when it has neither.
     """
-    for step, files in zip(recipe.steps, held_out, strict=False):
-        if isinstance(step, Decontamination) and files:
+    wanted = Decontamination if recipe.reference is None else ReferenceExamples
+    for part, files in zip(recipe.parts, held_out, strict=False):
+        if isinstance(part, wanted) and files:
             texts = (draft.text(TextPart.ANSWER)[:SAMPLE_CHARACTERS] for draft in examples(files, recipe))
             return [text for _, text in heapq.nsmallest(count, ((zlib.crc32(t.encode()), t) for t in texts if t))]
     return []
@@ -100,7 +101,5 @@ def examples(files: Sequence[SourceFile], recipe: IngestionRecipe) -> Iterator[D
             except InvalidInput as err:
                 raise InvalidInput(f"{source.title} {err.message}", reason=err.reason) from err
         if not found:
-            message = (
-                f"{source.title} has no examples in columns {', '.join(columns.required)}; give the step its columns"
-            )
+            message = f"{source.title} has no examples in columns {', '.join(columns.required)}; name its columns"
             raise InvalidInput(message, reason="EVALUATION_SET_EMPTY")

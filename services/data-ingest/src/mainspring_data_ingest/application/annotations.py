@@ -19,6 +19,7 @@ from mainspring_data_ingest.domain.annotation import (
     LabelKind,
     Place,
     Selection,
+    Suggestion,
     item_id,
     report_of,
     row_of,
@@ -173,6 +174,30 @@ class Annotations:
                 await self._rank(queue)
         return added, len(items) - added
 
+    async def suggest(self, queue_name: str, suggestions: Mapping[str, Suggestion]) -> int:
+        """Writes what a model would answer, by the items' names; returns for how many. Items that somebody has labelled
+        by now, or that are gone, are passed over.
+
+        Raises:
+            NotFound: There is no such queue.
+            InvalidInput: LABEL_INVALID, or an item is not of this queue.
+        """
+        ports, ranks = self._ports, dict[str, float]()
+        async with ports.transactions.transaction():
+            queue = (await require(ports.queues, "AnnotationQueue", queue_name)).value
+            for number, (name, suggestion) in enumerate(suggestions.items()):
+                _check_suggestion(name, suggestion, queue, number)
+            for name in sorted(suggestions):  # In one order, so that two who suggest cannot wait for each other.
+                known = await ports.items.get(name, lock=True)
+                if known is None or known.value.state is not ItemState.OPEN or known.value.labels:
+                    continue
+                changed = replace(known.value, suggestion=suggestions[name])
+                await ports.items.put(changed)
+                ranks[name] = urgency(changed, queue.selection)
+            if queue.selection in (Selection.UNCERTAINTY, Selection.DISAGREEMENT):
+                await ports.items.set_urgency(ranks)
+        return len(ranks)
+
     async def claim(self, queue_name: str, annotator: str) -> tuple[AnnotationItem, datetime]:
         """Reserves an item for somebody; the one that he has is given again, for a whole lease.
 
@@ -315,3 +340,13 @@ def _check_item(item: AnnotationItem, queue: AnnotationQueue, number: int) -> No
         queue.schema.check(item.gold, f"{field}.gold")
     if item.suggestion is not None:
         queue.schema.check(item.suggestion.label, f"{field}.suggestion.label")
+
+
+def _check_suggestion(name: str, suggestion: Suggestion, queue: AnnotationQueue, number: int) -> None:
+    field, owner = f"item_suggestions[{number}]", AnnotationQueueName.parse(queue.name)
+    item = AnnotationItemName.parse(name, f"{field}.annotation_item")
+    if (item.project, item.queue) != (owner.project, owner.queue):
+        description = f"must be an item of {queue.name}"
+        violation = FieldViolation(f"{field}.annotation_item", description)
+        raise InvalidInput(f"{field}.annotation_item {description}", violations=[violation])
+    queue.schema.check(suggestion.label, f"{field}.suggestion.label")

@@ -17,8 +17,9 @@ from mainspring_data_ingest.domain.datasets import (
     root_sha256,
 )
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
+from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_svckit.errors import AlreadyExists, NotFound, PreconditionFailed, Unavailable
-from mainspring_svckit.names import IngestionName, IngestionRecipeName
+from mainspring_svckit.names import IngestionName, IngestionRecipeName, IngestionRecipeVersionName
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
 from mainspring_svckit.values import ArtifactRef, Progress
@@ -64,15 +65,21 @@ class Ingestions:
         """Queues an ingestion.
 
         Raises:
-            NotFound: The recipe is missing, or the store lacks a source.
+            NotFound: The recipe or its version is missing, or the store lacks a source.
         """
         for source in command.sources:
             if not await self._ports.files.exists(command.project, source.artifact):
                 raise NotFound("Artifact", source.artifact.sha256)
         async with self._ports.transactions.transaction():
-            recipe = (await require(self._ports.recipes, "IngestionRecipe", command.recipe)).value
+            recipe = await self._recipe(command.recipe)
             name = str(IngestionName(command.project, command.ingestion_id))
             return await self._queue(Ingestion(name, recipe, command.sources, command.cycle, self._ports.clock.now()))
+
+    async def _recipe(self, name: str) -> IngestionRecipe:
+        """A recipe as it stands, or as it stood in a version."""
+        if IngestionRecipeVersionName.matches(name):
+            return (await require(self._ports.recipe_versions, "IngestionRecipeVersion", name)).value.recipe
+        return (await require(self._ports.recipes, "IngestionRecipe", name)).value
 
     async def add_examples(self, recipe_name: str, examples: ArtifactRef, ingestion_id: str, cycle: str) -> Ingestion:
         """Queues an ingestion that adds a file of messages to what the recipe's dataset holds.
@@ -225,6 +232,7 @@ class Ingestions:
             ingestion=work.name,
             report=files.report,
             changed=files.changed,
+            ingestion_recipe_version=work.recipe.version_name,
         )
         await ports.datasets.put(dataset)
         await ports.versions.add(version)

@@ -13,7 +13,7 @@ from mainspring_data_ingest.domain.comparisons import Comparison
 from mainspring_data_ingest.domain.datasets import Dataset, DatasetVersion, Tally
 from mainspring_data_ingest.domain.erasures import Erasure
 from mainspring_data_ingest.domain.ingestions import Ingestion
-from mainspring_data_ingest.domain.recipes import IngestionRecipe
+from mainspring_data_ingest.domain.recipes import IngestionRecipe, RecipeVersion
 from mainspring_data_ingest.domain.records import Record
 from mainspring_data_ingest.domain.report import Report
 from mainspring_data_ingest.domain.rows import Draft
@@ -137,7 +137,9 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class StepFiles:
-    """What a step needs besides its parameters: a word list, a tokenizer or an evaluation set."""
+    """What a part of a recipe needs besides its parameters: a word list, a tokenizer, an evaluation set or reference
+    examples.
+    """
 
     file: ArtifactRef | None = None
     held_out: tuple[HeldOut, ...] = ()
@@ -183,7 +185,7 @@ class Refiner(Protocol):
 
         Args:
             work: The ingestion.
-            files: What steps need, by their position in the recipe.
+            files: What the recipe's parts need, by their position.
             on_progress: Hears how far it is.
 
         Raises:
@@ -213,6 +215,7 @@ class Ports:
 
     transactions: Transactions
     recipes: Repository[IngestionRecipe]
+    recipe_versions: Repository[RecipeVersion]
     ingestions: Repository[Ingestion]
     datasets: Repository[Dataset]
     versions: Repository[DatasetVersion]

@@ -1,4 +1,4 @@
-"""Use case of finding what a recipe's steps need from elsewhere: evaluation sets, tokenizers."""
+"""Use case of finding what a recipe needs from elsewhere: evaluation sets, reference examples, tokenizers."""
 
 from __future__ import annotations
 
@@ -9,51 +9,62 @@ from mainspring_data_ingest.application.ports import HeldOut, Ports, StepFiles, 
 from mainspring_data_ingest.domain.datasets import DatasetVersion
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.splits import Split
-from mainspring_data_ingest.domain.steps import Decontamination, RecipeStep, TokenStatistics, WordList
+from mainspring_data_ingest.domain.steps import (
+    Decontamination,
+    RecipeStep,
+    ReferenceExamples,
+    TokenStatistics,
+    WordList,
+)
 from mainspring_svckit.errors import MainspringError, PreconditionFailed
 from mainspring_svckit.repository import require
 from mainspring_svckit.values import ArtifactRef
 
+EvaluationSet = Decontamination | ReferenceExamples
+Find = Callable[[str], Awaitable[DatasetVersion]]
+
 
 class StepFinder:
-    """Finds what steps need."""
+    """Finds what a recipe's parts need."""
 
     def __init__(self, ports: Ports, tokenizers: Tokenizers | None = None, suites: Suites | None = None) -> None:
         """Takes the ports, and who knows tokenizers and suites; recipes that need one that is not there are refused."""
         self._ports, self._tokenizers, self._suites = ports, tokenizers, suites
 
     async def find(self, recipe: IngestionRecipe) -> dict[int, StepFiles]:
-        """What the steps need, by their position.
+        """What the recipe's parts need, by their position.
 
         Raises:
             PreconditionFailed: A version's rows are deleted, a suite asks no dataset, or somebody who knows is not
                 configured.
             MainspringError: As `Tokenizers.of` and `Suites.splits_of`.
         """
-        return {number: await self._of(step) for number, step in enumerate(recipe.steps)}
+        return {number: await self._of(part) for number, part in enumerate(recipe.parts)}
 
     async def reference(self, recipe: IngestionRecipe) -> dict[int, StepFiles]:
-        """The evaluation set that the recipe keeps out first, by the position of its step, as it is now: of an erased
-        version its successor. Nothing when there is none, or when it cannot be had.
+        """The reference examples, or else the evaluation set that the recipe keeps out first, by the position of that
+        part, as they are now: of an erased version its successor. Nothing when there are none, or when they cannot be
+        had.
         """
-        for number, step in enumerate(recipe.steps):
-            if isinstance(step, Decontamination):
-                try:
-                    return {number: StepFiles(step.file, await self._held_out(step, self._newest_of))}
-                except MainspringError:
-                    return {}
-        return {}
+        sets = [(number, part) for number, part in enumerate(recipe.parts) if isinstance(part, EvaluationSet)]
+        if not sets:
+            return {}
+        number, part = sets[-1] if recipe.reference is not None else sets[0]
+        try:
+            return {number: StepFiles(part.file, await self._held_out(part, self._newest_of))}
+        except MainspringError:
+            return {}
 
-    async def _of(self, step: RecipeStep) -> StepFiles:
-        match step:
+    async def _of(self, part: RecipeStep | ReferenceExamples) -> StepFiles:
+        match part:
             case WordList():
-                return StepFiles(step.file)
+                return StepFiles(part.file)
             case TokenStatistics(file=None):
-                return StepFiles(await self._tokenizer(step.model_version))
+                return StepFiles(await self._tokenizer(part.model_version))
             case TokenStatistics():
-                return StepFiles(step.file)
-            case Decontamination():
-                return StepFiles(step.file, await self._held_out(step, self._readable))
+                return StepFiles(part.file)
+            case Decontamination() | ReferenceExamples():
+                return StepFiles(part.file, await self._held_out(part, self._readable))
             case _:
                 return StepFiles()
 
@@ -63,14 +74,12 @@ class StepFinder:
             raise PreconditionFailed("REGISTRY_NOT_CONFIGURED", message)
         return await self._tokenizers.of(model_version)
 
-    async def _held_out(
-        self, step: Decontamination, find: Callable[[str], Awaitable[DatasetVersion]]
-    ) -> tuple[HeldOut, ...]:
-        if step.evaluation_suite_version:
-            wanted = await self._asked(step.evaluation_suite_version)
+    async def _held_out(self, examples: EvaluationSet, find: Find) -> tuple[HeldOut, ...]:
+        if examples.evaluation_suite_version:
+            wanted = await self._asked(examples.evaluation_suite_version)
         else:
-            splits = tuple(map(Split, step.splits)) or (Split.TEST,)
-            wanted = tuple((step.dataset_version, split) for split in splits if step.dataset_version)
+            splits = tuple(map(Split, examples.splits)) or (Split.TEST,)
+            wanted = tuple((examples.dataset_version, split) for split in splits if examples.dataset_version)
         async with self._ports.transactions.transaction():
             found = [(await find(name), split) for name, split in wanted]
         return tuple([HeldOut(version.name, split, version.manifest) for version, split in found])
@@ -86,12 +95,10 @@ class StepFinder:
 
     async def _asked(self, suite_version: str) -> tuple[tuple[str, Split], ...]:
         if self._suites is None:
-            message = "decontamination by a suite needs MAINSPRING_EVALUATION_ADDRESS of data-ingest; set it"
+            message = "examples of a suite need MAINSPRING_EVALUATION_ADDRESS of data-ingest; set it"
             raise PreconditionFailed("EVALUATOR_NOT_CONFIGURED", message)
         found = await self._suites.splits_of(suite_version)
         if not found:
-            message = (
-                f"{suite_version} names no dataset version, so there is nothing to keep out; name a version or a file"
-            )
+            message = f"{suite_version} names no dataset version, so it has no examples; name a version or a file"
             raise PreconditionFailed("SUITE_WITHOUT_DATASET", message)
         return found

@@ -42,7 +42,7 @@ class LeftTexts:
         after: The rows that are left.
         answers_before: A sample of answers of all rows.
         answers_after: A sample of answers of the rows that are left.
-        reference: A sample of answers of the evaluation set that the recipe keeps out.
+        reference: A sample of answers of the recipe's reference examples, or of the evaluation set that it keeps out.
         embedding_model: Model version whose vectors the report shall follow from; empty for lexical ones.
     """
 
@@ -64,7 +64,8 @@ class Sought:
         erasure: The erasure.
         ingestion: The ingestion whose rows the version holds.
         recipe: The recipe that made the version; None when nothing shall be said of its texts.
-        references: Files of the evaluation set that the recipe keeps out, by the position of its step.
+        references: Files of the recipe's reference examples, or of the evaluation set that it keeps out, by the
+            position of that part.
     """
 
     selector: Selector

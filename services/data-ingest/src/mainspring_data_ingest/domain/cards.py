@@ -88,7 +88,8 @@ def _origin(version: DatasetVersion, manifest: Manifest, columns: Sequence[str])
     elif any(source.synthetic for source in version.sources):
         yield from ("", "Rows of synthetic sources are in the train split only; `source_index` tells which they are.")
     recipe: dict[str, Any] = dict(manifest.body["recipe"])
-    yield from ("", f"Recipe `{recipe['name']}`, as it was applied (digest `{version.recipe_sha256}`):", "")
+    applied = version.ingestion_recipe_version or recipe["name"]
+    yield from ("", f"Recipe `{applied}`, as it was applied (digest `{version.recipe_sha256}`):", "")
     steps = recipe.pop("steps", [])
     yield from ("```json", json.dumps(recipe, sort_keys=True, ensure_ascii=False).replace("`", "\\u0060"))
     for step in steps:

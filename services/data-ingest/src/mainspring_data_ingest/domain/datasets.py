@@ -146,6 +146,7 @@ class DatasetVersion:
     deletion: Deletion | None = None
     supersedes: str = ""
     changed: ArtifactRef | None = None
+    ingestion_recipe_version: str = ""
 
     @property
     def number(self) -> int:
@@ -182,6 +183,8 @@ def manifest_bytes(
 ) -> bytes:
     """The manifest: canonical JSON (sorted keys, no spaces, UTF-8) of everything that makes the version what it is."""
     body = contents(name, shards, tally, refused, report, sources, changed)
+    if recipe.version:
+        body["recipe_version"] = recipe.version_name
     return canonical_json({**body, "recipe": recipe.as_json(), "recipe_sha256": recipe.applied_sha256()})
 
 

@@ -93,5 +93,5 @@ def successor_bytes(
 ) -> bytes:
     """The manifest of the version that takes another one's place after an erasure: the same but for what was erased."""
     body = contents(name, shards, tally, refused, report, sources, changed)
-    body |= {"recipe": old.body["recipe"], "recipe_sha256": old.body["recipe_sha256"]}
+    body |= {key: old.body[key] for key in ("recipe", "recipe_sha256", "recipe_version") if key in old.body}
     return canonical_json({**body, "supersedes": old.name, "erasure": erasure})

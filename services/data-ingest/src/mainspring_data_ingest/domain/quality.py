@@ -1,8 +1,11 @@
 """Published rules for text that is worth learning from.
 
-Sources: Gopher (Rae et al. 2021, appendix A.1.1), C4 (Raffel et al. 2020, section 2.2), FineWeb (Penedo et al. 2024,
-section 3.6). They were made for web pages; examples are often one sentence, for which a share means nothing. So each
-rule has a length below which it says nothing.
+Sources: Gopher (Rae et al. 2021, appendix A.1.1), C4 (Raffel et al. 2020, section 2.2, with the counts of its last
+revision), FineWeb (Penedo et al. 2024, section 3.6). They were made for web pages; examples are often one sentence, for
+which a share means nothing. So each rule of the default set has a length below which it says nothing; the rules that
+are not in it demand what a page has.
+
+Where C4 drops lines of a page, a row is refused: rows are kept as they are, or not at all.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+
+from mainspring_data_ingest.domain.words import words_of
 
 _BULLETS = ("•", "‣", "◦", "-", "*", "·")
 _ELLIPSES = ("...", "…")
@@ -22,6 +27,14 @@ _BOILERPLATE = re.compile(
 )
 _BOILERPLATE_HINTS = ("lorem ipsum", "javascript", "cookies", "privacy policy", "terms of ")
 """One of these is in every text that the pattern finds, but for letters beyond ASCII that it takes for the same."""
+_C4_BAD_LINE = re.compile(
+    r"javascript|terms of use|(?:privacy|cookie) policy|uses cookies|use (?:of )?cookies", re.IGNORECASE
+)
+_C4_END_MARKS = (".", "!", "?", '"', "\u201d", "\u2019")
+_C4_SENTENCES, _C4_LINE_WORDS = 3, 5
+_SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f]+[\"')\]\u201d\u2019]*(?=\s|$)|[\u3002\uff01\uff1f]")
+_GOPHER_WORDS = (50, 100_000)
+_GOPHER_STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 _TOP_SHARES = {2: 0.20, 3: 0.18, 4: 0.16}
 _DUPLICATE_SHARES = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 _SENTENCES = 40
@@ -44,6 +57,14 @@ class QualityRule(StrEnum):
     FINEWEB_LINES = "FINEWEB_LINES"
     FINEWEB_DUPLICATE_LINES = "FINEWEB_DUPLICATE_LINES"
     REPEATED_CHARACTER = "REPEATED_CHARACTER"
+    GOPHER_WORD_COUNT = "GOPHER_WORD_COUNT"
+    GOPHER_STOP_WORDS = "GOPHER_STOP_WORDS"
+    C4_TERMINAL_PUNCTUATION = "C4_TERMINAL_PUNCTUATION"
+    C4_SENTENCES = "C4_SENTENCES"
+    C4_LINE_WORDS = "C4_LINE_WORDS"
+    C4_CURLY_BRACKETS = "C4_CURLY_BRACKETS"
+    C4_LOREM_IPSUM = "C4_LOREM_IPSUM"
+    C4_BAD_LINES = "C4_BAD_LINES"
 
 
 def problem_of(text: str, rules: Sequence[QualityRule]) -> str:
@@ -169,6 +190,48 @@ def _repeated_character(text: str, words: Sequence[str], lines: Sequence[str]) -
     return f"{character!r} is more than half of it" if count * 2 > len(text) and not character.isspace() else ""
 
 
+def _word_count(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    fewest, most = _GOPHER_WORDS
+    return "" if fewest <= len(words) <= most else f"it has {len(words)} words, not {fewest} to {most}"
+
+
+def _stop_words(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    found = _GOPHER_STOP_WORDS.intersection(words_of(text))
+    return "" if len(found) >= 2 else f"it has {len(found)} of the words {', '.join(sorted(_GOPHER_STOP_WORDS))}"
+
+
+def _terminal_punctuation(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    for line in map(str.strip, lines):
+        if not line.endswith(_C4_END_MARKS) or line.endswith(_ELLIPSES):
+            return f"the line that ends with {line[-30:]!r} ends without a full stop or the like"
+    return ""
+
+
+def _sentences(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    count = len(_SENTENCE_END.findall(text))
+    return "" if count >= _C4_SENTENCES else f"it has {count} sentences, not {_C4_SENTENCES}"
+
+
+def _line_words(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    for line in lines:
+        if len(line.split()) < _C4_LINE_WORDS:
+            return f"its line {line[:60]!r} has fewer than {_C4_LINE_WORDS} words"
+    return ""
+
+
+def _curly_brackets(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    return "it holds a curly bracket" if "{" in text or "}" in text else ""
+
+
+def _lorem_ipsum(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    return "it says 'lorem ipsum'" if "lorem ipsum" in text.casefold() else ""
+
+
+def _bad_lines(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    found = _C4_BAD_LINE.search(text)
+    return f"it says {found.group()!r}" if found else ""
+
+
 def _repeated(lines: Sequence[str]) -> tuple[int, int]:
     """Lines, and their characters, that came before."""
     seen: set[str] = set()
@@ -192,4 +255,12 @@ _CHECKS: dict[QualityRule, Callable[[str, Sequence[str], Sequence[str]], str]] =
     QualityRule.FINEWEB_LINES: _line_ends,
     QualityRule.FINEWEB_DUPLICATE_LINES: _fineweb_duplicate_lines,
     QualityRule.REPEATED_CHARACTER: _repeated_character,
+    QualityRule.GOPHER_WORD_COUNT: _word_count,
+    QualityRule.GOPHER_STOP_WORDS: _stop_words,
+    QualityRule.C4_TERMINAL_PUNCTUATION: _terminal_punctuation,
+    QualityRule.C4_SENTENCES: _sentences,
+    QualityRule.C4_LINE_WORDS: _line_words,
+    QualityRule.C4_CURLY_BRACKETS: _curly_brackets,
+    QualityRule.C4_LOREM_IPSUM: _lorem_ipsum,
+    QualityRule.C4_BAD_LINES: _bad_lines,
 }

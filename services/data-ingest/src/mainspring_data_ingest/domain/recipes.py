@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -13,9 +14,11 @@ from mainspring_data_ingest.domain.steps import (
     Balance,
     Decontamination,
     RecipeStep,
+    ReferenceExamples,
     TokenStatistics,
     WordList,
 )
+from mainspring_svckit.names import IngestionRecipeName, IngestionRecipeVersionName
 from mainspring_svckit.values import ArtifactRef
 
 DEFAULT_PROMPT_TEMPLATE = "{input}"
@@ -43,7 +46,12 @@ class SplitShares:
 
 @dataclass(frozen=True)
 class IngestionRecipe:
-    """How the records of sources become the rows of a dataset's version."""
+    """How the records of sources become the rows of a dataset's version.
+
+    Its `version` counts its contents, from 1; 0 where a release wrote it that did not count. It is not part of what the
+    recipe says. `reference` is what its report says how near the rows come to; without one, that is the evaluation set
+    which a step keeps out first.
+    """
 
     name: str
     dataset: str
@@ -54,19 +62,41 @@ class IngestionRecipe:
     max_field_characters: int = DEFAULT_MAX_FIELD_CHARACTERS
     steps: tuple[RecipeStep, ...] = ()
     report_embedding_model_version: str = ""
+    reference: ReferenceExamples | None = None
+    version: int = 0
+
+    @property
+    def version_name(self) -> str:
+        """Name of the version that it is, or empty."""
+        if not self.version:
+            return ""
+        name = IngestionRecipeName.parse(self.name)
+        return str(IngestionRecipeVersionName(name.project, name.recipe, str(self.version)))
+
+    def says_the_same_as(self, other: IngestionRecipe) -> bool:
+        """Whether the two differ at most in what counts them."""
+        return replace(self, version=0) == replace(other, version=0)
+
+    @property
+    def parts(self) -> tuple[RecipeStep | ReferenceExamples, ...]:
+        """What may need files: its steps and, after them, the reference examples that it names."""
+        return (*self.steps, *([self.reference] if self.reference is not None else []))
 
     @property
     def evaluation_versions(self) -> tuple[str, ...]:
-        """Dataset versions that steps keep out."""
-        return tuple(s.dataset_version for s in self.steps if isinstance(s, Decontamination) and s.dataset_version)
+        """Dataset versions that steps keep out, or whose rows are its reference examples."""
+        sets = [part for part in self.parts if isinstance(part, Decontamination | ReferenceExamples)]
+        return tuple(part.dataset_version for part in sets if part.dataset_version)
 
     @property
     def names_elsewhere(self) -> tuple[tuple[str, str], ...]:
         """What it names that other services own: kind and name of each."""
         found = [("ModelVersion", name) for name in self.embedding_models]
-        for step in self.steps:
-            match step:
-                case Decontamination(evaluation_suite_version=name) if name:
+        for part in self.parts:
+            match part:
+                case (
+                    Decontamination(evaluation_suite_version=name) | ReferenceExamples(evaluation_suite_version=name)
+                ) if name:
                     found.append(("EvaluationSuiteVersion", name))
                 case TokenStatistics(model_version=name) if name:
                     found.append(("ModelVersion", name))
@@ -83,20 +113,29 @@ class IngestionRecipe:
 
     @property
     def step_files(self) -> tuple[ArtifactRef, ...]:
-        """Files that steps need: evaluation sets, word lists, tokenizers."""
-        steps = [step for step in self.steps if isinstance(step, Decontamination | WordList | TokenStatistics)]
-        return tuple(step.file for step in steps if step.file is not None)
+        """Files that its parts need: evaluation sets, word lists, tokenizers, reference examples."""
+        parts = [
+            part
+            for part in self.parts
+            if isinstance(part, Decontamination | WordList | TokenStatistics | ReferenceExamples)
+        ]
+        return tuple(part.file for part in parts if part.file is not None)
 
     def as_json(self) -> dict[str, Any]:
         """As plain values. What came later stands in it only where it is set, so that digests made before it stay."""
         values = asdict(self)
         values["columns"] = self.columns.as_json()
+        del values["version"]
         if self.split.stratify_by is None:
             del values["split"]["stratify_by"]
         if not self.steps:
             del values["steps"]
         if not self.report_embedding_model_version:
             del values["report_embedding_model_version"]
+        if self.reference is None:
+            del values["reference"]
+        elif self.reference.columns is not None:
+            values["reference"]["columns"] = self.reference.columns.as_json()
         for step, written in zip(self.steps, values.get("steps", ()), strict=True):
             _forget_defaults(step, written)
             if isinstance(step, Decontamination) and step.columns is not None:
@@ -107,6 +146,15 @@ class IngestionRecipe:
         """Digest of everything in the recipe that decides about rows; its names do not."""
         rules = {key: value for key, value in self.as_json().items() if key not in {"name", "dataset"}}
         return hashlib.sha256(json.dumps({"rules": RULES, **rules}, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RecipeVersion:
+    """A recipe as it stood for a while; it never changes."""
+
+    name: str
+    recipe: IngestionRecipe
+    create_time: datetime
 
 
 _LATER = {

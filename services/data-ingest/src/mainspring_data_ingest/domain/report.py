@@ -75,7 +75,8 @@ class TextReport:
         distinct: Share of different n-grams among the n-grams of a sample of answers, by n.
         labels: Rows by answer, where answers are few and short; None where they are free text.
         diversity: How different answers of a sample are from each other, and how near they come to the recipe's
-            evaluation set where it has one; None in reports that older releases wrote.
+            reference examples, or else to its evaluation set, where it has one; None in reports that older releases
+            wrote.
     """
 
     rows: int

@@ -17,7 +17,18 @@ _CODES = (
 )
 KNOWN_LANGUAGES = frozenset(_CODES.split())
 """Languages (ISO 639-1) that can be told apart; a test compares them with the library's."""
-DEFAULT_RULES = tuple(rule for rule in QualityRule if rule.value.startswith(("GOPHER_", "C4_", "REPEATED_")))
+DEFAULT_RULES = (
+    QualityRule.GOPHER_WORD_LENGTH,
+    QualityRule.GOPHER_SYMBOLS,
+    QualityRule.GOPHER_LETTERS,
+    QualityRule.GOPHER_LINES,
+    QualityRule.GOPHER_DUPLICATE_LINES,
+    QualityRule.GOPHER_TOP_NGRAMS,
+    QualityRule.GOPHER_DUPLICATE_NGRAMS,
+    QualityRule.C4_BOILERPLATE,
+    QualityRule.REPEATED_CHARACTER,
+)
+"""Part of the digests of recipes that name no rules: rules that come later are not among them."""
 
 
 class TextPart(StrEnum):
@@ -38,6 +49,51 @@ class PersonalDataKind(StrEnum):
     IP_ADDRESS = "IP_ADDRESS"
     CRYPTO_WALLET = "CRYPTO_WALLET"
     US_SSN = "US_SSN"
+    US_ABA_ROUTING = "US_ABA_ROUTING"
+    US_MEDICAL_LICENSE = "US_MEDICAL_LICENSE"
+    US_NPI = "US_NPI"
+    CA_SIN = "CA_SIN"
+    UK_NHS = "UK_NHS"
+    ES_NIF = "ES_NIF"
+    ES_NIE = "ES_NIE"
+    IT_FISCAL_CODE = "IT_FISCAL_CODE"
+    IT_VAT_CODE = "IT_VAT_CODE"
+    PL_PESEL = "PL_PESEL"
+    DE_TAX_ID = "DE_TAX_ID"
+    DE_SOCIAL_SECURITY = "DE_SOCIAL_SECURITY"
+    DE_HEALTH_INSURANCE = "DE_HEALTH_INSURANCE"
+    DE_PASSPORT = "DE_PASSPORT"
+    DE_ID_CARD = "DE_ID_CARD"
+    DE_LANR = "DE_LANR"
+    FI_PERSONAL_IDENTITY_CODE = "FI_PERSONAL_IDENTITY_CODE"
+    SE_PERSONNUMMER = "SE_PERSONNUMMER"
+    SE_ORGANISATIONSNUMMER = "SE_ORGANISATIONSNUMMER"
+    TR_NATIONAL_ID = "TR_NATIONAL_ID"
+    AU_ABN = "AU_ABN"
+    AU_ACN = "AU_ACN"
+    AU_TFN = "AU_TFN"
+    AU_MEDICARE = "AU_MEDICARE"
+    IN_AADHAAR = "IN_AADHAAR"
+    SG_UEN = "SG_UEN"
+    KR_RRN = "KR_RRN"
+    KR_BRN = "KR_BRN"
+    TH_TNIN = "TH_TNIN"
+    NG_NIN = "NG_NIN"
+    ZA_ID_NUMBER = "ZA_ID_NUMBER"
+
+
+USUAL_KINDS = (
+    PersonalDataKind.EMAIL_ADDRESS,
+    PersonalDataKind.PHONE_NUMBER,
+    PersonalDataKind.CREDIT_CARD,
+    PersonalDataKind.IBAN,
+    PersonalDataKind.IP_ADDRESS,
+    PersonalDataKind.CRYPTO_WALLET,
+    PersonalDataKind.US_SSN,
+)
+"""Kinds that are always looked for. The others are numbers of one country, which many other numbers look like; they are
+looked for where a rule names them.
+"""
 
 
 class PersonalDataAction(StrEnum):
@@ -123,8 +179,8 @@ class PersonalData:
     kind: Literal["personal_data"] = "personal_data"
 
     def actions(self) -> dict[PersonalDataKind, PersonalDataAction]:
-        """What becomes of each kind; of two rules the later one counts."""
-        return dict.fromkeys(PersonalDataKind, self.default_action) | {rule.data: rule.action for rule in self.rules}
+        """What becomes of each kind that is looked for; of two rules the later one counts."""
+        return dict.fromkeys(USUAL_KINDS, self.default_action) | {rule.data: rule.action for rule in self.rules}
 
 
 @dataclass(frozen=True)
@@ -268,6 +324,17 @@ class Decontamination:
     splits: tuple[str, ...] = ()
     evaluation_suite_version: str = ""
     kind: Literal["decontamination"] = "decontamination"
+
+
+@dataclass(frozen=True)
+class ReferenceExamples:
+    """Examples of what the data is for; the attributes are those of `Decontamination`, and nothing is refused."""
+
+    dataset_version: str = ""
+    file: ArtifactRef | None = None
+    columns: ColumnMapping | None = None
+    splits: tuple[str, ...] = ()
+    evaluation_suite_version: str = ""
 
 
 RecipeStep = (

@@ -55,6 +55,13 @@ class AnnotationServicer(pb_grpc.AnnotationServiceServicer):
         added, known = await self._annotations.add(request.parent, items)
         return pb.AddAnnotationItemsResponse(added=added, known=known)
 
+    async def SetAnnotationSuggestions(
+        self, request: pb.SetAnnotationSuggestionsRequest, context: Any
+    ) -> pb.SetAnnotationSuggestionsResponse:
+        given = {one.annotation_item: mapping.suggestion_from_proto(one.suggestion) for one in request.item_suggestions}
+        suggested = await self._annotations.suggest(request.parent, given)
+        return pb.SetAnnotationSuggestionsResponse(suggested=suggested, passed_over=len(given) - suggested)
+
     async def ClaimAnnotationItem(
         self, request: pb.ClaimAnnotationItemRequest, context: Any
     ) -> pb.ClaimAnnotationItemResponse:

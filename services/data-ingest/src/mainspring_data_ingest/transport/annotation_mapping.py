@@ -82,18 +82,19 @@ def label_to_proto(label: Label | None) -> pb.Label | None:
     return message
 
 
+def suggestion_from_proto(message: pb.Suggestion) -> Suggestion:
+    """Reads what a model would answer."""
+    return Suggestion(label_from_proto(message.label), message.confidence, message.source)
+
+
 def item_from_proto(message: pb.AnnotationItem) -> AnnotationItem:
     """Reads an item that is to be added; its name and what is output only are passed over."""
-    suggestion = None
-    if message.HasField("suggestion"):
-        given = message.suggestion
-        suggestion = Suggestion(label_from_proto(given.label), given.confidence, given.source)
     return AnnotationItem(
         name="",
         queue="",
         messages=tuple((_Role.Name(m.role).removeprefix("ROLE_").lower(), m.content) for m in message.messages),
         candidates=tuple(message.candidates),
-        suggestion=suggestion,
+        suggestion=suggestion_from_proto(message.suggestion) if message.HasField("suggestion") else None,
         gold=label_from_proto(message.gold) if message.HasField("gold") else None,
         origin=message.origin,
         synthetic=message.synthetic,

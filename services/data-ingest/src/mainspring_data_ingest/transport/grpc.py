@@ -83,6 +83,22 @@ class DataServicer(pb_grpc.DataServiceServicer):
             ingestion_recipes=[mapping.recipe_to_proto(item) for item in listed.items], next_page_token=token
         )
 
+    async def GetIngestionRecipeVersion(
+        self, request: pb.GetIngestionRecipeVersionRequest, context: Any
+    ) -> pb.GetIngestionRecipeVersionResponse:
+        found = await self._reader.get(self._ports.recipe_versions, "IngestionRecipeVersion", request.name)
+        version = mapping.recipe_version_to_proto(found.value)
+        return pb.GetIngestionRecipeVersionResponse(ingestion_recipe_version=version)
+
+    async def ListIngestionRecipeVersions(
+        self, request: pb.ListIngestionRecipeVersionsRequest, context: Any
+    ) -> pb.ListIngestionRecipeVersionsResponse:
+        listed, token = await self._reader.list(self._ports.recipe_versions, request)
+        return pb.ListIngestionRecipeVersionsResponse(
+            ingestion_recipe_versions=[mapping.recipe_version_to_proto(item.value) for item in listed.items],
+            next_page_token=token,
+        )
+
     async def CreateIngestion(self, request: pb.CreateIngestionRequest, context: Any) -> pb.CreateIngestionResponse:
         project = ProjectName.parse(request.parent, "parent").project
         command = mapping.ingestion_from_proto(project, new_id(), new_id(), request)

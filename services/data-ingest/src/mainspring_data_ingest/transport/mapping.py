@@ -10,6 +10,7 @@ from mainspring_data_ingest.domain.recipes import (
     DEFAULT_MAX_FIELD_CHARACTERS,
     DEFAULT_PROMPT_TEMPLATE,
     IngestionRecipe,
+    RecipeVersion,
     SplitShares,
     SplitStrata,
 )
@@ -18,6 +19,8 @@ from mainspring_data_ingest.domain.splits import Split
 from mainspring_data_ingest.transport.steps import (
     columns_from_proto,
     columns_to_proto,
+    reference_from_proto,
+    reference_to_proto,
     step_from_proto,
     step_to_proto,
 )
@@ -53,12 +56,29 @@ def recipe_from_proto(message: recipe_pb2.IngestionRecipe) -> IngestionRecipe:
         max_field_characters=message.max_field_characters or DEFAULT_MAX_FIELD_CHARACTERS,
         steps=tuple(map(step_from_proto, message.steps)),
         report_embedding_model_version=message.report_embedding_model_version,
+        reference=reference_from_proto(message.reference) if message.HasField("reference") else None,
     )
 
 
 def recipe_to_proto(stored: Stored[IngestionRecipe]) -> recipe_pb2.IngestionRecipe:
     """Prints a recipe."""
-    recipe = stored.value
+    message = _said_by(stored.value)
+    message.update_time.FromDatetime(stored.update_time)
+    message.etag = stored.etag
+    return message
+
+
+def recipe_version_to_proto(version: RecipeVersion) -> recipe_pb2.IngestionRecipeVersion:
+    """Prints a version of a recipe."""
+    return recipe_pb2.IngestionRecipeVersion(
+        name=version.name,
+        recipe_sha256=version.recipe.applied_sha256(),
+        ingestion_recipe=_said_by(version.recipe),
+        create_time=time_to_proto(version.create_time),
+    )
+
+
+def _said_by(recipe: IngestionRecipe) -> recipe_pb2.IngestionRecipe:
     return recipe_pb2.IngestionRecipe(
         name=recipe.name,
         dataset=recipe.dataset,
@@ -74,8 +94,8 @@ def recipe_to_proto(stored: Stored[IngestionRecipe]) -> recipe_pb2.IngestionReci
         max_field_characters=recipe.max_field_characters,
         steps=map(step_to_proto, recipe.steps),
         report_embedding_model_version=recipe.report_embedding_model_version,
-        update_time=time_to_proto(stored.update_time),
-        etag=stored.etag,
+        version=recipe.version,
+        reference=reference_to_proto(recipe.reference) if recipe.reference is not None else None,
     )
 
 
@@ -122,6 +142,7 @@ def ingestion_to_proto(work: Ingestion) -> ingestion_pb2.Ingestion:
         create_time=time_to_proto(work.create_time),
         start_time=time_to_proto(work.start_time),
         end_time=time_to_proto(work.end_time),
+        ingestion_recipe_version=work.recipe.version_name,
     )
 
 
@@ -162,6 +183,7 @@ def version_to_proto(version: DatasetVersion) -> dataset_pb2.DatasetVersion:
         report=artifact_to_proto(version.report) if version.report is not None else None,
         deletion=_deletion_to_proto(version.deletion) if version.deletion is not None else None,
         supersedes=version.supersedes,
+        ingestion_recipe_version=version.ingestion_recipe_version,
     )
 
 

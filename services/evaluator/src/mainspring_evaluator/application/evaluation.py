@@ -11,6 +11,7 @@ from datetime import datetime
 from mainspring_evaluator.application.generation import Generation
 from mainspring_evaluator.application.observing import (
     CALIBRATION,
+    CHOICES,
     JUDGED,
     PERPLEXITY,
     SIMILARITY,
@@ -43,7 +44,7 @@ PROBE_TOP = 200
 _REPORT_EVERY_S = 1.0
 _TIMED = frozenset({"first_token_latency", "token_latency"})
 _STAGES = ("candidate", "baseline")
-_OBSERVED = frozenset({SIMILARITY, CALIBRATION, PERPLEXITY, *JUDGED})
+_OBSERVED = frozenset({SIMILARITY, CALIBRATION, PERPLEXITY, *CHOICES, *JUDGED})
 
 
 class Evaluation:

@@ -27,16 +27,18 @@ from mainspring_evaluator.application.judging import (
     use_question,
 )
 from mainspring_evaluator.application.ports import Ports
+from mainspring_evaluator.application.surprise import Surprise, finite, most_probable, passages_key
 from mainspring_evaluator.domain.agreement import sentences
 from mainspring_evaluator.domain.inquiries import Version
 from mainspring_evaluator.domain.items import Answer, Item, observation_key, prompt_digest
 from mainspring_evaluator.domain.runs import JudgeReport
-from mainspring_evaluator.domain.suites import EvaluationSuite, JudgePanel, Retrieval
-from mainspring_svckit.errors import ConcurrentChange, MainspringError, PreconditionFailed, Unavailable
+from mainspring_evaluator.domain.suites import EvaluationSuite, JudgePanel
+from mainspring_svckit.errors import ConcurrentChange, MainspringError, Unavailable
 from mainspring_svckit.values import ScorerFailure
 
 SIMILARITY, CALIBRATION = "embedding_similarity", "calibration_error"
 PERPLEXITY = "perplexity"
+CHOICES = ("choice_accuracy", "choice_accuracy_norm")
 RUBRIC, PREFERENCE = "judge_rubric", "judge_preference"
 FAITHFULNESS, PRECISION, RECALL = "faithfulness", "context_precision", "context_recall"
 JUDGED = (RUBRIC, PREFERENCE, FAITHFULNESS, PRECISION, RECALL)
@@ -70,7 +72,7 @@ class Observing:
 
     def __init__(self, ports: Ports, generation: Generation) -> None:
         self._ports, self._generation = ports, generation
-        self._judging = Judging(ports)
+        self._judging, self._surprise = Judging(ports), Surprise(ports, generation)
 
     async def observe(
         self,
@@ -91,16 +93,22 @@ class Observing:
             ConcurrentChange: Somebody else was at the same; LeaseLost as `ask` raises it.
         """
         told = Told()
-        fills = ((SIMILARITY, self._similarity), (CALIBRATION, self._confidence), (PERPLEXITY, self._perplexity))
-        for name, fill in fills:
-            if name in suite.scorers:
+        fills = (
+            ((SIMILARITY,), self._similarity),
+            ((CALIBRATION,), self._confidence),
+            ((PERPLEXITY,), self._perplexity),
+            (CHOICES, self._choices),
+        )
+        for names, fill in fills:
+            if filled := [name for name in names if name in suite.scorers]:
                 try:
                     for system in systems:
                         await fill(project, holder, suite, items, system, check)
                 except MainspringError as err:
                     if _ends_the_run(err):
                         raise
-                    told.failures.append(ScorerFailure(name, err.metadata.get("cause", err.reason), err.message))
+                    reason = err.metadata.get("cause", err.reason)
+                    told.failures += [ScorerFailure(name, reason, err.message) for name in filled]
         wanted = [name for name in suite.scorers if name in JUDGED]
         if wanted:
             await self._judges(suite, items, systems, wanted, told, ask)
@@ -137,7 +145,7 @@ class Observing:
             await check()
             chunk = texts[start : start + _TEXTS_AT_A_TIME]
             found = await self._generation.patiently("texts to embed", partial(ports.embeddings.embed, model, chunk))
-            vectors.update(zip(chunk, (_finite(vector, SIMILARITY) for vector in found), strict=True))
+            vectors.update(zip(chunk, (finite(vector, SIMILARITY) for vector in found), strict=True))
         fresh: dict[str, float] = {}
         for index, answer in pending:
             references = [vectors[text] for text in items[index].references if text]
@@ -153,7 +161,7 @@ class Observing:
         """Probability of the most probable first token."""
         ports, version, context = self._ports, system.version, suite.context
         keys = [
-            observation_key("confidence", version.identity, prompt_digest(item.prompt), *_passages_key(context))
+            observation_key("confidence", version.identity, prompt_digest(item.prompt), *passages_key(context))
             for item in items
         ]
         async with ports.transactions.transaction():
@@ -174,7 +182,7 @@ class Observing:
                     version.name, items[index].prompt, 1, context=context, unit=version.unit
                 ),
             )
-            value = min(1.0, math.exp(max(_finite(list(tokens.values()), CALIBRATION)))) if tokens else 0.0
+            value = min(1.0, math.exp(max(finite(list(tokens.values()), CALIBRATION)))) if tokens else 0.0
             async with ports.transactions.transaction():
                 await ports.observations.put(project, {keys[index]: value})
             system.figures[index][CALIBRATION] = value
@@ -185,43 +193,33 @@ class Observing:
         self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed, check: Check
     ) -> None:
         """Surprise at the references, in nats, and their tokens."""
-        ports, version, context = self._ports, system.version, suite.context
-        asked_with = _passages_key(context)
         wanted = [
-            (
-                index,
-                reference,
-                tuple(observation_key(part, version.identity, digest, reference, *asked_with) for part in _SURPRISE),
-            )
+            (index, reference)
             for index, item in enumerate(items)
-            for digest in (prompt_digest(item.prompt),)
             for reference in item.references[:_SCORED_REFERENCES]
             if reference
         ]
-        async with ports.transactions.transaction():
-            known = dict(await ports.observations.known(project, [key for _, _, keys in wanted for key in keys]))
-        missing = [each for each in wanted if any(key not in known for key in each[2])]
-        if missing:
-            await ports.inference.hold(version.name, holder)
+        found = await self._surprise.of(
+            project, holder, system.version, items, wanted, context=suite.context, check=check
+        )
+        for text in wanted:
+            figures = system.figures[text[0]]
+            for part, value in zip(_SURPRISE, found[text], strict=True):
+                figures[part] = figures.get(part, 0.0) + value
 
-        async def one(each: tuple[int, str, tuple[str, ...]]) -> None:
-            index, reference, keys = each
-            await check()
-            said = await self._generation.patiently(
-                f"the reference of item {index}",
-                lambda: ports.inference.score(
-                    version.name, items[index].prompt, reference, context=context, unit=version.unit
-                ),
-            )
-            found = dict(zip(keys, (-math.fsum(_finite(said, PERPLEXITY)), float(len(said))), strict=True))
-            async with ports.transactions.transaction():
-                await ports.observations.put(project, found)
-            known.update(found)
-
-        await self._generation.each(missing, one)
-        for index, _, keys in wanted:
-            for part, key in zip(_SURPRISE, keys, strict=True):
-                system.figures[index][part] = system.figures[index].get(part, 0.0) + known[key]
+    async def _choices(
+        self, project: str, holder: str, suite: EvaluationSuite, items: Sequence[Item], system: Observed, check: Check
+    ) -> None:
+        """Whether the most probable choice is right; where a guard refuses the question none is."""
+        wanted = [(index, choice) for index, item in enumerate(items) for choice in item.choices]
+        found = await self._surprise.of(
+            project, holder, system.version, items, wanted, context=suite.context, check=check
+        )
+        for index, item in enumerate(items):
+            if item.choices:
+                nats, tokens = zip(*(found[index, choice] for choice in item.choices), strict=True)
+                right = most_probable(item, nats) if all(tokens) else (False, False)
+                system.figures[index].update(zip(CHOICES, map(float, right), strict=True))
 
     async def _judges(
         self,
@@ -324,19 +322,6 @@ class _Plan:
 def _ends_the_run(err: MainspringError) -> bool:
     """Whether an error is no matter of one scorer: trying again may help, or nothing more may be asked."""
     return isinstance(err, (Unavailable, ConcurrentChange)) or err.reason == "BUDGET_EXCEEDED"
-
-
-def _passages_key(context: Retrieval | None) -> tuple[object, ...]:
-    """What passages add to the key of a figure; figures without any keep the keys that they always had."""
-    return () if context is None else ([context.collection, context.top_k],)
-
-
-def _finite(figures: Sequence[float], scorer: str) -> Sequence[float]:
-    """The figures, if each is a number; one that is none would be taken for good or for bad by chance."""
-    if not all(map(math.isfinite, figures)):
-        message = f"{scorer}: who was asked gave a figure that is no finite number"
-        raise PreconditionFailed("SCORE_NOT_FINITE", message)
-    return figures
 
 
 def _cosine(first: Sequence[float], second: Sequence[float]) -> float:

@@ -124,8 +124,8 @@ class ItemFiles(Protocol):
         """
         ...
 
-    async def harness(self, path: str) -> Sequence[Item]:
-        """The items of another harness's task.
+    async def harness(self, path: str, seed: int = 0) -> Sequence[Item]:
+        """The items of another harness's task; `seed` draws the examples that it puts before them.
 
         Raises:
             PreconditionFailed: TASK_UNREADABLE, it is missing, damaged, of a kind that is not supported, or outside the
@@ -198,12 +198,7 @@ class Inference(Protocol):
         context: Retrieval | None = None,
         unit: ServedUnit = NO_UNIT,
     ) -> Sequence[float]:
-        """Log-probabilities of the tokens of a text as the answer.
-
-        Raises:
-            PreconditionFailed: CONTEXT_NOT_SCORED, the plane cannot put so many passages before a text.
-            MainspringError: As `answer`.
-        """
+        """Log-probabilities of the tokens of a text as the answer. Raises as `answer`."""
         ...
 
 

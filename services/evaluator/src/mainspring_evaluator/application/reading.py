@@ -82,11 +82,11 @@ class ItemReader:
         if source.safety_set is not None:
             found = await self._ports.item_files.safety(source.safety_set)
         else:
-            found = await self._ports.item_files.harness(source.harness_path)
+            found = await self._ports.item_files.harness(source.harness_path, suite.sampling.seed)
         items = sorted((_of_task(source, item) for item in found), key=lambda item: prompt_digest(item.prompt))
         digest = hashlib.sha256()
         for item in items:
-            digest.update(prompt_digest(item.prompt).encode())
+            digest.update(item.sha256.encode())
         return digest.hexdigest(), items[: limit or None]
 
     async def _check_overlap(

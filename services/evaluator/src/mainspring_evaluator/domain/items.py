@@ -31,6 +31,8 @@ class Item:
         slices: Slices that it is in.
         safety: What it tries, for items of a safety set.
         forbidden: Text that an answer must not hold, for attacks that are recognised by one.
+        choices: Answers whose probabilities are compared; empty for an item that is answered in words alone.
+        right: Places of the right ones among them.
     """
 
     prompt: Prompt
@@ -39,11 +41,19 @@ class Item:
     slices: tuple[str, ...] = ()
     safety: SafetySet | None = None
     forbidden: str = ""
+    choices: tuple[str, ...] = ()
+    right: tuple[int, ...] = ()
 
     @property
     def question(self) -> str:
         """The last message."""
         return self.prompt[-1].content
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what is asked and, where choices are compared, of them and what is right."""
+        asked = prompt_digest(self.prompt)
+        return _digest([asked, self.choices, self.right]) if self.choices else asked
 
 
 @dataclass(frozen=True)

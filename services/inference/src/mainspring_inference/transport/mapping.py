@@ -44,11 +44,7 @@ def question_from_proto(request: AnswerRequest, caller: Principal) -> Question:
         messages=messages_from_proto(request.messages),
         raw_prompt=request.raw_prompt,
         sampling=_sampling_from_proto(request.sampling),
-        context=(
-            ContextWish(request.context.collection, request.context.top_k or DEFAULT_TOP_K)
-            if request.HasField("context")
-            else None
-        ),
+        context=_context_from_proto(request),
         session=request.session,
         top_logprobs=request.top_logprobs,
         unit=_unit_from_proto(request, caller),
@@ -63,8 +59,15 @@ def scored_from_proto(request: inference_service_pb2.ScoreTextRequest, caller: P
         caller=caller.subject,
         messages=messages_from_proto(request.messages),
         raw_prompt=request.raw_prompt,
+        context=_context_from_proto(request),
         unit=_unit_from_proto(request, caller),
     )
+
+
+def _context_from_proto(request: AnswerRequest | inference_service_pb2.ScoreTextRequest) -> ContextWish | None:
+    if not request.HasField("context"):
+        return None
+    return ContextWish(request.context.collection, request.context.top_k or DEFAULT_TOP_K)
 
 
 def _unit_from_proto(

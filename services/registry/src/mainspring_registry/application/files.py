@@ -13,7 +13,7 @@ from mainspring_svckit.names import project_of
 from mainspring_svckit.values import ArtifactRef
 
 _READ_WHOLE_BYTES = 1 << 20
-"""Of larger files only the size is looked at; who loads them compares the digest."""
+"""Larger files are compared beforehand, as far as there was time; at the decision only their size is looked at."""
 
 
 class Files:
@@ -27,19 +27,29 @@ class Files:
         held = await asyncio.gather(*(self._ports.files.exists(project, file) for file in files.values()))
         return sorted(role for role, there in zip(files, held, strict=True) if not there)
 
+    async def look(self, version: ModelVersion) -> None:
+        """Has the large files compared that `lost` will be asked about. It takes a while, so no lock may be held."""
+        await asyncio.gather(*(self._look(one) for one in await self._needed(version)))
+
     async def lost(self, version: ModelVersion) -> list[str]:
         """Files of a version, and of the base of an adapter, that the store does not hold whole.
 
         Raises:
             Unavailable: The store does not answer.
         """
-        versions = [version]
-        if version.kind is ModelKind.ADAPTER:
-            base = await self._ports.versions.get(version.base_model_version)
-            if base is None:
-                return [version.base_model_version]
-            versions.append(base.value)
-        return [f"{role} of {one.name}" for one in versions for role in await self._lost(one)]
+        needed = await self._needed(version)
+        if version.kind is ModelKind.ADAPTER and len(needed) == 1:
+            return [version.base_model_version]
+        return [f"{role} of {one.name}" for one in needed for role in await self._lost(one)]
+
+    async def _look(self, version: ModelVersion) -> None:
+        large = [file for file in version.artifacts.values() if file.size_bytes > _READ_WHOLE_BYTES]
+        await self._ports.comparisons.look(str(project_of(version.name)), large)
+
+    async def _needed(self, version: ModelVersion) -> list[ModelVersion]:
+        """The version, and the base of an adapter where the catalogue has it."""
+        base = await self._ports.versions.get(version.base_model_version) if version.kind is ModelKind.ADAPTER else None
+        return [version] if base is None else [version, base.value]
 
     async def _lost(self, version: ModelVersion) -> list[str]:
         project = str(project_of(version.name))
@@ -49,8 +59,9 @@ class Files:
         small = {role: file for role, file in files.items() if file.size_bytes <= _READ_WHOLE_BYTES}
         large = {role: file for role, file in files.items() if role not in small}
         whole = await asyncio.gather(*(self._whole(project, file) for file in small.values()))
-        damaged = [role for role, intact in zip(small, whole, strict=True) if not intact]
-        return sorted([*damaged, *await self.missing(project, large)])
+        damaged = {role for role, intact in zip(small, whole, strict=True) if not intact}
+        damaged |= {role for role, file in large.items() if self._ports.comparisons.is_damaged(project, file)}
+        return sorted(damaged | set(await self.missing(project, large)))
 
     async def _whole(self, project: str, file: ArtifactRef) -> bool:
         try:

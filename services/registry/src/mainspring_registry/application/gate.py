@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mainspring_registry.application.judging import Judgement, Judging
@@ -13,7 +14,7 @@ from mainspring_registry.domain.approvals import GATE, Actor, Approval, check_ap
 from mainspring_registry.domain.digests import digest_of
 from mainspring_registry.domain.gate import Evidence, EvidenceRecord, GateDecision, Outcome
 from mainspring_registry.domain.history import HistoryKind
-from mainspring_registry.domain.lineage import edges_of_evaluation
+from mainspring_registry.domain.lineage import edges_of_approval, edges_of_evaluation
 from mainspring_registry.domain.policies import ReleasePolicy
 from mainspring_registry.domain.releases import Release
 from mainspring_svckit.errors import PreconditionFailed
@@ -67,9 +68,11 @@ class Gate:
                 await ports.models.put(await self._ledger.write(model.value, kind, policy.name, actor, sha256=digest))
             return stored
 
-    async def apply(self, candidate: str, suite: str, evidence: Evidence, cycle: str) -> GateDecision | None:
-        """Hears what was measured of a version; decides when every suite of the policy has had its word, and releases
-        the version if it may be.
+    async def apply(
+        self, candidate: str, suite: str, evidence: Evidence, cycle: str, judges: Sequence[str] = ()
+    ) -> GateDecision | None:
+        """Hears what was measured of a version, and which versions judged; decides when every suite of the policy has
+        had its word, and releases the version if it may be.
 
         Returns:
             The decision; None when no policy asks for this suite's word, other suites are still to come, or the version
@@ -81,9 +84,9 @@ class Gate:
         ports = self._ports
         async with ports.transactions.transaction():
             version = (await require(ports.versions, "ModelVersion", candidate)).value
-            await ports.lineage.add(
-                edges_of_evaluation(evidence.evaluation_run, candidate, evidence.baseline, evidence.dataset_version)
-            )
+            await self._judging.look(version)
+            run, baseline, data = evidence.evaluation_run, evidence.baseline, evidence.dataset_version
+            await ports.lineage.add(edges_of_evaluation(run, candidate, baseline, data, judges))
             model = (await require(ports.models, "Model", version.model, lock=True)).value
             record = EvidenceRecord(evidence.evaluation_run, candidate, suite, evidence, cycle, ports.clock.now())
             if await ports.evidence.get(record.name) is None:
@@ -120,6 +123,7 @@ class Gate:
         ports = self._ports
         async with ports.transactions.transaction():
             version = (await require(ports.versions, "ModelVersion", version_name)).value
+            await self._judging.look(version)
             model = (await require(ports.models, "Model", version.model)).value
             policy = await self._judging.policy_of(model.name)
             return await self._judging.judge(policy, model, version, actor) if policy is not None else None
@@ -153,6 +157,7 @@ class Gate:
         ports = self._ports
         async with ports.transactions.transaction():
             version = (await require(ports.versions, "ModelVersion", version_name)).value
+            await self._judging.look(version)
             model = (await require(ports.models, "Model", version.model, lock=True)).value
             check_approver(version, manifest_sha256, actor)
             for known in await ports.approvals.find("model_version", version.name):
@@ -170,6 +175,7 @@ class Gate:
                 create_time=ports.clock.now(),
             )
             await ports.approvals.add(approval)
+            await ports.lineage.add(edges_of_approval(approval))
             model = await self._ledger.write(
                 model, HistoryKind.APPROVED, approval.name, actor, version=version.name, manifest=manifest_sha256
             )

@@ -78,6 +78,11 @@ class Judging:
     def __init__(self, ports: Ports) -> None:
         self._ports, self._units, self._files = ports, Units(ports), Files(ports)
 
+    async def look(self, version: ModelVersion) -> None:
+        """Has large files compared with their digests, where a policy will ask for them; no lock may be held."""
+        if await self.policy_of(version.model) is not None:
+            await self._files.look(version)
+
     async def policy_of(self, model: str) -> ReleasePolicy | None:
         """The policy that guards a model."""
         return next(iter(await self._ports.policies.find("model", model)), None)

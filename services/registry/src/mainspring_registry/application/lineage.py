@@ -115,16 +115,28 @@ class Lineages:
         async with self._ports.transactions.transaction():
             await self._ports.lineage.add(edges_of_answer(answer, model_version, release))
 
-    async def published(self, project: str, facts: DatasetFacts) -> None:
-        """Hears of a dataset version.
+    async def published(self, project: str, facts: DatasetFacts, *, whole: bool = True) -> None:
+        """Hears of a dataset version. Where its sources are not `whole`, since there are more than were told,
+        data-ingest is asked for all; where nobody knows them they are left out, so that the next walk asks.
 
         Raises:
             InvalidInput: Names of different projects.
+            Unavailable: Data-ingest cannot be asked now.
         """
         DatasetVersionName.parse(facts.version, "dataset_version")
         _one_project(project, facts.version, facts.ingestion, facts.recipe, facts.supersedes)
+        if not whole:
+            facts = await self._all_of(facts)
         async with self._ports.transactions.transaction():
             await self._ports.lineage.add(edges_of_dataset(facts))
+
+    async def _all_of(self, facts: DatasetFacts) -> DatasetFacts:
+        if self._data is not None:
+            try:
+                return await self._data.facts(facts.version)
+            except NotFound:
+                pass  # It is gone again.
+        return DatasetFacts(facts.version, "", "", (), facts.supersedes)
 
     async def _walk(self, names: Sequence[str], direction: Direction, hops: int) -> tuple[Walk, bool]:
         """A walk, and whether the graph knows anything of where it began."""

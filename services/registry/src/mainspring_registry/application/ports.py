@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -222,6 +222,18 @@ class FileStore(Artifacts, Protocol):
         ...
 
 
+class Comparisons(Protocol):
+    """What is known of large files, whose bytes nobody can wait for while he decides."""
+
+    async def look(self, project: str, files: Collection[ArtifactRef]) -> None:
+        """Has files compared with their digests, and waits for that, but not for long."""
+        ...
+
+    def is_damaged(self, project: str, file: ArtifactRef) -> bool:
+        """Whether a file held other bytes when it was last read whole."""
+        ...
+
+
 @dataclass(frozen=True)
 class Ports:
     """Everything the use cases need; made once, in `main.py`."""
@@ -246,6 +258,7 @@ class Ports:
     notary: Notary
     numbers: Numbers
     files: FileStore
+    comparisons: Comparisons
     work: Work
     notifier: Notifier
     clock: Clock

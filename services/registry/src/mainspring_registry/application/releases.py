@@ -39,6 +39,9 @@ class Releases:
         """
         ports = self._ports
         async with ports.transactions.transaction():
+            known = await ports.versions.get(version_name)
+            if known is not None:
+                await self._judging.look(known.value)
             model = (await require(ports.models, "Model", model_name, lock=True)).value
             version = (await require(ports.versions, "ModelVersion", version_name)).value
             if version.model != model.name:

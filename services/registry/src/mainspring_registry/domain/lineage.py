@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mainspring_registry.domain.approvals import Approval
 from mainspring_registry.domain.catalogue import Lineage, ModelVersion
 from mainspring_registry.domain.data import DatasetFacts
 from mainspring_registry.domain.gate import GateDecision
@@ -43,12 +45,14 @@ class Relation(StrEnum):
     REFINED_BY = "REFINED_BY"
     SUPERSEDES = "SUPERSEDES"
     GUARDED_BY = "GUARDED_BY"
+    APPROVES = "APPROVES"
+    JUDGED_BY = "JUDGED_BY"
 
 
-SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM, Relation.SUPERSEDES)
-"""A walk shows what they lead to and goes no further: a champion that somebody was compared with is not what they were
-made from, a model that was asked a dataset's questions did not learn from it, and what learned from what an erasure
-left did not learn from what it removed."""
+SHOWN_ONLY = (Relation.COMPARED_WITH, Relation.ASKED_FROM, Relation.JUDGED_BY, Relation.SUPERSEDES)
+"""A walk shows what they lead to and goes no further: a champion that somebody was compared with, or a model that
+judged, is not what they were made from, a model that was asked a dataset's questions did not learn from it, and what
+learned from what an erasure left did not learn from what it removed."""
 _ORIGINS = (Relation.READ_FROM, Relation.INGESTED_BY, Relation.REFINED_BY)
 NEVER_DOWNSTREAM = (Relation.SERVED_BY, Relation.ANSWERED_BY)
 """Answers are without number; from them one walks upstream."""
@@ -137,13 +141,21 @@ def edges_of_version(version: ModelVersion, tuning_recipe: str = "") -> tuple[Ed
     )
 
 
-def edges_of_evaluation(run: str, candidate: str, baseline: str, dataset_version: str) -> tuple[Edge, ...]:
-    """What an evaluation run looked at."""
+def edges_of_evaluation(
+    run: str, candidate: str, baseline: str, dataset_version: str, judges: Sequence[str] = ()
+) -> tuple[Edge, ...]:
+    """What an evaluation run looked at, and who judged."""
     return _known(
         Edge(candidate, run, Relation.MEASURED),
         Edge(baseline, run, Relation.COMPARED_WITH),
         Edge(dataset_version, run, Relation.ASKED_FROM),
+        *(Edge(judge, run, Relation.JUDGED_BY) for judge in judges),
     )
+
+
+def edges_of_approval(approval: Approval) -> tuple[Edge, ...]:
+    """What a person approved; the release that rests on it says so itself."""
+    return (Edge(approval.model_version, approval.name, Relation.APPROVES),)
 
 
 def edges_of_decision(decision: GateDecision) -> tuple[Edge, ...]:

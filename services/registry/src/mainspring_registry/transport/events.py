@@ -70,7 +70,8 @@ class Reactions:
             candidate_unit_sha256=data.candidate_unit_sha256,
             baseline_unit_sha256=data.baseline_unit_sha256,
         )
-        await self._gate.apply(data.candidate, data.evaluation_suite, evidence, event.cycle)
+        judges = tuple(data.judge_model_versions)
+        await self._gate.apply(data.candidate, data.evaluation_suite, evidence, event.cycle, judges)
 
     async def on_evaluation_failed(self, event: Event) -> None:
         """A version could not be measured: it is not released."""
@@ -101,18 +102,14 @@ class Reactions:
         """A dataset has a new version: it can be traced back to its sources."""
         data = event.data
         assert isinstance(data, data_events_pb2.DatasetVersionPublished)
-        whole = len(data.source_sha256s) < _MAX_SOURCES
-        # What the event cannot name whole is left unknown, so that the next walk asks for it.
         facts = DatasetFacts(
             version=data.dataset_version,
-            ingestion=data.ingestion if whole else "",
-            recipe=data.ingestion_recipe if whole else "",
-            sources=tuple(
-                DataSource(str(SourceName(event.project, digest))) for digest in data.source_sha256s if whole
-            ),
+            ingestion=data.ingestion,
+            recipe=data.ingestion_recipe,
+            sources=tuple(DataSource(str(SourceName(event.project, digest))) for digest in data.source_sha256s),
             supersedes=data.supersedes,
         )
-        await self._lineages.published(event.project, facts)
+        await self._lineages.published(event.project, facts, whole=len(facts.sources) < _MAX_SOURCES)
 
     async def on_any(self, event: Event) -> None:
         """Something happened in a turn of the loop: it is drawn."""

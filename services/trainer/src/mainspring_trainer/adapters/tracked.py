@@ -29,8 +29,9 @@ def tags_of(run: TrainingRun) -> dict[str, str]:
 
 
 def values_of(metric: TrainingMetric) -> dict[str, float]:
-    """What was measured at a step, by name."""
-    values = {
+    """What was measured at a step, by name: what every run has, and what its method measures beside the loss."""
+    values: dict[str, float | None] = {
+        **metric.measures,
         "train_loss": metric.train_loss if metric.step else None,
         "validation_loss": metric.validation_loss,
         "learning_rate": metric.learning_rate,

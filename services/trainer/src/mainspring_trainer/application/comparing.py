@@ -1,4 +1,7 @@
-"""Use cases of looking at runs: one as a page, several beside each other."""
+"""Use cases of looking at runs: one as a page, several beside each other.
+
+The curves are those that every run has, then what its method measures beside the loss.
+"""
 
 from __future__ import annotations
 
@@ -82,13 +85,15 @@ class Comparing:
 
 
 def _curves(run: str, metrics: Sequence[TrainingMetric], last_step: int, max_points: int) -> list[Curve]:
-    curves: list[Curve] = []
-    for series, value_of in _SERIES.items():
-        values = [(m.step, value) for m in metrics if (value := value_of(m)) is not None]
-        points = thinned(values, last_step=last_step, max_points=max(2, max_points or DEFAULT_POINTS))
-        if points:
-            curves.append(Curve(run, series, points))
-    return curves
+    values = {
+        series: [(m.step, value) for m in metrics if (value := value_of(m)) is not None]
+        for series, value_of in _SERIES.items()
+    }
+    for name in sorted({name for m in metrics for name in m.measures} - _SERIES.keys()):
+        values[name] = [(m.step, m.measures[name]) for m in metrics if name in m.measures]
+    most = max(2, max_points or DEFAULT_POINTS)
+    curves = [Curve(run, series, thinned(of, last_step=last_step, max_points=most)) for series, of in values.items()]
+    return [curve for curve in curves if curve.points]
 
 
 def _settings(run: TrainingRun) -> dict[str, Any]:

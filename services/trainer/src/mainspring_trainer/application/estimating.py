@@ -71,10 +71,14 @@ def steps_of(recipe: TuningRecipe, rows: int) -> int:
 
 def _measured(run: TrainingRun, recipe: TuningRecipe) -> int:
     """Rows in all steps of a run by which a run of the recipe can be judged; 0 for any other."""
-    alike = (run.recipe.base_model_version, run.recipe.method) == (recipe.base_model_version, recipe.method)
+    alike = _kind(run.recipe) == _kind(recipe)
     if run.state is not RunState.SUCCEEDED or run.result is None or not alike or not run.usage.wall_s:
         return 0
     return run.result.steps * run.recipe.optimization.batch_rows
+
+
+def _kind(recipe: TuningRecipe) -> tuple[object, ...]:
+    return (recipe.base_model_version, recipe.method, recipe.answering)
 
 
 def _scaled(usage: Usage, factor: float) -> Usage:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mainspring_svckit.errors import NotFound, PreconditionFailed
-from mainspring_svckit.names import ModelAliasName, ModelName, TrainingRunName
+from mainspring_svckit.names import TrainingRunName
 from mainspring_svckit.values import ArtifactRef
+from mainspring_trainer.application.parents import CONFIG, WEIGHTS, parent_of
 from mainspring_trainer.application.ports import ModelVersion, Ports
 from mainspring_trainer.domain.manifests import TRAIN, VALIDATION, Manifest, Shard, read_manifest
-from mainspring_trainer.domain.recipes import LoraConfig, Method, StartFrom
+from mainspring_trainer.domain.recipes import Method
 from mainspring_trainer.domain.runs import Dataset, Helper, Inputs, Parent, TrainingRun
 
 SPEC_SCHEMA = "mainspring.training_spec.v1"
 _HF, _ADAPTER = "hf/", "adapter/"
-_CONFIG, _WEIGHTS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
-_CHAMPION = "champion"
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,8 @@ async def look_up(ports: Ports, run: TrainingRun) -> Inputs:
     """Everything that the run needs, by digest.
 
     Raises:
-        PreconditionFailed: DATASET_UNKNOWN, BASE_MODEL_UNKNOWN, BASE_MODEL_UNUSABLE.
+        PreconditionFailed: DATASET_UNKNOWN, BASE_MODEL_UNKNOWN, BASE_MODEL_UNUSABLE, HELPER_MODEL_UNUSABLE,
+            PARENT_UNUSABLE.
         Unavailable: Another service could not be asked.
     """
     dataset = run.dataset or await ports.datasets.version(run.dataset_version)
@@ -62,7 +61,8 @@ async def look_up(ports: Ports, run: TrainingRun) -> Inputs:
     if base.kind != kind or "config.json" not in files or (kind == "EMBEDDING" and not weights):
         message = f"{base_name} is no {what} model with Hugging Face files; import one and name it in the recipe"
         raise PreconditionFailed("BASE_MODEL_UNUSABLE", message, {"baseModelVersion": base_name})
-    return Inputs(base_files=files, dataset=dataset, parent=await _parent(ports, run), helper=await _helper(ports, run))
+    parent, helper = await parent_of(ports, run), await _helper(ports, run)
+    return Inputs(base_files=files, dataset=dataset, parent=parent, helper=helper)
 
 
 def _base_files(version: ModelVersion) -> dict[str, ArtifactRef]:
@@ -81,43 +81,14 @@ async def _helper(ports: Ports, run: TrainingRun) -> Helper | None:
     version = await ports.models.version(name)
     base = version
     adapter: dict[str, ArtifactRef] = {}
-    if version is not None and {_CONFIG, _WEIGHTS} <= set(version.files) and version.kind == "ADAPTER":
+    if version is not None and {CONFIG, WEIGHTS} <= set(version.files) and version.kind == "ADAPTER":
         base = await ports.models.version(version.base_model_version)
-        adapter = {role.removeprefix(_ADAPTER): version.files[role] for role in (_CONFIG, _WEIGHTS)}
+        adapter = {role.removeprefix(_ADAPTER): version.files[role] for role in (CONFIG, WEIGHTS)}
     files = _base_files(base) if base is not None else {}
     if "config.json" not in files:
         message = f"{name} does not exist, or has no Hugging Face files; name another version in {run.recipe.name}"
         raise PreconditionFailed("HELPER_MODEL_UNUSABLE", message, {"modelVersion": name})
     return Helper(name, files, adapter)
-
-
-async def _parent(ports: Ports, run: TrainingRun) -> Parent | None:
-    """The champion, when the recipe asks for it and a run can go on from it."""
-    recipe = run.recipe
-    if recipe.start_from is not StartFrom.CHAMPION:
-        return None
-    model = ModelName.parse(recipe.model)
-    champion = await ports.models.version(str(ModelAliasName(model.project, model.model, _CHAMPION)))
-    if champion is not None and champion.quantized_from:
-        # A compressed champion is one file; what it was made of goes on.
-        champion = await ports.models.version(champion.quantized_from)
-    if champion is None or champion.base_model_version != recipe.base_model_version:
-        return None
-    if not {_CONFIG, _WEIGHTS} <= set(champion.files) or not champion.dataset_version:
-        return None
-    if not await _same_shape(ports, model.project, champion, recipe.lora):
-        return None
-    dataset = await ports.datasets.version(champion.dataset_version)
-    if dataset is None:
-        return None
-    return Parent(champion.name, champion.files[_CONFIG], champion.files[_WEIGHTS], dataset)
-
-
-async def _same_shape(ports: Ports, project: str, champion: ModelVersion, lora: LoraConfig) -> bool:
-    """Whether the champion's adapter has the rank and scale that the recipe asks for; another needs a fresh start."""
-    config = json.loads(await ports.files.read(project, champion.files[_CONFIG]))
-    known = (config.get("r"), config.get("lora_alpha"), bool(config.get("use_rslora")), bool(config.get("use_dora")))
-    return known == (lora.rank, lora.alpha, lora.rank_stabilized, lora.weight_decomposed)
 
 
 async def fetch(ports: Ports, run: TrainingRun, inputs: Inputs, compute: Compute) -> dict[str, Any]:
@@ -160,9 +131,11 @@ async def _manifest(ports: Ports, project: str, dataset: Dataset) -> Manifest:
 async def _parent_files(ports: Ports, project: str, parent: Parent | None) -> dict[str, Any] | None:
     if parent is None:
         return None
-    manifest = await _manifest(ports, project, parent.dataset)
     files = {"adapter_config.json": parent.adapter_config, "adapter_model.safetensors": parent.adapter_weights}
-    known = [item for split in manifest.splits for item in await _shards(ports, project, manifest, split)]
+    known: list[dict[str, Any]] = []
+    if parent.dataset is not None:
+        manifest = await _manifest(ports, project, parent.dataset)
+        known = [item for split in manifest.splits for item in await _shards(ports, project, manifest, split)]
     return {"adapter": await _folder(ports, project, files), "known": known}
 
 

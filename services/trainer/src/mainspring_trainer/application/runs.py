@@ -7,6 +7,7 @@ from mainspring_svckit.names import DatasetName, DatasetVersionName, ProjectName
 from mainspring_svckit.pagination import MAX_PAGE_SIZE, Page
 from mainspring_svckit.ports import Claim
 from mainspring_svckit.repository import require
+from mainspring_trainer.application import parents
 from mainspring_trainer.application.policy import Policy
 from mainspring_trainer.application.ports import Ports
 from mainspring_trainer.domain.recipes import TuningRecipe
@@ -33,26 +34,50 @@ class Runs:
         self._ports, self._policy = ports, policy
 
     async def create(
-        self, project: str, recipe_name: str, dataset_version: str, priority: int = 0, *, author: str = ""
+        self,
+        project: str,
+        recipe_name: str,
+        dataset_version: str,
+        priority: int = 0,
+        *,
+        author: str = "",
+        begin_with: str = "",
     ) -> TrainingRun:
         """Queues a run that somebody asked for; it begins a new turn of the loop.
 
         Raises:
             InvalidInput: DATASET_DIFFERS, the version is not one of the recipe's dataset; or the names do not fit.
             NotFound: There is no such recipe.
+            PreconditionFailed: PARENT_UNUSABLE, it cannot begin with that version.
             QuotaExceeded: QUEUE_FULL, too many runs of the project have not ended.
+            Unavailable: The registry could not be asked for that version.
         """
         if TuningRecipeName.parse(recipe_name, "tuning_recipe").project != project:
             message = f"tuning_recipe must be of {ProjectName(project)}; name one of that project"
             raise InvalidInput(message, reason="PROJECT_DIFFERS")
         version = DatasetVersionName.parse(dataset_version, "dataset_version")
+        if begin_with:
+            await self._check_parent(recipe_name, begin_with)
         async with self._ports.transactions.transaction():
             recipe = (await require(self._ports.recipes, "TuningRecipe", recipe_name)).value
             if str(DatasetName(version.project, version.dataset)) != recipe.dataset:
                 message = f"{dataset_version} is not a version of {recipe.dataset}, which {recipe_name} learns from"
                 raise InvalidInput(message, reason="DATASET_DIFFERS")
             await self.check_room(project)
-            return await self.add(recipe, dataset_version, self._ports.new_id(), priority=priority, author=author)
+            return await self.add(
+                recipe,
+                dataset_version,
+                self._ports.new_id(),
+                priority=priority,
+                author=author,
+                begin_with=begin_with,
+            )
+
+    async def _check_parent(self, recipe_name: str, begin_with: str) -> None:
+        """Refuses at once what the run would be refused for when it is taken."""
+        async with self._ports.transactions.transaction():
+            recipe = (await require(self._ports.recipes, "TuningRecipe", recipe_name)).value
+        await parents.named(self._ports, recipe, begin_with)
 
     async def check_room(self, project: str) -> None:
         """Raises `QuotaExceeded` when a project has as many open runs as it may. Joins the ambient transaction."""
@@ -168,6 +193,7 @@ class Runs:
         priority: int = 0,
         study: str = "",
         author: str = "",
+        begin_with: str = "",
     ) -> TrainingRun:
         """Queues a run. Joins the ambient transaction."""
         ports = self._ports
@@ -182,6 +208,7 @@ class Runs:
             priority=priority,
             study=study,
             author=author,
+            begin_with=begin_with,
         )
         await ports.runs.add(run)
         await ports.work.enqueue(WORK_KIND, run.name, priority=priority)

@@ -135,6 +135,9 @@ class TeacherSource(StrEnum):
     ANSWERS = "ANSWERS"
 
 
+_ANSWERS = TeacherSource.ANSWERS
+
+
 @dataclass(frozen=True)
 class DistillationConfig:
     """How a teacher is learned from; see the contract's message of the same name."""
@@ -142,8 +145,9 @@ class DistillationConfig:
     teacher_model_version: str = ""
     source: TeacherSource = TeacherSource.LOGITS
     temperature: float = 1.0
-    divergence: float = 0.5
+    divergence: float = 0.0
     max_answer_tokens: int = 256
+    on_policy_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,18 @@ class TuningRecipe:
         }
 
     @property
+    def answering(self) -> tuple[float, ...]:
+        """What decides how much a run lets models answer, which takes most of the time where there is some; equal ones
+        take alike.
+        """
+        if self.method.learns_rewards:
+            return (self.online.generations, self.online.max_answer_tokens)
+        taught = self.distillation
+        if self.method is not Method.DISTILLATION or not (taught.on_policy_share or taught.source is _ANSWERS):
+            return ()
+        return (float(taught.source is _ANSWERS), taught.on_policy_share, taught.max_answer_tokens)
+
+    @property
     def helper_model_version(self) -> str:
         """The model that teaches or gives rewards, or empty."""
         if self.method is Method.DISTILLATION:
@@ -258,6 +274,9 @@ class TuningRecipe:
             raise _unfit("start_from", "must be BASE when all weights are learned", "ADAPTATION_UNSUPPORTED")
         if self.method is Method.DISTILLATION and not self.helper_model_version:
             raise _unfit("distillation.teacher_model_version", f"is required for {named}", "TEACHER_MISSING")
+        if self.distillation.on_policy_share and self.distillation.source is TeacherSource.ANSWERS:
+            message = "must be 0 where the teacher's answers are learned; set distillation.source to SOURCE_LOGITS"
+            raise _unfit("distillation.on_policy_share", message, "ON_POLICY_UNSUPPORTED")
         if self.method.learns_rewards and self.online.sources != 1:
             message = f"must have a rule, a reward_model_version or a judge_model_version for {named}, and only one"
             raise _unfit("online", message, "REWARD_MISSING")

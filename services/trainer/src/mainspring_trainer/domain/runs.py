@@ -107,12 +107,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Parent:
-    """A version whose adapter a run begins with, and the data that it learned from."""
+    """A version whose adapter a run begins with, and the data whose rows it need not learn again, or None."""
 
     model_version: str
     adapter_config: ArtifactRef
     adapter_weights: ArtifactRef
-    dataset: Dataset
+    dataset: Dataset | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ class TrainingRun:
         signals: What a person should know, oldest first.
         study: The study that asked for it, or empty; whether its result becomes a model version is the study's affair.
         author: The caller who asked for it; empty when a new dataset version did.
+        begin_with: The version whose adapter somebody wants it to begin with; empty for what the recipe says.
     """
 
     name: str
@@ -179,11 +180,12 @@ class TrainingRun:
     first_step_time: datetime | None = None
     study: str = ""
     author: str = ""
+    begin_with: str = ""
 
     @property
     def parent_model_version(self) -> str:
-        """The version whose adapter it began with, or empty."""
-        return self.inputs.parent.model_version if self.inputs and self.inputs.parent else ""
+        """The version whose adapter it begins with, or empty."""
+        return self.inputs.parent.model_version if self.inputs and self.inputs.parent else self.begin_with
 
     def taken(self, now: datetime) -> TrainingRun:
         """The run with a trainer; one that another trainer left behind is simply taken over."""

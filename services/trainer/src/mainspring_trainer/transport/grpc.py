@@ -59,7 +59,12 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
         project = ProjectName.parse(request.parent, "parent").project
         author = current_principal.get().subject
         run = await self._runs.create(
-            project, request.tuning_recipe, request.dataset_version, request.priority, author=author
+            project,
+            request.tuning_recipe,
+            request.dataset_version,
+            request.priority,
+            author=author,
+            begin_with=request.parent_model_version,
         )
         return pb.CreateTrainingRunResponse(training_run=mapping.run_to_proto(run))
 

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from mainspring_training_worker.crash import crash_point
 from mainspring_training_worker.fitting import rows_of
 from mainspring_training_worker.process import (
     REFUSED,
@@ -73,6 +74,7 @@ def _run(spec: Spec, progress: Progress, stopping: Callable[[], bool]) -> int:
     """Rows first: what cannot be learned is refused before the seconds that the libraries take."""
     progress.tell("phase", phase="reading rows")
     rows = rows_of(spec)
+    crash_point("training-worker:rows-read")
     progress.tell("phase", phase="loading libraries")
     if _RUN not in sys.modules:
         _set_up(threads=str(spec.threads), four_bits=spec.adaptation == "QLORA")

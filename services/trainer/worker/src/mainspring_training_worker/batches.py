@@ -111,13 +111,26 @@ class Plan:
         return step % self.validate_every_steps == 0 or step == self.steps
 
 
-def micro_batches(examples: Sequence[Example], max_tokens: int, *, at_least: int = 1) -> Iterator[list[Example]]:
-    """Groups of similar length, none with more than `max_tokens` padded tokens, but of at least `at_least` examples."""
+def micro_batches(
+    examples: Sequence[Example], max_tokens: int, *, at_least: int = 1, drawn_tokens: int = 0
+) -> Iterator[list[Example]]:
+    """Groups of similar length.
+
+    Args:
+        examples: What is grouped.
+        max_tokens: Most padded tokens of a group.
+        at_least: Fewest examples of one, which goes before that.
+        drawn_tokens: Longest answer that may be drawn in the place of an example's own.
+    """
+
+    def width(example: Example) -> int:
+        return max(example.width, example.answer_start + drawn_tokens)
+
     group: list[Example] = []
     left = len(examples)
-    for example in sorted(examples, key=lambda e: (e.width, e.row_id)):
+    for example in sorted(examples, key=lambda e: (width(e), e.row_id)):
         sequences = 2 if example.rejected else 1
-        full = example.width * sequences * (len(group) + 1) > max_tokens
+        full = width(example) * sequences * (len(group) + 1) > max_tokens
         if full and len(group) >= at_least and left >= at_least:
             yield group
             group = []

@@ -51,6 +51,19 @@ def rows_signal(too_long: int, examples: Sequence[Example], max_tokens: int) -> 
     return None
 
 
+def cut_signal(cut: int, rows: int, max_tokens: int) -> tuple[str, str] | None:
+    """What is odd about rows whose texts are cut where they are too long, as a signal's name and message.
+
+    Raises:
+        Refused: DATASET_MISMATCH, most rows are cut.
+    """
+    message = f"{cut} of {rows} rows have a text of more than {max_tokens} tokens"
+    if cut > _TOO_LONG * rows:
+        message = f"{message}, of which the end would not be seen; raise max_sequence_tokens as far as the base reads,"
+        raise Refused("DATASET_MISMATCH", f"{message} or shorten them")
+    return ("TRUNCATION", f"{message} and are cut there") if cut > _LONG * rows else None
+
+
 def template_signal(tokenizer: Any, rows: Sequence[Row]) -> tuple[str, str] | None:
     """What the base's chat template does not say of the rows as they are, as a signal's name and message: messages that
     it leaves out, texts that stand for its own marks, answers that it does not end.

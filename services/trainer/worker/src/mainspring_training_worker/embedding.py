@@ -60,19 +60,24 @@ def load_model(folder: Path, device: torch.device = CPU) -> Any:
         raise Refused("BASE_MODEL_UNUSABLE", message[:500]) from err
 
 
-def encode_pairs(tokenizer: Any, rows: Iterable[Row], max_tokens: int) -> list[Example]:
-    """Question and answer of each row as texts of their own, and its worse answer; each cut at `max_tokens` tokens."""
+def encode_pairs(tokenizer: Any, rows: Iterable[Row], max_tokens: int) -> tuple[list[Example], int]:
+    """Question and answer of each row as texts of their own, and its worse answer, each cut at `max_tokens` tokens; and
+    how many rows had a text to be cut.
+    """
 
     def tokens(text: str) -> tuple[int, ...]:
         return tuple(tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"])
 
     examples: list[Example] = []
+    cut = 0
     for row in rows:
-        question = tokens("\n".join(message["content"] for message in row.messages[:-1]))
-        answer = tokens(row.messages[-1]["content"])
-        worse = tokens(row.rejected) if row.rejected is not None else ()
-        examples.append(Example(row.row_id, (*question, *answer), len(question), worse, None, row.messages))
-    return examples
+        texts = ["\n".join(message["content"] for message in row.messages[:-1]), row.messages[-1]["content"]]
+        texts += [row.rejected] if row.rejected is not None else []
+        question, answer, *worse = map(tokens, texts)
+        rejected = worse[0] if worse else ()
+        examples.append(Example(row.row_id, (*question, *answer), len(question), rejected, None, row.messages))
+        cut += any(len(tokenizer(text, verbose=False)["input_ids"]) > max_tokens for text in texts)
+    return examples, cut
 
 
 def vectors(model: Any, texts: list[tuple[int, ...]], padding: int) -> Tensor:

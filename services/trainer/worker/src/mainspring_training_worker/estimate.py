@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mainspring_training_worker.fitting import MAKES_WHOLE, ONLINE
+from mainspring_training_worker.fitting import MAKES_WHOLE, ONLINE, draws_answers
 from mainspring_training_worker.spec import Refused, Spec
 
 _LIBRARIES = 700 << 20
@@ -17,6 +17,8 @@ _ACTIVATIONS = 34
 """Numbers kept of each token, layer and unit of width for the way back (Korthikanti et al. 2022, arXiv:2205.05198)."""
 _OF_PEAK = 0.4
 """Of a plain matrix product's speed, what training reaches (docs/benchmarks.md)."""
+_COMPARED = 64
+"""Bytes of a word and position where two models' distributions are compared, measured: some 16 numbers in fp32."""
 _LAYER_S = 0.008
 """On a GPU, what a layer of a step takes at least, measured: its kernels are started one by one, however small."""
 _PROCESSOR_TOKENS = 256
@@ -80,8 +82,8 @@ def needed_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str, help
 
     A learned number is kept in fp32 with its gradient, two moments and its best value. A micro-batch keeps activations,
     and the words' scores of the positions to learn, of which at most all count. Of a method that draws answers, all of
-    one prompt are a micro-batch. A teacher that only answers is gone before the model is loaded; every other helper is
-    there beside it.
+    one prompt are in one micro-batch; an answer that a student gives by itself may be longer than the row's. A teacher
+    that only answers is gone before the model is loaded; every other helper is there beside it.
     """
     learning = _LIBRARIES + _learning_bytes(shape, spec, adaptation, precision)
     if answers_first(spec):
@@ -102,16 +104,34 @@ def _learning_bytes(shape: Shape, spec: Spec, adaptation: str, precision: str) -
     learned = shape.parameters if adaptation == "FULL" else shape.layers * per_layer
     computed = 4 if precision == "fp32" else 2
     longest = spec.optimization.max_sequence_tokens
-    # A step holds no more than its rows, of which each may be two sequences.
-    tokens = max(min(spec.micro_batch_tokens, 2 * spec.optimization.batch_rows * longest), longest)
+    tokens = max(min(spec.micro_batch_tokens, _step_tokens(spec)), longest)
     scored = max(spec.micro_batch_tokens, longest)
     if spec.method in ONLINE:
         answers, most = spec.online.generations, spec.online.max_answer_tokens
         tokens, scored = max(tokens, answers * (longest + most)), max(scored, answers * most)
+    elif draws_answers(spec):
+        most = longest + spec.distillation.max_answer_tokens
+        tokens, scored = max(tokens, most), max(scored, most)
     activations = tokens * shape.layers * shape.width * _ACTIVATIONS * computed // 2
     # A validation has as many rows as there are; on a GPU no more tokens are chosen than a step's.
-    scores = scored * shape.vocabulary * (computed + 4 + 4)
+    compared = spec.method == "DISTILLATION" and not answers_first(spec)
+    scores = scored * shape.vocabulary * (_COMPARED if compared else computed + 4 + 4)
     return held * shape.parameters + learned * 16 + activations + scores
+
+
+def drawn_tokens(spec: Spec, rows: int) -> int:
+    """Tokens of the answers that the model gives by itself while it learns from so many rows, at most."""
+    if spec.method in ONLINE:
+        return rows * spec.online.generations * spec.online.max_answer_tokens
+    distillation = spec.distillation
+    return round(rows * distillation.on_policy_share * distillation.max_answer_tokens) if draws_answers(spec) else 0
+
+
+def _step_tokens(spec: Spec) -> int:
+    """The most that a step has: each row may be two sequences, or as many as answers are drawn."""
+    longest = spec.optimization.max_sequence_tokens
+    drawn = spec.online.generations * (longest + spec.online.max_answer_tokens)
+    return spec.optimization.batch_rows * (drawn if spec.method in ONLINE else 2 * longest)
 
 
 def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int | None, helper: int = 0) -> int:
@@ -132,7 +152,7 @@ def micro_batch_tokens(shape: Shape, spec: Spec, precision: str, gpu_bytes: int 
     if gpu_bytes is None:
         return _PROCESSOR_TOKENS
     longest = spec.optimization.max_sequence_tokens
-    of_step = 2 * spec.optimization.batch_rows * longest
+    of_step = _step_tokens(spec)
 
     def bounded(tokens: int) -> int:
         most = min(of_step, _PACKED_TOKENS) if spec.optimization.packing else of_step
@@ -204,12 +224,19 @@ def _less(spec: Spec) -> str:
 
 
 def expected_s(
-    shape: Shape, adaptation: str, tokens: int, validated: int, multiplied_per_s: float, *, gpu_steps: int = 0
+    shape: Shape,
+    adaptation: str,
+    tokens: int,
+    validated: int,
+    multiplied_per_s: float,
+    *,
+    drawn: int = 0,
+    gpu_steps: int = 0,
 ) -> float:
     """About how long a run computes.
 
     A token costs two operations a weight on the way there, two more on the way back, and two for the gradient of a
-    weight that is learned (Kaplan et al. 2020, arXiv:2001.08361).
+    weight that is learned (Kaplan et al. 2020, arXiv:2001.08361). One that the model draws by itself costs two more.
 
     Args:
         shape: The model.
@@ -217,10 +244,11 @@ def expected_s(
         tokens: To learn from.
         validated: To look at in validations.
         multiplied_per_s: Operations a second of a plain matrix product here.
+        drawn: To learn from as well, of answers that the model gives by itself.
         gpu_steps: Steps, when they are made on a GPU.
     """
     learned = 6 if adaptation == "FULL" else 4
-    operations = shape.parameters * (learned * tokens + 2 * validated)
+    operations = shape.parameters * (learned * (tokens + drawn) + 2 * (validated + drawn))
     return max(operations / (multiplied_per_s * _OF_PEAK), gpu_steps * shape.layers * _LAYER_S)
 
 

@@ -16,6 +16,13 @@ ONLINE = frozenset({"GRPO", "RLOO"})
 MAKES_WHOLE = frozenset({"PRETRAINING", "EMBEDDING"})
 
 
+def draws_answers(spec: Spec) -> bool:
+    """Whether the model that learns answers by itself meanwhile, and learns from that."""
+    distillation = spec.distillation
+    on_policy = distillation.source == "LOGITS" and distillation.on_policy_share > 0
+    return spec.method in ONLINE or (spec.method == "DISTILLATION" and on_policy)
+
+
 @dataclass(frozen=True)
 class Fitting:
     """The rows that a method can learn from, and how many it cannot."""

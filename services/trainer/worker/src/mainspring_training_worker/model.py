@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -197,7 +198,7 @@ class Tunable:
         if quick and not lora.weight_decomposed:
             # The leading underscore is PEFT's: it documents this method for custom layers.
             config._register_custom_module({torch.nn.Linear: Adapted})  # pyright: ignore[reportPrivateUsage] - see above.
-        made = cls(get_peft_model(base, config), packed=packed, half=half)
+        made = cls(_in_fp32(get_peft_model(base, config)), packed=packed, half=half)
         if parent is not None:
             made.load(load_file(parent / "adapter_model.safetensors"))
         return made
@@ -240,7 +241,12 @@ class Tunable:
             self.module.load_state_dict(weights, strict=False)  # Tied weights stand there once.
 
     def loss_sum(self, examples: Sequence[Example], padding: int) -> Tensor:
-        """Summed negative log-likelihood, in nats, of the tokens to learn.
+        """Summed negative log-likelihood, in nats, of the tokens to learn."""
+        logits, targets = self.predictions(examples, padding)
+        return cross_entropy(logits, targets, reduction="sum")
+
+    def predictions(self, examples: Sequence[Example], padding: int) -> tuple[Tensor, Tensor]:
+        """The words' scores in fp32 where a token is to be learned, and those tokens, one example after the other.
 
         The output layer, by far the widest, is applied at their positions only.
         """
@@ -255,7 +261,7 @@ class Tunable:
                 logits = self._head(hidden[wanted])
             else:
                 logits = self._core(**given).logits[wanted]
-        return cross_entropy(logits.float(), tokens[:, 1:][wanted], reduction="sum")
+        return logits.float(), tokens[:, 1:][wanted]
 
     def _rows(self, examples: Sequence[Example], padding: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Tokens, which of them but the first of a row are to be learned, and positions when examples share a row.
@@ -283,6 +289,15 @@ class Tunable:
         with torch.no_grad():
             direct = self._head(self._backbone(input_ids=probe, use_cache=False).last_hidden_state)
             return torch.equal(direct, self._core(input_ids=probe, use_cache=False).logits)
+
+
+def _in_fp32(model: Any) -> Any:
+    """PEFT keeps what it adds in fp32, but a layer that it copies to be learned as a whole in the base's precision."""
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            for layer in module.modules_to_save.values():
+                layer.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    return model
 
 
 def write_adapter(folder: Path, adapter: dict[str, Tensor], config: LoraConfig, base_name: str) -> None:

@@ -22,6 +22,7 @@ from mainspring_modelfiles import adapters, llama, refusal
 from mainspring_modelfiles.reference import write_probe
 from mainspring_modelfiles.safetensors_file import Weights, weight_files
 from mainspring_training_worker import embedding
+from mainspring_training_worker.crash import crash_point
 from mainspring_training_worker.model import load_base, read_adapted, write_adapter
 from mainspring_training_worker.spec import Refused, Spec
 
@@ -72,6 +73,7 @@ def write(made: Made, phase: Callable[[str], None]) -> dict[str, Path]:
         model.load_state_dict(made.weights, strict=False)
         return _whole(made, model, phase)
     write_adapter(folder, made.weights, made.config, spec.base_model_version)
+    crash_point("training-worker:mid-result")
     names = ("adapter_model.safetensors", "adapter_config.json")
     files = {f"adapter/{name}": folder / name for name in names}
     if spec.method == "REWARD_MODEL":

@@ -16,6 +16,7 @@ from peft import LoraConfig
 from mainspring_training_worker import checks, embedding, estimate, methods, outputs
 from mainspring_training_worker.batches import Example, Plan
 from mainspring_training_worker.checkpoint import Checkpoint
+from mainspring_training_worker.crash import crash_point
 from mainspring_training_worker.device import all_bytes, choose_device, described, free_bytes, on_gpu, peak_bytes
 from mainspring_training_worker.encoding import encode_all
 from mainspring_training_worker.fitting import CORPUS, ONLINE, Rows
@@ -70,7 +71,9 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
     progress.tell("plan", steps=plan.steps, precision=precision, **described(device))
     tokens, needed = _checked(_as_drawn(spec, prepared), prepared.base, precision, device)
     spec = replace(spec, micro_batch_tokens=tokens)
+    crash_point("training-worker:estimated")
     training, config = _training(spec, prepared, plan, precision, device, team, progress, stopping)
+    crash_point("training-worker:loaded")
     resumed_from = checkpoint.state.step if checkpoint is not None and training.resume(checkpoint) else None
     for signal in prepared.signals:
         training.signal(*signal)
@@ -98,7 +101,9 @@ def train(spec: Spec, rows: Rows, progress: Progress, stopping: Callable[[], boo
         **described(device),
     }
     files["training_report.json"] = _report(spec, training, files, precision, counts=counts, **facts)
+    crash_point("training-worker:before-result")
     progress.tell("result", files={role: str(path.relative_to(spec.output)) for role, path in files.items()}, **counts)
+    crash_point("training-worker:after-result")
 
 
 def _make_reproducible(threads: int) -> None:
@@ -161,6 +166,7 @@ def _expected_s(spec: Spec, prepared: _Prepared, plan: Plan, precision: str, dev
         tokens=sum(example.size for example in rows),
         validated=validations * sum(example.size for example in prepared.validation),
         multiplied_per_s=operations_per_s(precision, device) * (spec.team.size if spec.team is not None else 1),
+        drawn=estimate.drawn_tokens(spec, len(rows)),
         gpu_steps=plan.steps if on_gpu(device) else 0,
     )
 
@@ -235,7 +241,7 @@ def _prepare(spec: Spec, rows: Rows, progress: Progress, precision: str, device:
     if spec.method == embedding.METHOD:
         return _prepare_pairs(spec, rows, progress)
     base, tokenizer = spec.base_model, load_tokenizer(spec.base_model)
-    train = rows.train
+    train, held_out = rows.train, rows.validation
     if spec.method == "PRETRAINING":
         from mainspring_training_worker.scratch import make_base
 
@@ -245,11 +251,14 @@ def _prepare(spec: Spec, rows: Rows, progress: Progress, precision: str, device:
         tokenizer = load_tokenizer(base)
     if estimate.answers_first(spec):
         _checked(spec, base, precision, device)  # Before the teacher is loaded, and before what it takes to answer.
-        train = _answered(spec, train, progress, device)
+        # What steers is the teacher's, too: people's answers would stop a student that has become like its teacher.
+        answered, known = _answered(spec, [*train, *held_out], progress, device), {row.row_id for row in held_out}
+        train = [row for row in answered if row.row_id not in known]
+        held_out = [row for row in answered if row.row_id in known]
     progress.tell("phase", phase="encoding rows")
     corpus = spec.method in CORPUS
     examples, too_long = encode_all(tokenizer, train, settings.max_sequence_tokens, corpus=corpus)
-    validation, _ = encode_all(tokenizer, rows.validation, settings.max_sequence_tokens, corpus=corpus)
+    validation, _ = encode_all(tokenizer, held_out, settings.max_sequence_tokens, corpus=corpus)
     if not examples:
         message = f"none of {len(train)} rows has at most {settings.max_sequence_tokens} tokens; raise the limit"
         raise Refused("NO_TRAINING_ROWS", message)
@@ -263,14 +272,14 @@ def _prepare_pairs(spec: Spec, rows: Rows, progress: Progress) -> _Prepared:
     tokenizer = embedding.load_tokenizer(spec.base_model)
     progress.tell("phase", phase="encoding rows")
     limit = min(spec.optimization.max_sequence_tokens, int(tokenizer.model_max_length))
-    examples = embedding.encode_pairs(tokenizer, rows.train, limit)
+    examples, cut = embedding.encode_pairs(tokenizer, rows.train, limit)
     if len(examples) < 2:
         raise Refused(
             "NO_TRAINING_ROWS", "questions are told apart from each other, and there is only one; import more"
         )
-    return _Prepared(
-        spec.base_model, tokenizer, examples, embedding.encode_pairs(tokenizer, rows.validation, limit), 0, []
-    )
+    validation, _ = embedding.encode_pairs(tokenizer, rows.validation, limit)
+    odd = checks.cut_signal(cut, len(examples), limit)
+    return _Prepared(spec.base_model, tokenizer, examples, validation, 0, [odd] if odd is not None else [])
 
 
 def _answered(spec: Spec, rows: list[Row], progress: Progress, device: torch.device) -> list[Row]:

@@ -81,6 +81,7 @@ class Distillation:
     temperature: float
     divergence: float
     max_answer_tokens: int
+    on_policy_share: float
 
 
 @dataclass(frozen=True)

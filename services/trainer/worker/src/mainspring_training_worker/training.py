@@ -21,8 +21,9 @@ from torch import Tensor
 from mainspring_training_worker import checks
 from mainspring_training_worker.batches import Example, Plan, learning_rate
 from mainspring_training_worker.checkpoint import Checkpoint, State, moments_of, restore_moments
+from mainspring_training_worker.crash import crash_point
 from mainspring_training_worker.device import on_gpu, random_states, restore_random_states
-from mainspring_training_worker.fitting import LEARNS_TEXT
+from mainspring_training_worker.fitting import LEARNS_TEXT, draws_answers
 from mainspring_training_worker.methods.base import Objective
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.progress import Progress
@@ -72,6 +73,8 @@ class Training:
         self._optimizer = torch.optim.AdamW(
             model.parameters.values(), weight_decay=0.0, fused=True if on_gpu(model.device) else None
         )
+        # At answers that the model gives by itself, a loss may well be another than at the rows' own.
+        self._minds_leaps = spec.method in LEARNS_TEXT and not draws_answers(spec)
         self._metric_every = max(1, math.ceil(plan.steps / _METRICS))
         self._window_began = time.monotonic()
         self._window_tokens = 0
@@ -192,7 +195,8 @@ class Training:
             restore_random_states(rng, self._model.device)
             raise
         self._team.add_gradients(self._model.parameters.values())
-        if self._spec.method in LEARNS_TEXT:
+        crash_point("training-worker:mid-step")
+        if self._minds_leaps:
             if checks.spikes(total / targets, state.recent):
                 raise Diverged(f"the loss leapt to {total / targets:.2f}")
             state.recent = [*state.recent, total / targets][-checks.RECENT_STEPS :]
@@ -213,6 +217,7 @@ class Training:
         state = self.state
         measures = self._objective.measures()
         loss = self._validation_loss() if self._validation else None
+        crash_point("training-worker:mid-validation")
         measures |= {f"validation_{name}": value for name, value in self._objective.measures().items()}
         state.validated_step = state.step
         if state.step == 0:
@@ -298,6 +303,7 @@ class Training:
         # A second name, since the parent takes the first one away.
         self._last.unlink(missing_ok=True)
         os.link(path, self._last)
+        crash_point("training-worker:checkpoint-written")
         return self._progress.tell("checkpoint", step=self.state.step, file=name)
 
     def _breathe(self) -> None:

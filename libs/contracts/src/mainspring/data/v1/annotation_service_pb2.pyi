@@ -240,6 +240,92 @@ class AddAnnotationItemsResponse(_message.Message):
 Global___AddAnnotationItemsResponse: _TypeAlias = AddAnnotationItemsResponse  # noqa: Y015
 
 @_typing.final
+class ItemSuggestion(_message.Message):
+    """ItemSuggestion is what a model would answer for one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATION_ITEM_FIELD_NUMBER: _builtins.int
+    SUGGESTION_FIELD_NUMBER: _builtins.int
+    annotation_item: _builtins.str
+    """Required. Format: `projects/{project}/annotationQueues/{queue}/items/{item}`."""
+    @_builtins.property
+    def suggestion(self) -> _annotation_pb2.Suggestion:
+        """Required. What it would answer."""
+
+    def __init__(
+        self,
+        *,
+        annotation_item: _builtins.str = ...,
+        suggestion: _annotation_pb2.Suggestion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suggestion", b"suggestion"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_item", b"annotation_item", "suggestion", b"suggestion"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemSuggestion: _TypeAlias = ItemSuggestion  # noqa: Y015
+
+@_typing.final
+class SetAnnotationSuggestionsRequest(_message.Message):
+    """Request of AnnotationService.SetAnnotationSuggestions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    ITEM_SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. The items' queue. Format: `projects/{project}/annotationQueues/{queue}`."""
+    request_id: _builtins.str
+    """Optional. UUID that makes a repeat within 24 h return the first answer."""
+    @_builtins.property
+    def item_suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemSuggestion]:
+        """Required. The suggestions, 1 to 200."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        item_suggestions: _abc.Iterable[Global___ItemSuggestion] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_suggestions", b"item_suggestions", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAnnotationSuggestionsRequest: _TypeAlias = SetAnnotationSuggestionsRequest  # noqa: Y015
+
+@_typing.final
+class SetAnnotationSuggestionsResponse(_message.Message):
+    """Response of AnnotationService.SetAnnotationSuggestions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUGGESTED_FIELD_NUMBER: _builtins.int
+    PASSED_OVER_FIELD_NUMBER: _builtins.int
+    suggested: _builtins.int
+    """Items that have the suggestion now."""
+    passed_over: _builtins.int
+    """Items that were passed over."""
+    def __init__(
+        self,
+        *,
+        suggested: _builtins.int = ...,
+        passed_over: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passed_over", b"passed_over", "suggested", b"suggested"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAnnotationSuggestionsResponse: _TypeAlias = SetAnnotationSuggestionsResponse  # noqa: Y015
+
+@_typing.final
 class ClaimAnnotationItemRequest(_message.Message):
     """Request of AnnotationService.ClaimAnnotationItem."""
 

@@ -55,6 +55,11 @@ class AnnotationServiceStub:
                 request_serializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.AddAnnotationItemsRequest.SerializeToString,
                 response_deserializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.AddAnnotationItemsResponse.FromString,
                 _registered_method=True)
+        self.SetAnnotationSuggestions = channel.unary_unary(
+                '/mainspring.data.v1.AnnotationService/SetAnnotationSuggestions',
+                request_serializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.SetAnnotationSuggestionsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.SetAnnotationSuggestionsResponse.FromString,
+                _registered_method=True)
         self.ClaimAnnotationItem = channel.unary_unary(
                 '/mainspring.data.v1.AnnotationService/ClaimAnnotationItem',
                 request_serializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.ClaimAnnotationItemRequest.SerializeToString,
@@ -119,6 +124,14 @@ class AnnotationServiceServicer:
 
     def AddAnnotationItems(self, request, context):
         """Adds items to a queue. Items that are in it already (same messages and candidates) are passed over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAnnotationSuggestions(self, request, context):
+        """Writes what a model would answer for items that nobody has labelled yet, in place of what was suggested before. Items that have a label by now,
+        or are gone, are passed over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,6 +209,11 @@ def add_AnnotationServiceServicer_to_server(servicer, server):
                     servicer.AddAnnotationItems,
                     request_deserializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.AddAnnotationItemsRequest.FromString,
                     response_serializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.AddAnnotationItemsResponse.SerializeToString,
+            ),
+            'SetAnnotationSuggestions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAnnotationSuggestions,
+                    request_deserializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.SetAnnotationSuggestionsRequest.FromString,
+                    response_serializer=mainspring_dot_data_dot_v1_dot_annotation__service__pb2.SetAnnotationSuggestionsResponse.SerializeToString,
             ),
             'ClaimAnnotationItem': grpc.unary_unary_rpc_method_handler(
                     servicer.ClaimAnnotationItem,
@@ -342,6 +360,33 @@ class AnnotationService:
             '/mainspring.data.v1.AnnotationService/AddAnnotationItems',
             mainspring_dot_data_dot_v1_dot_annotation__service__pb2.AddAnnotationItemsRequest.SerializeToString,
             mainspring_dot_data_dot_v1_dot_annotation__service__pb2.AddAnnotationItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAnnotationSuggestions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.data.v1.AnnotationService/SetAnnotationSuggestions',
+            mainspring_dot_data_dot_v1_dot_annotation__service__pb2.SetAnnotationSuggestionsRequest.SerializeToString,
+            mainspring_dot_data_dot_v1_dot_annotation__service__pb2.SetAnnotationSuggestionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

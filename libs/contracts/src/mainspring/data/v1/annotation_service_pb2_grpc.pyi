@@ -41,6 +41,10 @@ class AnnotationServiceStub:
     """Lists a project's queues by name."""
     AddAnnotationItems: _grpc.UnaryUnaryMultiCallable[_annotation_service_pb2.AddAnnotationItemsRequest, _annotation_service_pb2.AddAnnotationItemsResponse]
     """Adds items to a queue. Items that are in it already (same messages and candidates) are passed over."""
+    SetAnnotationSuggestions: _grpc.UnaryUnaryMultiCallable[_annotation_service_pb2.SetAnnotationSuggestionsRequest, _annotation_service_pb2.SetAnnotationSuggestionsResponse]
+    """Writes what a model would answer for items that nobody has labelled yet, in place of what was suggested before. Items that have a label by now,
+    or are gone, are passed over.
+    """
     ClaimAnnotationItem: _grpc.UnaryUnaryMultiCallable[_annotation_service_pb2.ClaimAnnotationItemRequest, _annotation_service_pb2.ClaimAnnotationItemResponse]
     """Reserves the next item for the caller, or gives again the one that he has. ANNOTATION_ITEM_NOT_FOUND when there is none for him."""
     SubmitAnnotation: _grpc.UnaryUnaryMultiCallable[_annotation_service_pb2.SubmitAnnotationRequest, _annotation_service_pb2.SubmitAnnotationResponse]
@@ -71,6 +75,10 @@ class AnnotationServiceAsyncStub(AnnotationServiceStub):
     """Lists a project's queues by name."""
     AddAnnotationItems: _aio.UnaryUnaryMultiCallable[_annotation_service_pb2.AddAnnotationItemsRequest, _annotation_service_pb2.AddAnnotationItemsResponse]  # type: ignore[assignment]
     """Adds items to a queue. Items that are in it already (same messages and candidates) are passed over."""
+    SetAnnotationSuggestions: _aio.UnaryUnaryMultiCallable[_annotation_service_pb2.SetAnnotationSuggestionsRequest, _annotation_service_pb2.SetAnnotationSuggestionsResponse]  # type: ignore[assignment]
+    """Writes what a model would answer for items that nobody has labelled yet, in place of what was suggested before. Items that have a label by now,
+    or are gone, are passed over.
+    """
     ClaimAnnotationItem: _aio.UnaryUnaryMultiCallable[_annotation_service_pb2.ClaimAnnotationItemRequest, _annotation_service_pb2.ClaimAnnotationItemResponse]  # type: ignore[assignment]
     """Reserves the next item for the caller, or gives again the one that he has. ANNOTATION_ITEM_NOT_FOUND when there is none for him."""
     SubmitAnnotation: _aio.UnaryUnaryMultiCallable[_annotation_service_pb2.SubmitAnnotationRequest, _annotation_service_pb2.SubmitAnnotationResponse]  # type: ignore[assignment]
@@ -122,6 +130,16 @@ class AnnotationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_annotation_service_pb2.AddAnnotationItemsResponse, _abc.Awaitable[_annotation_service_pb2.AddAnnotationItemsResponse]]:
         """Adds items to a queue. Items that are in it already (same messages and candidates) are passed over."""
+
+    @_abc_1.abstractmethod
+    def SetAnnotationSuggestions(
+        self,
+        request: _annotation_service_pb2.SetAnnotationSuggestionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_annotation_service_pb2.SetAnnotationSuggestionsResponse, _abc.Awaitable[_annotation_service_pb2.SetAnnotationSuggestionsResponse]]:
+        """Writes what a model would answer for items that nobody has labelled yet, in place of what was suggested before. Items that have a label by now,
+        or are gone, are passed over.
+        """
 
     @_abc_1.abstractmethod
     def ClaimAnnotationItem(

@@ -238,6 +238,110 @@ class ListIngestionRecipesResponse(_message.Message):
 Global___ListIngestionRecipesResponse: _TypeAlias = ListIngestionRecipesResponse  # noqa: Y015
 
 @_typing.final
+class GetIngestionRecipeVersionRequest(_message.Message):
+    """Request of DataService.GetIngestionRecipeVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `projects/{project}/ingestionRecipes/{recipe}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIngestionRecipeVersionRequest: _TypeAlias = GetIngestionRecipeVersionRequest  # noqa: Y015
+
+@_typing.final
+class GetIngestionRecipeVersionResponse(_message.Message):
+    """Response of DataService.GetIngestionRecipeVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INGESTION_RECIPE_VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ingestion_recipe_version(self) -> _recipe_pb2.IngestionRecipeVersion:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        ingestion_recipe_version: _recipe_pb2.IngestionRecipeVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ingestion_recipe_version", b"ingestion_recipe_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingestion_recipe_version", b"ingestion_recipe_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIngestionRecipeVersionResponse: _TypeAlias = GetIngestionRecipeVersionResponse  # noqa: Y015
+
+@_typing.final
+class ListIngestionRecipeVersionsRequest(_message.Message):
+    """Request of DataService.ListIngestionRecipeVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `projects/{project}/ingestionRecipes/{recipe}`."""
+    page_size: _builtins.int
+    """Optional. Most results in one page. Default 50, at most 500; more is taken as 500."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before; everything else must be as it was then."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIngestionRecipeVersionsRequest: _TypeAlias = ListIngestionRecipeVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListIngestionRecipeVersionsResponse(_message.Message):
+    """Response of DataService.ListIngestionRecipeVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INGESTION_RECIPE_VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of the list only."""
+    @_builtins.property
+    def ingestion_recipe_versions(self) -> _containers.RepeatedCompositeFieldContainer[_recipe_pb2.IngestionRecipeVersion]:
+        """The versions."""
+
+    def __init__(
+        self,
+        *,
+        ingestion_recipe_versions: _abc.Iterable[_recipe_pb2.IngestionRecipeVersion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingestion_recipe_versions", b"ingestion_recipe_versions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIngestionRecipeVersionsResponse: _TypeAlias = ListIngestionRecipeVersionsResponse  # noqa: Y015
+
+@_typing.final
 class CreateIngestionRequest(_message.Message):
     """Request of DataService.CreateIngestion."""
 
@@ -250,7 +354,9 @@ class CreateIngestionRequest(_message.Message):
     parent: _builtins.str
     """Required. Format: `projects/{project}`."""
     ingestion_recipe: _builtins.str
-    """Required. The recipe to apply, as it stands now. Format: `projects/{project}/ingestionRecipes/{recipe}`."""
+    """Required. The recipe to apply, as it stands now, or as it stood in one of its versions. Format: `projects/{project}/ingestionRecipes/{recipe}` or
+    `projects/{project}/ingestionRecipes/{recipe}/versions/{version}`.
+    """
     request_id: _builtins.str
     """Optional. UUID that makes a repeat within 24 h return the first answer."""
     @_builtins.property

@@ -55,6 +55,16 @@ class DataServiceStub:
                 request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipesRequest.SerializeToString,
                 response_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipesResponse.FromString,
                 _registered_method=True)
+        self.GetIngestionRecipeVersion = channel.unary_unary(
+                '/mainspring.data.v1.DataService/GetIngestionRecipeVersion',
+                request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetIngestionRecipeVersionRequest.SerializeToString,
+                response_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetIngestionRecipeVersionResponse.FromString,
+                _registered_method=True)
+        self.ListIngestionRecipeVersions = channel.unary_unary(
+                '/mainspring.data.v1.DataService/ListIngestionRecipeVersions',
+                request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipeVersionsRequest.SerializeToString,
+                response_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipeVersionsResponse.FromString,
+                _registered_method=True)
         self.CreateIngestion = channel.unary_unary(
                 '/mainspring.data.v1.DataService/CreateIngestion',
                 request_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.CreateIngestionRequest.SerializeToString,
@@ -130,7 +140,7 @@ class DataServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateIngestionRecipe(self, request, context):
-        """Writes an ingestion recipe.
+        """Writes an ingestion recipe. What differs from the recipe that is there becomes its next version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +155,20 @@ class DataServiceServicer:
 
     def ListIngestionRecipes(self, request, context):
         """Lists a project's ingestion recipes by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetIngestionRecipeVersion(self, request, context):
+        """Reads a recipe as it stood in one of its versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIngestionRecipeVersions(self, request, context):
+        """Lists the versions of a recipe, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,6 +280,16 @@ def add_DataServiceServicer_to_server(servicer, server):
                     servicer.ListIngestionRecipes,
                     request_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipesRequest.FromString,
                     response_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipesResponse.SerializeToString,
+            ),
+            'GetIngestionRecipeVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIngestionRecipeVersion,
+                    request_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetIngestionRecipeVersionRequest.FromString,
+                    response_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.GetIngestionRecipeVersionResponse.SerializeToString,
+            ),
+            'ListIngestionRecipeVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIngestionRecipeVersions,
+                    request_deserializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipeVersionsRequest.FromString,
+                    response_serializer=mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipeVersionsResponse.SerializeToString,
             ),
             'CreateIngestion': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateIngestion,
@@ -427,6 +461,60 @@ class DataService:
             '/mainspring.data.v1.DataService/ListIngestionRecipes',
             mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipesRequest.SerializeToString,
             mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIngestionRecipeVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.data.v1.DataService/GetIngestionRecipeVersion',
+            mainspring_dot_data_dot_v1_dot_data__service__pb2.GetIngestionRecipeVersionRequest.SerializeToString,
+            mainspring_dot_data_dot_v1_dot_data__service__pb2.GetIngestionRecipeVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIngestionRecipeVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mainspring.data.v1.DataService/ListIngestionRecipeVersions',
+            mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipeVersionsRequest.SerializeToString,
+            mainspring_dot_data_dot_v1_dot_data__service__pb2.ListIngestionRecipeVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,11 +38,15 @@ class DataServiceStub:
     harmless.
     """
     UpdateIngestionRecipe: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.UpdateIngestionRecipeRequest, _data_service_pb2.UpdateIngestionRecipeResponse]
-    """Writes an ingestion recipe."""
+    """Writes an ingestion recipe. What differs from the recipe that is there becomes its next version."""
     GetIngestionRecipe: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.GetIngestionRecipeRequest, _data_service_pb2.GetIngestionRecipeResponse]
     """Reads an ingestion recipe."""
     ListIngestionRecipes: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListIngestionRecipesRequest, _data_service_pb2.ListIngestionRecipesResponse]
     """Lists a project's ingestion recipes by name."""
+    GetIngestionRecipeVersion: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.GetIngestionRecipeVersionRequest, _data_service_pb2.GetIngestionRecipeVersionResponse]
+    """Reads a recipe as it stood in one of its versions."""
+    ListIngestionRecipeVersions: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListIngestionRecipeVersionsRequest, _data_service_pb2.ListIngestionRecipeVersionsResponse]
+    """Lists the versions of a recipe, newest first."""
     CreateIngestion: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.CreateIngestionRequest, _data_service_pb2.CreateIngestionResponse]
     """Asks for a dataset version to be made from sources. Returns at once; watch the ingestion."""
     GetIngestion: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.GetIngestionRequest, _data_service_pb2.GetIngestionResponse]
@@ -78,11 +82,15 @@ class DataServiceAsyncStub(DataServiceStub):
     harmless.
     """
     UpdateIngestionRecipe: _aio.UnaryUnaryMultiCallable[_data_service_pb2.UpdateIngestionRecipeRequest, _data_service_pb2.UpdateIngestionRecipeResponse]  # type: ignore[assignment]
-    """Writes an ingestion recipe."""
+    """Writes an ingestion recipe. What differs from the recipe that is there becomes its next version."""
     GetIngestionRecipe: _aio.UnaryUnaryMultiCallable[_data_service_pb2.GetIngestionRecipeRequest, _data_service_pb2.GetIngestionRecipeResponse]  # type: ignore[assignment]
     """Reads an ingestion recipe."""
     ListIngestionRecipes: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListIngestionRecipesRequest, _data_service_pb2.ListIngestionRecipesResponse]  # type: ignore[assignment]
     """Lists a project's ingestion recipes by name."""
+    GetIngestionRecipeVersion: _aio.UnaryUnaryMultiCallable[_data_service_pb2.GetIngestionRecipeVersionRequest, _data_service_pb2.GetIngestionRecipeVersionResponse]  # type: ignore[assignment]
+    """Reads a recipe as it stood in one of its versions."""
+    ListIngestionRecipeVersions: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListIngestionRecipeVersionsRequest, _data_service_pb2.ListIngestionRecipeVersionsResponse]  # type: ignore[assignment]
+    """Lists the versions of a recipe, newest first."""
     CreateIngestion: _aio.UnaryUnaryMultiCallable[_data_service_pb2.CreateIngestionRequest, _data_service_pb2.CreateIngestionResponse]  # type: ignore[assignment]
     """Asks for a dataset version to be made from sources. Returns at once; watch the ingestion."""
     GetIngestion: _aio.UnaryUnaryMultiCallable[_data_service_pb2.GetIngestionRequest, _data_service_pb2.GetIngestionResponse]  # type: ignore[assignment]
@@ -127,7 +135,7 @@ class DataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _data_service_pb2.UpdateIngestionRecipeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_data_service_pb2.UpdateIngestionRecipeResponse, _abc.Awaitable[_data_service_pb2.UpdateIngestionRecipeResponse]]:
-        """Writes an ingestion recipe."""
+        """Writes an ingestion recipe. What differs from the recipe that is there becomes its next version."""
 
     @_abc_1.abstractmethod
     def GetIngestionRecipe(
@@ -144,6 +152,22 @@ class DataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_data_service_pb2.ListIngestionRecipesResponse, _abc.Awaitable[_data_service_pb2.ListIngestionRecipesResponse]]:
         """Lists a project's ingestion recipes by name."""
+
+    @_abc_1.abstractmethod
+    def GetIngestionRecipeVersion(
+        self,
+        request: _data_service_pb2.GetIngestionRecipeVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_service_pb2.GetIngestionRecipeVersionResponse, _abc.Awaitable[_data_service_pb2.GetIngestionRecipeVersionResponse]]:
+        """Reads a recipe as it stood in one of its versions."""
+
+    @_abc_1.abstractmethod
+    def ListIngestionRecipeVersions(
+        self,
+        request: _data_service_pb2.ListIngestionRecipeVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_service_pb2.ListIngestionRecipeVersionsResponse, _abc.Awaitable[_data_service_pb2.ListIngestionRecipeVersionsResponse]]:
+        """Lists the versions of a recipe, newest first."""
 
     @_abc_1.abstractmethod
     def CreateIngestion(

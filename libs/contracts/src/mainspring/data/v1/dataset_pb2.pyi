@@ -333,6 +333,7 @@ class DatasetVersion(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     DELETION_FIELD_NUMBER: _builtins.int
     SUPERSEDES_FIELD_NUMBER: _builtins.int
+    INGESTION_RECIPE_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/datasets/{dataset}/versions/{version}`; versions count from 1 without gaps."""
     root_sha256: _builtins.str
@@ -352,6 +353,10 @@ class DatasetVersion(_message.Message):
     supersedes: _builtins.str
     """Output only. The version whose rows it holds but for those that were erased; empty for versions that an ingestion made. Format:
     `projects/{project}/datasets/{dataset}/versions/{version}`.
+    """
+    ingestion_recipe_version: _builtins.str
+    """Output only. The version of the recipe that made it; empty when it was made before recipes had versions. Format:
+    `projects/{project}/ingestionRecipes/{recipe}/versions/{version}`.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -399,10 +404,11 @@ class DatasetVersion(_message.Message):
         report: _artifact_pb2.Artifact | None = ...,
         deletion: Global___DatasetVersionDeletion | None = ...,
         supersedes: _builtins.str = ...,
+        ingestion_recipe_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deletion", b"deletion", "manifest", b"manifest", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "deletion", b"deletion", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "input_rows", b"input_rows", "manifest", b"manifest", "name", b"name", "recipe_sha256", b"recipe_sha256", "refusals", b"refusals", "report", b"report", "root_sha256", b"root_sha256", "sources", b"sources", "splits", b"splits", "supersedes", b"supersedes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "deletion", b"deletion", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "ingestion_recipe_version", b"ingestion_recipe_version", "input_rows", b"input_rows", "manifest", b"manifest", "name", b"name", "recipe_sha256", b"recipe_sha256", "refusals", b"refusals", "report", b"report", "root_sha256", b"root_sha256", "sources", b"sources", "splits", b"splits", "supersedes", b"supersedes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -189,6 +189,7 @@ class Ingestion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    INGESTION_RECIPE_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/ingestions/{ingestion}`."""
     ingestion_recipe: _builtins.str
@@ -199,6 +200,10 @@ class Ingestion(_message.Message):
     """Output only. Set when SUCCEEDED. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
     cycle: _builtins.str
     """Output only. The turn of the loop that it starts or continues (a UUID)."""
+    ingestion_recipe_version: _builtins.str
+    """Immutable. The version of the recipe that is applied; empty when it was asked for before recipes had versions. Format:
+    `projects/{project}/ingestionRecipes/{recipe}/versions/{version}`.
+    """
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """Immutable. What is read, in order."""
@@ -237,10 +242,11 @@ class Ingestion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        ingestion_recipe_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "ingestion_recipe", b"ingestion_recipe", "name", b"name", "progress", b"progress", "sources", b"sources", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycle", b"cycle", "dataset_version", b"dataset_version", "end_time", b"end_time", "error", b"error", "ingestion_recipe", b"ingestion_recipe", "ingestion_recipe_version", b"ingestion_recipe_version", "name", b"name", "progress", b"progress", "sources", b"sources", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

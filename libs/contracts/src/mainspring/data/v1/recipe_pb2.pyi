@@ -108,6 +108,26 @@ class _QualityRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QualityRu
     """FineWeb: characters of lines that come again are at most 10 % (texts of 5 lines and more)."""
     QUALITY_RULE_REPEATED_CHARACTER: _QualityRule.ValueType  # 11
     """Ours: no character is more than half of the text (texts of 20 characters and more, with at most 8 different ones)."""
+    QUALITY_RULE_GOPHER_WORD_COUNT: _QualityRule.ValueType  # 12
+    """Gopher: 50 to 100,000 words."""
+    QUALITY_RULE_GOPHER_STOP_WORDS: _QualityRule.ValueType  # 13
+    """Gopher: at least two of `the`, `be`, `to`, `of`, `and`, `that`, `have`, `with`; for English texts."""
+    QUALITY_RULE_C4_TERMINAL_PUNCTUATION: _QualityRule.ValueType  # 14
+    """C4: every line ends with a full stop, an exclamation mark, a question mark or a closing quotation mark, and not with an ellipsis. C4 drops
+    lines that do not; here the row is refused.
+    """
+    QUALITY_RULE_C4_SENTENCES: _QualityRule.ValueType  # 15
+    """C4: at least 3 sentences."""
+    QUALITY_RULE_C4_LINE_WORDS: _QualityRule.ValueType  # 16
+    """C4: every line has at least 5 words. C4 drops lines that have not; here the row is refused."""
+    QUALITY_RULE_C4_CURLY_BRACKETS: _QualityRule.ValueType  # 17
+    """C4: no curly bracket, which code has and prose has not."""
+    QUALITY_RULE_C4_LOREM_IPSUM: _QualityRule.ValueType  # 18
+    """C4: no `lorem ipsum`."""
+    QUALITY_RULE_C4_BAD_LINES: _QualityRule.ValueType  # 19
+    """C4: no line that names JavaScript, terms of use, a privacy or cookie policy, or that it uses cookies. C4 drops such lines; here the row is
+    refused. C4_BOILERPLATE is milder: it lets texts about JavaScript pass.
+    """
 
 class QualityRule(_QualityRule, metaclass=_QualityRuleEnumTypeWrapper):
     """QualityRule is a published rule for text worth learning from. Each looks only at texts that are long enough for it to mean something."""
@@ -140,6 +160,26 @@ QUALITY_RULE_FINEWEB_DUPLICATE_LINES: QualityRule.ValueType  # 10
 """FineWeb: characters of lines that come again are at most 10 % (texts of 5 lines and more)."""
 QUALITY_RULE_REPEATED_CHARACTER: QualityRule.ValueType  # 11
 """Ours: no character is more than half of the text (texts of 20 characters and more, with at most 8 different ones)."""
+QUALITY_RULE_GOPHER_WORD_COUNT: QualityRule.ValueType  # 12
+"""Gopher: 50 to 100,000 words."""
+QUALITY_RULE_GOPHER_STOP_WORDS: QualityRule.ValueType  # 13
+"""Gopher: at least two of `the`, `be`, `to`, `of`, `and`, `that`, `have`, `with`; for English texts."""
+QUALITY_RULE_C4_TERMINAL_PUNCTUATION: QualityRule.ValueType  # 14
+"""C4: every line ends with a full stop, an exclamation mark, a question mark or a closing quotation mark, and not with an ellipsis. C4 drops
+lines that do not; here the row is refused.
+"""
+QUALITY_RULE_C4_SENTENCES: QualityRule.ValueType  # 15
+"""C4: at least 3 sentences."""
+QUALITY_RULE_C4_LINE_WORDS: QualityRule.ValueType  # 16
+"""C4: every line has at least 5 words. C4 drops lines that have not; here the row is refused."""
+QUALITY_RULE_C4_CURLY_BRACKETS: QualityRule.ValueType  # 17
+"""C4: no curly bracket, which code has and prose has not."""
+QUALITY_RULE_C4_LOREM_IPSUM: QualityRule.ValueType  # 18
+"""C4: no `lorem ipsum`."""
+QUALITY_RULE_C4_BAD_LINES: QualityRule.ValueType  # 19
+"""C4: no line that names JavaScript, terms of use, a privacy or cookie policy, or that it uses cookies. C4 drops such lines; here the row is
+refused. C4_BOILERPLATE is milder: it lets texts about JavaScript pass.
+"""
 Global___QualityRule: _TypeAlias = QualityRule  # noqa: Y015
 
 class _PersonalDataKind:
@@ -164,9 +204,73 @@ class _PersonalDataKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pers
     """Bitcoin addresses with a right checksum."""
     PERSONAL_DATA_KIND_US_SSN: _PersonalDataKind.ValueType  # 7
     """Social security numbers of the United States, written with separators."""
+    PERSONAL_DATA_KIND_US_ABA_ROUTING: _PersonalDataKind.ValueType  # 8
+    """Routing numbers of banks of the United States (ABA) with a right check digit."""
+    PERSONAL_DATA_KIND_US_MEDICAL_LICENSE: _PersonalDataKind.ValueType  # 9
+    """Certificates of physicians of the United States (DEA) with a right check digit."""
+    PERSONAL_DATA_KIND_US_NPI: _PersonalDataKind.ValueType  # 10
+    """Provider identifiers of the United States' health care (NPI) with a right Luhn digit."""
+    PERSONAL_DATA_KIND_CA_SIN: _PersonalDataKind.ValueType  # 11
+    """Social insurance numbers of Canada with a right Luhn digit, written with separators."""
+    PERSONAL_DATA_KIND_UK_NHS: _PersonalDataKind.ValueType  # 12
+    """Numbers of the United Kingdom's health service (NHS) with a right check digit."""
+    PERSONAL_DATA_KIND_ES_NIF: _PersonalDataKind.ValueType  # 13
+    """Tax numbers of Spain (NIF) with the right letter."""
+    PERSONAL_DATA_KIND_ES_NIE: _PersonalDataKind.ValueType  # 14
+    """Numbers of foreigners in Spain (NIE) with the right letter."""
+    PERSONAL_DATA_KIND_IT_FISCAL_CODE: _PersonalDataKind.ValueType  # 15
+    """Tax codes of persons in Italy (codice fiscale) with the right letter."""
+    PERSONAL_DATA_KIND_IT_VAT_CODE: _PersonalDataKind.ValueType  # 16
+    """Tax numbers of businesses in Italy (partita IVA) with a right check digit."""
+    PERSONAL_DATA_KIND_PL_PESEL: _PersonalDataKind.ValueType  # 17
+    """Personal numbers of Poland (PESEL) with a right check digit."""
+    PERSONAL_DATA_KIND_DE_TAX_ID: _PersonalDataKind.ValueType  # 18
+    """Tax identifiers of persons in Germany (Steuer-ID) with a right check digit."""
+    PERSONAL_DATA_KIND_DE_SOCIAL_SECURITY: _PersonalDataKind.ValueType  # 19
+    """Pension insurance numbers of Germany with a right check digit."""
+    PERSONAL_DATA_KIND_DE_HEALTH_INSURANCE: _PersonalDataKind.ValueType  # 20
+    """Health insurance numbers of Germany with a right check digit."""
+    PERSONAL_DATA_KIND_DE_PASSPORT: _PersonalDataKind.ValueType  # 21
+    """Passport numbers of Germany with a right check digit."""
+    PERSONAL_DATA_KIND_DE_ID_CARD: _PersonalDataKind.ValueType  # 22
+    """Identity card numbers of Germany with a right check digit."""
+    PERSONAL_DATA_KIND_DE_LANR: _PersonalDataKind.ValueType  # 23
+    """Numbers of physicians in Germany (LANR) with a right check digit."""
+    PERSONAL_DATA_KIND_FI_PERSONAL_IDENTITY_CODE: _PersonalDataKind.ValueType  # 24
+    """Personal identity codes of Finland (HETU) with the right control character."""
+    PERSONAL_DATA_KIND_SE_PERSONNUMMER: _PersonalDataKind.ValueType  # 25
+    """Personal identity numbers of Sweden with a right Luhn digit."""
+    PERSONAL_DATA_KIND_SE_ORGANISATIONSNUMMER: _PersonalDataKind.ValueType  # 26
+    """Numbers of organisations in Sweden with a right Luhn digit."""
+    PERSONAL_DATA_KIND_TR_NATIONAL_ID: _PersonalDataKind.ValueType  # 27
+    """Identity numbers of Turkey with right check digits."""
+    PERSONAL_DATA_KIND_AU_ABN: _PersonalDataKind.ValueType  # 28
+    """Business numbers of Australia (ABN) with right check digits."""
+    PERSONAL_DATA_KIND_AU_ACN: _PersonalDataKind.ValueType  # 29
+    """Company numbers of Australia (ACN) with a right check digit."""
+    PERSONAL_DATA_KIND_AU_TFN: _PersonalDataKind.ValueType  # 30
+    """Tax file numbers of Australia with a right check digit."""
+    PERSONAL_DATA_KIND_AU_MEDICARE: _PersonalDataKind.ValueType  # 31
+    """Medicare numbers of Australia with a right check digit."""
+    PERSONAL_DATA_KIND_IN_AADHAAR: _PersonalDataKind.ValueType  # 32
+    """Aadhaar numbers of India with a right Verhoeff digit."""
+    PERSONAL_DATA_KIND_SG_UEN: _PersonalDataKind.ValueType  # 33
+    """Numbers of entities in Singapore (UEN) with the right letter."""
+    PERSONAL_DATA_KIND_KR_RRN: _PersonalDataKind.ValueType  # 34
+    """Resident registration numbers of Korea: with a right date, and a right check digit or, as those of October 2020 and later, without one."""
+    PERSONAL_DATA_KIND_KR_BRN: _PersonalDataKind.ValueType  # 35
+    """Business registration numbers of Korea with a right check digit."""
+    PERSONAL_DATA_KIND_TH_TNIN: _PersonalDataKind.ValueType  # 36
+    """National identity numbers of Thailand with a right check digit."""
+    PERSONAL_DATA_KIND_NG_NIN: _PersonalDataKind.ValueType  # 37
+    """National identity numbers of Nigeria with a right Verhoeff digit."""
+    PERSONAL_DATA_KIND_ZA_ID_NUMBER: _PersonalDataKind.ValueType  # 38
+    """Identity numbers of South Africa with a right Luhn digit."""
 
 class PersonalDataKind(_PersonalDataKind, metaclass=_PersonalDataKindEnumTypeWrapper):
-    """PersonalDataKind is a kind of personal data that is found by its form and, where it has one, its checksum."""
+    """PersonalDataKind is a kind of personal data that is found by its form and, where it has one, its checksum. The first seven are always looked
+    for. The others are numbers of one country, many of which look like other numbers: they are looked for only where a rule names them.
+    """
 
 PERSONAL_DATA_KIND_UNSPECIFIED: PersonalDataKind.ValueType  # 0
 """Not set; refused."""
@@ -184,6 +288,68 @@ PERSONAL_DATA_KIND_CRYPTO_WALLET: PersonalDataKind.ValueType  # 6
 """Bitcoin addresses with a right checksum."""
 PERSONAL_DATA_KIND_US_SSN: PersonalDataKind.ValueType  # 7
 """Social security numbers of the United States, written with separators."""
+PERSONAL_DATA_KIND_US_ABA_ROUTING: PersonalDataKind.ValueType  # 8
+"""Routing numbers of banks of the United States (ABA) with a right check digit."""
+PERSONAL_DATA_KIND_US_MEDICAL_LICENSE: PersonalDataKind.ValueType  # 9
+"""Certificates of physicians of the United States (DEA) with a right check digit."""
+PERSONAL_DATA_KIND_US_NPI: PersonalDataKind.ValueType  # 10
+"""Provider identifiers of the United States' health care (NPI) with a right Luhn digit."""
+PERSONAL_DATA_KIND_CA_SIN: PersonalDataKind.ValueType  # 11
+"""Social insurance numbers of Canada with a right Luhn digit, written with separators."""
+PERSONAL_DATA_KIND_UK_NHS: PersonalDataKind.ValueType  # 12
+"""Numbers of the United Kingdom's health service (NHS) with a right check digit."""
+PERSONAL_DATA_KIND_ES_NIF: PersonalDataKind.ValueType  # 13
+"""Tax numbers of Spain (NIF) with the right letter."""
+PERSONAL_DATA_KIND_ES_NIE: PersonalDataKind.ValueType  # 14
+"""Numbers of foreigners in Spain (NIE) with the right letter."""
+PERSONAL_DATA_KIND_IT_FISCAL_CODE: PersonalDataKind.ValueType  # 15
+"""Tax codes of persons in Italy (codice fiscale) with the right letter."""
+PERSONAL_DATA_KIND_IT_VAT_CODE: PersonalDataKind.ValueType  # 16
+"""Tax numbers of businesses in Italy (partita IVA) with a right check digit."""
+PERSONAL_DATA_KIND_PL_PESEL: PersonalDataKind.ValueType  # 17
+"""Personal numbers of Poland (PESEL) with a right check digit."""
+PERSONAL_DATA_KIND_DE_TAX_ID: PersonalDataKind.ValueType  # 18
+"""Tax identifiers of persons in Germany (Steuer-ID) with a right check digit."""
+PERSONAL_DATA_KIND_DE_SOCIAL_SECURITY: PersonalDataKind.ValueType  # 19
+"""Pension insurance numbers of Germany with a right check digit."""
+PERSONAL_DATA_KIND_DE_HEALTH_INSURANCE: PersonalDataKind.ValueType  # 20
+"""Health insurance numbers of Germany with a right check digit."""
+PERSONAL_DATA_KIND_DE_PASSPORT: PersonalDataKind.ValueType  # 21
+"""Passport numbers of Germany with a right check digit."""
+PERSONAL_DATA_KIND_DE_ID_CARD: PersonalDataKind.ValueType  # 22
+"""Identity card numbers of Germany with a right check digit."""
+PERSONAL_DATA_KIND_DE_LANR: PersonalDataKind.ValueType  # 23
+"""Numbers of physicians in Germany (LANR) with a right check digit."""
+PERSONAL_DATA_KIND_FI_PERSONAL_IDENTITY_CODE: PersonalDataKind.ValueType  # 24
+"""Personal identity codes of Finland (HETU) with the right control character."""
+PERSONAL_DATA_KIND_SE_PERSONNUMMER: PersonalDataKind.ValueType  # 25
+"""Personal identity numbers of Sweden with a right Luhn digit."""
+PERSONAL_DATA_KIND_SE_ORGANISATIONSNUMMER: PersonalDataKind.ValueType  # 26
+"""Numbers of organisations in Sweden with a right Luhn digit."""
+PERSONAL_DATA_KIND_TR_NATIONAL_ID: PersonalDataKind.ValueType  # 27
+"""Identity numbers of Turkey with right check digits."""
+PERSONAL_DATA_KIND_AU_ABN: PersonalDataKind.ValueType  # 28
+"""Business numbers of Australia (ABN) with right check digits."""
+PERSONAL_DATA_KIND_AU_ACN: PersonalDataKind.ValueType  # 29
+"""Company numbers of Australia (ACN) with a right check digit."""
+PERSONAL_DATA_KIND_AU_TFN: PersonalDataKind.ValueType  # 30
+"""Tax file numbers of Australia with a right check digit."""
+PERSONAL_DATA_KIND_AU_MEDICARE: PersonalDataKind.ValueType  # 31
+"""Medicare numbers of Australia with a right check digit."""
+PERSONAL_DATA_KIND_IN_AADHAAR: PersonalDataKind.ValueType  # 32
+"""Aadhaar numbers of India with a right Verhoeff digit."""
+PERSONAL_DATA_KIND_SG_UEN: PersonalDataKind.ValueType  # 33
+"""Numbers of entities in Singapore (UEN) with the right letter."""
+PERSONAL_DATA_KIND_KR_RRN: PersonalDataKind.ValueType  # 34
+"""Resident registration numbers of Korea: with a right date, and a right check digit or, as those of October 2020 and later, without one."""
+PERSONAL_DATA_KIND_KR_BRN: PersonalDataKind.ValueType  # 35
+"""Business registration numbers of Korea with a right check digit."""
+PERSONAL_DATA_KIND_TH_TNIN: PersonalDataKind.ValueType  # 36
+"""National identity numbers of Thailand with a right check digit."""
+PERSONAL_DATA_KIND_NG_NIN: PersonalDataKind.ValueType  # 37
+"""National identity numbers of Nigeria with a right Verhoeff digit."""
+PERSONAL_DATA_KIND_ZA_ID_NUMBER: PersonalDataKind.ValueType  # 38
+"""Identity numbers of South Africa with a right Luhn digit."""
 Global___PersonalDataKind: _TypeAlias = PersonalDataKind  # noqa: Y015
 
 class _PersonalDataAction:
@@ -518,7 +684,9 @@ class QualityFilter(_message.Message):
     """Optional. Which messages. Default: the answer."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[Global___QualityRule.ValueType]:
-        """Optional. The rules. Default: all but FineWeb's, which are for pages of many lines."""
+        """Optional. The rules. Default: the first eight and REPEATED_CHARACTER, which hold for short texts too; the others are for pages of several
+        lines and sentences.
+        """
 
     def __init__(
         self,
@@ -570,12 +738,12 @@ class PersonalData(_message.Message):
     RULES_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     default_action: Global___PersonalDataAction.ValueType
-    """Optional. What becomes of a kind that has no rule. Default: MASK."""
+    """Optional. What becomes of a kind that is always looked for and has no rule. Default: MASK."""
     part: Global___TextPart.ValueType
     """Optional. Which messages. Default: all."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___PersonalDataRule]:
-        """Optional. Kinds that are treated otherwise."""
+        """Optional. Kinds that are treated otherwise, and kinds of single countries that are looked for."""
 
     def __init__(
         self,
@@ -973,6 +1141,52 @@ class RecipeStep(_message.Message):
 Global___RecipeStep: _TypeAlias = RecipeStep  # noqa: Y015
 
 @_typing.final
+class ReferenceExamples(_message.Message):
+    """ReferenceExamples are examples of what the data is for. The report says how near the answers come to them; no row is refused for them. Exactly one
+    of `dataset_version`, `file` and `evaluation_suite_version` is set.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
+    EVALUATION_SUITE_VERSION_FIELD_NUMBER: _builtins.int
+    dataset_version: _builtins.str
+    """Optional. Splits of a version. Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
+    evaluation_suite_version: _builtins.str
+    """Optional. Everything that a suite takes from dataset versions. Format: `projects/{project}/evaluationSuites/{suite}/versions/{version}`."""
+    @_builtins.property
+    def file(self) -> _artifact_pb2.Artifact:
+        """Optional. An uploaded file, in any format that sources may have; it is recognised by its name and its bytes."""
+
+    @_builtins.property
+    def columns(self) -> Global___ColumnMapping:
+        """Optional. Columns of the file where they differ from the recipe's."""
+
+    @_builtins.property
+    def splits(self) -> _containers.RepeatedScalarFieldContainer[_dataset_pb2.Split.ValueType]:
+        """Optional. Splits of `dataset_version`. Default: the test split."""
+
+    def __init__(
+        self,
+        *,
+        dataset_version: _builtins.str = ...,
+        file: _artifact_pb2.Artifact | None = ...,
+        columns: Global___ColumnMapping | None = ...,
+        splits: _abc.Iterable[_dataset_pb2.Split.ValueType] | None = ...,
+        evaluation_suite_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset_version", b"dataset_version", "evaluation_suite_version", b"evaluation_suite_version", "file", b"file", "splits", b"splits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceExamples: _TypeAlias = ReferenceExamples  # noqa: Y015
+
+@_typing.final
 class IngestionRecipe(_message.Message):
     """IngestionRecipe says how records become rows of a dataset. Applying it again to the same sources gives the same version."""
 
@@ -989,6 +1203,8 @@ class IngestionRecipe(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     REPORT_EMBEDDING_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Format: `projects/{project}/ingestionRecipes/{recipe}`."""
     dataset: _builtins.str
@@ -1005,6 +1221,8 @@ class IngestionRecipe(_message.Message):
     """Optional. Version of an embedding model whose vectors the report's diversity and alignment follow from. Default: none, they are lexical. Format:
     `projects/{project}/models/{model}/versions/{version}`.
     """
+    version: _builtins.int
+    """Output only. Counts the contents that the recipe has had, from 1; a write that changes nothing makes no version. 0 where an older release wrote it."""
     @_builtins.property
     def columns(self) -> Global___ColumnMapping:
         """Required. Where the text is."""
@@ -1023,6 +1241,12 @@ class IngestionRecipe(_message.Message):
         and before near duplicates.
         """
 
+    @_builtins.property
+    def reference(self) -> Global___ReferenceExamples:
+        """Optional. Examples of what the data is for, to which the report says how near the answers come. Default: the evaluation set that the recipe keeps
+        out first, if it has one.
+        """
+
     def __init__(
         self,
         *,
@@ -1037,11 +1261,51 @@ class IngestionRecipe(_message.Message):
         etag: _builtins.str = ...,
         steps: _abc.Iterable[Global___RecipeStep] | None = ...,
         report_embedding_model_version: _builtins.str = ...,
+        version: _builtins.int = ...,
+        reference: Global___ReferenceExamples | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "split", b"split", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "reference", b"reference", "split", b"split", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "etag", b"etag", "max_field_characters", b"max_field_characters", "name", b"name", "prompt_template", b"prompt_template", "report_embedding_model_version", b"report_embedding_model_version", "split", b"split", "steps", b"steps", "system_prompt", b"system_prompt", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "etag", b"etag", "max_field_characters", b"max_field_characters", "name", b"name", "prompt_template", b"prompt_template", "reference", b"reference", "report_embedding_model_version", b"report_embedding_model_version", "split", b"split", "steps", b"steps", "system_prompt", b"system_prompt", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IngestionRecipe: _TypeAlias = IngestionRecipe  # noqa: Y015
+
+@_typing.final
+class IngestionRecipeVersion(_message.Message):
+    """IngestionRecipeVersion is a recipe as it stood for a while. It never changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RECIPE_SHA256_FIELD_NUMBER: _builtins.int
+    INGESTION_RECIPE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Identifier. Format: `projects/{project}/ingestionRecipes/{recipe}/versions/{version}`; versions count from 1 without gaps."""
+    recipe_sha256: _builtins.str
+    """Output only. SHA-256 of what it says of rows, as `DatasetVersion.recipe_sha256` has it."""
+    @_builtins.property
+    def ingestion_recipe(self) -> Global___IngestionRecipe:
+        """Output only. What it said."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was written."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        recipe_sha256: _builtins.str = ...,
+        ingestion_recipe: Global___IngestionRecipe | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "ingestion_recipe", b"ingestion_recipe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "ingestion_recipe", b"ingestion_recipe", "name", b"name", "recipe_sha256", b"recipe_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestionRecipeVersion: _TypeAlias = IngestionRecipeVersion  # noqa: Y015

@@ -230,7 +230,9 @@ class DiversityReport(_message.Message):
     """How evenly answers lie in 16 clusters, 0 (all in one) to 1."""
     @_builtins.property
     def alignment(self) -> _measurement_pb2.DatasetAlignment:
-        """How near the answers come to those of the evaluation set that the recipe keeps out first (`reference` is empty); absent when it keeps out none."""
+        """How near the answers come to those of the recipe's reference examples, or else of the evaluation set that it keeps out first (`reference` is
+        empty); absent when it has neither.
+        """
 
     def __init__(
         self,

@@ -159,8 +159,9 @@ Global___SafetyItems: _TypeAlias = SafetyItems  # noqa: Y015
 @_typing.final
 class HarnessItems(_message.Message):
     """HarnessItems takes the items of a task of lm-evaluation-harness (YAML) or of a dataset of Inspect (JSON Lines with `input` and `target`), whose files lie
-    below the evaluator's setting `task_roots`. Nothing is fetched and no code of a task is run. A task that asks for what is not done here, such as examples before the
-    question, filters or metrics of its own, fails the run with TASK_UNSUPPORTED, which names it.
+    below the evaluator's setting `task_roots`. Nothing is fetched and no code of a task is run. Examples before the question (`num_fewshot`) are drawn by the suite's
+    `sampling.seed`; choices (`multiple_choice`) are compared by the scorers `choice_accuracy` and `choice_accuracy_norm`. A task that asks for what is not done here, such as filters or code of its own,
+    fails the run with TASK_UNSUPPORTED, which names it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -498,8 +499,8 @@ class EvaluationSuite(_message.Message):
 
     @_builtins.property
     def context(self) -> _answer_pb2.ContextRequest:
-        """Optional. Passages to put before every question, as callers ask for them; needed by `faithfulness`, `context_precision`, `context_recall`. `calibration_error` asks
-        with them too, and `perplexity` where `top_k` is left to its default.
+        """Optional. Passages to put before every question, as callers ask for them; needed by `faithfulness`, `context_precision`, `context_recall`. `calibration_error`, `perplexity` and
+        `choice_accuracy` ask with them too.
         """
 
     def __init__(

@@ -26,7 +26,7 @@ from mainspring.common.v1 import statistics_pb2 as mainspring_dot_common_dot_v1_
 from mainspring.events.v1 import event_type_pb2 as mainspring_dot_events_dot_v1_dot_event__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,mainspring/events/v1/evaluation_events.proto\x12\x14mainspring.events.v1\x1a%mainspring/common/v1/statistics.proto\x1a%mainspring/events/v1/event_type.proto\"\xb4\x04\n\x16\x45valuationRunCompleted\x12\x16\n\x0e\x65valuation_run\x18\x01 \x01(\t\x12\x18\n\x10\x65valuation_suite\x18\x02 \x01(\t\x12\x14\n\x0csuite_sha256\x18\x03 \x01(\t\x12\x11\n\tcandidate\x18\x04 \x01(\t\x12!\n\x19\x63\x61ndidate_manifest_sha256\x18\x05 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x06 \x01(\t\x12 \n\x18\x62\x61seline_manifest_sha256\x18\x07 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x08 \x01(\t\x12\x1b\n\x13\x64\x61taset_root_sha256\x18\t \x01(\t\x12\x33\n\x07results\x18\n \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12\r\n\x05items\x18\x0b \x01(\x05\x12\x30\n\x08\x66idelity\x18\x0c \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\x12<\n\x0fscorer_failures\x18\r \x03(\x0b\x32#.mainspring.common.v1.ScorerFailure\x12\x15\n\rsuite_version\x18\x0e \x01(\x05\x12\x1d\n\x15\x63\x61ndidate_unit_sha256\x18\x0f \x01(\t\x12\x1c\n\x14\x62\x61seline_unit_sha256\x18\x10 \x01(\t:*\x92\xb5\x18&mainspring.evaluation.run.completed.v1\"\x8a\x01\n\x13\x45valuationRunFailed\x12\x16\n\x0e\x65valuation_run\x18\x01 \x01(\t\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t:\'\x92\xb5\x18#mainspring.evaluation.run.failed.v1\"\x93\x01\n\x17\x45valuationDriftDetected\x12\x14\n\x0c\x64rift_report\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0f\n\x07signals\x18\x04 \x03(\t:+\x92\xb5\x18\'mainspring.evaluation.drift.detected.v1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,mainspring/events/v1/evaluation_events.proto\x12\x14mainspring.events.v1\x1a%mainspring/common/v1/statistics.proto\x1a%mainspring/events/v1/event_type.proto\"\xd2\x04\n\x16\x45valuationRunCompleted\x12\x16\n\x0e\x65valuation_run\x18\x01 \x01(\t\x12\x18\n\x10\x65valuation_suite\x18\x02 \x01(\t\x12\x14\n\x0csuite_sha256\x18\x03 \x01(\t\x12\x11\n\tcandidate\x18\x04 \x01(\t\x12!\n\x19\x63\x61ndidate_manifest_sha256\x18\x05 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x06 \x01(\t\x12 \n\x18\x62\x61seline_manifest_sha256\x18\x07 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x08 \x01(\t\x12\x1b\n\x13\x64\x61taset_root_sha256\x18\t \x01(\t\x12\x33\n\x07results\x18\n \x03(\x0b\x32\".mainspring.common.v1.ScorerResult\x12\r\n\x05items\x18\x0b \x01(\x05\x12\x30\n\x08\x66idelity\x18\x0c \x01(\x0b\x32\x1e.mainspring.common.v1.Fidelity\x12<\n\x0fscorer_failures\x18\r \x03(\x0b\x32#.mainspring.common.v1.ScorerFailure\x12\x15\n\rsuite_version\x18\x0e \x01(\x05\x12\x1d\n\x15\x63\x61ndidate_unit_sha256\x18\x0f \x01(\t\x12\x1c\n\x14\x62\x61seline_unit_sha256\x18\x10 \x01(\t\x12\x1c\n\x14judge_model_versions\x18\x11 \x03(\t:*\x92\xb5\x18&mainspring.evaluation.run.completed.v1\"\x8a\x01\n\x13\x45valuationRunFailed\x12\x16\n\x0e\x65valuation_run\x18\x01 \x01(\t\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t:\'\x92\xb5\x18#mainspring.evaluation.run.failed.v1\"\x93\x01\n\x17\x45valuationDriftDetected\x12\x14\n\x0c\x64rift_report\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0f\n\x07signals\x18\x04 \x03(\t:+\x92\xb5\x18\'mainspring.evaluation.drift.detected.v1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,9 +40,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATIONDRIFTDETECTED']._loaded_options = None
   _globals['_EVALUATIONDRIFTDETECTED']._serialized_options = b'\222\265\030\'mainspring.evaluation.drift.detected.v1'
   _globals['_EVALUATIONRUNCOMPLETED']._serialized_start=149
-  _globals['_EVALUATIONRUNCOMPLETED']._serialized_end=713
-  _globals['_EVALUATIONRUNFAILED']._serialized_start=716
-  _globals['_EVALUATIONRUNFAILED']._serialized_end=854
-  _globals['_EVALUATIONDRIFTDETECTED']._serialized_start=857
-  _globals['_EVALUATIONDRIFTDETECTED']._serialized_end=1004
+  _globals['_EVALUATIONRUNCOMPLETED']._serialized_end=743
+  _globals['_EVALUATIONRUNFAILED']._serialized_start=746
+  _globals['_EVALUATIONRUNFAILED']._serialized_end=884
+  _globals['_EVALUATIONDRIFTDETECTED']._serialized_start=887
+  _globals['_EVALUATIONDRIFTDETECTED']._serialized_end=1034
 # @@protoc_insertion_point(module_scope)

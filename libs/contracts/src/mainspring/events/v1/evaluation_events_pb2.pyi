@@ -41,6 +41,7 @@ class EvaluationRunCompleted(_message.Message):
     SUITE_VERSION_FIELD_NUMBER: _builtins.int
     CANDIDATE_UNIT_SHA256_FIELD_NUMBER: _builtins.int
     BASELINE_UNIT_SHA256_FIELD_NUMBER: _builtins.int
+    JUDGE_MODEL_VERSIONS_FIELD_NUMBER: _builtins.int
     evaluation_run: _builtins.str
     """Format: `projects/{project}/evaluationRuns/{run}`."""
     evaluation_suite: _builtins.str
@@ -79,6 +80,10 @@ class EvaluationRunCompleted(_message.Message):
     def scorer_failures(self) -> _containers.RepeatedCompositeFieldContainer[_statistics_pb2.ScorerFailure]:
         """Scorers that have no result, and why."""
 
+    @_builtins.property
+    def judge_model_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Versions that judged, each once, whether or not their word counted. Format: `projects/{project}/models/{model}/versions/{version}`."""
+
     def __init__(
         self,
         *,
@@ -98,10 +103,11 @@ class EvaluationRunCompleted(_message.Message):
         suite_version: _builtins.int = ...,
         candidate_unit_sha256: _builtins.str = ...,
         baseline_unit_sha256: _builtins.str = ...,
+        judge_model_versions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fidelity", b"fidelity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_manifest_sha256", b"baseline_manifest_sha256", "baseline_unit_sha256", b"baseline_unit_sha256", "candidate", b"candidate", "candidate_manifest_sha256", b"candidate_manifest_sha256", "candidate_unit_sha256", b"candidate_unit_sha256", "dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "evaluation_run", b"evaluation_run", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "items", b"items", "results", b"results", "scorer_failures", b"scorer_failures", "suite_sha256", b"suite_sha256", "suite_version", b"suite_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_manifest_sha256", b"baseline_manifest_sha256", "baseline_unit_sha256", b"baseline_unit_sha256", "candidate", b"candidate", "candidate_manifest_sha256", b"candidate_manifest_sha256", "candidate_unit_sha256", b"candidate_unit_sha256", "dataset_root_sha256", b"dataset_root_sha256", "dataset_version", b"dataset_version", "evaluation_run", b"evaluation_run", "evaluation_suite", b"evaluation_suite", "fidelity", b"fidelity", "items", b"items", "judge_model_versions", b"judge_model_versions", "results", b"results", "scorer_failures", b"scorer_failures", "suite_sha256", b"suite_sha256", "suite_version", b"suite_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

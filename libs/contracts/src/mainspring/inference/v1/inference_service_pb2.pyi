@@ -216,6 +216,7 @@ class ScoreTextRequest(_message.Message):
     RAW_PROMPT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. Format: `projects/{project}`."""
     model: _builtins.str
@@ -232,6 +233,10 @@ class ScoreTextRequest(_message.Message):
     def unit(self) -> _unit_pb2.ServedUnit:
         """Optional. For a version: as in GenerateAnswerRequest."""
 
+    @_builtins.property
+    def context(self) -> _answer_pb2.ContextRequest:
+        """Optional. Passages to put before the question, as before an answer's; only with `messages`."""
+
     def __init__(
         self,
         *,
@@ -241,10 +246,11 @@ class ScoreTextRequest(_message.Message):
         raw_prompt: _builtins.str = ...,
         text: _builtins.str = ...,
         unit: _unit_pb2.ServedUnit | None = ...,
+        context: _answer_pb2.ContextRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "unit", b"unit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "parent", b"parent", "raw_prompt", b"raw_prompt", "text", b"text", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "messages", b"messages", "model", b"model", "parent", b"parent", "raw_prompt", b"raw_prompt", "text", b"text", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,6 +110,10 @@ class LineageEdge(_message.Message):
         """A dataset version holds what an erasure left of the dataset version. Walks show it and go no further."""
         RELATION_GUARDED_BY: LineageEdge._Relation.ValueType  # 24
         """A release applies the guard policy version to what comes in and goes out."""
+        RELATION_APPROVES: LineageEdge._Relation.ValueType  # 25
+        """An approval is of the model version."""
+        RELATION_JUDGED_BY: LineageEdge._Relation.ValueType  # 26
+        """An evaluation run had the model version judge answers. Walks show it and go no further."""
 
     class Relation(_Relation, metaclass=_RelationEnumTypeWrapper):
         """Relation says what part."""
@@ -164,6 +168,10 @@ class LineageEdge(_message.Message):
     """A dataset version holds what an erasure left of the dataset version. Walks show it and go no further."""
     RELATION_GUARDED_BY: LineageEdge.Relation.ValueType  # 24
     """A release applies the guard policy version to what comes in and goes out."""
+    RELATION_APPROVES: LineageEdge.Relation.ValueType  # 25
+    """An approval is of the model version."""
+    RELATION_JUDGED_BY: LineageEdge.Relation.ValueType  # 26
+    """An evaluation run had the model version judge answers. Walks show it and go no further."""
 
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int

@@ -276,16 +276,22 @@ class DistillationConfig(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
     MAX_ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    ON_POLICY_SHARE_FIELD_NUMBER: _builtins.int
     teacher_model_version: _builtins.str
     """Required for METHOD_DISTILLATION. A foundation model or an adapter. Format: `projects/{project}/models/{model}/versions/{version}`."""
     source: Global___DistillationConfig.Source.ValueType
     """Optional. What the student sees. Default LOGITS."""
     temperature: _builtins.float
-    """Optional. Temperature at which the distributions are compared. Default 1."""
+    """Optional. Temperature at which the distributions are compared, and at which the student answers by itself. Default 1."""
     divergence: _builtins.float
-    """Optional. Between the divergence of teacher from student (towards 0) and of student from teacher (1). Default 0.5."""
+    """Optional. Between the divergence of teacher from student (0) and of student from teacher (1). Default 0, by which also a student learns that does not know the task."""
     max_answer_tokens: _builtins.int
-    """Optional. Longest answer of the teacher, in tokens. Default 256; at most 8,192."""
+    """Optional. Longest answer of the teacher, or of the student where it answers by itself, in tokens. Default 256; at most 8,192."""
+    on_policy_share: _builtins.float
+    """Optional. Share of the learning that happens at answers which the student gives by itself, drawn at `temperature`, instead of at the rows'
+    own: it learns what the teacher would say where the student's own words have led. For LOGITS only. Default 0, at the rows' own answers
+    alone; at 1 at the student's alone.
+    """
     def __init__(
         self,
         *,
@@ -294,10 +300,11 @@ class DistillationConfig(_message.Message):
         temperature: _builtins.float = ...,
         divergence: _builtins.float = ...,
         max_answer_tokens: _builtins.int = ...,
+        on_policy_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "max_answer_tokens", b"max_answer_tokens", "source", b"source", "teacher_model_version", b"teacher_model_version", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "max_answer_tokens", b"max_answer_tokens", "on_policy_share", b"on_policy_share", "source", b"source", "teacher_model_version", b"teacher_model_version", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

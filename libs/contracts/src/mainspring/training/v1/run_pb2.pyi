@@ -275,7 +275,7 @@ class TrainingRun(_message.Message):
     base_model_version: _builtins.str
     """Output only. Foundation model. Format: `projects/{project}/models/{model}/versions/{version}`."""
     parent_model_version: _builtins.str
-    """Output only. Version whose adapter the run began with, or empty. Format: as `base_model_version`."""
+    """Output only. Version whose adapter the run begins with, or empty. Format: as `base_model_version`."""
     model: _builtins.str
     """Output only. Model that gets the result. Format: `projects/{project}/models/{model}`."""
     state: Global___TrainingRun.State.ValueType

@@ -280,7 +280,7 @@ class Curve(_message.Message):
     """Format: `projects/{project}/trainingRuns/{run}`."""
     series: _builtins.str
     """`train_loss`, `validation_loss`, `learning_rate`, `tokens_per_second`, `cpu_percent`, `memory_bytes`, `gpu_percent` or
-    `gpu_memory_bytes`.
+    `gpu_memory_bytes`; then what the method measures beside its loss, by the names of TrainingMetric's `measures`.
     """
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___CurvePoint]:

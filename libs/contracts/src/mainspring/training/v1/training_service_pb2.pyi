@@ -192,6 +192,7 @@ class CreateTrainingRunRequest(_message.Message):
     DATASET_VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    PARENT_MODEL_VERSION_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. Format: `projects/{project}`."""
     tuning_recipe: _builtins.str
@@ -202,6 +203,11 @@ class CreateTrainingRunRequest(_message.Message):
     """Optional. UUID that makes a repeat within 24 h return the first answer."""
     priority: _builtins.int
     """Optional. Runs of a higher priority are taken first. Default 0, as runs that published versions ask for; -100 to 100."""
+    parent_model_version: _builtins.str
+    """Optional. Version whose adapter the run begins with, whatever the recipe's `start_from` says; of any model. It then learns all rows. The
+    adapter must be on the recipe's base and have the shape that the recipe asks for; else the request is refused with PARENT_UNUSABLE.
+    Format: `projects/{project}/models/{model}/versions/{version}`.
+    """
     def __init__(
         self,
         *,
@@ -210,10 +216,11 @@ class CreateTrainingRunRequest(_message.Message):
         dataset_version: _builtins.str = ...,
         request_id: _builtins.str = ...,
         priority: _builtins.int = ...,
+        parent_model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "parent", b"parent", "priority", b"priority", "request_id", b"request_id", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "parent", b"parent", "parent_model_version", b"parent_model_version", "priority", b"priority", "request_id", b"request_id", "tuning_recipe", b"tuning_recipe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,8 +790,8 @@ class EstimateTrainingRunResponse(_message.Message):
     steps: _builtins.int
     """Optimiser steps, unless it stops early."""
     measured_on: _builtins.str
-    """Run that the figures below come from: the newest that succeeded on the same base model by the same method. Empty when there is none;
-    then they are 0. Format: `projects/{project}/trainingRuns/{run}`.
+    """Run that the figures below come from: the newest that succeeded on the same base model by the same method, and let models answer as much
+    where the method has them answer. Empty when there is none; then they are 0. Format: `projects/{project}/trainingRuns/{run}`.
     """
     open_runs: _builtins.int
     """Runs of the project that wait or are worked on."""

@@ -7,49 +7,74 @@ import re
 from typing import Any
 
 import tldextract
-from presidio_analyzer.predefined_recognizers import (
-    CreditCardRecognizer,
-    CryptoRecognizer,
-    EmailRecognizer,
-    IbanRecognizer,
-    IpRecognizer,
-    PhoneRecognizer,
-    UsSsnRecognizer,
-)
+from presidio_analyzer import predefined_recognizers as presidio
 
 from mainspring_data_ingest.adapters.steps.base import BaseStep
 from mainspring_data_ingest.adapters.steps.replacing import replaced
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
 from mainspring_data_ingest.domain.rows import Draft
-from mainspring_data_ingest.domain.steps import PersonalData, PersonalDataAction, PersonalDataKind
+from mainspring_data_ingest.domain.steps import USUAL_KINDS, PersonalData, PersonalDataAction, PersonalDataKind
 
 _MIN_SCORE = 0.4
 _domains = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 """With the list of domains that the package brings: the default would ask the network, and differ from day to day."""
 
 
-class _OfflineEmails(EmailRecognizer):
+class _OfflineEmails(presidio.EmailRecognizer):
     def validate_result(self, pattern_text: str) -> bool:
         """Whether the domain ends as domains do."""
         return bool(_domains(pattern_text).top_domain_under_public_suffix)
 
 
 _SEVEN_DIGITS = re.compile(r"(?:\d[\s().\-/\u2010-\u2015]{0,3}){7}")
+_SIX_DIGITS, _FOUR_DIGITS = re.compile(r"\d{6}"), re.compile(r"\d{4}")
+_NUMBER = re.compile(r"\d(?:[ .:_+-]?\d){6}")
+_LETTERS_AND_DIGITS = re.compile(r"[0-9A-Za-z]{9}")
+# Numbers of single countries. Some are shaped alike, and have the same check digits now and then: the earlier one wins.
+_OF_COUNTRIES: tuple[tuple[PersonalDataKind, Any, re.Pattern[str]], ...] = (
+    (PersonalDataKind.US_ABA_ROUTING, presidio.AbaRoutingRecognizer, _NUMBER),
+    (PersonalDataKind.US_MEDICAL_LICENSE, presidio.MedicalLicenseRecognizer, _NUMBER),
+    (PersonalDataKind.US_NPI, presidio.UsNpiRecognizer, _NUMBER),
+    (PersonalDataKind.CA_SIN, presidio.CaSinRecognizer, _NUMBER),
+    (PersonalDataKind.UK_NHS, presidio.NhsRecognizer, _NUMBER),
+    (PersonalDataKind.ES_NIF, presidio.EsNifRecognizer, _NUMBER),
+    (PersonalDataKind.ES_NIE, presidio.EsNieRecognizer, _NUMBER),
+    (PersonalDataKind.IT_FISCAL_CODE, presidio.ItFiscalCodeRecognizer, _LETTERS_AND_DIGITS),
+    (PersonalDataKind.IT_VAT_CODE, presidio.ItVatCodeRecognizer, _NUMBER),
+    (PersonalDataKind.PL_PESEL, presidio.PlPeselRecognizer, _NUMBER),
+    (PersonalDataKind.DE_TAX_ID, presidio.DeTaxIdRecognizer, _NUMBER),
+    (PersonalDataKind.DE_SOCIAL_SECURITY, presidio.DeSocialSecurityRecognizer, _NUMBER),
+    (PersonalDataKind.DE_HEALTH_INSURANCE, presidio.DeHealthInsuranceRecognizer, _NUMBER),
+    (PersonalDataKind.DE_PASSPORT, presidio.DePassportRecognizer, _LETTERS_AND_DIGITS),
+    (PersonalDataKind.DE_ID_CARD, presidio.DeIdCardRecognizer, _LETTERS_AND_DIGITS),
+    (PersonalDataKind.DE_LANR, presidio.DeLanrRecognizer, _NUMBER),
+    (PersonalDataKind.FI_PERSONAL_IDENTITY_CODE, presidio.FiPersonalIdentityCodeRecognizer, _SIX_DIGITS),
+    (PersonalDataKind.SE_PERSONNUMMER, presidio.SePersonnummerRecognizer, _NUMBER),
+    (PersonalDataKind.SE_ORGANISATIONSNUMMER, presidio.SeOrganisationsnummerRecognizer, _NUMBER),
+    (PersonalDataKind.TR_NATIONAL_ID, presidio.TrNationalIdRecognizer, _NUMBER),
+    (PersonalDataKind.AU_ABN, presidio.AuAbnRecognizer, _NUMBER),
+    (PersonalDataKind.AU_ACN, presidio.AuAcnRecognizer, _NUMBER),
+    (PersonalDataKind.AU_TFN, presidio.AuTfnRecognizer, _NUMBER),
+    (PersonalDataKind.AU_MEDICARE, presidio.AuMedicareRecognizer, _NUMBER),
+    (PersonalDataKind.IN_AADHAAR, presidio.InAadhaarRecognizer, _NUMBER),
+    (PersonalDataKind.SG_UEN, presidio.SgUenRecognizer, _FOUR_DIGITS),
+    (PersonalDataKind.KR_RRN, presidio.KrRrnRecognizer, _NUMBER),
+    (PersonalDataKind.KR_BRN, presidio.KrBrnRecognizer, _NUMBER),
+    (PersonalDataKind.TH_TNIN, presidio.ThTninRecognizer, _NUMBER),
+    (PersonalDataKind.NG_NIN, presidio.NgNinRecognizer, _NUMBER),
+    (PersonalDataKind.ZA_ID_NUMBER, presidio.ZaIdNumberRecognizer, _NUMBER),
+)
 # In the order in which they win where two overlap: what has a checksum or an unmistakable form first. A kind is looked
 # for only in texts with what every one of it has, which spares nearly all texts the slower search.
-_KINDS: tuple[tuple[PersonalDataKind, str, Any, re.Pattern[str]], ...] = (
-    (PersonalDataKind.EMAIL_ADDRESS, "EMAIL_ADDRESS", _OfflineEmails, re.compile("@")),
-    (PersonalDataKind.IBAN, "IBAN_CODE", IbanRecognizer, re.compile(r"[A-Za-z]{2}[ -]?\d[ -]?\d")),
-    (PersonalDataKind.CREDIT_CARD, "CREDIT_CARD", CreditCardRecognizer, re.compile(r"(?:\d[ -]?){12}")),
-    (PersonalDataKind.CRYPTO_WALLET, "CRYPTO", CryptoRecognizer, re.compile(r"(?:bc1|[13])[A-Za-z0-9]{24}")),
-    (PersonalDataKind.IP_ADDRESS, "IP_ADDRESS", IpRecognizer, re.compile(r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]*:")),
-    (PersonalDataKind.US_SSN, "US_SSN", UsSsnRecognizer, re.compile(r"\d{3}[- .]\d{2}[- .]\d{4}")),
-    (
-        PersonalDataKind.PHONE_NUMBER,
-        "PHONE_NUMBER",
-        PhoneRecognizer,
-        _SEVEN_DIGITS,
-    ),
+_KINDS: tuple[tuple[PersonalDataKind, Any, re.Pattern[str]], ...] = (
+    (PersonalDataKind.EMAIL_ADDRESS, _OfflineEmails, re.compile("@")),
+    (PersonalDataKind.IBAN, presidio.IbanRecognizer, re.compile(r"[A-Za-z]{2}[ -]?\d[ -]?\d")),
+    (PersonalDataKind.CREDIT_CARD, presidio.CreditCardRecognizer, re.compile(r"(?:\d[ -]?){12}")),
+    (PersonalDataKind.CRYPTO_WALLET, presidio.CryptoRecognizer, re.compile(r"(?:bc1|[13])[A-Za-z0-9]{24}")),
+    (PersonalDataKind.IP_ADDRESS, presidio.IpRecognizer, re.compile(r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]*:")),
+    *_OF_COUNTRIES,
+    (PersonalDataKind.US_SSN, presidio.UsSsnRecognizer, re.compile(r"\d{3}[- .]\d{2}[- .]\d{4}")),
+    (PersonalDataKind.PHONE_NUMBER, presidio.PhoneRecognizer, _SEVEN_DIGITS),
 )
 
 
@@ -62,7 +87,7 @@ class PersonalDataStep(BaseStep):
         super().__init__()
         self._part, self._actions = step.part, step.actions()
         # Kinds that stay are looked for too: an address that stays must not be taken for a telephone number.
-        self._kinds = [(kind, entity, recogniser(), sign) for kind, entity, recogniser, sign in _KINDS]
+        self._kinds = [(kind, recogniser(), sign) for kind, recogniser, sign in _KINDS if kind in self._actions]
 
     def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
@@ -84,15 +109,17 @@ class PersonalDataStep(BaseStep):
     def _spans(self, text: str) -> list[tuple[int, int, PersonalDataKind]]:
         """What was found, without overlaps."""
         spans: list[tuple[int, int, PersonalDataKind]] = []
-        for kind, entity, recogniser, sign in self._kinds:
+        for kind, recogniser, sign in self._kinds:
             if not sign.search(text):
                 continue
-            found = recogniser.analyze(text, [entity], None)
+            found = recogniser.analyze(text, recogniser.supported_entities, None)
             for result in sorted(found, key=lambda result: (result.start - result.end, result.start)):
                 start, end = result.start, result.end
                 if result.score < _MIN_SCORE or any(start < other[1] and other[0] < end for other in spans):
                     continue
                 if kind is PersonalDataKind.IP_ADDRESS and not _is_somebodys(text[start:end]):
+                    continue
+                if kind not in USUAL_KINDS and _is_part(text, start, end):
                     continue
                 spans.append((start, end, kind))
         return [span for span in spans if self._actions[span[2]] is not PersonalDataAction.KEEP]
@@ -107,3 +134,8 @@ def _is_somebodys(value: str) -> bool:
     except ValueError:
         return True
     return not (address.is_loopback or address.is_unspecified)
+
+
+def _is_part(text: str, start: int, end: int) -> bool:
+    """Whether it is a piece of a longer word or number, whose check digit is right by chance."""
+    return text[start - 1 : start].isalnum() or text[end : end + 1].isalnum()

@@ -35,6 +35,8 @@ SCORERS: Mapping[str, Callable[[Setup], Scorer]] = {
     "embedding_similarity": observed.ObservedScorer,
     "calibration_error": observed.CalibrationErrorScorer,
     "perplexity": observed.PerplexityScorer,
+    "choice_accuracy": observed.ChoiceScorer,
+    "choice_accuracy_norm": observed.ChoiceScorer,
     "judge_rubric": observed.ObservedScorer,
     "judge_preference": observed.ObservedScorer,
     "faithfulness": observed.ObservedScorer,

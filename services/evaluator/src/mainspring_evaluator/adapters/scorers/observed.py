@@ -23,6 +23,12 @@ class ObservedScorer(MeanScorer):
         return sample.observed.get(self.setup.name)
 
 
+class ChoiceScorer(ObservedScorer):
+    """Share of items whose most probable choice is right."""
+
+    binary = True
+
+
 class CalibrationErrorScorer:
     """Expected calibration error (Naeini et al. 2015) of the first token: how far its probability is from the share of
     answers that are right (as `accuracy` counts), over 10 bins; less is better.

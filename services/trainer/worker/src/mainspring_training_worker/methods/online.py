@@ -19,10 +19,16 @@ from mainspring_training_worker.methods.helpers import RewardModel
 from mainspring_training_worker.methods.judging import Judge
 from mainspring_training_worker.model import Tunable
 from mainspring_training_worker.rows import Message
+from mainspring_training_worker.spec import Online as OnlineSettings
 from mainspring_training_worker.spec import Refused, Spec
 
 Rule = Callable[[str, str], float]
-_NAMES = {"reward": "reward", "reward_std": "reward_deviation", "kl": "divergence", "completions/mean_length": "tokens"}
+_NAMES = {
+    "reward": "reward",
+    "reward_std": "reward_deviation",
+    "kl": "divergence",
+    "completions/mean_length": "answer_tokens",
+}
 
 
 def _parses(answer: str, _: str) -> float:
@@ -51,23 +57,25 @@ RULES: dict[str, Rule] = {
 class Online:
     """`Objective`: TRL's policy loss while training; while validating, what is missing to the mean reward, negated."""
 
-    def __init__(self, trainer: Any, generations: int, judge: Judge | None) -> None:
-        self._trainer, self._generations, self._judge = trainer, generations, judge
+    def __init__(self, trainer: Any, wanted: OnlineSettings, judge: Judge | None) -> None:
+        self._trainer, self._wanted, self._judge = trainer, wanted, judge
         self._gathered = trl_trainers.Gathered(trainer._metrics, _NAMES)
 
     def weight(self, example: Example) -> int:
         return 1
 
     def groups(self, examples: Sequence[Example], max_tokens: int) -> Iterator[list[Example]]:
-        """One prompt at a time: its answers together are a group to TRL."""
-        return iter([[example] for example in examples])
+        """Prompts whose answers fit together, at least one: on a GPU drawing takes as long for many as for few."""
+        longest = max(len(example.prompt) for example in examples) + self._wanted.max_answer_tokens
+        at_once = max(1, max_tokens // (self._wanted.generations * longest))
+        return (list(examples[start : start + at_once]) for start in range(0, len(examples), at_once))
 
     def loss_sum(self, group: Sequence[Example]) -> Tensor:
         trainer = self._trainer
         asked = [
             {"prompt": list(example.messages[:-1]), "reference": example.messages[-1]["content"]}
             for example in group
-            for _ in range(self._generations)
+            for _ in range(self._wanted.generations)
         ]
         training = trainer.model.training
         scored = trainer._generate_and_score_completions(asked)
@@ -117,7 +125,7 @@ def online_objective(spec: Spec, model: Tunable, tokenizer: Any) -> Online:
         processing_class=tokenizer,
     )
     trainer.current_gradient_accumulation_steps = 1  # Otherwise set by TRL's own loop; ours divides itself.
-    return Online(trainer, wanted.generations, judge)
+    return Online(trainer, wanted, judge)
 
 
 def _by_judge(judge: Judge) -> Callable[..., list[float]]:

@@ -8,6 +8,7 @@ serving engine will see them.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -54,10 +55,10 @@ class Gathered:
         self._noted, self._names = noted, names
 
     def means(self) -> dict[str, float]:
-        """Means since the last call."""
+        """Means since the last call; of what is no number, as TRL notes for nothing of a kind, nothing."""
         found: dict[str, list[float]] = {}
         for by_name in self._noted.values():
             for theirs, ours in self._names.items():
-                found.setdefault(ours, []).extend(by_name.get(theirs, []))
+                found.setdefault(ours, []).extend(filter(math.isfinite, by_name.get(theirs, [])))
             by_name.clear()
         return {name: sum(values) / len(values) for name, values in found.items() if values}
