@@ -9,7 +9,7 @@ from tests.support.stack import Stack
 from mainspring.common.v1 import chat_pb2
 from mainspring.data.v1 import annotation_pb2
 from mainspring_client.client import Mainspring
-from mainspring_testkit.browser import open_page
+from mainspring_testkit.browser import connected, open_page
 from mainspring_testkit.waiting import eventually
 
 # The guides' project: what they release is looked at here.
@@ -40,6 +40,8 @@ async def test_a_label_given_with_the_keyboard_is_in_the_queue(
         await enter(page, (await stack.run("token", "create", *somebody)).strip())
         await page.goto("/annotation")
         await page.get_by_role("link", name="console").click()
+        await page.wait_for_url("/annotation/console")
+        await connected(page)
         await page.get_by_role("button", name="Next item").press("Enter")
         await expect(page.get_by_text("Is <b>this</b> clear?")).to_be_visible()
         await page.keyboard.press("2")
@@ -73,6 +75,7 @@ async def test_a_turn_is_seen_from_data_to_release_and_a_thumb_arrives(
         await expect(page.get_by_text(f"models/{loop.NAME}/releases/1").first).to_be_visible()
 
         await page.goto("/playground")
+        await connected(page)
         await page.get_by_label("Message").fill(loop.question(1000))
         await page.get_by_role("button", name="Ask").click()
         await page.get_by_role("button", name="bad").wait_for()

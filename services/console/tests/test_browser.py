@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Error, Page, expect
 
 from mainspring_svckit.auth import LocalIssuer, TokenVerifier
-from mainspring_testkit.browser import assert_accessible, open_page
+from mainspring_testkit.browser import assert_accessible, connected, open_page
 from mainspring_testkit.neighbours import NeighbourServer
 from mainspring_testkit.plugin import Token
 from mainspring_testkit.service import Surroundings
@@ -78,7 +78,7 @@ async def tab_to(page: Page, role: Any, name: str) -> None:
     """Presses Tab until the focus is there, as somebody without a mouse does."""
     wanted = page.get_by_role(role, name=name, exact=True)
     await wanted.wait_for()
-    await expect(page.locator("[inert]")).to_have_count(0)
+    await connected(page)
     for _ in range(40):
         if await wanted.evaluate("element => element === document.activeElement"):
             return
@@ -125,6 +125,7 @@ async def test_a6_texts_stay_text_and_pages_suit_phones_and_those_who_do_not_see
         for path, text in texts.items():
             await page.goto(path)
             await expect(page.get_by_role("heading", level=1)).to_be_visible()
+            await connected(page)
             await open_what_is_closed(page, path)
             await expect(page.get_by_text(text).first).to_be_visible()
             width, title, foreign = await page.evaluate(
@@ -178,6 +179,7 @@ async def test_a_thumb_and_a_correction_of_an_answer_arrive(console: Console) ->
     console.loop.judged = []
     async with console.entered("contributor") as page:
         await page.goto("/playground")
+        await connected(page)
         await page.get_by_label("Message").fill("a question")
         await page.get_by_role("button", name="Ask").click()
         await page.get_by_role("button", name="good").click()

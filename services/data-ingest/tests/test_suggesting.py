@@ -37,13 +37,18 @@ class Judge(inference_service_pb2_grpc.InferenceServiceServicer):
         self.prompts: list[str] = []
         self.now = self.most = 0
         self.away = False
+        self.several = asyncio.Event()
+        """Set once two were asked at a time, or if they need not be; until then nobody is answered."""
+        self.several.set()
 
     async def GenerateAnswer(self, request: Any, context: Any) -> inference_service_pb2.GenerateAnswerResponse:
         if self.away:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "its release was revoked")
         self.now += 1
         self.most = max(self.most, self.now)
-        await asyncio.sleep(0)
+        if self.now > 1:
+            self.several.set()
+        await self.several.wait()
         self.now -= 1
         assert (request.model, request.sampling.temperature) == (MODEL, 0)
         prompt = request.messages[-1].content
@@ -127,6 +132,7 @@ async def test_nothing_is_asked_twice_and_what_people_said_is_not_touched(judge:
     labelled = await mainspring.annotation.claim(QUEUE)
     assert labelled is not None
     await mainspring.annotation.submit(labelled.name, messages.Label(choices=["bad"]))
+    model.several.clear()
     assert await suggest(mainspring, QUEUE, MODEL, limit=40) == Suggested(asked=40, suggested=40)
     assert await suggest(mainspring, QUEUE, MODEL) == Suggested(asked=29, suggested=29, known=40)
     assert await suggest(mainspring, QUEUE, MODEL) == Suggested(known=69)

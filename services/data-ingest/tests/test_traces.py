@@ -139,6 +139,29 @@ async def test_f1_a_file_whose_upload_was_killed_when_its_bytes_were_there_is_er
     assert not any(PERSON.encode().lower() in data.lower() for data in bytes_in(artifact_url))
 
 
+async def test_f1_what_an_ingestion_had_stored_before_it_was_killed_and_cancelled_is_erased(
+    ingest: DataIngest, artifact_url: str
+) -> None:
+    doomed, other = ingest.replicas
+    await ingest.put_recipe()
+    source = ingestion_pb2.Source(artifact=await ingest.upload(about(PERSON)), format=JSONL)
+    wish = {"parent": "projects/p", "ingestion_recipe": "projects/p/ingestionRecipes/r", "sources": [source]}
+    await other.stop()
+    await doomed.stop()
+    await doomed.start(MAINSPRING_CRASH_AT="artifacts:after-put")
+    started = (await ingest.call("CreateIngestion", **wish)).ingestion
+    assert await doomed.wait() == 137
+    assert len(bytes_in(artifact_url)) == 2  # The source, and a shard that is nobody's.
+    await other.start()
+    ingest.replicas = [other]
+    cancelled = (await ingest.call("CancelIngestion", name=started.name)).ingestion
+    assert cancelled.state == ingestion_pb2.Ingestion.STATE_CANCELLED
+    done = await erased(ingest, text=PERSON)
+    assert (done.erased_uploads, done.unreadable_uploads, len(done.versions)) == (2, 0, 0)
+    assert len(await proof_of(ingest, done)) > 0
+    assert len(bytes_in(artifact_url)) == 1  # The proof.
+
+
 class Forgetful:
     """Feedback that forgets."""
 

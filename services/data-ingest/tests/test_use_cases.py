@@ -130,6 +130,7 @@ async def world(tmp_path: Path) -> World:
         versions=repository(lambda v: v.dataset, lambda v: f"{v.number:09}", True),
         comparisons=repository(project),
         erasures=repository(project, newest_first=True),
+        uploads=repository(project),
         announcements=OutboxAnnouncements(outbox),  # type: ignore[arg-type]
         files=files,
         work=work,

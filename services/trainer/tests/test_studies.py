@@ -258,7 +258,9 @@ async def test_f1_f2_a_study_whose_replica_is_killed_goes_on_and_no_trial_is_los
     await trainer.start(2)
     await trainer.recipe(steps=20)
     (trainer.folder / "wait-at").write_text("10")
-    study = await asked(trainer, pruner=pb.Study.PRUNER_NONE, budget=pb.StudyBudget(trials=5, parallel_trials=2))
+    wanted = [pb.Study.OBJECTIVE_VALIDATION_LOSS, pb.Study.OBJECTIVE_CPU_SECONDS, pb.Study.OBJECTIVE_GPU_SECONDS]
+    budget = pb.StudyBudget(trials=5, parallel_trials=2)
+    study = await asked(trainer, pruner=pb.Study.PRUNER_NONE, budget=budget, objectives=wanted)
     await trainer.reached(10)
     killed = trainer.replicas.pop(0)
     await killed.kill()
@@ -269,7 +271,10 @@ async def test_f1_f2_a_study_whose_replica_is_killed_goes_on_and_no_trial_is_los
     trials = (await trainer.search("ListStudyTrials", parent=study.name)).study_trials
     assert [t.number for t in trials] == list(range(5))
     runs = (await trainer.call("ListTrainingRuns", parent="projects/p")).training_runs
-    assert sorted(run.name for run in runs) == sorted(t.training_run for t in trials)
+    used = {run.name: run.usage for run in runs}
+    assert sorted(used) == sorted(t.training_run for t in trials)
+    for t in trials:
+        assert list(t.values[1:]) == [used[t.training_run].cpu_s, used[t.training_run].gpu_s]
 
 
 async def test_a_cancelled_study_ends_its_runs(trainer: Trainer) -> None:

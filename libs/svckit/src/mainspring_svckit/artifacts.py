@@ -45,10 +45,21 @@ class ArtifactStore:
             await obstore.put_async(self._store, _key(project, digest), data)
         return ArtifactRef(digest, len(data), media_type, filename)
 
-    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
-        """Stores a file."""
+    async def put_file(
+        self,
+        project: str,
+        path: Path,
+        *,
+        media_type: str = "",
+        filename: str = "",
+        before: BeforePut | None = None,
+    ) -> ArtifactRef:
+        """Stores a file. Who must know of bytes before they are there is told by `before`."""
         digest, size = await asyncio.to_thread(_digest_file, path)
-        return await self._put(project, path, ArtifactRef(digest, size, media_type, filename or path.name))
+        artifact = ArtifactRef(digest, size, media_type, filename or path.name)
+        if before is not None:
+            await before(artifact)
+        return await self._put(project, path, artifact)
 
     async def put_stream(
         self,
@@ -75,11 +86,7 @@ class ArtifactStore:
                         message = f"the upload is larger than {max_bytes} bytes; split it"
                         raise QuotaExceeded("UPLOAD_TOO_LARGE", message, {"maxBytes": str(max_bytes)})
                     await asyncio.to_thread(file.write, chunk)
-            digest, size = await asyncio.to_thread(_digest_file, path)
-            artifact = ArtifactRef(digest, size, media_type, filename or path.name)
-            if before is not None:
-                await before(artifact)
-            return await self._put(project, path, artifact)
+            return await self.put_file(project, path, media_type=media_type, filename=filename, before=before)
 
     async def read(self, project: str, artifact: ArtifactRef) -> bytes:
         """The bytes, verified; for small artifacts (at most 64 MiB).

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, Response, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, Response, async_playwright, expect
 
 from mainspring_testkit.waiting import eventually
 
@@ -44,6 +44,12 @@ async def chromium() -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+async def connected(page: Page) -> None:
+    """Waits until what keys do and what is filled in arrives; a click waits for that by itself."""
+    await page.get_by_role("heading").first.wait_for()
+    await expect(page.locator("[inert]")).to_have_count(0)
 
 
 @asynccontextmanager

@@ -148,8 +148,19 @@ class FakeArtifacts:
         self.files[project, digest] = data
         return ArtifactRef(digest, len(data), media_type, filename)
 
-    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
-        return await self.put_bytes(project, path.read_bytes(), media_type=media_type, filename=filename or path.name)
+    async def put_file(
+        self,
+        project: str,
+        path: Path,
+        *,
+        media_type: str = "",
+        filename: str = "",
+        before: Callable[[ArtifactRef], Awaitable[None]] | None = None,
+    ) -> ArtifactRef:
+        data = path.read_bytes()
+        if before is not None:
+            await before(ArtifactRef(hashlib.sha256(data).hexdigest(), len(data), media_type, filename or path.name))
+        return await self.put_bytes(project, data, media_type=media_type, filename=filename or path.name)
 
     async def put_stream(
         self,

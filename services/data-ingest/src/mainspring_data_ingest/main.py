@@ -77,6 +77,7 @@ async def serve(process: Process, settings: DataIngestSettings) -> int:
         versions=postgres.versions(database),
         comparisons=postgres.comparisons(database),
         erasures=postgres.erasures(database),
+        uploads=postgres.uploads(database),
         announcements=OutboxAnnouncements(events.outbox),
         files=files,
         work=WorkQueue(database),

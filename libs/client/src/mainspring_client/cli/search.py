@@ -30,7 +30,7 @@ def run_search(
     cpu_s: Annotated[float, typer.Option(min=0, help="No trial begins after so much processor time, in seconds.")] = 0,
     objective: Annotated[
         list[str] | None,
-        typer.Option(help="validation_loss, cpu_seconds or adapter_bytes; may be repeated [default: validation_loss]."),
+        typer.Option(help="validation_loss (the default), cpu_seconds, gpu_seconds or adapter_bytes; may be repeated."),
     ] = None,
     sampler: Annotated[str, typer.Option(help="tpe, random or nsga2.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="none, median or successive_halving.")] = "median",

@@ -18,6 +18,7 @@ from mainspring_data_ingest.domain.records import Record
 from mainspring_data_ingest.domain.report import Report
 from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.splits import Split
+from mainspring_data_ingest.domain.uploads import Upload
 from mainspring_svckit.clock import Clock
 from mainspring_svckit.ports import Artifacts, Notifier, Transactions, Work
 from mainspring_svckit.repository import Repository
@@ -35,8 +36,16 @@ class Announcements(Protocol):
 class FileStore(Artifacts, Protocol):
     """The artifact store, large files included."""
 
-    async def put_file(self, project: str, path: Path, *, media_type: str = "", filename: str = "") -> ArtifactRef:
-        """Stores a file."""
+    async def put_file(
+        self,
+        project: str,
+        path: Path,
+        *,
+        media_type: str = "",
+        filename: str = "",
+        before: Callable[[ArtifactRef], Awaitable[None]] | None = None,
+    ) -> ArtifactRef:
+        """Stores a file. Bytes that are stored are told to `before` first."""
         ...
 
     async def put_stream(
@@ -221,6 +230,7 @@ class Ports:
     versions: Repository[DatasetVersion]
     comparisons: Repository[Comparison]
     erasures: Repository[Erasure]
+    uploads: Repository[Upload]
     announcements: Announcements
     files: FileStore
     work: Work

@@ -1,4 +1,4 @@
-"""Files that somebody brought."""
+"""Files that no version is made of yet, and maybe never."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from mainspring_svckit.values import ArtifactRef
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that was uploaded or fetched, remembered so that erasures reach it also when no version is made of it."""
+    """A file that was uploaded or fetched, or that an ingestion wrote, remembered so that erasures reach it also when
+    no version is made of it.
+    """
 
     project: str
     artifact: ArtifactRef

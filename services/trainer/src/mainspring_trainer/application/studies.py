@@ -204,5 +204,7 @@ def _value(objective: Objective, run: TrainingRun) -> float:
             return run.result.best_validation_loss
         case Objective.CPU_SECONDS:
             return run.usage.cpu_s
+        case Objective.GPU_SECONDS:
+            return run.usage.gpu_s
         case Objective.ADAPTER_BYTES:
             return float(run.result.artifacts[_WEIGHTS].size_bytes)

@@ -79,6 +79,7 @@ class Objective(StrEnum):
     VALIDATION_LOSS = "VALIDATION_LOSS"
     CPU_SECONDS = "CPU_SECONDS"
     ADAPTER_BYTES = "ADAPTER_BYTES"
+    GPU_SECONDS = "GPU_SECONDS"
 
 
 @dataclass(frozen=True)

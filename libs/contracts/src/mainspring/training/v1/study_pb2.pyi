@@ -466,6 +466,8 @@ class Study(_message.Message):
         """Processor time of the run, in seconds of one core."""
         OBJECTIVE_ADAPTER_BYTES: Study._Objective.ValueType  # 3
         """Size of the adapter's weights, in bytes."""
+        OBJECTIVE_GPU_SECONDS: Study._Objective.ValueType  # 4
+        """Time that the run held a GPU, in seconds of one; 0 where it used none."""
 
     class Objective(_Objective, metaclass=_ObjectiveEnumTypeWrapper):
         """Objective is something to be made small."""
@@ -478,6 +480,8 @@ class Study(_message.Message):
     """Processor time of the run, in seconds of one core."""
     OBJECTIVE_ADAPTER_BYTES: Study.Objective.ValueType  # 3
     """Size of the adapter's weights, in bytes."""
+    OBJECTIVE_GPU_SECONDS: Study.Objective.ValueType  # 4
+    """Time that the run held a GPU, in seconds of one; 0 where it used none."""
 
     NAME_FIELD_NUMBER: _builtins.int
     TUNING_RECIPE_FIELD_NUMBER: _builtins.int
