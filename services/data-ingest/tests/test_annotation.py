@@ -1,6 +1,7 @@
 """Annotation: rules without I/O, and the service with two replicas and several annotators."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -284,6 +285,16 @@ async def test_f13_a_place_is_given_once_and_no_word_overwrites_another(desk: De
         await desk.submit(other, item.name, "bad")
     (kept,) = (await desk.call("ListAnnotationItems", parent=QUEUE)).annotation_items
     assert list(kept.label.choices) == ["good"]
+
+
+async def test_f13_of_many_who_come_together_as_many_get_an_item_as_there_are_places(desk: Desk) -> None:
+    await desk.queue(overlap=2)
+    await desk.add(*(f"item {number}" for number in range(8)))
+    claims = await asyncio.gather(*(desk.claim(f"person-{n}") for n in range(24)), return_exceptions=True)
+    given = Counter(claim.name for claim in claims if not isinstance(claim, BaseException))
+    assert len(given) == 8
+    assert set(given.values()) == {2}
+    assert all(isinstance(claim, NotFound) for claim in claims if isinstance(claim, BaseException))
 
 
 async def test_f13_a_late_label_counts_while_nobody_took_the_place(desk: Desk) -> None:

@@ -75,13 +75,12 @@ class PostgresItems(Documents[AnnotationItem]):
         )
 
     async def next(self, queue: AnnotationQueue, annotator: str, *, gold: bool) -> AnnotationItem | None:
-        # A row that somebody else is claiming just now is passed over: the place may be the last one.
         return self._one(
             await self._execute(
                 "SELECT i.* FROM annotation_item i WHERE i.parent = :queue AND i.body ->> 'state' = 'OPEN'"
                 " AND (i.body -> 'gold' <> 'null') = :gold AND NOT i.body -> 'annotations' @> cast(:mine AS jsonb)"
                 f" AND (:gold OR {_LABELS} + {_OTHERS} < :overlap)"
-                " ORDER BY i.urgency DESC, i.sort_key LIMIT 1 FOR UPDATE OF i SKIP LOCKED",
+                " ORDER BY i.urgency DESC, i.sort_key LIMIT 1 FOR UPDATE OF i",
                 queue=queue.name,
                 gold=gold,
                 annotator=annotator,
