@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -40,6 +41,14 @@ def refusal(told: dict[str, Any], folder: Path) -> MainspringError:
     if told["reason"] == "INSUFFICIENT_STORAGE":
         return InsufficientStorage(str(folder.parent))
     return InvalidInput(told["message"], reason=told["reason"])
+
+
+def collect_rarely() -> None:
+    """Lets this process look for garbage in cycles after 200,000 new objects instead of 700. Records and rows are many
+    small objects without cycles; looking among them took a quarter of the time of refining.
+    """
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
 
 
 def limit_memory(limit: int) -> None:

@@ -26,6 +26,7 @@ os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "5")
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from mainspring_data_ingest.adapters.children import collect_rarely
 from mainspring_data_ingest.adapters.chunks import ChunkFolder
 from mainspring_data_ingest.adapters.executors import Answer, WorkerFailed, answer, named, outcome
 from mainspring_data_ingest.adapters.jobs import JOB, Job
@@ -157,6 +158,7 @@ def _workshop(kit: Kit) -> Workshop:
         for step, sources in enumerate(job.held_out)
     )
     workshop = Workshop(replace(job, held_out=held_out), folder)
+    collect_rarely()
     _workshops.clear()
     _workshops[kit.key] = workshop, home
     return workshop

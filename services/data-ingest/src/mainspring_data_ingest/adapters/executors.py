@@ -16,7 +16,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY, ended, may_lack_memory, out_of_memory, watch_memory
+from mainspring_data_ingest.adapters.children import (
+    OUT_OF_MEMORY,
+    collect_rarely,
+    ended,
+    may_lack_memory,
+    out_of_memory,
+    watch_memory,
+)
 from mainspring_data_ingest.adapters.jobs import JOB
 from mainspring_data_ingest.adapters.workshop import Done, Task, Workshop
 from mainspring_data_ingest.application.refining import RecordChunk
@@ -192,6 +199,7 @@ def _serve(connection: Connection, folder: str) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     watch_memory()
+    collect_rarely()
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     # Tasks are taken off the connection as they come: were both ends to wait until their words are heard, nobody would
     # listen.

@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY, limit_memory
+from mainspring_data_ingest.adapters.children import OUT_OF_MEMORY, collect_rarely, limit_memory
 from mainspring_data_ingest.adapters.engine import Engine, Say
 from mainspring_data_ingest.adapters.executors import Executor, Inline, Processes
 from mainspring_data_ingest.adapters.jobs import JOB, REFUSED, RESULT, Job
@@ -87,6 +87,7 @@ def main() -> int:
         with no_space(str(folder)):
             job = JOB.validate_json((folder / "job.json").read_bytes())
             limit_memory(job.memory_bytes)
+            collect_rarely()
             refined = refine(job, folder, say, AskedVectors(say, _answers.get))
             (folder / "result.json").write_bytes(RESULT.dump_json(refined))
     except MemoryError:

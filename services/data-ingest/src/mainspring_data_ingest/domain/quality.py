@@ -121,8 +121,9 @@ def _duplicate_lines(text: str, words: Sequence[str], lines: Sequence[str]) -> s
 
 
 def _top_ngrams(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
-    # Where no word comes three times, no run of words does; that spares most texts the counting.
-    if len(words) < 20 or Counter(words).most_common(1)[0][1] < _RUNS:
+    # Where no word comes three times, no run of words does; that spares most texts the counting, and where fewer than
+    # two are repetitions, no word does.
+    if len(words) < 20 or len(words) - len(set(words)) < _RUNS - 1 or max(Counter(words).values()) < _RUNS:
         return ""
     total = sum(map(len, words))
     for size, published in _TOP_SHARES.items():
@@ -183,8 +184,8 @@ def _fineweb_duplicate_lines(text: str, words: Sequence[str], lines: Sequence[st
 
 
 def _repeated_character(text: str, words: Sequence[str], lines: Sequence[str]) -> str:
-    # Below that length a set of characters tells nothing; above it, running text has far more than 8 of them.
-    if len(text) < 20 or len(set(text[:400])) > 8:
+    # Below that length a set of characters tells nothing; above it, running text has far more than 8 of them, and soon.
+    if len(text) < 20 or len(set(text[:40])) > 8 or len(set(text[:400])) > 8:
         return ""
     character, count = Counter(text).most_common(1)[0]
     return f"{character!r} is more than half of it" if count * 2 > len(text) and not character.isspace() else ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from json.encoder import encode_basestring as _quoted
 from typing import Any
 
 from mainspring_data_ingest.domain.columns import ColumnMapping
@@ -13,9 +13,9 @@ from mainspring_data_ingest.domain.conversations import ROLES, Conversations, Me
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
 from mainspring_data_ingest.domain.steps import TextPart
+from mainspring_data_ingest.domain.words import words_of
 
 __all__ = ["ROLES", "Draft", "Example", "ExampleMaker", "Message", "Row", "without_recipe"]
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
 _YES = frozenset({"true", "yes", "1", "1.0"})
 
 
@@ -37,30 +37,42 @@ class Draft:
     rejected: str | None = None
     desirable: bool | None = None
     synthetic: bool = False
+    # Several steps ask for the same; by whether it is the answers', or None for all messages.
+    _texts: dict[bool | None, str] = field(
+        default_factory=dict[bool | None, str], init=False, repr=False, compare=False
+    )
+    _words: dict[bool | None, Sequence[str]] = field(
+        default_factory=dict[bool | None, Sequence[str]], init=False, repr=False, compare=False
+    )
 
     def text(self, part: TextPart) -> str:
         """The texts of a part, one a line."""
-        if part is TextPart.ALL:
-            return "\n".join([message.content for message in self.messages])
-        wanted = part is TextPart.ANSWER
-        return "\n".join([m.content for m in self.messages if (m.role == "assistant") is wanted])
+        wanted = _wanted(part)
+        text = self._texts.get(wanted)
+        if text is None:
+            text = "\n".join([m.content for m in self.messages if wanted is None or _is_answer(m) is wanted])
+            self._texts[wanted] = text
+        return text
+
+    def words(self, part: TextPart) -> Sequence[str]:
+        """The words of a part's texts, folded, as `words_of` finds them."""
+        wanted = _wanted(part)
+        words = self._words.get(wanted)
+        if words is None:
+            words = self._words[wanted] = words_of(self.text(part))
+        return words
 
     def changed(self, part: TextPart, change: Callable[[str], str]) -> Draft:
         """The draft with each message of a part changed; itself when none is another one then."""
-        messages = tuple(
-            [
-                Message(message.role, change(message.content))
-                if part is TextPart.ALL or _is_answer(message) is (part is TextPart.ANSWER)
-                else message
-                for message in self.messages
-            ]
-        )
-        rejected = self.rejected
+        wanted, rejected = _wanted(part), self.rejected
+        before = [m.content for m in self.messages]
+        after = [change(m.content) if wanted is None or _is_answer(m) is wanted else m.content for m in self.messages]
         if rejected is not None and part is not TextPart.PROMPT:
             rejected = change(rejected)
-        if messages == self.messages and rejected == self.rejected:
+        if after == before and rejected == self.rejected:
             return self
-        return replace(self, messages=messages, rejected=rejected)
+        messages = [Message(m.role, content) for m, content in zip(self.messages, after, strict=True)]
+        return replace(self, messages=tuple(messages), rejected=rejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +125,7 @@ class Row:
         parts = [f'{{"content":{_quoted(m.content)},"role":"{m.role}"}}' for m in example.messages]
         messages = f"[{','.join(parts)}]"
         # What is not set stands nowhere, so that rows without it are identified as they were before it existed.
-        thumb = "" if example.desirable is None else f'"desirable":{_quoted(example.desirable)},'
+        thumb = "" if example.desirable is None else f'"desirable":{"true" if example.desirable else "false"},'
         worse = "" if example.rejected is None else f',"rejected":{_quoted(example.rejected)}'
         identity = f'{{{thumb}"messages":{messages}{worse}}}' if thumb or worse else messages
         digest = hashlib.sha256(identity.encode()).digest()
@@ -261,6 +273,11 @@ def _input_of(template: str, text: str) -> str:
 def _example(messages: tuple[Message, ...], usual_group: str, draft: Draft) -> Example:
     group = draft.group or usual_group
     return Example(messages, group, draft.rejected, draft.desirable, draft.synthetic or None)
+
+
+def _wanted(part: TextPart) -> bool | None:
+    """Whether the messages of a part are answers; None where it is both."""
+    return None if part is TextPart.ALL else part is TextPart.ANSWER
 
 
 def _is_answer(message: Message) -> bool:

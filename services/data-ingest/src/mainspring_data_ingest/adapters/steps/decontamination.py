@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mainspring_data_ingest.adapters.steps.base import BaseStep
 from mainspring_data_ingest.domain.records import RefusalReason, RowRefused
 from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import Decontamination, TextPart
-from mainspring_data_ingest.domain.words import runs_of, words_of
+from mainspring_data_ingest.domain.words import runs_of
 
-_BEGIN_WORDS = 3
+_CLUE_WORDS = 3
 
 
 class DecontaminationStep(BaseStep):
@@ -25,28 +25,27 @@ class DecontaminationStep(BaseStep):
         self._prompts: set[str] = set()
         self._sizes: list[int] = []
         self._examples: dict[str, list[int]] = {}
-        self._begins: set[tuple[str, ...]] = set()
+        self._clues: set[tuple[str, ...]] = set()
         for number, draft in enumerate(held_out):
-            prompt = words_of(draft.text(TextPart.PROMPT))
+            prompt, answer = draft.words(TextPart.PROMPT), draft.words(TextPart.ANSWER)
             if prompt:
                 self._prompts.add(" ".join(prompt))
-            runs = runs_of(prompt + words_of(draft.text(TextPart.ANSWER)), step.ngram_words)
+            runs = runs_of([*prompt, *answer], step.ngram_words)
             self._sizes.append(len(runs))
             for run in runs:
                 self._examples.setdefault(run, []).append(number)
-                self._begins.add(tuple(run.split(" ", _BEGIN_WORDS)[:_BEGIN_WORDS]))
+                self._clues.update(_clues(run.split(" ")))
         self.about["evaluation_examples"] = len(self._sizes)
 
     def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
-        prompt = words_of(draft.text(TextPart.PROMPT))
+        prompt = draft.words(TextPart.PROMPT)
         if " ".join(prompt) in self._prompts:
             self.found["same_prompt"] += 1
             raise RowRefused(RefusalReason.EVALUATION_LEAK, "its prompt is one of the evaluation set's")
-        words, size = prompt + words_of(draft.text(TextPart.ANSWER)), self._step.ngram_words
-        # A run that both hold begins with the same words in both; most rows have no such words, and need no runs.
-        begins = zip(*(words[start:] for start in range(_BEGIN_WORDS)), strict=False)
-        if len(words) > size >= _BEGIN_WORDS and self._begins.isdisjoint(begins):
+        words, size = [*prompt, *draft.words(TextPart.ANSWER)], self._step.ngram_words
+        # A run that both hold has few words in a row at one of these places; most rows share none, and need no runs.
+        if len(words) > size >= _CLUE_WORDS and self._clues.isdisjoint(_clues(words, size - _CLUE_WORDS + 1)):
             return draft
         shared: Counter[int] = Counter()
         for run in runs_of(words, size):
@@ -59,3 +58,8 @@ class DecontaminationStep(BaseStep):
                 detail = f"holds {share:.0%} of the {size}-word runs of the evaluation set's example {example + 1}"
                 raise RowRefused(RefusalReason.EVALUATION_LEAK, detail)
         return draft
+
+
+def _clues(words: list[str], every: int = 1) -> Iterator[tuple[str, ...]]:
+    """Three words in a row from every so-manieth place on."""
+    return zip(*(words[start::every] for start in range(_CLUE_WORDS)), strict=False)

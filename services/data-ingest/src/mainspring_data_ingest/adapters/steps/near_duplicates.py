@@ -14,6 +14,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from mainspring_data_ingest.application.refining import Candidate
 from mainspring_data_ingest.domain.records import RefusalReason
 from mainspring_data_ingest.domain.rows import Draft
 from mainspring_data_ingest.domain.steps import Keep, NearDuplicates, TextPart
-from mainspring_data_ingest.domain.words import words_of
 
 _PERMUTATIONS = 128
 _SEED = 42
@@ -65,7 +65,7 @@ class NearDuplicatesProbe:
 
     def probe(self, candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> Arrays:
         """See `Probe`: the hashes of each band, the hashes of all shingles, and how many there are of each part."""
-        shingles = [self._shingles([draft.text(part) for draft in drafts]) for part in self._parts]
+        shingles = [self._shingles([draft.words(part) for draft in drafts]) for part in self._parts]
         signed: list[Any] = []
         for number, (hashes, counts) in enumerate(shingles):
             # The same words in a prompt and in an answer are not the same shingle.
@@ -79,12 +79,11 @@ class NearDuplicatesProbe:
             "length": np.array([sum(len(m.content) for m in draft.messages) for draft in drafts], np.uint32),
         }
 
-    def _shingles(self, texts: Sequence[str]) -> tuple[Any, Any]:
-        """The different shingles of all texts, one text after the other, and how many each has."""
-        size, known = self._step.shingle_words, self._hash
-        words = [words_of(text) for text in texts]
-        lengths = np.array([*map(len, words)], np.int64)
-        flat = np.fromiter((known[word] for text in words for word in text), np.uint64, int(lengths.sum()))
+    def _shingles(self, texts: Sequence[Sequence[str]]) -> tuple[Any, Any]:
+        """The different shingles of all texts' words, one text after the other, and how many each has."""
+        size = self._step.shingle_words
+        lengths = np.array([*map(len, texts)], np.int64)
+        flat = np.fromiter(map(self._hash.__getitem__, chain.from_iterable(texts)), np.uint64, int(lengths.sum()))
         # A text of fewer words is one shingle of all of them: missing words are a value of their own.
         counts = np.where(lengths == 0, 0, np.maximum(lengths - size + 1, 1))
         owner = np.repeat(np.arange(len(texts)), counts)

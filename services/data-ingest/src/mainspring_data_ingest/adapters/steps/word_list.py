@@ -30,7 +30,7 @@ class WordListStep(BaseStep):
 
     def apply(self, draft: Draft) -> Draft:
         """See `Step`."""
-        words = words_of(draft.text(self._step.part))
+        words = draft.words(self._step.part)
         hits = 0
         for size, phrases in self._by_size.items():
             hits += sum(run in phrases for run in zip(*(words[start:] for start in range(size)), strict=False))
