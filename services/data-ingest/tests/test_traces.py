@@ -13,7 +13,6 @@ from mainspring_data_ingest.application.annotations import Items
 from mainspring_data_ingest.application.traces import TracePorts, Traces
 from mainspring_data_ingest.domain.annotation import AnnotationItem, AnnotationQueue
 from mainspring_data_ingest.domain.erasures import Erasure, ForgottenFeedback, Selector
-from mainspring_data_ingest.domain.uploads import Upload
 from mainspring_svckit.errors import Unavailable
 from mainspring_svckit.ids import new_id
 from mainspring_svckit.mapping import artifact_from_proto
@@ -173,9 +172,8 @@ class Forgetful:
 async def test_feedback_forgets_too_and_the_proof_says_how_much(world: World, tmp_path: Path) -> None:
     queues = FakeRepository[AnnotationQueue](parent=lambda q: "projects/p", sort_key=lambda q: q.name)
     items: Items = FakeRepository[AnnotationItem](parent=lambda i: i.queue, sort_key=lambda i: i.name)  # pyright: ignore[reportAssignmentType] - nobody claims any.
-    uploads = FakeRepository[Upload](parent=lambda u: f"projects/{u.project}", sort_key=lambda u: u.name)
     tools: Any = None  # There is no file to read.
-    traces = Traces(world.ports, TracePorts(queues, items, uploads), tools, Forgetful())
+    traces = Traces(world.ports, TracePorts(queues, items), tools, Forgetful())
     name = "projects/p/erasures/e"
     await world.ports.erasures.put(Erasure(name, Selector("Ada"), "salt", FakeClock().now()))
     await traces.erase(name, "p", Selector("Ada"), FakeLease())

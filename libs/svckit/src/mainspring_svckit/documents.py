@@ -39,6 +39,21 @@ def table_ddl(table: str, *fields: str) -> tuple[str, ...]:
     )
 
 
+REFUSE_CHANGE = """
+    CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '% of % is refused: what stands there is kept for ever', TG_OP, TG_TABLE_NAME
+            USING ERRCODE = 'integrity_constraint_violation';
+    END $$
+"""
+"""Statement, once for a database, that `kept_ddl` needs."""
+
+
+def kept_ddl(table: str, events: str = "UPDATE OR DELETE OR TRUNCATE") -> str:
+    """Statement by which a table refuses changes, whoever asks the database; for migrations."""
+    return f"CREATE TRIGGER {table}_kept BEFORE {events} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+
+
 class Documents(Generic[E]):
     """All entities of one kind, in one table."""
 

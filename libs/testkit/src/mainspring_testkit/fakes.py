@@ -157,10 +157,7 @@ class FakeArtifacts:
         filename: str = "",
         before: Callable[[ArtifactRef], Awaitable[None]] | None = None,
     ) -> ArtifactRef:
-        data = path.read_bytes()
-        if before is not None:
-            await before(ArtifactRef(hashlib.sha256(data).hexdigest(), len(data), media_type, filename or path.name))
-        return await self.put_bytes(project, data, media_type=media_type, filename=filename or path.name)
+        return await self._put(project, path.read_bytes(), media_type, filename or path.name, before)
 
     async def put_stream(
         self,
@@ -176,7 +173,16 @@ class FakeArtifacts:
         if len(data) > max_bytes:
             raise QuotaExceeded("UPLOAD_TOO_LARGE", "too large")
         # What comes as a stream and has no name gets that of the file that the real store writes it to.
-        filename = filename or "upload"
+        return await self._put(project, data, media_type, filename or "upload", before)
+
+    async def _put(
+        self,
+        project: str,
+        data: bytes,
+        media_type: str,
+        filename: str,
+        before: Callable[[ArtifactRef], Awaitable[None]] | None,
+    ) -> ArtifactRef:
         if before is not None:
             await before(ArtifactRef(hashlib.sha256(data).hexdigest(), len(data), media_type, filename))
         return await self.put_bytes(project, data, media_type=media_type, filename=filename)

@@ -163,8 +163,10 @@ class _Plant:
 
     def uploads(self) -> Uploads:
         """Files that come in."""
-        ports = UploadPorts(self.files, self.database, postgres.uploads(self.database), SystemClock())
-        return Uploads(ports, self.settings.max_upload_bytes)
+        ports = self.ports
+        return Uploads(
+            UploadPorts(ports.files, ports.transactions, ports.uploads, ports.clock), self.settings.max_upload_bytes
+        )
 
     def feedback(self) -> FeedbackAnswers | None:
         """Judged answers, where there is feedback."""
@@ -175,12 +177,8 @@ class _Plant:
         """What a person or a document said leaves every version."""
         ports, address = self.ports, self.settings.registry_address
         lineage = RegistryLineage(self.process.channel(address), self.process.caller) if address else None
-        where = TracePorts(
-            annotation_adapters.queues(self.database),
-            annotation_adapters.PostgresItems(self.database),
-            postgres.uploads(self.database),
-        )
-        traces = Traces(ports, where, tools, self.feedback())
+        queues, items = annotation_adapters.queues(self.database), annotation_adapters.PostgresItems(self.database)
+        traces = Traces(ports, TracePorts(queues, items), tools, self.feedback())
         erasing = Erasures(
             ports, tools, traces, ErasureReports(ports, tools, self.finder(), self.embeddings()), lineage
         )

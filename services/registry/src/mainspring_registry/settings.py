@@ -35,7 +35,7 @@ class RegistrySettings(ServiceSettings):
     file_comparison_wait_s: float = Field(
         5.0,
         ge=0,
-        le=300,
+        le=10,  # It waits within its transaction, which the database ends after 20 s of standstill.
         description="How long a decision waits until large files are compared with their digests; what was not read by"
         " then counts by its size, and is read on for the next decision.",
     )

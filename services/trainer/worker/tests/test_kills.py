@@ -27,7 +27,7 @@ PHASES = (
 # Loads the libraries once, as the trainer's spare process does, and becomes a process for each run that it is told of.
 NURSERY = """
 import json, os, pathlib, sys
-from mainspring_training_worker import __main__ as worker, crash
+from mainspring_training_worker import __main__ as worker
 worker._set_up(threads="1", four_bits=False)
 import mainspring_training_worker.run
 
@@ -36,7 +36,7 @@ def live(path, point):
     told = os.open(path.with_suffix(".told"), os.O_WRONLY | os.O_CREAT)
     spec = json.loads(path.read_text()) | {"progress_fd": told, "parent_pid": os.getppid()}
     path.write_text(json.dumps(spec))
-    sys.argv[1:], sys.stdin, crash._CRASH_AT = [str(path)], open(os.devnull), point
+    sys.argv[1:], sys.stdin, os.environ["MAINSPRING_CRASH_AT"] = [str(path)], open(os.devnull), point
     return worker.main()
 
 for line in sys.stdin:

@@ -49,10 +49,10 @@ def suggest(
                 on_progress=lambda done, total: ticker.progress(f"asked about {done} of {total} items", done, total),
             )
 
-    found = with_client(data, body)
+    found = asdict(with_client(data, body))
     if json_:
-        print_json(asdict(found))
+        print_json(found)
         return
-    counts = asdict(found)
-    example = counts.pop("example")
-    print_fields({**counts, **({"for example": example} if example else {})})
+    if example := found.pop("example"):
+        found["for example"] = example
+    print_fields(found)

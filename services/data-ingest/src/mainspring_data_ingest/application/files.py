@@ -6,6 +6,7 @@ import json
 import mimetypes
 from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from mainspring_data_ingest.application.deletions import readable
@@ -33,6 +34,12 @@ class UploadPorts:
     clock: Clock
 
 
+async def remember(ports: UploadPorts | Ports, project: str, artifact: ArtifactRef) -> None:
+    """Writes down that a file is, or will be, in the store, so that erasures reach it."""
+    async with ports.transactions.transaction():
+        await ports.uploads.put(Upload(project, artifact, ports.clock.now()))
+
+
 class Uploads:
     """Use case of storing what callers bring."""
 
@@ -49,16 +56,11 @@ class Uploads:
             InsufficientStorage: The store is full; nothing of the bytes is kept.
         """
         media_type = mimetypes.guess_type(filename)[0] or ""
-        ports = self._ports
-
-        async def remember(artifact: ArtifactRef) -> None:
-            async with ports.transactions.transaction():
-                await ports.uploads.put(Upload(project, artifact, ports.clock.now()))
-
-        stored = await ports.files.put_stream(
-            project, chunks, max_bytes=self._max_bytes, media_type=media_type, filename=filename, before=remember
+        noted = partial(remember, self._ports, project)
+        stored = await self._ports.files.put_stream(
+            project, chunks, max_bytes=self._max_bytes, media_type=media_type, filename=filename, before=noted
         )
-        await remember(stored)
+        await noted(stored)
         return stored
 
 

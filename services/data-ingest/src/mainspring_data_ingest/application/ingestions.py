@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 from mainspring_data_ingest.application.deletions import let_go_of_surplus, needed_files
+from mainspring_data_ingest.application.files import remember
 from mainspring_data_ingest.application.ports import Ports, Refined, Refiner
 from mainspring_data_ingest.application.step_files import StepFinder
 from mainspring_data_ingest.domain.columns import MESSAGES
@@ -19,7 +20,6 @@ from mainspring_data_ingest.domain.datasets import (
 )
 from mainspring_data_ingest.domain.ingestions import Ingestion, Source, SourceFormat
 from mainspring_data_ingest.domain.recipes import IngestionRecipe
-from mainspring_data_ingest.domain.uploads import Upload
 from mainspring_svckit.errors import AlreadyExists, NotFound, PreconditionFailed, Unavailable
 from mainspring_svckit.names import IngestionName, IngestionRecipeName, IngestionRecipeVersionName
 from mainspring_svckit.ports import Claim
@@ -159,23 +159,16 @@ class Ingestions:
         return work.rebased(newest.name, newest.sources)
 
     async def _store(self, work: Ingestion, refined: Refined) -> _Files:
-        ports, files, project = self._ports, self._ports.files, IngestionName.parse(work.name).project
-
-        async def remember(artifact: ArtifactRef) -> None:
-            # What is killed now and cancelled afterwards leaves bytes that are of no version, and of somebody.
-            async with ports.transactions.transaction():
-                await ports.uploads.put(Upload(project, artifact, ports.clock.now()))
-
-        async def put(path: Path, media_type: str) -> ArtifactRef:
-            return await files.put_file(project, path, media_type=media_type, before=remember)
-
+        files, project = self._ports.files, IngestionName.parse(work.name).project
+        # What is killed now and cancelled afterwards leaves bytes that are of no version, and of somebody.
+        put = partial(files.put_file, project, before=partial(remember, self._ports, project))
         shards = tuple(
             [
-                Shard(shard.split, await put(shard.path, PARQUET), shard.rows, shard.rows_sha256)
+                Shard(shard.split, await put(shard.path, media_type=PARQUET), shard.rows, shard.rows_sha256)
                 for shard in refined.shards
             ]
         )
-        refused = refined.refused and await put(refined.refused, JSON_LINES)
+        refused = refined.refused and await put(refined.refused, media_type=JSON_LINES)
         changed = refined.changed and await files.put_file(project, refined.changed, media_type=JSON_LINES)
         report = await files.put_bytes(
             project, refined.report.as_bytes(), media_type="application/json", filename="report.json"

@@ -30,7 +30,6 @@ class TracePorts:
 
     queues: Repository[AnnotationQueue]
     items: Items
-    uploads: Repository[Upload]
 
 
 class Traces:
@@ -91,7 +90,7 @@ class Traces:
             await ports.erasures.put(replace(work, unreadable_uploads=tuple(sorted(unreadable))))
         for file in work.uploads:
             async with lease.transaction():
-                await self._where.uploads.remove(Upload(project, file, ports.clock.now()).name)
+                await ports.uploads.remove(Upload(project, file, ports.clock.now()).name)
                 await ports.files.discard(project, file)
 
     async def _files(self, project: str) -> list[ArtifactRef]:
@@ -99,7 +98,7 @@ class Traces:
         ports, found = self._ports, dict[str, ArtifactRef]()
         async with ports.transactions.transaction():
             needed = await needed_files(ports, project)
-            async for upload in every(self._where.uploads, f"projects/{project}"):
+            async for upload in every(ports.uploads, f"projects/{project}"):
                 found[upload.artifact.sha256] = upload.artifact
             async for ingestion in every(ports.ingestions, f"projects/{project}"):
                 found |= {s.artifact.sha256: s.artifact for s in ingestion.sources if s.artifact.sha256 not in found}

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from mainspring_svckit.documents import table_ddl
+from mainspring_svckit.documents import REFUSE_CHANGE, kept_ddl, table_ddl
 
 revision = "0006"
 down_revision = "0005"
@@ -16,17 +16,6 @@ FIRST_VERSIONS = """
         jsonb_build_object('name', name || '/versions/1', 'recipe', body, 'create_time', update_time)
     FROM ingestion_recipe
 """
-APPEND_ONLY = """
-    CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        RAISE EXCEPTION '% of % is refused: what stands there is kept for ever', TG_OP, TG_TABLE_NAME
-            USING ERRCODE = 'integrity_constraint_violation';
-    END $$
-"""
-KEPT = """
-    CREATE TRIGGER ingestion_recipe_version_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON ingestion_recipe_version
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
-"""
 
 
 def upgrade() -> None:
@@ -34,7 +23,7 @@ def upgrade() -> None:
         *table_ddl("ingestion_recipe_version"),
         KNOWN_RECIPES,
         FIRST_VERSIONS,
-        APPEND_ONLY,
-        KEPT,
+        REFUSE_CHANGE,
+        kept_ddl("ingestion_recipe_version"),
     ):
         op.execute(statement)

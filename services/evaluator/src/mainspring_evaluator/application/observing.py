@@ -27,7 +27,7 @@ from mainspring_evaluator.application.judging import (
     use_question,
 )
 from mainspring_evaluator.application.ports import Ports
-from mainspring_evaluator.application.surprise import Surprise, finite, most_probable, passages_key
+from mainspring_evaluator.application.surprise import PARTS, Surprise, finite, most_probable, passages_key
 from mainspring_evaluator.domain.agreement import sentences
 from mainspring_evaluator.domain.inquiries import Version
 from mainspring_evaluator.domain.items import Answer, Item, observation_key, prompt_digest
@@ -44,7 +44,6 @@ FAITHFULNESS, PRECISION, RECALL = "faithfulness", "context_precision", "context_
 JUDGED = (RUBRIC, PREFERENCE, FAITHFULNESS, PRECISION, RECALL)
 _TEXTS_AT_A_TIME = 64
 _SCORED_REFERENCES = 4
-_SURPRISE = (PERPLEXITY, "perplexity_tokens")
 
 
 @dataclass
@@ -204,7 +203,7 @@ class Observing:
         )
         for text in wanted:
             figures = system.figures[text[0]]
-            for part, value in zip(_SURPRISE, found[text], strict=True):
+            for part, value in zip(PARTS, found[text], strict=True):
                 figures[part] = figures.get(part, 0.0) + value
 
     async def _choices(

@@ -15,8 +15,8 @@ from mainspring_svckit.errors import PreconditionFailed
 
 Text = tuple[int, str]
 """The place of an item, and a text as its answer."""
-_PARTS = ("perplexity", "perplexity_tokens")
-"""What the two figures of a text are kept as."""
+PARTS = ("perplexity", "perplexity_tokens")
+"""Names of a text's two figures, its surprise and its tokens."""
 
 
 class Surprise:
@@ -47,7 +47,7 @@ class Surprise:
         asked_with = passages_key(context)
         keys = {
             (index, text): tuple(
-                observation_key(part, version.identity, digests[index], text, *asked_with) for part in _PARTS
+                observation_key(part, version.identity, digests[index], text, *asked_with) for part in PARTS
             )
             for index, text in texts
         }

@@ -2,18 +2,11 @@
 
 from alembic import op
 
-from mainspring_svckit.documents import table_ddl
+from mainspring_svckit.documents import REFUSE_CHANGE, kept_ddl, table_ddl
 
 revision = "0006"
 down_revision = "0005"
 
-_APPEND_ONLY = """
-    CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        RAISE EXCEPTION '% of % is refused: what stands there is kept for ever', TG_OP, TG_TABLE_NAME
-            USING ERRCODE = 'integrity_constraint_violation';
-    END $$
-"""
 # Evidence as decisions kept it before; an empty suite stands for the policy's primary one.
 KNOWN_EVIDENCE = """
     INSERT INTO evidence (name, parent, sort_key, body)
@@ -26,10 +19,6 @@ KNOWN_EVIDENCE = """
 """
 
 
-def _guard(table: str, events: str) -> str:
-    return f"CREATE TRIGGER {table}_kept BEFORE {events} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
-
-
 def upgrade() -> None:
     for statement in (
         *table_ddl("evidence", "model_version"),
@@ -38,9 +27,8 @@ def upgrade() -> None:
         *table_ddl("prompt"),
         *table_ddl("prompt_version"),
         KNOWN_EVIDENCE,
-        _APPEND_ONLY,
-        *(_guard(table, "UPDATE OR DELETE OR TRUNCATE") for table in ("evidence", "approval", "history")),
-        *(_guard(table, "UPDATE OR DELETE OR TRUNCATE") for table in ("gate_decision", "prompt_version")),
-        *(_guard(table, "DELETE OR TRUNCATE") for table in ("model_version", "release", "model")),
+        REFUSE_CHANGE,
+        *map(kept_ddl, ("evidence", "approval", "history", "gate_decision", "prompt_version")),
+        *(kept_ddl(table, "DELETE OR TRUNCATE") for table in ("model_version", "release", "model")),
     ):
         op.execute(statement)

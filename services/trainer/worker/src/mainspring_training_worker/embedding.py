@@ -65,18 +65,23 @@ def encode_pairs(tokenizer: Any, rows: Iterable[Row], max_tokens: int) -> tuple[
     how many rows had a text to be cut.
     """
 
-    def tokens(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"])
+    def tokens(text: str) -> tuple[tuple[int, ...], bool]:
+        """A text's tokens, and whether they were cut."""
+        whole = tokenizer(text, verbose=False)["input_ids"]
+        if len(whole) <= max_tokens:
+            return tuple(whole), False
+        return tuple(tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]), True
 
     examples: list[Example] = []
     cut = 0
     for row in rows:
         texts = ["\n".join(message["content"] for message in row.messages[:-1]), row.messages[-1]["content"]]
         texts += [row.rejected] if row.rejected is not None else []
-        question, answer, *worse = map(tokens, texts)
+        encoded = [tokens(text) for text in texts]
+        question, answer, *worse = (seen for seen, _ in encoded)
         rejected = worse[0] if worse else ()
         examples.append(Example(row.row_id, (*question, *answer), len(question), rejected, None, row.messages))
-        cut += any(len(tokenizer(text, verbose=False)["input_ids"]) > max_tokens for text in texts)
+        cut += any(is_cut for _, is_cut in encoded)
     return examples, cut
 
 
