@@ -55,8 +55,9 @@ DIGEST = "a" * 64
 SOURCE, FILE = f"projects/p/sources/{DIGEST}", DataSource(f"projects/p/sources/{DIGEST}", "e2e.csv", "text/csv", 7)
 DATA, GONE = "projects/p/datasets/d/versions/1", "projects/p/datasets/d/versions/2"
 INGESTION, RECIPE = "projects/p/ingestions/i", "projects/p/ingestionRecipes/e2e"
+RECIPE_VERSION = f"{RECIPE}/versions/3"
 RUN, V1 = "projects/p/trainingRuns/r1", "projects/p/models/m/versions/1"
-FACTS = DatasetFacts(DATA, INGESTION, RECIPE, (FILE,))
+FACTS = DatasetFacts(DATA, INGESTION, RECIPE, (FILE,), recipe_version=RECIPE_VERSION)
 WISH = RowsWish("", 2, "")
 
 
@@ -82,7 +83,11 @@ class DataIngest:
             raise NotFound("DatasetVersion", request.name)
         file = artifact_pb2.Artifact(sha256=DIGEST, filename="e2e.csv", media_type="text/csv", size_bytes=7)
         version = dataset_pb2.DatasetVersion(
-            name=request.name, ingestion=INGESTION, ingestion_recipe=RECIPE, sources=[file]
+            name=request.name,
+            ingestion=INGESTION,
+            ingestion_recipe=RECIPE,
+            ingestion_recipe_version=RECIPE_VERSION,
+            sources=[file],
         )
         return data_service_pb2.GetDatasetVersionResponse(dataset_version=version)
 
@@ -229,7 +234,13 @@ async def test_what_the_graph_does_not_know_of_data_is_asked_for_once(lineages: 
         walk = await lineages.walk(V1, UP, 0)
         assert {SOURCE, INGESTION, RECIPE} <= {node.name for node in walk.nodes}
     assert data.asked == [DATA]
-    assert [node.name for node in (await lineages.walk(DATA, UP, 0)).nodes] == [DATA, RECIPE, INGESTION, SOURCE]
+    assert [node.name for node in (await lineages.walk(DATA, UP, 0)).nodes] == [
+        DATA,
+        RECIPE,
+        RECIPE_VERSION,
+        INGESTION,
+        SOURCE,
+    ]
 
 
 async def test_what_a_walk_did_not_look_for_is_not_asked_for(lineages: Lineages, data: FakeData) -> None:
@@ -321,6 +332,7 @@ async def test_one_call_leads_from_a_version_to_its_rows_and_one_from_a_row_to_i
         dataset="projects/p/datasets/d",
         ingestion=INGESTION,
         ingestion_recipe=RECIPE,
+        ingestion_recipe_version=RECIPE_VERSION,
         source_sha256s=[DIGEST],
     )
     # Of this one data-ingest itself knows nothing, so what is known of it came by the event.
@@ -343,7 +355,7 @@ async def test_one_call_leads_from_a_version_to_its_rows_and_one_from_a_row_to_i
         return found if SOURCE in {node.name for node in found.nodes} else None
 
     found = await eventually(whole, what="the dataset's sources to be on the walk")
-    assert {INGESTION, RECIPE, DATA, RUN} <= {node.name for node in found.nodes}
+    assert {INGESTION, RECIPE, RECIPE_VERSION, DATA, RUN} <= {node.name for node in found.nodes}
     assert list(found.data) == []
     edge = lineage_pb2.LineageEdge(source=SOURCE, target=DATA, relation=lineage_pb2.LineageEdge.RELATION_READ_FROM)
     assert edge in found.edges

@@ -33,6 +33,7 @@ class OutboxAnnouncements:
             ingestion_recipe=version.ingestion_recipe,
             source_sha256s=list(dict.fromkeys(source.artifact.sha256 for source in version.sources))[:_MAX_SOURCES],
             supersedes=version.supersedes,
+            ingestion_recipe_version=version.ingestion_recipe_version,
         )
         await self._outbox.emit(event, cycle=version.cycle, aggregate=version.dataset)
         crash_point("ingestion:before-commit")

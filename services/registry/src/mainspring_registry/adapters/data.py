@@ -58,6 +58,7 @@ class DataIngestCatalogue:
                 for s in version.sources
             ),
             supersedes=version.supersedes,
+            recipe_version=version.ingestion_recipe_version,
         )
 
     async def rows(self, dataset_version: str, page_size: int, page_token: str) -> tuple[Sequence[SourcedRow], str]:

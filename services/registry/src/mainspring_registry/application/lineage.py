@@ -124,7 +124,7 @@ class Lineages:
             Unavailable: Data-ingest cannot be asked now.
         """
         DatasetVersionName.parse(facts.version, "dataset_version")
-        _one_project(project, facts.version, facts.ingestion, facts.recipe, facts.supersedes)
+        _one_project(project, facts.version, facts.ingestion, facts.recipe, facts.recipe_version, facts.supersedes)
         if not whole:
             facts = await self._all_of(facts)
         async with self._ports.transactions.transaction():

@@ -19,13 +19,16 @@ class DataSource:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """How a dataset version came to be; `supersedes` is set where an erasure made it."""
+    """How a dataset version came to be; `supersedes` is set where an erasure made it, `recipe_version` is empty where
+    an older release made it.
+    """
 
     version: str
     ingestion: str
     recipe: str
     sources: tuple[DataSource, ...]
     supersedes: str = ""
+    recipe_version: str = ""
 
 
 @dataclass(frozen=True)

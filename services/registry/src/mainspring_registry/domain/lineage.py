@@ -112,6 +112,7 @@ def edges_of_dataset(facts: DatasetFacts) -> tuple[Edge, ...]:
         *(Edge(source.name, facts.version, Relation.READ_FROM) for source in facts.sources),
         Edge(facts.ingestion, facts.version, Relation.INGESTED_BY),
         Edge(facts.recipe, facts.version, Relation.REFINED_BY),
+        Edge(facts.recipe_version, facts.version, Relation.REFINED_BY),
         Edge(facts.supersedes, facts.version, Relation.SUPERSEDES),
     )
 

@@ -108,6 +108,7 @@ class Reactions:
             recipe=data.ingestion_recipe,
             sources=tuple(DataSource(str(SourceName(event.project, digest))) for digest in data.source_sha256s),
             supersedes=data.supersedes,
+            recipe_version=data.ingestion_recipe_version,
         )
         await self._lineages.published(event.project, facts, whole=len(facts.sources) < _MAX_SOURCES)
 

@@ -26,7 +26,7 @@ from mainspring.common.v1 import artifact_pb2 as mainspring_dot_common_dot_v1_do
 from mainspring.events.v1 import event_type_pb2 as mainspring_dot_events_dot_v1_dot_event__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&mainspring/events/v1/data_events.proto\x12\x14mainspring.events.v1\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/events/v1/event_type.proto\"\xeb\x02\n\x17\x44\x61tasetVersionPublished\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x13\n\x0broot_sha256\x18\x03 \x01(\t\x12\x30\n\x08manifest\x18\x04 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x12\n\ntrain_rows\x18\x05 \x01(\x03\x12\x17\n\x0fvalidation_rows\x18\x06 \x01(\x03\x12\x11\n\ttest_rows\x18\x07 \x01(\x03\x12\x14\n\x0crefused_rows\x18\x08 \x01(\x03\x12\x11\n\tingestion\x18\t \x01(\t\x12\x18\n\x10ingestion_recipe\x18\n \x01(\t\x12\x16\n\x0esource_sha256s\x18\x0b \x03(\t\x12\x12\n\nsupersedes\x18\x0c \x01(\t:0\x92\xb5\x18,mainspring.data.dataset_version.published.v1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&mainspring/events/v1/data_events.proto\x12\x14mainspring.events.v1\x1a#mainspring/common/v1/artifact.proto\x1a%mainspring/events/v1/event_type.proto\"\x8d\x03\n\x17\x44\x61tasetVersionPublished\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x13\n\x0broot_sha256\x18\x03 \x01(\t\x12\x30\n\x08manifest\x18\x04 \x01(\x0b\x32\x1e.mainspring.common.v1.Artifact\x12\x12\n\ntrain_rows\x18\x05 \x01(\x03\x12\x17\n\x0fvalidation_rows\x18\x06 \x01(\x03\x12\x11\n\ttest_rows\x18\x07 \x01(\x03\x12\x14\n\x0crefused_rows\x18\x08 \x01(\x03\x12\x11\n\tingestion\x18\t \x01(\t\x12\x18\n\x10ingestion_recipe\x18\n \x01(\t\x12\x16\n\x0esource_sha256s\x18\x0b \x03(\t\x12\x12\n\nsupersedes\x18\x0c \x01(\t\x12 \n\x18ingestion_recipe_version\x18\r \x01(\t:0\x92\xb5\x18,mainspring.data.dataset_version.published.v1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETVERSIONPUBLISHED']._loaded_options = None
   _globals['_DATASETVERSIONPUBLISHED']._serialized_options = b'\222\265\030,mainspring.data.dataset_version.published.v1'
   _globals['_DATASETVERSIONPUBLISHED']._serialized_start=141
-  _globals['_DATASETVERSIONPUBLISHED']._serialized_end=504
+  _globals['_DATASETVERSIONPUBLISHED']._serialized_end=538
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class DatasetVersionPublished(_message.Message):
     INGESTION_RECIPE_FIELD_NUMBER: _builtins.int
     SOURCE_SHA256S_FIELD_NUMBER: _builtins.int
     SUPERSEDES_FIELD_NUMBER: _builtins.int
+    INGESTION_RECIPE_VERSION_FIELD_NUMBER: _builtins.int
     dataset_version: _builtins.str
     """Format: `projects/{project}/datasets/{dataset}/versions/{version}`."""
     dataset: _builtins.str
@@ -59,6 +60,8 @@ class DatasetVersionPublished(_message.Message):
     """The version whose rows it holds but for those that were erased; empty for versions that an ingestion made. Format:
     `projects/{project}/datasets/{dataset}/versions/{version}`.
     """
+    ingestion_recipe_version: _builtins.str
+    """What the recipe was then. Format: `projects/{project}/ingestionRecipes/{recipe}/versions/{version}`."""
     @_builtins.property
     def manifest(self) -> _artifact_pb2.Artifact:
         """JSON manifest that lists every shard."""
@@ -82,10 +85,11 @@ class DatasetVersionPublished(_message.Message):
         ingestion_recipe: _builtins.str = ...,
         source_sha256s: _abc.Iterable[_builtins.str] | None = ...,
         supersedes: _builtins.str = ...,
+        ingestion_recipe_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dataset_version", b"dataset_version", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "manifest", b"manifest", "refused_rows", b"refused_rows", "root_sha256", b"root_sha256", "source_sha256s", b"source_sha256s", "supersedes", b"supersedes", "test_rows", b"test_rows", "train_rows", b"train_rows", "validation_rows", b"validation_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dataset_version", b"dataset_version", "ingestion", b"ingestion", "ingestion_recipe", b"ingestion_recipe", "ingestion_recipe_version", b"ingestion_recipe_version", "manifest", b"manifest", "refused_rows", b"refused_rows", "root_sha256", b"root_sha256", "source_sha256s", b"source_sha256s", "supersedes", b"supersedes", "test_rows", b"test_rows", "train_rows", b"train_rows", "validation_rows", b"validation_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

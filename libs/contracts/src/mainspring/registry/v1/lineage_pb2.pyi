@@ -105,7 +105,7 @@ class LineageEdge(_message.Message):
         RELATION_INGESTED_BY: LineageEdge._Relation.ValueType  # 21
         """A dataset version was made by the ingestion."""
         RELATION_REFINED_BY: LineageEdge._Relation.ValueType  # 22
-        """A dataset version was made by the rules of the ingestion recipe."""
+        """A dataset version was made by the rules of the ingestion recipe; of its version too, where that is known."""
         RELATION_SUPERSEDES: LineageEdge._Relation.ValueType  # 23
         """A dataset version holds what an erasure left of the dataset version. Walks show it and go no further."""
         RELATION_GUARDED_BY: LineageEdge._Relation.ValueType  # 24
@@ -163,7 +163,7 @@ class LineageEdge(_message.Message):
     RELATION_INGESTED_BY: LineageEdge.Relation.ValueType  # 21
     """A dataset version was made by the ingestion."""
     RELATION_REFINED_BY: LineageEdge.Relation.ValueType  # 22
-    """A dataset version was made by the rules of the ingestion recipe."""
+    """A dataset version was made by the rules of the ingestion recipe; of its version too, where that is known."""
     RELATION_SUPERSEDES: LineageEdge.Relation.ValueType  # 23
     """A dataset version holds what an erasure left of the dataset version. Walks show it and go no further."""
     RELATION_GUARDED_BY: LineageEdge.Relation.ValueType  # 24
