@@ -41,6 +41,7 @@ from mainspring_data_ingest.domain.steps import (
     TokenStatistics,
     WordList,
 )
+from mainspring_data_ingest.domain.words import runs_of, words_of
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.values import ArtifactRef
 
@@ -359,6 +360,21 @@ def test_evaluation_data_is_kept_out(tmp_path: Path) -> None:
     assert sorted(kept(made)) == [3, 4]
     assert [reason for reason, _ in refused(made).values()] == ["EVALUATION_LEAK"] * 2
     assert made.report.steps[0].found == {"evaluation_examples": 1, "ngram_overlap": 1, "same_prompt": 1}
+
+
+_TALK = st.lists(st.sampled_from("abcd"), min_size=1, max_size=24).map(" ".join)
+
+
+@given(_TALK, _TALK, st.integers(1, 9))
+def test_decontamination_refuses_exactly_what_shares_a_run(answer: str, held_out: str, size: int) -> None:
+    step = steps.build(Decontamination(ngram_words=size, ngram_overlap=1e-9), [draft(held_out, prompt="e")])
+    assert step is not None
+    shared = runs_of(words_of(f"q {answer}"), size) & runs_of(words_of(f"e {held_out}"), size)
+    if shared:
+        with pytest.raises(RowRefused):
+            step.apply(draft(answer))
+    else:
+        step.apply(draft(answer))
 
 
 def test_an_evaluation_set_without_examples_is_refused(tmp_path: Path) -> None:

@@ -61,5 +61,5 @@ class DecontaminationStep(BaseStep):
 
 
 def _clues(words: list[str], every: int = 1) -> Iterator[tuple[str, ...]]:
-    """Three words in a row from every so-manieth place on."""
+    """Three words in a row from each place, or from one place in so many."""
     return zip(*(words[start::every] for start in range(_CLUE_WORDS)), strict=False)
