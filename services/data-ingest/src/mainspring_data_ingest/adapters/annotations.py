@@ -75,6 +75,9 @@ class PostgresItems(Documents[AnnotationItem]):
         )
 
     async def next(self, queue: AnnotationQueue, annotator: str, *, gold: bool) -> AnnotationItem | None:
+        # Claims of a queue go one after another: a query that began before another claim was committed would not see
+        # that one's reservation. Not by the queue's own lock, which whoever adds items holds for long.
+        await self._execute("SELECT pg_advisory_xact_lock(hashtextextended(:lock, 0))", lock=f"claims {queue.name}")
         return self._one(
             await self._execute(
                 "SELECT i.* FROM annotation_item i WHERE i.parent = :queue AND i.body ->> 'state' = 'OPEN'"

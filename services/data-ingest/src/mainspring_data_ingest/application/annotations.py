@@ -59,8 +59,8 @@ class Items(Repository[AnnotationItem], Protocol):
         ...
 
     async def next(self, queue: AnnotationQueue, annotator: str, *, gold: bool) -> AnnotationItem | None:
-        """An open item that he has not seen and that still has a place, the most urgent first; locked until the
-        transaction ends. To be called with the queue locked, or two callers may get the same last place.
+        """An open item that he has not seen and that still has a place, the most urgent first; no two callers get the
+        same last place.
         """
         ...
 
@@ -206,8 +206,7 @@ class Annotations:
         """
         ports = self._ports
         async with ports.transactions.transaction():
-            # Claims of a queue go one after another, so that each sees the reservations of those before it.
-            queue = (await require(ports.queues, "AnnotationQueue", queue_name, lock=True)).value
+            queue = (await require(ports.queues, "AnnotationQueue", queue_name)).value
             item = await ports.items.held(queue_name, annotator)
             if item is None:
                 item = await self._next(queue, annotator)
