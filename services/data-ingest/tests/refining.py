@@ -13,9 +13,15 @@ from mainspring_data_ingest.application.ports import Refined
 from mainspring_data_ingest.domain.columns import ColumnMapping
 from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.recipes import IngestionRecipe, SplitShares
+from mainspring_data_ingest.domain.rows import Draft, Message
 from mainspring_data_ingest.domain.steps import RecipeStep
 
 PAIRS = ColumnMapping(input_column="mr", target_column="ref")
+SENTENCE = "The Eagle is a cheap coffee shop near Burger King, and families with children are welcome there."
+
+
+def draft(answer: str, prompt: str = "q") -> Draft:
+    return Draft((Message("user", prompt), Message("assistant", answer)))
 
 
 def refined(

@@ -1,6 +1,5 @@
 """The recipe's steps, each with its own library, and how they work together in a refining process."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -14,17 +13,13 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from mainspring_data_ingest.adapters import steps
 from mainspring_data_ingest.adapters.jobs import SourceFile
-from mainspring_data_ingest.adapters.steps.near_duplicates import bands_for
 from mainspring_data_ingest.domain.ingestions import SourceFormat
 from mainspring_data_ingest.domain.quality import QualityRule, problem_of
 from mainspring_data_ingest.domain.records import RowRefused
-from mainspring_data_ingest.domain.rows import Draft, Message
 from mainspring_data_ingest.domain.steps import (
     DEFAULT_RULES,
     KNOWN_LANGUAGES,
     USUAL_KINDS,
-    Decontamination,
-    Keep,
     LanguageFilter,
     LengthFilter,
     MarkupToText,
@@ -41,17 +36,10 @@ from mainspring_data_ingest.domain.steps import (
     TokenStatistics,
     WordList,
 )
-from mainspring_data_ingest.domain.words import runs_of, words_of
 from mainspring_svckit.errors import InvalidInput
 from mainspring_svckit.values import ArtifactRef
 
-from .refining import changed_in, kept, refined, refused, refused_in
-
-SENTENCE = "The Eagle is a cheap coffee shop near Burger King, and families with children are welcome there."
-
-
-def draft(answer: str, prompt: str = "q") -> Draft:
-    return Draft((Message("user", prompt), Message("assistant", answer)))
+from .refining import SENTENCE, changed_in, draft, kept, refined, refused, refused_in
 
 
 def applied(step: RecipeStep, answer: str, prompt: str = "q") -> str:
@@ -192,8 +180,8 @@ def test_a_page_of_prose_passes_every_rule() -> None:
 
 @given(st.text(max_size=300))
 def test_b1_no_text_breaks_repair_markup_or_quality(text: str) -> None:
-    for step in (TextRepair(), MarkupToText(), QualityFilter(tuple(QualityRule))):
-        refusal(step, text)
+    assert refusal(TextRepair(), text) == refusal(MarkupToText(), text) == ""
+    assert refusal(QualityFilter(tuple(QualityRule)), text) in {"", "LOW_QUALITY"}
 
 
 PERSONAL = [
@@ -284,106 +272,6 @@ def test_each_kind_of_personal_data_is_treated_as_its_rule_says() -> None:
     assert first.startswith("to <EMAIL_ADDRESS:")
     assert applied(step, "pay GB29NWBK60161331926819 from 203.0.113.246") == "pay  from 203.0.113.246"
     assert refusal(step, "pay by 4407182939889702") == "PERSONAL_DATA"
-
-
-def test_the_first_of_near_duplicates_stays_and_says_so(tmp_path: Path) -> None:
-    rows = [
-        {"mr": "q one", "ref": SENTENCE},
-        {"mr": "q one", "ref": f"  {SENTENCE.upper().replace(' ', '  ')} !!"},
-        {"mr": "q one", "ref": "The Eagle sells coffee for little money."},
-        {"mr": "another question", "ref": SENTENCE},
-        {"mr": "q one", "ref": SENTENCE},
-    ]
-    made = refined(tmp_path, rows, NearDuplicates())
-    assert sorted(kept(made)) == [1, 3, 4]
-    assert refused(made)[2] == ("NEAR_DUPLICATE", "is 100% like line 1, which is kept because it came first")
-    assert refused(made)[5][0] == "EXACT_DUPLICATE"
-
-
-@pytest.mark.parametrize(("part", "again"), [(TextPart.ALL, [4]), (TextPart.PROMPT, [2, 4]), (TextPart.ANSWER, [3, 4])])
-def test_near_duplicates_are_those_of_the_part_that_the_recipe_names(
-    tmp_path: Path, part: TextPart, again: list[int]
-) -> None:
-    question = "Which coffee shop near Burger King is cheap and welcomes families with children?"
-    rows = [
-        {"mr": question, "ref": SENTENCE},
-        {"mr": question.upper(), "ref": "Nobody knows, for all of them are closed since last winter."},
-        {"mr": "Name one place.", "ref": SENTENCE.upper()},
-        {"mr": f"{question} ", "ref": SENTENCE.lower()},
-    ]
-    made = refined(tmp_path, rows, NearDuplicates(part=part))
-    assert sorted(refused(made)) == again
-    assert {reason for reason, _ in refused(made).values()} == {"NEAR_DUPLICATE"}
-
-
-@pytest.mark.parametrize(("shingle_words", "again"), [(1, [2, 3]), (2, [2]), (10, [])])
-def test_near_duplicates_are_as_alike_as_their_runs_of_so_many_words(
-    tmp_path: Path, shingle_words: int, again: list[int]
-) -> None:
-    words = SENTENCE.split()
-    rows = [
-        {"mr": "q", "ref": SENTENCE},
-        {"mr": "q", "ref": " ".join([*words[:9], "rather", *words[9:]])},
-        {"mr": "q", "ref": " ".join(words[::-1])},
-    ]
-    made = refined(tmp_path, rows, NearDuplicates(threshold=0.8, shingle_words=shingle_words))
-    assert sorted(refused(made)) == again
-
-
-def test_a_row_that_a_later_step_refuses_makes_nothing_its_duplicate(tmp_path: Path) -> None:
-    rows = [
-        {"mr": "q", "ref": f"{SENTENCE} Now with many more words."},
-        {"mr": "q", "ref": f"{SENTENCE} Now with more."},
-    ]
-    made = refined(tmp_path, rows, NearDuplicates(threshold=0.6), LengthFilter(max_words=20))
-    assert sorted(kept(made)) == [2]
-    assert refused(made)[1][0] == "WRONG_LENGTH"
-
-
-@pytest.mark.parametrize("threshold", [0.6, 0.7, 0.8, 0.9, 1.0])
-def test_near_duplicates_at_the_threshold_are_found_almost_surely(threshold: float) -> None:
-    bands = bands_for(threshold)
-    assert 1 - (1 - threshold ** (128 // bands)) ** bands >= 0.98
-
-
-def test_evaluation_data_is_kept_out(tmp_path: Path) -> None:
-    held_out = tmp_path / "eval.jsonl"
-    held_out.write_text(json.dumps({"mr": "name[The Eagle], area[riverside]", "ref": SENTENCE}) + "\n")
-    rows = [
-        {"mr": "name[the eagle],  area[riverside]", "ref": "other words"},
-        {"mr": "name[The Mill]", "ref": f"Well: {SENTENCE} Indeed it is so."},
-        {"mr": "name[The Mill]", "ref": "The Mill is a coffee shop."},
-        {"mr": "name[The Mill]", "ref": "The Eagle is a cheap coffee shop near Burger King."},
-    ]
-    files = [(SourceFile(held_out, "eval", SourceFormat.JSONL, None),)]
-    made = refined(tmp_path, rows, Decontamination(ngram_overlap=0.6), held_out=files)
-    assert sorted(kept(made)) == [3, 4]
-    assert [reason for reason, _ in refused(made).values()] == ["EVALUATION_LEAK"] * 2
-    assert made.report.steps[0].found == {"evaluation_examples": 1, "ngram_overlap": 1, "same_prompt": 1}
-
-
-_TALK = st.lists(st.sampled_from("abcd"), min_size=1, max_size=24).map(" ".join)
-
-
-@given(_TALK, _TALK, st.integers(1, 9))
-def test_decontamination_refuses_exactly_what_shares_a_run(answer: str, held_out: str, size: int) -> None:
-    step = steps.build(Decontamination(ngram_words=size, ngram_overlap=1e-9), [draft(held_out, prompt="e")])
-    assert step is not None
-    shared = runs_of(words_of(f"q {answer}"), size) & runs_of(words_of(f"e {held_out}"), size)
-    if shared:
-        with pytest.raises(RowRefused):
-            step.apply(draft(answer))
-    else:
-        step.apply(draft(answer))
-
-
-def test_an_evaluation_set_without_examples_is_refused(tmp_path: Path) -> None:
-    held_out = tmp_path / "eval.jsonl"
-    held_out.write_text('{"question": "q"}\n')
-    files = [(SourceFile(held_out, "eval", SourceFormat.JSONL, None),)]
-    with pytest.raises(InvalidInput) as caught:
-        refined(tmp_path, [{"mr": "q", "ref": "a"}], Decontamination(), held_out=files)
-    assert caught.value.reason == "EVALUATION_SET_EMPTY"
 
 
 def test_b9_every_row_is_accounted_for_step_by_step(tmp_path: Path) -> None:
@@ -528,14 +416,3 @@ def test_tokens_are_counted_and_limited(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         refined(tmp_path, rows[:1], TokenStatistics(ArtifactRef("1" * 64, 1)), held_out=files)
     assert caught.value.reason == "TOKENIZER_UNREADABLE"
-
-
-def test_the_longest_of_near_duplicates_stays_when_the_recipe_says_so(tmp_path: Path) -> None:
-    rows = [
-        {"mr": "q", "ref": SENTENCE},
-        {"mr": "q", "ref": f"{SENTENCE} Yes."},
-        {"mr": "q", "ref": SENTENCE.upper()},
-    ]
-    made = refined(tmp_path, rows, NearDuplicates(threshold=0.8, keep=Keep.LONGEST))
-    assert sorted(kept(made)) == [2]
-    assert refused(made)[1][1].endswith("like line 2, which is kept because it is the longest")

@@ -14,7 +14,6 @@ import threading
 import traceback
 from pathlib import Path
 
-from mainspring_data_ingest.adapters.children import collect_rarely
 from mainspring_data_ingest.adapters.comparing import compare
 from mainspring_data_ingest.adapters.erasing import erase, holds
 from mainspring_data_ingest.adapters.jobs import REFUSED
@@ -103,7 +102,6 @@ def main() -> int:
     folder = Path(sys.argv[1])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(5)  # Answers to callers come before batch work.
-    collect_rarely()
     try:
         work(SHARD_JOB.validate_json((folder / "job.json").read_bytes()), folder)
     except MainspringError as err:

@@ -30,11 +30,12 @@ class DecontaminationStep(BaseStep):
             prompt, answer = draft.words(TextPart.PROMPT), draft.words(TextPart.ANSWER)
             if prompt:
                 self._prompts.add(" ".join(prompt))
-            runs = runs_of([*prompt, *answer], step.ngram_words)
+            words = [*prompt, *answer]
+            runs = runs_of(words, step.ngram_words)
             self._sizes.append(len(runs))
             for run in runs:
                 self._examples.setdefault(run, []).append(number)
-                self._clues.update(_clues(run.split(" ")))
+            self._clues.update(_clues(words))
         self.about["evaluation_examples"] = len(self._sizes)
 
     def apply(self, draft: Draft) -> Draft:
